@@ -1,0 +1,88 @@
+"""Configurations by name or path, and their overrides from the command line."""
+
+import difflib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from nutime_jax.errors import InputError
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name -> file of every configuration that comes with the package."""
+    package = Path(__file__).parents[1]
+    # A wheel carries them inside the package; in a checkout (or an editable install of it) they lie beside it.
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Runs `get_config` of a shipped configuration or of a Python file, and applies overrides.
+
+    Args:
+        name: name of a shipped configuration, or a path that ends in .py.
+        overrides: "a.b=value" each; the field must exist, and the value be of its type.
+
+    Raises:
+        InputError: no such configuration, field, or value.
+    """
+    shipped = shipped_configs()
+    path = Path(name).expanduser() if name.endswith(".py") else shipped.get(name)
+    if path is None or not path.is_file():
+        raise InputError(f"there is no configuration {name!r}{_nearest(name, shipped)}; shipped are {', '.join(shipped)}, or give a path to a .py file")
+    spec = importlib.util.spec_from_file_location(f"nutime_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{path} defines no get_config(); see {shipped['quickstart']} for an example")
+    config = module.get_config()
+    config.lock()
+    for override in overrides:
+        _apply(config, override)
+    return config
+
+
+def _apply(config: ConfigDict, override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"override {path!r} has no value; write --config.{path}=value")
+    *sections, field = path.split(".")
+    section: Any = config
+    for name in sections:
+        section = section.get(name) if isinstance(section, ConfigDict) else None
+    if not isinstance(section, ConfigDict) or field not in section or isinstance(section[field], ConfigDict):
+        raise InputError(f"the configuration has no field {path!r}{_nearest(path, _fields(config))}")
+    try:
+        section[field] = _parse(text, section[field], section.get_type(field))
+    except ValueError as error:
+        kind = section.get_type(field).__name__
+        raise InputError(f"config.{path} is {section[field]!r}, of type {kind}; {text!r} is not ({error})") from error
+
+
+def _parse(text: str, current: Any, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError("write true or false")
+        return text.lower() == "true"
+    if kind is tuple:
+        parts = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()]
+        inner = type(current[0]) if current else str
+        return tuple(_parse(part, None, inner) for part in parts)
+    return None if text.lower() == "none" and current is None else kind(text)
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
+    names = []
+    for name, value in config.items():
+        names += _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
+    return names
+
+
+def _nearest(name: str, known) -> str:
+    """", did you mean …?" where something is near, by the whole name or by its last part."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = near or [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    return f", did you mean {near[0]!r}?" if near else ""

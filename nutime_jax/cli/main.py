@@ -1,0 +1,69 @@
+"""The `nutime` command: one subcommand a file."""
+
+import argparse
+import importlib
+import importlib.metadata
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from nutime_jax.errors import InputError
+
+COMMANDS = {
+    "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
+    "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand. Returns 0, 2 for bad input, 3 for diverged training, or 130 when interrupted."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("absl", "jax"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    args = _parse(sys.argv[1:] if argv is None else list(argv))
+    from nutime_jax.train.hooks import DivergenceError
+
+    try:
+        args.run(args)
+    except InputError as error:
+        return _say(error, 2)
+    except DivergenceError as error:
+        return _say(error, 3)
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command goes on from the last checkpoint", 130)
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Only the subcommand that is asked for is imported, so that help and errors are quick."""
+    parser = argparse.ArgumentParser(
+        prog="nutime",
+        description="NuTime: pretrained encoders for time series of any numerical scale.",
+        epilog="`nutime COMMAND --help` explains the flags of a command.",
+    )
+    parser.add_argument("--version", action="version", version=importlib.metadata.version("nutime_jax"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name in argv[:1]:
+            module = importlib.import_module(f"nutime_jax.cli.{name}")
+            command.description = module.__doc__
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    args, rest = parser.parse_known_args(argv)
+    prefix = "--config."
+    args.overrides = [one.removeprefix(prefix) for one in rest if one.startswith(prefix) and hasattr(args, "config")]
+    if unknown := [one for one in rest if not (one.startswith(prefix) and hasattr(args, "config"))]:
+        parser.error(f"unknown argument {unknown[0]}; `nutime {args.command} --help` lists those there are")
+    return args
+
+
+def _say(message: object, status: int) -> int:
+    print(f"nutime: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The one rule for missing values and lengths, shared by corpora, training and embedding."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float32, Int32, Shaped
+
+from nutime_jax.errors import InputError
+
+
+def clean_series(x: Shaped[np.ndarray, "*channels time"], *, name: str = "the series") -> Float32[np.ndarray, "channels time"]:
+    """Turns one series into finite float32, shape (channels, time); the input is not touched.
+
+    Time steps at either end that are missing (NaN) in every channel are padding, and are cut. Missing values inside are
+    interpolated linearly within their channel, the first and last known values held towards the ends; a channel with no
+    value at all becomes zero. The release cuts out every step that is missing in all channels and writes 0 elsewhere:
+    that distorts time, and 0 is an outlier in a series at level 1e6.
+
+    Args:
+        x: shape (time,) or (channels, time), any real dtype.
+        name: what an error calls it.
+
+    Raises:
+        InputError: not numbers, not of one or two axes, no known value, infinite, or beyond float32.
+    """
+    x = np.asarray(x)
+    if x.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {x.dtype} values; convert it to real numbers")
+    if x.ndim not in (1, 2):
+        raise InputError(f"{name} has shape {x.shape}; give it as (time,) or (channels, time)")
+    x = np.atleast_2d(x).astype(np.float64)
+    known = ~np.isnan(x)
+    if not known.any():
+        raise InputError(f"{name} has no value that is not missing; remove it")
+    if np.abs(x[known]).max() > np.finfo(np.float32).max:
+        raise InputError(f"{name} holds infinite values or values beyond 3.4e38; mark them as missing (NaN) or rescale")
+    steps = np.flatnonzero(known.any(0))
+    span = slice(steps[0], steps[-1] + 1)
+    x, known = x[:, span].astype(np.float32), known[:, span]
+    for channel, valid in zip(x, known, strict=True):
+        if valid.all():
+            continue
+        places = np.flatnonzero(valid)
+        channel[~valid] = np.interp(np.flatnonzero(~valid), places, channel[places]) if len(places) else 0
+    return x
+
+
+def cut_series(x: Float32[np.ndarray, " time"], max_length: int) -> list[Float32[np.ndarray, " piece"]]:
+    """Cuts a series into the fewest pieces of (nearly) equal length that have at most `max_length` points."""
+    return np.array_split(x, math.ceil(len(x) / max_length))
+
+
+def pad_series(
+    series: list[Float32[np.ndarray, " time"]], length: int
+) -> tuple[Float32[np.ndarray, "batch {length}"], Int32[np.ndarray, " batch"]]:
+    """Stacks series of any length up to `length`, zeros after each; returns them with their own lengths."""
+    padded = np.zeros((len(series), length), np.float32)
+    for row, one in zip(padded, series, strict=True):
+        row[: len(one)] = one
+    return padded, np.array([len(one) for one in series], np.int32)

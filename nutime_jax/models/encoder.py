@@ -1,0 +1,172 @@
+"""The NuTime encoder: windows, tokens of shape, mean and std, and a small Transformer over them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from nutime_jax.errors import InputError
+from nutime_jax.models.layers import Block, LayerNorm, Linear
+from nutime_jax.models.scalars import NME
+from nutime_jax.windows import normalise_windows
+
+READOUTS = ("cls", "mean", "cls+mean")
+
+
+class Encoding(NamedTuple):
+    """Everything the encoder computes; under jit, what is not read costs nothing.
+
+    layers: residual stream before the first block and after each, depth + 1 arrays (batch, 1 + windows, width); the
+        first token is CLS.
+    normalised: the last of them after the final layer norm; its CLS token is the published feature.
+    """
+
+    layers: tuple[Float[Array, "batch tokens width"], ...]
+    normalised: Float[Array, "batch tokens width"]
+
+
+def read_out(encoding: Encoding, *, layer: int | None = None, readout: str = "cls+mean") -> Float[Array, "batch features"]:
+    """Features of a series from its tokens.
+
+    Args:
+        layer: 0 (tokens before the first block) to depth (after the last block); None is the last after the final norm.
+        readout: "cls" (the CLS token), "mean" (the mean of the window tokens) or "cls+mean" (both, concatenated).
+
+    Raises:
+        InputError: no such layer or readout.
+    """
+    if readout not in READOUTS:
+        raise InputError(f"readout {readout!r} is unknown; choose one of {', '.join(READOUTS)}")
+    depth = len(encoding.layers) - 1
+    if layer is not None and not 0 <= layer <= depth:
+        raise InputError(f"layer {layer} does not exist; choose 0 to {depth}, or none for the normalised last layer")
+    tokens = encoding.normalised if layer is None else encoding.layers[layer]
+    parts = {"cls": [tokens[:, 0]], "mean": [tokens[:, 1:].mean(1)]}
+    parts["cls+mean"] = parts["cls"] + parts["mean"]
+    return jnp.concatenate(parts[readout], axis=-1)
+
+
+def build_encoder(config: Mapping[str, Any]) -> "NuTimeEncoder":
+    """The encoder that the `model` section of a configuration describes; what it leaves out has the released value.
+
+    Raises:
+        InputError: a name that is no attribute of `NuTimeEncoder`.
+    """
+    known = {field.name for field in dataclasses.fields(NuTimeEncoder)} - {"parent", "name"}
+    if unknown := sorted(set(config) - known):
+        raise InputError(f"model.{unknown[0]} is unknown; an encoder has {', '.join(sorted(known))}")
+    return NuTimeEncoder(**{name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()})
+
+
+def sinusoidal_positions(tokens: int, width: int) -> np.ndarray:
+    """Fixed sine-cosine positions, shape (tokens, width), sines at even places; rounded to float32 as the release's are."""
+    frequency = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10000.0) / width))
+    angle = np.arange(tokens, dtype=np.float32)[:, None] * frequency
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(tokens, -1)[:, :width]
+
+
+class WindowEmbedding(nn.Module):
+    """Windows -> tokens: the linear embedding of the shape, merged with the NME of mean and std (paper section 3.2).
+
+    The attributes are those of `NuTimeEncoder`.
+    """
+
+    width: int
+    window: int
+    scales: Sequence[float]
+    scale_dim: int
+    weighted_scales: bool
+    normalisation: str
+    statistics: str
+    fusion: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch channels time"]) -> Float[Array, "batch windows width"]:
+        batch, channels, time = x.shape
+        windows = normalise_windows(x, window=self.window)
+        instance = normalise_windows(x, window=time)
+        shape = windows.shape if self.normalisation == "window" else instance.shape.reshape(windows.shape.shape)
+
+        norm = LayerNorm(name="shape_norm")
+        tokens = norm(Linear(self.width, name="shape")(shape))
+        if self.statistics != "none":
+            source = windows if self.statistics == "window" else instance
+            scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))
+            embedded = NME(self.scales, self.scale_dim, self.weighted_scales, name="nme")(scalars)
+            tokens = jnp.concatenate([tokens, embedded.reshape(*tokens.shape[:-1], -1)], axis=-1)
+            tokens = LayerNorm(name="merge_norm")(Linear(self.width, name="merge")(tokens))
+
+        if self.fusion == "sum":  # the release's ablation: one layer norm serves twice
+            return norm(tokens.sum(1))
+        tokens = jnp.moveaxis(tokens, 1, 2).reshape(batch, -1, channels * self.width)
+        if channels > 1:
+            tokens = LayerNorm(name="fusion_norm")(Linear(self.width, name="fusion")(tokens))
+        return tokens
+
+
+class NuTimeEncoder(nn.Module):
+    """NuTime encoder. The defaults are the released model: 2,395,328 parameters.
+
+    window: points a window (and a token).
+    width, depth, heads, head_dim, mlp_dim: the Transformer; QKV has no bias, the output projection has.
+    dropout: on attention weights, projections and MLP, in training only.
+    max_tokens: length of the table of positions; the longest series has (max_tokens - 1) * window points.
+    scales, scale_dim, weighted_scales: see `models.scalars.NME`.
+    normalisation: "window", or "instance" (shape normalised over the whole series; the release's ablation).
+    statistics: what is embedded beside the shape: those of the "window", of the "instance", or "none".
+    fusion: how the channels of a series become one token: "linear" (published; never pretrained) or "sum".
+    """
+
+    window: int = 16
+    width: int = 128
+    depth: int = 6
+    heads: int = 8
+    head_dim: int = 64
+    mlp_dim: int = 512
+    dropout: float = 0.1
+    max_tokens: int = 1024
+    scales: Sequence[float] = tuple(10.0**k for k in range(-4, 5))
+    scale_dim: int = 32
+    weighted_scales: bool = True
+    normalisation: Literal["window", "instance"] = "window"
+    statistics: Literal["window", "instance", "none"] = "window"
+    fusion: Literal["linear", "sum"] = "linear"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch channels time"], *, train: bool = False) -> Encoding:
+        """Encodes series of any finite scale; see `Encoding` for what comes out.
+
+        Raises:
+            InputError: the length is not a multiple of the window, or has too many windows.
+        """
+        embedding = WindowEmbedding(
+            width=self.width,
+            window=self.window,
+            scales=self.scales,
+            scale_dim=self.scale_dim,
+            weighted_scales=self.weighted_scales,
+            normalisation=self.normalisation,
+            statistics=self.statistics,
+            fusion=self.fusion,
+            name="embedding",
+        )
+        tokens = embedding(x)
+        count = tokens.shape[1] + 1
+        if count > self.max_tokens:
+            raise InputError(
+                f"a length of {x.shape[-1]} makes {count} tokens, more than max_tokens {self.max_tokens}; "
+                "shorten the series or raise model.max_tokens"
+            )
+        # A variable, not a constant: converted weights bring their own table, to the last bit.
+        positions = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(self.max_tokens, self.width)))
+        cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
+        tokens = jnp.concatenate([jnp.broadcast_to(cls, (len(tokens), 1, self.width)), tokens], axis=1)
+        layers = [tokens + positions.value[None, :count].astype(tokens.dtype)]
+        for i in range(self.depth):
+            block = Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=f"block_{i}")
+            layers.append(block(layers[-1], train=train))
+        return Encoding(tuple(layers), LayerNorm(name="norm")(layers[-1]))

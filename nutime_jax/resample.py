@@ -1,0 +1,45 @@
+"""Linear resampling of a stretch of a series to a fixed number of points; augmentation, features and export share it."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from nutime_jax.errors import InputError
+
+
+def resize(
+    x: Float[Array, "*batch time"],
+    size: int,
+    *,
+    start: int | Int[Array, ""] = 0,
+    length: int | Int[Array, ""] | None = None,
+) -> Float[Array, "*batch {size}"]:
+    """Resizes x[..., start:start + length] to `size` points by linear interpolation.
+
+    Half-pixel centres, no antialiasing, edges clamped: PyTorch's `interpolate(mode="linear", align_corners=False)`, as
+    the release uses it, positions rounded as PyTorch rounds them (in the precision of x). The interpolation itself is
+    a + f * (b - a), so that a constant stretch stays constant to the bit; PyTorch's form does not. Start and length may
+    be traced, the shapes are static.
+
+    Args:
+        x: series, finite, shape (..., time); what lies outside the stretch is never read.
+        size: points of the result.
+        start: first point of the stretch.
+        length: points of the stretch, at least 1; None takes all that follows `start`.
+
+    Raises:
+        InputError: the series has 2**24 points or more, too many for positions in float32.
+    """
+    time = x.shape[-1]
+    if time >= 2**24:
+        raise InputError(f"a series of {time} points is too long to be resized; cut it below {2**24}")
+    length = jnp.asarray(time - start if length is None else length, jnp.int32)
+    centres = (length.astype(x.dtype) / size) * (jnp.arange(size, dtype=x.dtype) + 0.5) - 0.5
+    position = jnp.maximum(centres, 0)
+    left = jnp.minimum(position.astype(jnp.int32), length - 1)
+    right = jnp.minimum(left + 1, length - 1)
+    fraction = position - left.astype(x.dtype)
+
+    # Halved (exactly), the difference of two finite values cannot overflow.
+    a = jnp.take(x, start + left, axis=-1, mode="clip") / 2
+    b = jnp.take(x, start + right, axis=-1, mode="clip") / 2
+    return 2 * (a + fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a))

@@ -1,0 +1,234 @@
+"""Pretraining: from a configuration and a workdir to a trained state; started again, it goes on where it was."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from nutime_jax.augment import two_views
+from nutime_jax.data.corpus import open_corpus
+from nutime_jax.data.pipeline import batches
+from nutime_jax.errors import InputError
+from nutime_jax.objectives.byol import momentum_schedule
+from nutime_jax.parallel import check_divisible, make_mesh, place_batch, replicated, split
+from nutime_jax.train import hooks
+from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, latest, read_arrays
+from nutime_jax.train.optim import learning_rate, make_optimizer
+from nutime_jax.train.state import TrainState, build_network, create_state
+from nutime_jax.train.step import make_train_step
+from nutime_jax.train.writers import MetricWriter
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("nutime_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+def pretrain(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    probe: Callable[[TrainState], dict[str, float]] | None = None,
+    init_from: str | os.PathLike | None = None,
+    profile: bool = False,
+    devices: int | None = None,
+) -> TrainState:
+    """Pretrains on all devices and returns the final state, which is also the last checkpoint in the workdir.
+
+    A workdir that holds a checkpoint is resumed, bit for bit as if it had never stopped (same machine, same devices).
+
+    Args:
+        config: see `configs/quickstart.py`, where every field is explained.
+        workdir: where checkpoints, metrics and (unless config.data.dir says otherwise) the corpus go.
+        probe: measures a state every `config.run.probe_every` steps; what it returns is logged.
+        init_from: workdir or checkpoint whose weights the run starts from, when it does not resume.
+        profile: write a trace of a few steps to `<workdir>/profile`.
+        devices: how many devices to use; None takes all.
+
+    Raises:
+        InputError: the configuration, the corpus or the workdir will not do; the message says which and why.
+        DivergenceError: the loss or the gradient is no longer finite.
+    """
+    mesh = make_mesh(devices)
+    check_divisible(config.batch_size, mesh)
+    _check_config(config)
+    with _own(Path(workdir).expanduser()) as workdir:
+        corpus = open_corpus(tuple(config.data.sources), data_dir=config.data.dir or workdir / "data", max_length=config.data.max_length)
+        about = _about(config, corpus.digest)
+        _check_same_run(workdir, about)
+
+        network = build_network(config)
+        tx = make_optimizer(config.optim, steps=config.steps)
+        state = create_state(network, tx, seed=config.seed, length=config.length, mesh=mesh)
+        store = CheckpointStore(workdir / "checkpoints", keep=config.run.keep)
+        state = _resume(store, state) or _initialise(state, init_from)
+        start = int(state.step)
+
+        train_step = jax.jit(
+            _traced_step(config, network, tx),
+            in_shardings=(replicated(mesh), split(mesh)),
+            out_shardings=replicated(mesh),
+            donate_argnums=0,
+        )
+        stream = batches(
+            corpus, batch_size=config.batch_size, seed=config.seed, start=start, stop=config.steps, threads=config.data.threads
+        )
+        with contextlib.ExitStack() as stack:
+            calls = _hooks(config, workdir, stack, store=store, about=about, start=start, probe=probe, profile=profile)
+            for step, batch in enumerate(stream, start + 1):
+                state, metrics = train_step(state, place_batch(batch, mesh))
+                for hook in calls:
+                    hook(step, state, metrics)
+    return state
+
+
+def _traced_step(config: ConfigDict, network, tx):
+    """The step of a configuration, its matrix products at the configured precision."""
+
+    def augment(key, batch):
+        return two_views(key, batch["series"], batch["length"], size=config.length, ratio=tuple(config.augment.crop))
+
+    momentum = partial(momentum_schedule, steps=config.steps, base=config.objective.momentum)
+    step = make_train_step(network, tx, augment=augment, momentum=momentum, seed=config.seed)
+
+    def with_precision(state, batch):
+        with jax.default_matmul_precision(config.matmul_precision):
+            return step(state, batch)
+
+    return with_precision
+
+
+def _hooks(config, workdir, stack, *, store, about, start, probe, profile) -> list[hooks.Hook]:
+    """The hooks of a run, in order: nothing is written of a step that is not finite."""
+    run, last = config.run, config.steps
+    stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
+    writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start=start)))
+    progress = hooks.Progress(start=start, steps=last, batch_size=config.batch_size, every=run.log_every, label=config.name)
+    stack.enter_context(contextlib.closing(progress))
+    record = hooks.Log(
+        writer, schedule=learning_rate(config.optim, steps=last), batch_size=config.batch_size, start=start, warn=log.warning
+    )
+    calls = [
+        hooks.Every(run.log_every, last, hooks.StopIfNotFinite()),
+        hooks.Every(run.checkpoint_every, last, hooks.StopIfNotFinite()),
+        hooks.Every(run.log_every, last, record),
+        hooks.Every(run.checkpoint_every, last, hooks.Save(store, about)),
+        progress,
+    ]
+    if probe is not None:
+        calls.insert(-1, hooks.Every(run.probe_every, last, hooks.Probe(writer, probe)))
+    if profile:
+        calls.append(hooks.Profile(workdir / "profile", start=start))
+    return calls
+
+
+def _check_config(config: ConfigDict) -> None:
+    window, low_high = config.model.get("window", 16), tuple(config.augment.crop)
+    if config.length % window:
+        raise InputError(f"length {config.length} is not divisible by model.window {window}; choose a multiple of it")
+    if not (len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 1):
+        raise InputError(f"augment.crop is {low_high}; give the smallest and largest share to keep, 0 <= low <= high <= 1")
+    if config.steps < 1 or config.batch_size < 2:
+        raise InputError(f"steps {config.steps} and batch_size {config.batch_size} must be at least 1 and 2")
+    if config.run.checkpoint_every < 1 or config.run.log_every < 1 or config.run.keep < 1:
+        raise InputError("run.checkpoint_every, run.log_every and run.keep must be at least 1")
+
+
+@contextlib.contextmanager
+def _own(workdir: Path) -> Iterator[Path]:
+    """Makes the workdir and holds it: two runs in one would destroy each other's checkpoints."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = open(workdir / ".lock", "w")
+    except OSError as error:
+        raise InputError(f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"workdir {workdir} is in use by another run; wait for it, or choose another --workdir") from error
+        yield workdir
+
+
+def _about(config: ConfigDict, corpus: str) -> dict[str, Any]:
+    """What is recorded beside every checkpoint."""
+    return {
+        "config": config.to_dict(),
+        "corpus": corpus,
+        "commit": _commit(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit that this code was checked out at, if it was."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    git = subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return git.stdout.strip() or None
+
+
+def _check_same_run(workdir: Path, about: dict[str, Any]) -> None:
+    """Refuses a workdir that another run has begun; `run` (logging, checkpoints) and `data.dir`, `data.threads` may change."""
+    path = workdir / "run.json"
+    identity = {"corpus": about["corpus"], **_flatten(about["config"])}
+    identity = {name: value for name, value in identity.items() if not name.startswith("run.") and name not in ("data.dir", "data.threads")}
+    if not path.exists():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(identity, indent=1))
+        os.replace(temporary, path)
+        return
+    begun = json.loads(path.read_text())
+    identity = json.loads(json.dumps(identity))
+    changed = [name for name in sorted(begun.keys() | identity.keys()) if begun.get(name) != identity.get(name)]
+    if changed:
+        name = changed[0]
+        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise InputError(
+            f"workdir {workdir} belongs to another run: {name} was {begun.get(name)!r} there and is {identity.get(name)!r} now{others}; "
+            "choose another --workdir, or --init_from this one"
+        )
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _resume(store: CheckpointStore, like: TrainState) -> TrainState | None:
+    path = latest(store.directory)
+    if path is None:
+        return None
+    log.info("resuming from %s", path)
+    return store.restore(path, like)
+
+
+def _initialise(state: TrainState, init_from: str | os.PathLike | None) -> TrainState:
+    """Puts the weights of another run in a fresh state; the optimiser starts anew."""
+    if init_from is None:
+        return state
+    path = find_checkpoint(init_from)
+    names = ("params", "variables", "target_params", "target_variables")
+    loaded = read_arrays(path, names)
+    for name in names:
+        ours, theirs = jax.tree.map(lambda leaf: leaf.shape, getattr(state, name)), jax.tree.map(lambda leaf: leaf.shape, loaded[name])
+        if ours != theirs:
+            raise InputError(f"the weights in {path} are of another model ({name} differ); start from a run with the same model and objective")
+    log.info("starting from the weights in %s", path)
+    placed = {name: jax.tree.map(lambda ours, theirs: jax.device_put(theirs, ours.sharding), getattr(state, name), loaded[name]) for name in names}
+    return state.replace(**placed)

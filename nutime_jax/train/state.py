@@ -1,0 +1,74 @@
+"""The state of a run: exactly what a resume needs."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from nutime_jax.models.encoder import build_encoder
+from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.parallel import replicated
+
+
+@flax.struct.dataclass
+class TrainState:
+    """step: updates done. variables: what is not trained (running statistics, tables of positions). The target network
+    has no predictor."""
+
+    step: Any
+    params: Any
+    variables: Any
+    target_params: Any
+    target_variables: Any
+    opt_state: Any
+
+
+def build_network(config: ConfigDict) -> SiameseNetwork:
+    """The network that a configuration describes."""
+    return SiameseNetwork(build_encoder(config.model), hidden=config.objective.hidden, dim=config.objective.dim)
+
+
+def create_state(network: SiameseNetwork, tx: optax.GradientTransformation, *, seed: int, length: int, mesh: Mesh) -> TrainState:
+    """Draws a fresh state on the mesh, in one jitted call, so that no two leaves share a buffer and all can be donated.
+
+    Args:
+        seed: of the weights.
+        length: points of a view.
+    """
+
+    def init() -> TrainState:
+        variables = network.init(jax.random.key(seed), jnp.zeros((2, 2, 1, length)), train=False)
+        return state_from_variables(variables, tx)
+
+    return jax.jit(init, out_shardings=replicated(mesh))()
+
+
+def state_from_variables(variables: Any, tx: optax.GradientTransformation, target: Any = None) -> TrainState:
+    """The state at step 0 for given variables; the target starts as a copy of the online network unless it is given."""
+    target = variables if target is None else target
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        variables={name: variables[name] for name in ("batch_stats", "constants")},
+        target_params=_copy(_without_predictor(target["params"])),
+        target_variables=_copy({name: _without_predictor(target[name]) for name in ("batch_stats", "constants")}),
+        opt_state=tx.init(variables["params"]),
+    )
+
+
+def encoder_variables(state: Any) -> dict[str, Any]:
+    """The online encoder's variables, out of a state or of a mapping with the same fields."""
+    fields = state if isinstance(state, dict) else vars(state)
+    return {"params": fields["params"]["encoder"], "constants": fields["variables"]["constants"]["encoder"]}
+
+
+def _without_predictor(tree: Any) -> Any:
+    return {name: leaf for name, leaf in tree.items() if name != "predictor"}
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.array, tree)

@@ -1,0 +1,70 @@
+"""One update: loss, gradient, optimiser, moving average, metrics. They meet here and nowhere else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.objectives.byol import byol_loss, projection_spread, update_target
+from nutime_jax.train.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def make_train_step(
+    network: SiameseNetwork,
+    tx: optax.GradientTransformation,
+    *,
+    augment: Callable[[jax.Array, Any], jax.Array],
+    momentum: Callable[[jax.Array], jax.Array],
+    seed: int,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """Builds the pure function (state, batch) -> (state, metrics).
+
+    The target moves after the update with the *next* step's momentum, which gives the sequence of the release, whose
+    target moves at the start of a step before the targets are computed. It runs in training mode, dropout active, with
+    running statistics of its own.
+
+    Args:
+        augment: (key, batch) -> views, shape (batch, 2, channels, time).
+        momentum: step -> momentum of the moving average.
+        seed: of views and dropout; the keys of a step depend on the seed and the step alone.
+    """
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        view_key, online_key, target_key = jax.random.split(key, 3)
+        views = augment(view_key, batch)
+        apply = {"train": True, "mutable": ["batch_stats"]}
+        target = {"params": state.target_params, **state.target_variables}
+        targets, target_updated = network.apply(target, views, method="project", rngs={"dropout": target_key}, **apply)
+
+        def loss_fn(params):
+            variables = {"params": params, **state.variables}
+            outputs, updated = network.apply(variables, views, rngs={"dropout": online_key}, **apply)
+            return byol_loss(outputs.predictions, targets), (outputs.projections, updated)
+
+        (loss, (projections, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        online = {name: params[name] for name in state.target_params}
+        rate = momentum(state.step + 1)
+        metrics = {
+            "loss": loss,
+            "spread": projection_spread(projections),
+            "gradient": optax.global_norm(grads),
+            "momentum": rate,
+        }
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            variables={**state.variables, **updated},
+            target_params=update_target(state.target_params, online, rate),
+            target_variables={**state.target_variables, **target_updated},
+            opt_state=opt_state,
+        )
+        return state, metrics
+
+    return train_step

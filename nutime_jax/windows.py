@@ -1,0 +1,63 @@
+"""Windowed normalisation: a series becomes windows of shape, mean and standard deviation (paper section 3.2)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nutime_jax.errors import InputError
+
+
+class Windows(NamedTuple):
+    """Windows of a series, taken apart.
+
+    shape: normalised values, (..., windows, window).
+    mean, std: statistics of each window in the units of the series, (..., windows); std has ddof 1.
+    """
+
+    shape: Float[Array, "*batch windows window"]
+    mean: Float[Array, "*batch windows"]
+    std: Float[Array, "*batch windows"]
+
+
+def normalise_windows(x: Float[Array, "*batch time"], *, window: int, eps: float = 1e-8) -> Windows:
+    """Cuts the last axis into windows and normalises each: shape = (x - mean) / (std + eps).
+
+    Mean and std are constants to the gradient, as in the release. The arithmetic is not the release's: every window is
+    first shifted by its first value and scaled by its largest magnitude, so that a constant window has a shape of
+    exactly zero and any finite input, up to the largest float, gives finite values and gradients. A std that exceeds the
+    largest float is returned as that float.
+
+    Args:
+        x: series, finite, shape (..., time).
+        window: points a window; must divide time.
+        eps: added to the std, in the units of the series. It makes the shape of windows with a std near or below 1e-8
+            fade to zero: there, and only there, the shape depends on the scale of the series.
+
+    Raises:
+        InputError: window does not divide the length of the series.
+    """
+    length = x.shape[-1]
+    if window < 1 or length % window:
+        raise InputError(f"length {length} is not divisible by window {window}; choose a length that is a multiple of it")
+    x = x.reshape(*x.shape[:-1], length // window, window)
+    largest = jnp.finfo(x.dtype).max
+    constant = jax.lax.stop_gradient
+
+    # Differences of huge values overflow: halve those windows, which is exact.
+    half = jnp.where(jnp.abs(constant(x)).max(-1, keepdims=True) > largest / 4, 0.5, 1.0).astype(x.dtype)
+    first = constant(x[..., :1]) * half
+    shifted = x * half - first
+    magnitude = jnp.abs(constant(shifted)).max(-1, keepdims=True)
+    magnitude = jnp.where(magnitude > 0, magnitude, 1)
+    unit = shifted / magnitude
+
+    unit_mean = constant(unit).mean(-1, keepdims=True)
+    centred = unit - unit_mean
+    unit_std = jnp.sqrt(jnp.square(constant(centred)).sum(-1, keepdims=True) / max(window - 1, 1))
+    shape = centred / (unit_std + eps / (magnitude / half))
+
+    mean = jnp.clip((first + magnitude * unit_mean) / half, -largest, largest)
+    std = jnp.minimum(magnitude * unit_std / half, largest)
+    return Windows(shape, mean[..., 0], std[..., 0])
