@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""What a user can mend, and what ends a run."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints the sentence and exits with status 2; every other exception is a bug and keeps its traceback.
     """
+
+
+class DivergenceError(RuntimeError):
+    """Training cannot go on: the loss or the gradient is not finite. The command line exits with status 3."""

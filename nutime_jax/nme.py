@@ -37,6 +37,10 @@ def embed_scalar(
 
     The layer norm has no affine part. Finite, in value and gradient, for every finite x (see SCALAR_LIMIT).
 
+    No array of (..., scales, dim) is ever made. The layer norm of a line in x needs its variance alone, which is a
+    quadratic in x with three coefficients a scale; what is left is a product of (..., scales) with (scales, dim). The
+    variance cancels only where the centred rows of weight and bias are parallel, which dim > 2 leaves to chance.
+
     Args:
         x: scalars, shape (...).
         weight, bias: one row a scale, shape (scales, dim).
@@ -45,12 +49,16 @@ def embed_scalar(
         eps: epsilon of the layer norm, in squared units of x.
     """
     x = jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)
-    scaled = x[..., None, None] * _align(weight, x.ndim) + _align(bias * scales[:, None], x.ndim)
-    centred = scaled - scaled.mean(-1, keepdims=True)
-    normalised = centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
+    slope = weight - weight.mean(-1, keepdims=True)
+    offset = (bias - bias.mean(-1, keepdims=True)) * scales[:, None]
+    quadratic, linear, constant = (_align((a * b).mean(-1), x.ndim) for a, b in ((slope, slope), (slope, offset), (offset, offset)))
+    line = x[..., None]
+    variance = (quadratic * line + 2 * linear) * line + constant
+    factor = 1 / jnp.sqrt(jnp.maximum(variance, 0) + eps)
     if weighted:
-        normalised = normalised * scale_weights(x, scales)[..., None]
-    return normalised.sum(-2)
+        factor = factor * scale_weights(x, scales)
+    # Float32 products whatever the default: rows of slope and offset differ by decades.
+    return jnp.matmul(factor * line, slope, precision="highest") + jnp.matmul(factor, offset, precision="highest")
 
 
 def _align(array: Array, leading: int) -> Array:

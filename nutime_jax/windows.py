@@ -27,7 +27,7 @@ def normalise_windows(x: Float[Array, "*batch time"], *, window: int, eps: float
     Mean and std are constants to the gradient, as in the release. The arithmetic is not the release's: every window is
     first shifted by its first value and scaled by its largest magnitude, so that a constant window has a shape of
     exactly zero and any finite input, up to the largest float, gives finite values and gradients. A std that exceeds the
-    largest float is returned as that float.
+    largest float is returned as that float. Subnormal numbers may count as zero, as they do on accelerators.
 
     Args:
         x: series, finite, shape (..., time).
@@ -45,10 +45,11 @@ def normalise_windows(x: Float[Array, "*batch time"], *, window: int, eps: float
     largest = jnp.finfo(x.dtype).max
     constant = jax.lax.stop_gradient
 
-    # Differences of huge values overflow: halve those windows, which is exact.
-    half = jnp.where(jnp.abs(constant(x)).max(-1, keepdims=True) > largest / 4, 0.5, 1.0).astype(x.dtype)
-    first = constant(x[..., :1]) * half
-    shifted = x * half - first
+    # Differences of huge values overflow, and so do their reciprocals: make those windows smaller, by a power of two.
+    huge = jnp.abs(constant(x)).max(-1, keepdims=True) > largest / 256
+    power = jnp.where(huge, 1 / 256, 1.0).astype(x.dtype)
+    first = constant(x[..., :1]) * power
+    shifted = x * power - first
     magnitude = jnp.abs(constant(shifted)).max(-1, keepdims=True)
     magnitude = jnp.where(magnitude > 0, magnitude, 1)
     unit = shifted / magnitude
@@ -56,8 +57,8 @@ def normalise_windows(x: Float[Array, "*batch time"], *, window: int, eps: float
     unit_mean = constant(unit).mean(-1, keepdims=True)
     centred = unit - unit_mean
     unit_std = jnp.sqrt(jnp.square(constant(centred)).sum(-1, keepdims=True) / max(window - 1, 1))
-    shape = centred / (unit_std + eps / (magnitude / half))
+    shape = centred / (unit_std + eps / (magnitude / power))
 
-    mean = jnp.clip((first + magnitude * unit_mean) / half, -largest, largest)
-    std = jnp.minimum(magnitude * unit_std / half, largest)
+    mean = jnp.clip((first + magnitude * unit_mean) / power, -largest, largest)
+    std = jnp.minimum(magnitude * unit_std / power, largest)
     return Windows(shape, mean[..., 0], std[..., 0])

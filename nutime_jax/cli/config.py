@@ -32,7 +32,8 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     shipped = shipped_configs()
     path = Path(name).expanduser() if name.endswith(".py") else shipped.get(name)
     if path is None or not path.is_file():
-        raise InputError(f"there is no configuration {name!r}{_nearest(name, shipped)}; shipped are {', '.join(shipped)}, or give a path to a .py file")
+        names = ", ".join(shipped)
+        raise InputError(f"there is no configuration {name!r}{_nearest(name, shipped)}; shipped are {names}, or give a path to a .py file")
     spec = importlib.util.spec_from_file_location(f"nutime_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -82,7 +83,7 @@ def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def _nearest(name: str, known) -> str:
-    """", did you mean …?" where something is near, by the whole name or by its last part."""
+    """ ", did you mean …?" where something is near, by the whole name or by its last part."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     near = near or [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]][:1]
     return f", did you mean {near[0]!r}?" if near else ""

@@ -17,7 +17,7 @@ from nutime_jax.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, help="workdir of `nutime pretrain`, or one checkpoint")
     parser.add_argument("--datasets", default="bundled", help="names, files or folders, separated by commas (default: bundled)")
-    parser.add_argument("--layer", type=int, help="layer whose tokens are read; 0 is before the first block (default: the last, normalised)")
+    parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
     parser.add_argument("--readout", default="cls+mean", help="cls, mean or cls+mean (default: cls+mean)")
     parser.add_argument("--channels", default="concat", help="mean or concat over channels, which are encoded alone (default: concat)")
     parser.add_argument("--output", help="where the results go (default: results.csv beside the checkpoints)")

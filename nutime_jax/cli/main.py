@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from nutime_jax.errors import InputError
+from nutime_jax.errors import DivergenceError, InputError
 
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
@@ -23,8 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     args = _parse(sys.argv[1:] if argv is None else list(argv))
-    from nutime_jax.train.hooks import DivergenceError
-
     try:
         args.run(args)
     except InputError as error:
@@ -46,7 +44,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=importlib.metadata.version("nutime_jax"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
         if name in argv[:1]:
             module = importlib.import_module(f"nutime_jax.cli.{name}")
             command.description = module.__doc__

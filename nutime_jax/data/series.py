@@ -8,7 +8,7 @@ from jaxtyping import Float32, Int32, Shaped
 from nutime_jax.errors import InputError
 
 
-def clean_series(x: Shaped[np.ndarray, "*channels time"], *, name: str = "the series") -> Float32[np.ndarray, "channels time"]:
+def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> Float32[np.ndarray, "channels time"]:
     """Turns one series into finite float32, shape (channels, time); the input is not touched.
 
     Time steps at either end that are missing (NaN) in every channel are padding, and are cut. Missing values inside are
@@ -45,13 +45,13 @@ def clean_series(x: Shaped[np.ndarray, "*channels time"], *, name: str = "the se
     return x
 
 
-def cut_series(x: Float32[np.ndarray, " time"], max_length: int) -> list[Float32[np.ndarray, " piece"]]:
+def cut_series(x: Float32[np.ndarray, " time"], max_length: int) -> list[Float32[np.ndarray, "_"]]:
     """Cuts a series into the fewest pieces of (nearly) equal length that have at most `max_length` points."""
     return np.array_split(x, math.ceil(len(x) / max_length))
 
 
 def pad_series(
-    series: list[Float32[np.ndarray, " time"]], length: int
+    series: list[Float32[np.ndarray, "_"]], length: int
 ) -> tuple[Float32[np.ndarray, "batch {length}"], Int32[np.ndarray, " batch"]]:
     """Stacks series of any length up to `length`, zeros after each; returns them with their own lengths."""
     padded = np.zeros((len(series), length), np.float32)

@@ -1,13 +1,14 @@
 """The NuTime encoder: windows, tokens of shape, mean and std, and a small Transformer over them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
 from nutime_jax.models.layers import Block, LayerNorm, Linear
@@ -50,7 +51,7 @@ def read_out(encoding: Encoding, *, layer: int | None = None, readout: str = "cl
     return jnp.concatenate(parts[readout], axis=-1)
 
 
-def build_encoder(config: Mapping[str, Any]) -> "NuTimeEncoder":
+def build_encoder(config: ConfigDict) -> "NuTimeEncoder":
     """The encoder that the `model` section of a configuration describes; what it leaves out has the released value.
 
     Raises:

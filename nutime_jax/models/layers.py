@@ -77,10 +77,11 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "batch tokens width"], *, train: bool) -> Float[Array, "batch tokens width"]:
         batch, tokens, width = x.shape
         qkv = Linear(3 * self.heads * self.head_dim, use_bias=False, name="qkv")(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, self.head_dim), 2, 0)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(self.head_dim)
+        # Heads beside the batch *before* the products: XLA's CPU backend falls to a slow path for batch axes inside.
+        q, k, v = qkv.reshape(batch, tokens, 3, self.heads, self.head_dim).transpose(2, 0, 3, 1, 4)
+        scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(self.head_dim)
         weights = nn.Dropout(self.dropout, deterministic=not train)(jax.nn.softmax(scores))
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(batch, tokens, -1)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, v).transpose(0, 2, 1, 3).reshape(batch, tokens, -1)
         return nn.Dropout(self.dropout, deterministic=not train)(Linear(width, name="out")(mixed))
 
 

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Tree = TypeVar("Tree")
 
@@ -28,7 +28,7 @@ def byol_loss(predictions: Float[Array, "batch 2 dim"], targets: Float[Array, "b
     return 2 * jnp.square(normalise(predictions) - targets[:, ::-1]).mean()
 
 
-def momentum_schedule(step: Float[Array, ""] | int, *, steps: int, base: float) -> Float[Array, ""]:
+def momentum_schedule(step: Int[Array, ""] | int, *, steps: int, base: float) -> Float[Array, ""]:
     """Momentum of the target's moving average: from `base` at step 0 to 1 at `steps`, along half a cosine."""
     return 1 - (1 - base) * (jnp.cos(jnp.pi * jnp.minimum(step, steps) / steps) + 1) / 2
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from nutime_jax.errors import DivergenceError
 from nutime_jax.train.checkpoint import CheckpointStore
 from nutime_jax.train.state import TrainState
 from nutime_jax.train.step import Metrics
@@ -18,10 +19,6 @@ from nutime_jax.train.writers import MetricWriter
 
 class Hook(Protocol):
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None: ...
-
-
-class DivergenceError(RuntimeError):
-    """Training cannot go on: the loss or the gradient is not finite."""
 
 
 class Every:

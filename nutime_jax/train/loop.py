@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -150,7 +151,7 @@ def _own(workdir: Path) -> Iterator[Path]:
     """Makes the workdir and holds it: two runs in one would destroy each other's checkpoints."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "w")
+        lock = (workdir / ".lock").open("w")
     except OSError as error:
         raise InputError(f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir") from error
     with lock:
@@ -182,10 +183,11 @@ def _commit() -> str | None:
 
 
 def _check_same_run(workdir: Path, about: dict[str, Any]) -> None:
-    """Refuses a workdir that another run has begun; `run` (logging, checkpoints) and `data.dir`, `data.threads` may change."""
+    """Refuses a workdir that another run has begun; what only watches a run, or says where things lie, may change."""
     path = workdir / "run.json"
+    free = ("run.", "evaluation.", "data.sources", "data.dir", "data.threads")  # the corpus is known by its digest
     identity = {"corpus": about["corpus"], **_flatten(about["config"])}
-    identity = {name: value for name, value in identity.items() if not name.startswith("run.") and name not in ("data.dir", "data.threads")}
+    identity = {name: value for name, value in identity.items() if not name.startswith(free)}
     if not path.exists():
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(identity, indent=1))
@@ -225,10 +227,8 @@ def _initialise(state: TrainState, init_from: str | os.PathLike | None) -> Train
     path = find_checkpoint(init_from)
     names = ("params", "variables", "target_params", "target_variables")
     loaded = read_arrays(path, names)
-    for name in names:
-        ours, theirs = jax.tree.map(lambda leaf: leaf.shape, getattr(state, name)), jax.tree.map(lambda leaf: leaf.shape, loaded[name])
-        if ours != theirs:
-            raise InputError(f"the weights in {path} are of another model ({name} differ); start from a run with the same model and objective")
+    ours = {name: getattr(state, name) for name in names}
+    if jax.tree.map(np.shape, ours) != jax.tree.map(np.shape, loaded):
+        raise InputError(f"the weights in {path} are of another model; start from a run with the same model and objective")
     log.info("starting from the weights in %s", path)
-    placed = {name: jax.tree.map(lambda ours, theirs: jax.device_put(theirs, ours.sharding), getattr(state, name), loaded[name]) for name in names}
-    return state.replace(**placed)
+    return state.replace(**jax.tree.map(lambda leaf, array: jax.device_put(array, leaf.sharding), ours, loaded))

@@ -54,7 +54,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "spread": projection_spread(projections),
-            "gradient": optax.global_norm(grads),
+            "gradient": optax.tree.norm(grads),
             "momentum": rate,
         }
         state = TrainState(

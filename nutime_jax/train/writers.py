@@ -20,7 +20,7 @@ class MetricWriter:
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text("".join(line + "\n" for line in kept))
         os.replace(temporary, self._path)
-        self._file = open(self._path, "a", buffering=1)
+        self._file = self._path.open("a", buffering=1)
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=30)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:

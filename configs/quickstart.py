@@ -1,0 +1,92 @@
+"""A small encoder on the real series that come with aeon, in minutes on a laptop.
+
+nutime pretrain --config=quickstart --workdir=runs/quickstart
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "quickstart"
+    # Of weights, views, dropout and the order of the data.
+    config.seed = 0
+    # Updates.
+    config.steps = 800
+    # Series a step, over all devices.
+    config.batch_size = 256
+    # Points that every view, and every series to be embedded, is resized to.
+    config.length = 512
+    # Precision of float32 matrix products: "default" is TF32 on GPU and bfloat16 on TPU, "highest" is float32.
+    config.matmul_precision = "highest"
+
+    model = config.model = ConfigDict()
+    # Points a window (and a token).
+    model.window = 16
+    # Width of a token.
+    model.width = 64
+    # Transformer blocks.
+    model.depth = 4
+    # Attention heads, and the width of each.
+    model.heads = 4
+    model.head_dim = 16
+    # Hidden width of the MLPs.
+    model.mlp_dim = 256
+    # Share dropped of attention weights, projections and MLP, in training.
+    model.dropout = 0.0
+    # Magnitudes of the numerically multi-scaled embedding, and its width.
+    model.scales = tuple(10.0**k for k in range(-4, 5))
+    model.scale_dim = 32
+
+    objective = config.objective = ConfigDict()
+    # Hidden and output width of projector and predictor.
+    objective.hidden = 512
+    objective.dim = 64
+    # Momentum of the target at the first step; it rises to 1 along half a cosine.
+    objective.momentum = 0.99
+
+    augment = config.augment = ConfigDict()
+    # Smallest and largest share of a series that a crop keeps.
+    augment.crop = (0.5, 1.0)
+
+    optim = config.optim = ConfigDict()
+    # AdamW: peak learning rate, its start and its end.
+    optim.rate = 2e-3
+    optim.warmup_rate = 2e-6
+    optim.final_rate = 2e-5
+    optim.warmup_steps = 50
+    optim.beta1 = 0.9
+    optim.beta2 = 0.999
+    optim.epsilon = 1e-8
+    optim.weight_decay = 0.05
+    # What decays: "all" (as released) or "matrices" (no biases, norms or CLS token).
+    optim.decay = "all"
+
+    data = config.data = ConfigDict()
+    # Names of bundled sets, files and folders; only train splits are read.
+    data.sources = ("bundled",)
+    # Where the built corpus is kept; empty for <workdir>/data.
+    data.dir = ""
+    # Longer series are cut into equal pieces.
+    data.max_length = 4096
+    # Threads that read ahead.
+    data.threads = 2
+
+    run = config.run = ConfigDict()
+    # Steps between two lines of metrics, two checkpoints, two probes (0 for none).
+    run.log_every = 20
+    run.checkpoint_every = 100
+    run.probe_every = 200
+    # Sets whose *train* splits are probed by cross-validation.
+    run.probe_sources = ("ArrowHead", "GunPoint", "OSULeaf")
+    # Checkpoints kept.
+    run.keep = 2
+
+    evaluation = config.evaluation = ConfigDict()
+    # Sets of the table at the end; empty for none.
+    evaluation.sources = ("bundled",)
+    # Layer that is read (none is the last, normalised), and how tokens and channels become features.
+    evaluation.layer = config_dict.placeholder(int)
+    evaluation.readout = "cls+mean"
+    evaluation.channels = "concat"
+    return config

@@ -1,0 +1,51 @@
+"""Every test runs on eight fake devices, with types checked, and without implicit rank promotion."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+import tempfile
+from pathlib import Path
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+TYPED = [
+    "nutime_jax.augment",
+    "nutime_jax.data.series",
+    "nutime_jax.models",
+    "nutime_jax.nme",
+    "nutime_jax.objectives",
+    "nutime_jax.resample",
+    "nutime_jax.windows",
+]
+install_import_hook(TYPED, "beartype.beartype")
+
+# The same small programs are compiled over and over: once a session is enough.
+COMPILATIONS = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", COMPILATIONS.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Arrays computed with the published implementation, kept outside the project."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("the arrays of the published implementation are not on this machine")
+    return SHARED / "golden"
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the length of a test."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,39 @@
+"""What is installed is what is here, whichever way it is installed."""
+
+import configparser
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_package_is_listed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = setup["options"]["packages"].split()
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "nutime_jax").rglob("*.py")}
+    assert set(listed) == found | {"nutime_jax.configs"}
+
+
+@pytest.mark.parametrize("editable", [False, True], ids=["wheel", "editable"])
+def test_configurations_are_found_once_installed(tmp_path, editable):
+    source = tmp_path / "source"
+    ignore = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__", "tests")
+    shutil.copytree(ROOT, source, ignore=ignore)
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q"]
+    subprocess.run([*install, "--no-deps", *(["-e"] if editable else []), source], check=True, timeout=120)
+    subprocess.run([*install, "ml-collections"], check=True, timeout=120)  # all that reading a configuration needs
+    command = [environment / "bin" / "nutime", "pretrain", "--config=quickstat", f"--workdir={tmp_path / 'run'}"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert run.returncode == 2
+    assert "did you mean 'quickstart'?" in run.stderr
+    code = "from nutime_jax.cli.config import load_config, __file__; print(load_config('smoke').name, __file__)"
+    where = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+    assert where.startswith(f"smoke {source if editable else environment}")

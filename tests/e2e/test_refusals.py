@@ -1,0 +1,117 @@
+"""Bad input ends in one sentence and status 2; a run that cannot go on, in one sentence and status 3."""
+
+import numpy as np
+import pytest
+
+from nutime_jax.cli.main import main
+from nutime_jax.train.checkpoint import steps
+
+QUICK = ["--config.steps=4", "--config.run.probe_every=0", "--config.evaluation.sources="]
+
+
+def say(capfd, *arguments):
+    status = main(list(arguments))
+    sentences = [line for line in capfd.readouterr().err.splitlines() if line.startswith("nutime: ")]
+    return status, sentences
+
+
+def pretrain(capfd, workdir, *overrides, config="smoke"):
+    return say(capfd, "pretrain", f"--config={config}", f"--workdir={workdir}", *QUICK, *overrides)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A workdir with checkpoints of steps 3 and 4."""
+    workdir = tmp_path_factory.mktemp("finished")
+    assert main(["pretrain", "--config=smoke", f"--workdir={workdir}", *QUICK]) == 0
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.length=100", "length 100 is not divisible by model.window 16"),
+        ("--config.batch_size=12", "batch size 12 is not divisible by 8 devices"),
+        ("--config.data.sources=", "the corpus is empty"),
+        ("--config.data.sources=Gunpoint", "'Gunpoint' is no file, no folder and no bundled set"),
+        ("--config.augment.crop=0.9,0.5", "augment.crop is (0.9, 0.5)"),
+        ("--config.optim.warmup_steps=50", "optim.warmup_steps is 50; choose 0 to 3"),
+        ("--config.optim.decay=some", "optim.decay is 'some'"),
+        ("--config.run.keep=0", "must be at least 1"),
+        ("--config.step=4", "did you mean 'steps'?"),
+        ("--init_from=/nowhere", "/nowhere holds no checkpoint"),
+        ("--devices=99", "99 devices were asked for, 8 are there"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(capfd, tmp_path, override, message):
+    status, sentences = pretrain(capfd, tmp_path / "run", override)
+    assert status == 2
+    assert len(sentences) == 1
+    assert message in sentences[0]
+
+
+def test_a_missing_config_is_one_sentence(capfd, tmp_path):
+    status, sentences = pretrain(capfd, tmp_path, config="quickstat")
+    assert (status, len(sentences)) == (2, 1)
+
+
+def test_an_unknown_flag_is_one_sentence(capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--checkpoint=x", "--dataset=y"])
+    assert stop.value.code == 2
+    assert "--dataset=y" in capfd.readouterr().err
+
+
+def test_text_where_numbers_belong(capfd, tmp_path):
+    (tmp_path / "mine.csv").write_text("1,2,3\n4,five,6\n")
+    status, sentences = pretrain(capfd, tmp_path / "run", f"--config.data.sources={tmp_path / 'mine.csv'}")
+    assert status == 2
+    assert "mine.csv, line 2, column 2: 'five' is not a number" in sentences[0]
+
+
+def test_a_workdir_that_cannot_be_written(capfd, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, sentences = pretrain(capfd, tmp_path / "file" / "run")
+    assert status == 2
+    assert "cannot be written" in sentences[0]
+
+
+def test_a_workdir_of_another_run(capfd, finished):
+    status, sentences = pretrain(capfd, finished, "--config.optim.rate=0.5")
+    assert status == 2
+    assert "belongs to another run: optim.rate was 0.001 there and is 0.5 now" in sentences[0]
+    assert [path.name for path in steps(finished / "checkpoints")] == ["00000003", "00000004"]
+
+
+def test_a_truncated_checkpoint_is_passed_over_and_named(capfd, finished, caplog):
+    newest = finished / "checkpoints" / "00000004"
+    victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-10])
+    status, _ = pretrain(capfd, finished)
+    assert status == 0
+    assert "using checkpoint" in caplog.text
+    assert "00000003, because a newer one is damaged: 00000004" in caplog.text
+    assert [path.name for path in steps(finished / "checkpoints")] == ["00000003", "00000004"]
+
+
+def test_nothing_intact_is_refused_not_restarted(capfd, tmp_path):
+    assert pretrain(capfd, tmp_path)[0] == 0
+    for path in steps(tmp_path / "checkpoints"):
+        (path / "manifest.json").unlink()
+    status, sentences = pretrain(capfd, tmp_path)
+    assert status == 2
+    assert "no checkpoint in" in sentences[0]
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(capfd, tmp_path):
+    status, sentences = pretrain(capfd, tmp_path, "--config.steps=8", "--config.optim.rate=1e30", "--config.optim.warmup_rate=1e30")
+    assert status == 3
+    assert "is nan at step" in sentences[0]
+    assert "optim.rate" in sentences[0]
+    assert not any(path.name == "00000008" for path in steps(tmp_path / "checkpoints"))
+
+
+def test_series_of_one_point_are_constant_series(capfd, tmp_path):
+    np.savetxt(tmp_path / "points.csv", np.arange(20.0)[:, None])
+    status, _ = pretrain(capfd, tmp_path / "run", f"--config.data.sources={tmp_path / 'points.csv'}")
+    assert status == 0

@@ -1,0 +1,142 @@
+"""The command line as a user meets it, in processes of its own."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from nutime_jax.train.checkpoint import latest, read_arrays
+
+ROOT = Path(__file__).parents[2]
+FIELDS = ("step", "params", "variables", "target_params", "target_variables", "opt_state")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One device, and compilations kept between the processes."""
+    cache = str(tmp_path_factory.mktemp("compilations"))
+    return {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+def start(environment, *arguments):
+    command = [sys.executable, "-m", "nutime_jax.cli.main", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(environment, *arguments):
+    process = start(environment, *arguments)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def workdir(environment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    out, err = run(environment, "pretrain", "--config=smoke", f"--workdir={folder}", "--profile", "--config.steps=12")
+    (folder / "out").write_text(out)
+    (folder / "err").write_text(err)
+    return folder
+
+
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_shows_progress_and_ends_in_a_table(workdir):
+    out, err = (workdir / "out").read_text(), (workdir / "err").read_text()
+    assert re.search(r"smoke: +100%.*series/s, loss 0\.\d+ spread 0\.\d+", err)
+    assert "Traceback" not in err
+    assert "Warning" not in err
+    assert re.search(r"^set +untrained +pretrained +raw 1-NN$", out, re.MULTILINE)
+    assert re.search(r"^mean of 2 +\d+\.\d +\d+\.\d +\d+\.\d$", out, re.MULTILINE)
+
+
+def test_a_run_leaves_metrics_results_and_a_profile(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in logged] == [2, 4, 6, 8, 10, 12]
+    assert all(line.keys() >= {"loss", "spread", "gradient", "momentum", "learning_rate", "series_per_second"} for line in logged)
+    assert [line["step"] for line in lines if "probe" in line] == [4, 8, 12]
+    rows = read_csv(workdir / "results.csv")
+    assert {(row["method"], row["probe"]) for row in rows} == {
+        *((method, probe) for method in ("untrained", "pretrained") for probe in ("ridge", "1nn")),
+        ("raw", "1nn"),
+    }
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert list((workdir / "profile").rglob("*.xplane.pb"))
+
+
+def test_evaluate_agrees_with_the_run(environment, workdir, tmp_path):
+    out, _ = run(environment, "evaluate", f"--checkpoint={workdir}", "--datasets=ArrowHead", f"--output={tmp_path / 'r.csv'}")
+    before = [row for row in read_csv(workdir / "results.csv") if row["dataset"] == "ArrowHead"]
+    assert read_csv(tmp_path / "r.csv") == before
+    assert "mean of 1" in out
+
+
+def test_init_from_starts_from_the_weights(environment, workdir, tmp_path):
+    rest = ["--config.evaluation.sources=", "--config.run.probe_every=0", "--config.steps=3", "--config.optim.warmup_rate=0"]
+    arguments = ["pretrain", "--config=smoke", f"--workdir={tmp_path}", f"--init_from={workdir}", *rest, "--config.optim.rate=0"]
+    _, err = run(environment, *arguments, "--config.optim.final_rate=0")
+    assert "starting from the weights in" in err
+    ours, theirs = (read_arrays(latest(folder / "checkpoints"), ("params",)) for folder in (tmp_path, workdir))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)  # at a rate of zero nothing moves
+
+
+def test_the_python_of_readme_runs(environment, workdir, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    code = "\n".join(blocks).replace("runs/quickstart", str(workdir))
+    script = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert script.returncode == 0
+
+
+def test_a_killed_run_ends_as_one_that_never_stopped(environment, tmp_path):
+    rest = ["--config.steps=30", "--config.run.checkpoint_every=2", "--config.run.probe_every=0", "--config.evaluation.sources="]
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    run(environment, "pretrain", "--config=smoke", f"--workdir={calm}", *rest)
+    random, kills = np.random.default_rng(), 0
+    while True:
+        process = start(environment, "pretrain", "--config=smoke", f"--workdir={killed}", *rest)
+        before = latest(killed / "checkpoints")
+        while kills < 3 and process.poll() is None and latest_name(killed) == (before and before.name):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.5))
+        if kills == 3 or process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert kills == 3
+    assert "resuming from" in err
+    ours, theirs = (read_arrays(latest(folder / "checkpoints"), FIELDS) for folder in (killed, calm))
+    assert int(ours["step"]) == 30
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    records = [[(r["step"], r["loss"]) for r in map(json.loads, (f / "metrics.jsonl").read_text().splitlines())] for f in (killed, calm)]
+    assert records[0] == records[1]
+
+
+def latest_name(workdir):
+    names = sorted(path.name for path in (workdir / "checkpoints").glob("0*"))
+    return names[-1] if names else None
+
+
+def test_importing_the_package_is_quick():
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import nutime_jax"], cwd=ROOT, check=True)
+    assert time.monotonic() - start < 1.5

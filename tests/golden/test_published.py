@@ -1,0 +1,131 @@
+"""Parity with the published PyTorch implementation: arrays it computed on random weights and inputs."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nutime_jax.convert import from_torch_state
+from nutime_jax.models.encoder import read_out
+from nutime_jax.nme import embed_scalar
+from nutime_jax.resample import resize
+from nutime_jax.train.state import state_from_variables
+from nutime_jax.train.step import make_train_step
+
+TOLERANCE = 1e-5
+# BatchNorm follows them, so their true gradient is zero and Adam amplifies what rounding leaves of it.
+GRADIENT_FREE = {("encoder", "norm", "bias"), ("projector", "out", "bias")}
+
+
+def error(ours, theirs):
+    """Largest difference, relative to the largest magnitude."""
+    return np.abs(np.asarray(ours, np.float64) - theirs).max() / np.abs(theirs).max()
+
+
+def below(file, prefix):
+    return {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
+
+
+def leaves(tree):
+    return {tuple(key.key for key in path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@pytest.mark.parametrize(
+    "variant", ["univariate", "multivariate", "channel_sum", "no_mean_std", "univariate_instance_norm", "unweighted_scales"]
+)
+def test_encoder(golden, variant):
+    with np.load(golden / f"encoder_{variant}.npz", allow_pickle=False) as file:
+        model, variables = from_torch_state(below(file, "state/"), json.loads(str(file["config"])))
+        variables, x = jax.tree.map(jnp.asarray, variables), jnp.asarray(file["x"])
+        logits = model.apply(variables, x)
+        encoding = model.apply(variables, x, method=lambda model, x: model.encoder(x))
+        positions = variables["constants"]["encoder"]["positions"][1 : encoding.normalised.shape[1]]
+        assert error(encoding.layers[0][:, 1:] - positions[None], file["tokens"]) < TOLERANCE
+        assert error(read_out(encoding, readout="cls"), file["features"]) < TOLERANCE
+        assert error(logits, file["logits"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["scales9_dim32", "scales5_dim16"])
+def test_nme(golden, name):
+    with np.load(golden / f"nme_{name}.npz", allow_pickle=False) as file:
+        x, weight, bias, scales = (jnp.asarray(file[key], jnp.float32) for key in ("x", "state/ws", "state/bs", "state/scales"))
+        y, pull = jax.vjp(lambda w, b: embed_scalar(x, w, b, scales), weight, bias)
+        weight_gradient, bias_gradient = pull(jnp.asarray(file["cotangent"], jnp.float32))
+        assert error(y, file["y"]) < TOLERANCE
+        assert error(weight_gradient, file["grad_ws"]) < TOLERANCE
+        assert error(bias_gradient, file["grad_bs"]) < TOLERANCE
+
+
+def test_resize(golden):
+    with np.load(golden / "resize_linear.npz", allow_pickle=False) as file:
+        names = [name for name in file.files if name.startswith("x_")]
+        assert names
+        for name in names:
+            assert error(resize(jnp.asarray(file[name]), int(name.split("_")[2])), file[f"y{name[1:]}"]) < TOLERANCE
+
+
+def byol(file, dtype):
+    """Network, starting state, step and batches of the published three steps."""
+    network, variables = from_torch_state(below(file, "init/"), json.loads(str(file["config"])))
+    tx = optax.adamw(float(file["lr"]), weight_decay=float(file["weight_decay"]))
+    online, target = (jax.tree.map(lambda a: jnp.asarray(a, dtype), variables[name]) for name in ("online", "target"))
+    state = state_from_variables(online, tx, target)
+    # There the target has not moved for a fourth step when the three are over.
+    momentum = jnp.asarray([*file["momentum"], 1.0], dtype)
+    step = make_train_step(network, tx, augment=lambda key, views: views, momentum=lambda i: momentum[i], seed=0)
+    batches = jnp.stack([jnp.asarray(file["x1"], dtype), jnp.asarray(file["x2"], dtype)], 2)
+    return network, state, jax.jit(step), batches
+
+
+def gradient_of_first_step(network, state, tx_step, batch):
+    """The gradient itself, read out of the first update by plain gradient descent at rate one."""
+    plain = make_train_step(network, optax.sgd(1.0), augment=lambda key, views: views, momentum=lambda i: 1.0, seed=0)
+    moved, metrics = jax.jit(plain)(state.replace(opt_state=optax.sgd(1.0).init(state.params)), batch)
+    return jax.tree.map(lambda before, after: before - after, state.params, moved.params), metrics
+
+
+def published_gradient(file):
+    state = below(file, "init/") | below(file, "grad0/")
+    _, variables = from_torch_state(state, json.loads(str(file["config"])))
+    return leaves(variables["online"]["params"])
+
+
+def test_byol_in_float64(golden, x64):
+    with np.load(golden / "byol_three_steps.npz", allow_pickle=False) as file:
+        network, state, step, batches = byol(file, jnp.float64)
+        gradient, _ = gradient_of_first_step(network, state, step, batches[0])
+        expected = published_gradient(file)
+        for name, ours in leaves(gradient).items():
+            if name in GRADIENT_FREE:
+                assert np.abs(ours).max() < 1e-12
+            else:
+                assert error(ours, expected[name]) < 1e-8, name
+
+        for batch, loss in zip(batches, file["loss"], strict=True):
+            state, metrics = step(state, batch)
+            np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-8)
+        _, final = from_torch_state(below(file, "final/"), json.loads(str(file["config"])))
+        for role, params, variables in (
+            ("online", state.params, state.variables),
+            ("target", state.target_params, state.target_variables),
+        ):
+            ours = leaves({"params": params, "batch_stats": variables["batch_stats"]})
+            theirs = leaves({"params": final[role]["params"], "batch_stats": final[role]["batch_stats"]})
+            assert ours.keys() == theirs.keys()
+            for name in ours:
+                if name[1:] not in GRADIENT_FREE:
+                    assert error(ours[name], theirs[name]) < 1e-8, (role, name)
+
+
+def test_byol_in_float32(golden):
+    with np.load(golden / "byol_three_steps.npz", allow_pickle=False) as file:
+        network, state, step, batches = byol(file, jnp.float32)
+        gradient, metrics = gradient_of_first_step(network, state, step, batches[0])
+        expected = published_gradient(file)
+        assert abs(float(metrics["loss"]) / file["loss"][0] - 1) < 1e-5
+        for name, ours in leaves(gradient).items():
+            if name not in GRADIENT_FREE:
+                assert error(ours, expected[name]) < 1e-4, name

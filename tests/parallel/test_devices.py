@@ -1,0 +1,50 @@
+"""One path: the number of devices changes nothing but the speed."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.data.archives import find_sets
+from nutime_jax.encoder import untrained_encoder
+from nutime_jax.errors import InputError
+from nutime_jax.parallel import check_divisible, make_mesh
+from nutime_jax.train.loop import pretrain
+
+
+def losses(workdir, devices):
+    # The published width of the projections: with a few dimensions the normalised differences are ill-conditioned.
+    published = ["batch_size=64", "objective.dim=256"]
+    config = load_config("smoke", [*published, "steps=10", "run.log_every=1", "run.probe_every=0", "run.checkpoint_every=10"])
+    state = pretrain(config, workdir, devices=devices)
+    assert len(state.step.sharding.device_set) == devices
+    return np.array([json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()])
+
+
+def test_1_2_and_8_devices_give_the_same_losses(tmp_path):
+    assert len(jax.devices()) == 8
+    one, two, eight = (losses(tmp_path / str(n), n) for n in (1, 2, 8))
+    assert len(one) == 10
+    assert np.ptp(one) > 1e-3  # it does train
+    np.testing.assert_allclose(two, one, rtol=1e-6)
+    np.testing.assert_allclose(eight, one, rtol=1e-6)
+
+
+def test_a_mesh_of_more_devices_than_there_are_is_refused():
+    with pytest.raises(InputError, match="9 devices were asked for, 8 are there"):
+        make_mesh(9)
+    with pytest.raises(InputError, match="batch size 12 is not divisible by 8 devices; 8 would be"):
+        check_divisible(12, make_mesh())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_features_do_not_depend_on_the_batch(batch_size):
+    encoder = untrained_encoder(load_config("smoke"))
+    series = find_sets("PickupGestureWiimoteZ")[0].read("train").series[:20]
+    whole, parts = encoder.embed(series, batch_size=256), encoder.embed(series, batch_size=batch_size)
+    assert whole.shape == (20, 32)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    np.testing.assert_allclose(encoder.embed(series[::-1], batch_size=batch_size), whole[::-1], atol=1e-5)

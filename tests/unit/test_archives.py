@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from nutime_jax.data.archives import BUNDLED, find_sets
+from nutime_jax.errors import InputError
+
+TS_HEADER = "@problemName one\n@timestamps false\n@univariate true\n@equalLength true\n@classLabel true 1 2\n@data\n"
+
+
+def test_every_bundled_set_is_read_whole():
+    sets = find_sets("bundled")
+    assert [one.name for one in sets] == list(BUNDLED)
+    trains = [one.read("train") for one in sets]
+    assert sum(len(case) for cases in trains for case in cases.series) == 3983  # every channel a series
+    assert [len(one.read("test").labels) for one in sets] == [100, 175, 40, 150, 1029, 370, 242, 50]
+    assert {case.shape[-1] for case in trains[-1].series} != {324}  # unequal lengths are kept
+
+
+@pytest.mark.parametrize("name", ["wide.csv", "Set_TRAIN.tsv", "one.ts", "both.npz"])
+def test_each_format_is_read(tmp_path, name):
+    values = np.array([[1.0, 2.0, 3.0], [4.0, np.nan, 6.0]])
+    if name == "wide.csv":
+        (tmp_path / name).write_text("1,2,3\n4,,6\n")
+    elif name == "Set_TRAIN.tsv":
+        (tmp_path / name).write_text("1\t1\t2\t3\n2\t4\tNaN\t6\n")
+    elif name == "one.ts":
+        (tmp_path / name).write_text(TS_HEADER + "1,2,3:1\n4,NaN,6:2\n")
+    else:
+        np.savez(tmp_path / name, X_train=values, y_train=[1, 2])
+    cases = find_sets(str(tmp_path / name))[0].read("train")
+    np.testing.assert_array_equal(np.stack(cases.series)[:, 0], [[1, 2, 3], [4, 5, 6]])
+    assert list(cases.labels) == (["0", "0"] if name == "wide.csv" else [str(float(i)) if "tsv" in name else str(i) for i in (1, 2)])
+
+
+def test_a_folder_pairs_train_and_test(tmp_path):
+    for split in ("TRAIN", "TEST"):
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        (tmp_path / "deep" / f"A_{split}.tsv").write_text("1\t1\t2\n")
+    (tmp_path / "notes.txt").write_text("not a set")
+    (only,) = find_sets(str(tmp_path))
+    assert (only.name, only.test.name) == ("A", "A_TEST.tsv")
+
+
+def pickled(path):
+    np.savez(path, X_train=np.array([{}], object))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "1,2\n3,four\n", "line 2, column 2: 'four' is not a number"),
+        ("a.csv", "", "cannot be read"),
+        ("a.csv", "1,2\n1,2,3\n", "line 2"),
+        ("a.npz", "no zip", "cannot be read as .npz"),
+        ("a.npz", pickled, "cannot be read as .npz"),
+        ("a.npz", lambda path: np.savez(path, values=[1]), "no array X_train; it holds values"),
+        ("a.npz", lambda path: np.savez(path, X_train=np.zeros((2, 3)), y_train=[1]), "are not"),
+        ("a.npz", lambda path: np.savez(path, X_train=np.zeros((0, 3)), y_train=[]), "holds no series"),
+        ("a.ts", TS_HEADER + "1,2,x:1\n", "cannot be read as .ts"),
+        ("a.txt", "1", "is not a file of series"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(tmp_path, name, content, message):
+    path = tmp_path / name
+    content(path) if callable(content) else path.write_text(content)
+    with pytest.raises(InputError, match=f"a\\.{path.suffix[1:]}.*{message}"):
+        find_sets(str(path))[0].read("train")
+
+
+@pytest.mark.parametrize(("source", "message"), [("Gunpoint", "bundled are ACSF1"), ("/nowhere", "no file, no folder")])
+def test_an_unknown_source_is_refused(source, message):
+    with pytest.raises(InputError, match=message):
+        find_sets(source)
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no"):
+        find_sets(str(tmp_path))
+
+
+def test_sets_of_the_archives_are_read(pytestconfig):
+    data = pytestconfig.rootpath.parent / "shared" / "data"
+    if not data.is_dir():
+        pytest.skip("the archives are not on this machine")
+    assert [len(find_sets(str(data / part))) for part in ("ucr", "uea", "train_only")] == [63, 10, 22]
+    vowels = next(one for one in find_sets(str(data / "uea")) if one.name == "JapaneseVowels").read("train")
+    assert len({case.shape for case in vowels.series}) > 5

@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nutime_jax.errors import InputError
+from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays, steps
+
+STATE = {"params": {"w": jnp.arange(12.0).reshape(3, 4)}, "step": jnp.int32(7)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
+    for step in (3, 6, 9):
+        state = jax.tree.map(lambda leaf, step=step: leaf + step, STATE)
+        store.save(state, step=step, about={"config": {"a": 1}})
+    return store
+
+
+def test_what_was_saved_is_restored_and_old_ones_go(store):
+    assert [path.name for path in steps(store.directory)] == ["00000006", "00000009"]
+    path = latest(store.directory)
+    restored = store.restore(path, STATE)
+    jax.tree.map(np.testing.assert_array_equal, restored, jax.tree.map(lambda leaf: leaf + 9, STATE))
+    assert read_about(path)["config"] == {"a": 1}
+    np.testing.assert_array_equal(read_arrays(path, ("params",))["params"]["w"], STATE["params"]["w"] + 9)
+    assert sorted(path.name for path in store.directory.iterdir()) == ["00000006", "00000009"]
+
+
+def damage(path, how):
+    if how == "truncate":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif how == "delete":
+        path.unlink()
+    elif how == "flip":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["truncate", "delete", "flip"])
+def test_every_damaged_file_is_found_and_the_last_good_checkpoint_used(store, how, caplog):
+    newest = store.directory / "00000009"
+    files = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(files) > 5
+    for path in files:
+        content = path.read_bytes()
+        damage(path, how)
+        assert find_damage(newest), path
+        caplog.clear()
+        assert latest(store.directory).name == "00000006"
+        assert "because a newer one is damaged: 00000009" in caplog.text
+        path.write_bytes(content)
+    assert find_damage(newest) is None
+
+
+def test_a_foreign_file_is_damage(store):
+    (store.directory / "00000009" / "stray").write_text("")
+    assert "stray is foreign" in find_damage(store.directory / "00000009")
+
+
+def test_without_an_intact_checkpoint_it_refuses(store):
+    for path in steps(store.directory):
+        damage(path / "about.json", "truncate")
+    with pytest.raises(InputError, match=r"no checkpoint in .* is intact"):
+        latest(store.directory)
+
+
+def test_saving_over_a_damaged_checkpoint_keeps_it_aside(store):
+    damage(store.directory / "00000009" / "about.json", "flip")
+    store.save(STATE, step=9, about={})
+    assert latest(store.directory).name == "00000009"
+    assert (store.directory / "damaged-00000009").is_dir()
+    assert (store.directory / "00000006").is_dir()
+
+
+def test_leftovers_of_a_kill_are_swept_and_never_used(store):
+    for name in (".pending-12", ".deleted-00000003"):
+        (store.directory / name / "state").mkdir(parents=True)
+    assert latest(store.directory).name == "00000009"
+    store.save(STATE, step=12, about={})
+    assert sorted(path.name for path in store.directory.iterdir()) == ["00000009", "00000012"]
+
+
+def test_another_schema_is_refused(store):
+    about = store.directory / "00000009" / "about.json"
+    about.write_text(about.read_text().replace('"schema": 1', '"schema": 99'))
+    with pytest.raises(InputError, match="has schema 99, this version reads 1"):
+        read_about(store.directory / "00000009")
+
+
+def test_a_path_means_a_checkpoint(store, tmp_path):
+    newest = store.directory / "00000009"
+    assert find_checkpoint(tmp_path) == find_checkpoint(store.directory) == find_checkpoint(newest) == newest
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        find_checkpoint(tmp_path / "nothing")
+    damage(newest / "about.json", "delete")
+    with pytest.raises(InputError, match="use another one"):
+        find_checkpoint(newest)

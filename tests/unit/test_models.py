@@ -1,0 +1,115 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from nutime_jax.errors import InputError
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
+from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.layers import BatchNorm
+from nutime_jax.objectives.byol import byol_loss
+from tests import reference
+
+SMALL = {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8}
+
+
+def draw(network, shape, seed=0):
+    variables = jax.jit(network.init)(jax.random.key(seed), jnp.zeros(shape))
+    # Biases and scales away from their initial values, so that each of them matters.
+    noise = iter(jax.random.split(jax.random.key(seed + 1), 1000))
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(noise), leaf.shape, leaf.dtype), variables["params"])
+    return {**variables, "params": params}
+
+
+def encode_zeros(x, layer, readout):
+    encoding, _ = NuTimeEncoder(**SMALL).init_with_output(jax.random.key(0), x)
+    return read_out(encoding, layer=layer, readout=readout)
+
+
+def test_the_base_encoder_has_the_published_size():
+    shapes = jax.eval_shape(NuTimeEncoder().init, jax.random.key(0), jnp.zeros((1, 1, 512)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 2_395_328
+
+
+def test_the_encoder_follows_the_reference(x64):
+    network = NuTimeEncoder(**SMALL)
+    variables = jax.tree.map(np.asarray, draw(network, (1, 1, 96)))
+    variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables)
+    x = np.random.default_rng(0).normal(size=(3, 96)) * np.array([[1e-3], [1.0], [1e4]]) + 5
+    ours = jax.jit(network.apply)(variables, jnp.asarray(x)[:, None]).normalised
+    scales = np.float32(network.scales).astype(np.float64)
+    theirs = reference.encode(x, variables["params"], variables["constants"]["positions"], window=16, heads=2, scales=scales)
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+
+
+def test_the_loss_and_its_gradient_follow_the_reference(x64):
+    network = SiameseNetwork(NuTimeEncoder(**SMALL, dropout=0.0), hidden=24, dim=12)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), draw(network, (2, 2, 1, 64)))
+    rng = np.random.default_rng(1)
+    views = rng.normal(size=(6, 2, 1, 64)).cumsum(-1)
+    targets = rng.normal(size=(6, 2, 12))
+    scales = np.float32(network.encoder.scales).astype(np.float64)
+    positions = np.asarray(variables["constants"]["encoder"]["positions"])
+
+    def ours(params):
+        outputs, _ = network.apply({**variables, "params": params}, jnp.asarray(views), train=True, mutable=["batch_stats"])
+        return byol_loss(outputs.predictions, jnp.asarray(targets))
+
+    def theirs(params):
+        params = jax.tree.map(np.asarray, params)
+        predictions = []
+        for view in (0, 1):
+            tokens = reference.encode(views[:, view, 0], params["encoder"], positions, window=16, heads=2, scales=scales)
+            predictions.append(reference.head(reference.head(tokens[:, 0], params["projector"]), params["predictor"]))
+        return reference.byol_loss(predictions, [targets[:, 0], targets[:, 1]])
+
+    params = variables["params"]
+    loss, gradient = jax.jit(jax.value_and_grad(ours))(params)
+    np.testing.assert_allclose(loss, theirs(params), rtol=1e-10)
+    direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+    step = 1e-5
+    ahead, behind = (theirs(optax.tree.add_scale(params, sign * step, direction)) for sign in (1, -1))
+    along = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+    np.testing.assert_allclose(along, (ahead - behind) / (2 * step), rtol=1e-5)
+
+
+def test_initial_weights_are_spread_as_pytorch_spreads_them():
+    params = jax.jit(NuTimeEncoder().init)(jax.random.key(0), jnp.zeros((1, 1, 512)))["params"]
+    for module, fan_in in ((params["block_0"]["mlp"]["out"], 512), (params["block_0"]["attention"]["out"], 512)):
+        for leaf in (module["kernel"], module["bias"]):
+            bound = fan_in**-0.5
+            assert 0.9 * bound < np.abs(leaf).max() <= bound
+            np.testing.assert_allclose(np.std(leaf), bound / 3**0.5, rtol=0.15)
+    assert "bias" not in params["block_0"]["attention"]["qkv"]
+    assert np.abs(params["cls"]).max() < 1e-5
+
+
+def test_batch_norm_keeps_unbiased_running_statistics():
+    norm = BatchNorm()
+    x = jnp.asarray(np.random.default_rng(2).normal(3, 2, (8, 5)), jnp.float32)
+    variables = norm.init(jax.random.key(0), x, train=False)
+    y, updated = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, (x - x.mean(0)[None]) / np.sqrt(np.var(x, 0) + 1e-5)[None], atol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * np.mean(x, 0), rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * np.var(x, 0, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("readout", "width"), [("cls", 16), ("mean", 16), ("cls+mean", 32)])
+@pytest.mark.parametrize("layer", [None, 0, 1, 2])
+def test_every_layer_can_be_read(readout, width, layer):
+    shapes = jax.eval_shape(lambda x: encode_zeros(x, layer, readout), jnp.zeros((3, 1, 64)))
+    assert shapes.shape == (3, width)
+
+
+def test_mistakes_are_refused():
+    network = NuTimeEncoder(**SMALL, max_tokens=4)
+    with pytest.raises(InputError, match="max_tokens 4"):
+        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 1, 64)))
+    with pytest.raises(InputError, match="layer 3 does not exist; choose 0 to 2"):
+        jax.eval_shape(lambda x: encode_zeros(x, 3, "cls"), jnp.zeros((1, 1, 32)))
+    with pytest.raises(InputError, match="'max' is unknown"):
+        jax.eval_shape(lambda x: encode_zeros(x, None, "max"), jnp.zeros((1, 1, 32)))
+    with pytest.raises(InputError, match=r"model\.deepth is unknown"):
+        build_encoder(ConfigDict({"deepth": 3}))

@@ -1,0 +1,64 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nutime_jax.nme import SCALAR_LIMIT, embed_scalar, scale_weights
+from tests import reference
+
+SCALES = 10.0 ** np.arange(-4, 5)
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+def parameters(seed=0, dim=32, scales=9):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (scales, dim)), rng.uniform(-1, 1, (scales, dim))
+
+
+@given(st.lists(finite, min_size=4, max_size=4))
+def test_every_finite_float_gives_finite_values_and_gradients(values):
+    x, (weight, bias), scales = jnp.asarray(values, jnp.float32), map(jnp.float32, parameters()), jnp.float32(SCALES)
+    y, pull = jax.vjp(lambda w, b: embed_scalar(x, w, b, scales), weight, bias)
+    assert np.isfinite(y).all()
+    assert all(np.isfinite(gradient).all() for gradient in pull(jnp.ones_like(y)))
+
+
+@given(st.lists(finite.filter(lambda x: abs(x) <= SCALAR_LIMIT), min_size=3, max_size=3))
+def test_scale_weights_sum_to_one_and_follow_the_reference(values):
+    weights = np.asarray(scale_weights(jnp.asarray(values, jnp.float32), jnp.float32(SCALES)))
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
+    assert (weights > 0).all()
+
+
+def test_the_nearest_scale_weighs_most():
+    assert (np.argmax(scale_weights(jnp.float32(3 * SCALES), jnp.float32(SCALES)), -1) == np.arange(9)).all()
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("dim", [4, 32])
+def test_values_follow_the_reference_over_sixteen_decades(weighted, dim):
+    rng = np.random.default_rng(3)
+    x = np.concatenate([[0.0], *(sign * 10.0 ** rng.uniform(-8, 8, 100) for sign in (1, -1))]).astype(np.float32)
+    weight, bias = parameters(4, dim)
+    ours = embed_scalar(jnp.asarray(x), jnp.float32(weight), jnp.float32(bias), jnp.float32(SCALES), weighted=weighted)
+    args = [np.float32(a).astype(np.float64) for a in (x, weight, bias, SCALES)]
+    theirs = reference.embed_scalar(*args, weighted=weighted)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_gradients_follow_finite_differences_of_the_reference(x64):
+    x = np.array([0.0, 1e-3, -0.5, 3.0, -200.0, 7e4])
+    weight, bias = parameters(5, 8)
+    cotangent = np.random.default_rng(6).normal(size=(6, 8))
+    pulled = jax.grad(lambda w, b: (embed_scalar(jnp.asarray(x), w, b, jnp.asarray(SCALES)) * cotangent).sum(), (0, 1))
+    direction = parameters(7, 8)
+    step = 1e-6
+
+    def along(t):
+        return (reference.embed_scalar(x, weight + t * direction[0], bias + t * direction[1], SCALES) * cotangent).sum()
+
+    expected = (along(step) - along(-step)) / (2 * step)
+    gradients = pulled(jnp.asarray(weight), jnp.asarray(bias))
+    np.testing.assert_allclose(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)), expected, rtol=1e-6)

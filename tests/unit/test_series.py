@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nutime_jax.data.series import clean_series, cut_series, pad_series
+from nutime_jax.errors import InputError
+
+nan = np.nan
+
+
+@pytest.mark.parametrize(
+    ("given_series", "cleaned"),
+    [
+        ([1, 2, 3], [[1, 2, 3]]),
+        ([5], [[5]]),
+        ([nan, 1, 2, nan, nan], [[1, 2]]),
+        ([0, nan, nan, 3], [[0, 1, 2, 3]]),
+        ([[nan, 1, nan], [2, nan, 4]], [[1, 1, 1], [2, 3, 4]]),
+        ([[nan, nan], [1, 2]], [[0, 0], [1, 2]]),
+        ([[nan, 1, nan], [nan, nan, nan]], [[1], [0]]),
+        (np.array([True, False]), [[1, 0]]),
+        (np.arange(6, dtype=np.int8).reshape(2, 3), [[0, 1, 2], [3, 4, 5]]),
+    ],
+)
+def test_the_rule_for_missing_values(given_series, cleaned):
+    result = clean_series(np.asarray(given_series))
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, np.asarray(cleaned, np.float32))
+
+
+def test_the_input_is_not_touched():
+    x = np.array([nan, 1.0, nan, 2.0])
+    x.setflags(write=False)
+    clean_series(x)
+    np.testing.assert_array_equal(x, [nan, 1, nan, 2])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.array(["a"]), "convert it to real numbers"),
+        (np.array([1j]), "convert it to real numbers"),
+        (np.array([None]), "convert it to real numbers"),
+        (np.zeros((1, 1, 1)), "give it as"),
+        (np.array(1.0), "give it as"),
+        (np.array([nan, nan]), "no value that is not missing"),
+        (np.zeros(0), "no value that is not missing"),
+        (np.array([1.0, np.inf]), "infinite"),
+        (np.array([1e39]), "beyond 3.4e38"),
+    ],
+)
+def test_what_is_no_series_is_refused_by_name(wrong, message):
+    with pytest.raises(InputError, match=f"case 7.*{message}"):
+        clean_series(wrong, name="case 7")
+
+
+@given(st.integers(1, 500), st.integers(1, 100))
+def test_pieces_are_few_equal_and_whole(length, most):
+    x = np.arange(length, dtype=np.float32)
+    pieces = cut_series(x, most)
+    sizes = [len(piece) for piece in pieces]
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    assert len(pieces) == -(-length // most)
+    np.testing.assert_array_equal(np.concatenate(pieces), x)
+
+
+def test_padding_keeps_series_and_lengths():
+    padded, lengths = pad_series([np.ones(2, np.float32), np.ones(4, np.float32)], 5)
+    np.testing.assert_array_equal(padded, [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]])
+    np.testing.assert_array_equal(lengths, [2, 4])

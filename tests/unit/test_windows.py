@@ -1,0 +1,80 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nutime_jax.errors import InputError
+from nutime_jax.windows import normalise_windows
+from tests import reference
+
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+normalise_jitted = jax.jit(partial(normalise_windows, window=16))
+series = st.lists(finite, min_size=16, max_size=16)
+
+
+@jax.jit
+def values_and_gradient(x):
+    gradient = jax.grad(lambda x: (jnp.sin(normalise_windows(x, window=8).shape) / 8).sum())(x)
+    return *normalise_windows(x, window=8), gradient
+
+
+@given(series)
+def test_every_finite_float_gives_finite_values_and_gradients(values):
+    assert all(np.isfinite(part).all() for part in values_and_gradient(jnp.asarray(values, jnp.float32)))
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-4, 1.0, 1e6, 1e30, float(np.finfo(np.float32).max)])
+def test_extreme_magnitudes_keep_their_shape(magnitude):
+    unit = np.random.default_rng(0).uniform(-1, 1, 16)
+    x = np.asarray(unit * magnitude, np.float32)
+    shape, mean, std = (np.asarray(part) for part in normalise_windows(jnp.asarray(x), window=16))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean[0] / magnitude, exact.mean() / magnitude, rtol=1e-5)
+    np.testing.assert_allclose(std[0] / magnitude, exact.std(ddof=1) / magnitude, rtol=1e-5)
+    np.testing.assert_allclose(shape[0], (exact - exact.mean()) / (exact.std(ddof=1) + 1e-8), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 256])
+@given(value=st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False))
+def test_a_constant_window_has_a_shape_of_exactly_zero(batch, value):
+    x = jnp.full((batch, 512), value, jnp.float32)
+    shape, mean, std = normalise_jitted(x)
+    assert (np.asarray(shape) == 0).all()
+    assert (np.asarray(std) == 0).all()
+    assert (np.asarray(mean) == np.asarray(x)[:, ::16]).all()
+
+
+@given(
+    unit=st.lists(st.floats(-1, 1, width=32), min_size=16, max_size=16).filter(lambda v: np.std(v) > 1e-2),
+    exponent=st.integers(-2, 4),
+    shift=st.floats(-10, 10, width=32),
+)
+def test_shape_survives_scale_and_shift_above_a_std_of_1e_4(unit, exponent, shift):
+    x = np.asarray(unit, np.float64)
+    scale = 10.0**exponent
+    moved = (x * scale + shift * scale).astype(np.float32)
+    before, after = (normalise_windows(jnp.asarray(v, jnp.float32), window=16) for v in (x, moved))
+    # eps is 1e-8 beside a std of at least 1e-4; float32 resolves 10 * scale to 1e-6 * scale, beside a std of 1e-2 * scale.
+    np.testing.assert_allclose(after.shape, before.shape, atol=2e-3)
+    exact = moved.astype(np.float64)
+    np.testing.assert_allclose(after.mean[0], exact.mean(), rtol=1e-6, atol=2e-6 * scale)
+    np.testing.assert_allclose(after.std[0], exact.std(ddof=1), rtol=1e-4)
+
+
+def test_values_and_gradient_are_those_of_the_published_form(x64):
+    x = np.random.default_rng(1).normal(3, 2, (4, 3, 96))
+    for ours, theirs in zip(normalise_windows(jnp.asarray(x), window=16), reference.windows(x, 16), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    weights = np.random.default_rng(2).normal(size=(4, 3, 6, 16))
+    gradient = jax.grad(lambda x: (normalise_windows(x, window=16).shape * weights).sum())(jnp.asarray(x))
+    _, _, std = reference.windows(x, 16)
+    np.testing.assert_allclose(gradient, (weights / (std + 1e-8)[..., None]).reshape(x.shape), rtol=1e-12)
+
+
+def test_a_length_that_is_no_multiple_of_the_window_is_refused():
+    with pytest.raises(InputError, match="length 100 is not divisible by window 16"):
+        normalise_windows(jnp.zeros(100), window=16)
