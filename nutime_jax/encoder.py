@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -76,24 +76,37 @@ class Encoder:
         return features.mean(1) if channels == "mean" else features.reshape(len(cases), -1)
 
     def _embed_all(self, series: list[np.ndarray], layer: int | None, readout: str, batch_size: int) -> np.ndarray:
-        mesh = make_mesh()
-        batch_size = -(-batch_size // mesh.size) * mesh.size
-        variables = jax.device_put(self.variables, replicated(mesh))
-        order = np.argsort([len(one) for one in series], kind="stable")  # alike lengths share a padded width
-        parts = []
-        for begin in range(0, len(order), batch_size):
-            batch = [series[i] for i in order[begin : begin + batch_size]]
-            padded, lengths = pad_series(batch, _padded_length(len(batch[-1])))
-            blank = batch_size - len(batch)
-            padded, lengths = np.pad(padded, ((0, blank), (0, 0))), np.pad(lengths, (0, blank), constant_values=1)
-            views = _resize_batch(*jax.device_put((padded, lengths), split(mesh)), size=self.length)
+        variables = jax.device_put(self.variables, replicated(make_mesh()))
+
+        def encode(views: jax.Array) -> jax.Array:
             with jax.default_matmul_precision("highest"):
-                features = _encode(variables, views, network=self.network, layer=layer, readout=readout)
-            parts.append((features, len(batch)))
-        features = np.concatenate([np.asarray(part)[:n] for part, n in parts])
-        restored = np.empty_like(features)
-        restored[order] = features
-        return restored
+                return _encode(variables, views, network=self.network, layer=layer, readout=readout)
+
+        return _map_resized(encode, series, size=self.length, batch_size=batch_size)
+
+
+def resize_series(series: Sequence[np.ndarray], size: int, *, batch_size: int = 256) -> np.ndarray:
+    """Series (time,) of any lengths, resized to `size` points as they are before they are encoded; (cases, size)."""
+    return _map_resized(lambda views: views, series, size=size, batch_size=batch_size)
+
+
+def _map_resized(call: Callable[[jax.Array], jax.Array], series: Sequence[np.ndarray], *, size: int, batch_size: int) -> np.ndarray:
+    """Applies `call` to batches of resized series, every batch of one shape, split over all devices; order is kept."""
+    mesh = make_mesh()
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    order = np.argsort([len(one) for one in series], kind="stable")  # alike lengths share a padded width
+    parts = []
+    for begin in range(0, len(order), batch_size):
+        batch = [series[i] for i in order[begin : begin + batch_size]]
+        padded, lengths = pad_series(batch, _padded_length(len(batch[-1])))
+        blank = batch_size - len(batch)
+        padded, lengths = np.pad(padded, ((0, blank), (0, 0))), np.pad(lengths, (0, blank), constant_values=1)
+        views = _resize_batch(*jax.device_put((padded, lengths), split(mesh)), size=size)
+        parts.append((call(views), len(batch)))
+    results = np.concatenate([np.asarray(part)[:n] for part, n in parts])
+    restored = np.empty_like(results)
+    restored[order] = results
+    return restored
 
 
 def load_encoder(path: str | os.PathLike) -> Encoder:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nutime_jax.data.archives import Cases, SetFiles
-from nutime_jax.encoder import Encoder
+from nutime_jax.encoder import Encoder, resize_series
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,5 @@ def encode_cases(encoder: Encoder, cases: Cases, **options) -> Split:
 
 def raw_cases(cases: Cases, *, length: int) -> Split:
     """The series themselves, resized to one length, channels side by side."""
-    resized = [np.concatenate([_resize(channel, length) for channel in case]) for case in cases.series]
-    return Split(np.stack(resized), cases.labels)
-
-
-def _resize(x: np.ndarray, length: int) -> np.ndarray:
-    centres = (np.arange(length) + 0.5) * (len(x) / length) - 0.5
-    return np.interp(centres, np.arange(len(x)), x).astype(np.float32)
+    channels = resize_series([channel for case in cases.series for channel in case], length)
+    return Split(channels.reshape(len(cases.series), -1), cases.labels)

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.data.archives import Cases
+from nutime_jax.encoder import resize_series, untrained_encoder
+from nutime_jax.errors import InputError
+from nutime_jax.evaluation import probes
+from nutime_jax.evaluation.features import Split, Task, raw_cases
+from nutime_jax.evaluation.report import format_table, write_csv
+from nutime_jax.evaluation.sweep import evaluate
+from tests import reference
+
+
+def blobs(seed, cases=60, spread=0.3):
+    """Two classes, told apart by the first of three features."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, cases)
+    features = rng.normal(size=(cases, 3))
+    features[:, 0] = labels + spread * rng.normal(size=cases)
+    return Split(features, np.array(["a", "b"])[labels])
+
+
+@pytest.mark.parametrize("probe", ["ridge", "1nn"])
+def test_probes_find_what_is_there_and_nothing_where_nothing_is(probe):
+    assert probes.test_accuracy(probe, blobs(0, spread=0.05), blobs(1, spread=0.05)) > 0.8
+    assert probes.cross_validated_accuracy(probe, blobs(0, spread=0.05)) > 0.8
+    train = blobs(0)
+    shuffled = Split(train.features, np.random.default_rng(2).permutation(train.labels))
+    assert probes.cross_validated_accuracy(probe, shuffled) < 0.75
+
+
+def test_probes_do_not_care_for_the_scale_of_a_feature():
+    train, test = blobs(0), blobs(1)
+    scaled = [Split(one.features * np.array([1e-6, 1, 1e6]), one.labels) for one in (train, test)]
+    for probe in ("ridge", "1nn"):
+        assert probes.test_accuracy(probe, train, test) == probes.test_accuracy(probe, *scaled)
+
+
+def test_a_class_of_one_case_can_be_cross_validated():
+    train = blobs(0)
+    labels = train.labels.copy()
+    labels[0] = "alone"
+    assert 0.5 < probes.cross_validated_accuracy("ridge", Split(train.features, labels)) <= 1
+
+
+def test_an_unknown_probe_is_refused():
+    with pytest.raises(InputError, match="probe 'svm' is unknown"):
+        probes.make_probe("svm")
+
+
+def cases(seed):
+    """Noise at two levels, two channels, unequal lengths."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(["low", "high"] * 8)
+    series = []
+    for label in labels:
+        length = rng.integers(30, 90)
+        channel = rng.normal(size=length) + 10 * (label == "high")
+        series.append(np.stack([channel, channel[::-1]]).astype(np.float32))
+    return Cases(series, labels)
+
+
+def test_evaluation_fills_every_cell(tmp_path):
+    encoder = untrained_encoder(load_config("smoke"))
+    results = evaluate({"untrained": encoder}, [Task("levels", cases(0), cases(1))], channels="concat")
+    assert [(r.dataset, r.method, r.probe) for r in results] == [
+        ("levels", "untrained", "ridge"),
+        ("levels", "untrained", "1nn"),
+        ("levels", "raw", "1nn"),
+    ]
+    assert results[0].accuracy >= 0.9
+    assert (results[0].train_cases, results[0].test_cases) == (16, 16)
+    write_csv(results, tmp_path / "results.csv")
+    assert (tmp_path / "results.csv").read_text().splitlines()[0] == "dataset,method,probe,accuracy,train_cases,test_cases"
+    table = format_table(results, {("untrained", "ridge"): "untrained", ("raw", "1nn"): "raw"})
+    assert table.splitlines()[0].split() == ["set", "untrained", "raw"]
+    assert table.splitlines()[-1].split()[:3] == ["mean", "of", "1"]
+
+
+def test_raw_series_are_resized_channel_by_channel():
+    one = cases(0)
+    features = raw_cases(one, length=50).features
+    assert features.shape == (16, 100)
+    np.testing.assert_allclose(features[3, 50:], reference.resize(one.series[3][1].astype(np.float64), 50), atol=1e-5)
+    np.testing.assert_allclose(resize_series([c[0] for c in one.series], 50, batch_size=8), features[:, :50], atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "shape"), [("mean", (16, 32)), ("concat", (16, 64)), ("none", (16, 2, 32))])
+def test_channels_are_encoded_alone(channels, shape):
+    encoder, series = untrained_encoder(load_config("smoke")), cases(0).series
+    features = encoder.embed(series, channels=channels)
+    assert features.shape == shape
+    alone = np.stack([encoder.embed([case[i] for case in series]) for i in (0, 1)], axis=1)
+    expected = {"mean": alone.mean(1), "concat": alone.reshape(16, -1), "none": alone}[channels]
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("series", "options", "message"),
+    [
+        ([], {}, "holds no series"),
+        ([np.ones(3)], {"channels": "max"}, "'max' is unknown"),
+        ([np.ones(3)], {"readout": "max"}, "'max' is unknown"),
+        ([np.ones(3)], {"layer": 7}, "layer 7 does not exist"),
+        ([np.ones((1, 3)), np.ones((2, 3))], {}, r"cases have \[1, 2\] channels"),
+        ([np.ones(3), np.full(3, np.nan)], {}, "case 1 has no value"),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused(series, options, message):
+    with pytest.raises(InputError, match=message):
+        untrained_encoder(load_config("smoke")).embed(series, **options)
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-4, 1.0, 1e6, 1e30])
+def test_features_of_any_magnitude_are_finite(magnitude):
+    x = magnitude * np.random.default_rng(0).normal(size=(3, 2, 77))
+    assert np.isfinite(untrained_encoder(load_config("smoke")).embed(x)).all()
