@@ -12,9 +12,9 @@ def get_config() -> ConfigDict:
     # Of weights, views, dropout and the order of the data.
     config.seed = 0
     # Updates.
-    config.steps = 800
+    config.steps = 1400
     # Series a step, over all devices.
-    config.batch_size = 256
+    config.batch_size = 128
     # Points that every view, and every series to be embedded, is resized to.
     config.length = 512
     # Precision of float32 matrix products: "default" is TF32 on GPU and bfloat16 on TPU, "highest" is float32.
@@ -75,7 +75,7 @@ def get_config() -> ConfigDict:
     run = config.run = ConfigDict()
     # Steps between two lines of metrics, two checkpoints, two probes (0 for none).
     run.log_every = 20
-    run.checkpoint_every = 100
+    run.checkpoint_every = 200
     run.probe_every = 200
     # Sets whose *train* splits are probed by cross-validation.
     run.probe_sources = ("ArrowHead", "GunPoint", "OSULeaf")

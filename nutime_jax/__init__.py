@@ -1,11 +1,12 @@
 """NuTime in JAX: numerically multi-scaled embedding for large-scale time-series pretraining (arXiv 2310.07402)."""
 
 import importlib
+import importlib.metadata
 
 _PUBLIC = {
     "Encoder": "nutime_jax.encoder",
     "load_encoder": "nutime_jax.encoder",
-    "load_untrained": "nutime_jax.encoder",
+    "untrained_encoder": "nutime_jax.encoder",
     "NuTimeEncoder": "nutime_jax.models.encoder",
     "from_torch_state": "nutime_jax.convert",
     "pretrain": "nutime_jax.train.loop",
@@ -17,6 +18,11 @@ __all__ = list(_PUBLIC)
 
 def __getattr__(name: str):
     """Public names are imported when they are first used: importing the package costs nothing and starts no backend."""
+    if name == "__version__":
+        try:
+            return importlib.metadata.version("nutime_jax")
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown (not installed)"
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

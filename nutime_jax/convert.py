@@ -4,9 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder
@@ -55,11 +57,31 @@ def from_torch_state(mapping: Mapping[str, Any], config: Mapping[str, Any]) -> t
     """
     mapping = {name: np.asarray(array) for name, array in mapping.items()}
     if any(name.startswith("backbone.") for name in mapping):
-        return _byol(mapping, config)
-    return _network(mapping, config)
+        model, variables = _byol(mapping, config)
+        _check_fit(model, variables["online"], (2, 2, 1, model.encoder.window))
+        return model, variables
+    model, variables = _network(mapping, config)
+    fusion = mapping.get("0.channel_embedding.0.weight")
+    channels = 1 if fusion is None else fusion.shape[1] // fusion.shape[0]
+    _check_fit(model, variables, (1, channels, config["window_size"]))
+    return model, variables
+
+
+def _check_fit(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...]) -> None:
+    """Refuses variables that are not exactly those that the model asks for."""
+    asked = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape)), sep="/")
+    given = flatten_dict(variables, sep="/")
+    for name in sorted(asked.keys() | given.keys()):
+        if name not in given or name not in asked:
+            state = "is missing from the state" if name not in given else "has no place in the model of this configuration"
+            raise InputError(f"{name} {state}; pass the state_dict and the configuration of one and the same model")
+        if given[name].shape != asked[name].shape:
+            raise InputError(f"{name} has shape {given[name].shape} where the configuration asks for {asked[name].shape}")
 
 
 def _network(mapping: dict[str, np.ndarray], config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    if config["use_channel_emb_sum"]:  # the release makes the fusion all the same, and never uses it
+        mapping = {name: array for name, array in mapping.items() if not name.startswith("0.channel_embedding.")}
     encoder = _encoder(mapping, config)
     head = {name: mapping.pop(f"1.fc.{name}") for name in ("weight", "bias") if f"1.fc.{name}" in mapping}
     variables = _encoder_variables(mapping)

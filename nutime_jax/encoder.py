@@ -15,7 +15,7 @@ from nutime_jax.data.series import clean_series, pad_series
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
 from nutime_jax.parallel import make_mesh, replicated, split
-from nutime_jax.resample import resize
+from nutime_jax.resample import LONGEST, resize
 from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
 from nutime_jax.train.state import build_network, encoder_variables
 
@@ -26,14 +26,17 @@ CHANNELS = ("mean", "concat", "none")
 class Encoder:
     """A frozen encoder.
 
-    network: the Flax module.
-    variables: its weights.
-    length: points that every series is resized to.
+    config: the configuration of the run that made it; `model` and `length` (points every series is resized to) count.
+    variables: the weights of its network.
     """
 
-    network: NuTimeEncoder
+    config: ConfigDict
     variables: Any
-    length: int
+
+    @property
+    def network(self) -> NuTimeEncoder:
+        """The Flax module."""
+        return build_encoder(self.config.model)
 
     def embed(
         self,
@@ -76,13 +79,13 @@ class Encoder:
         return features.mean(1) if channels == "mean" else features.reshape(len(cases), -1)
 
     def _embed_all(self, series: list[np.ndarray], layer: int | None, readout: str, batch_size: int) -> np.ndarray:
-        variables = jax.device_put(self.variables, replicated(make_mesh()))
+        network, variables = self.network, jax.device_put(self.variables, replicated(make_mesh()))
 
         def encode(views: jax.Array) -> jax.Array:
             with jax.default_matmul_precision("highest"):
-                return _encode(variables, views, network=self.network, layer=layer, readout=readout)
+                return _encode(variables, views, network=network, layer=layer, readout=readout)
 
-        return _map_resized(encode, series, size=self.length, batch_size=batch_size)
+        return _map_resized(encode, series, size=self.config.length, batch_size=batch_size)
 
 
 def resize_series(series: Sequence[np.ndarray], size: int, *, batch_size: int = 256) -> np.ndarray:
@@ -116,27 +119,19 @@ def load_encoder(path: str | os.PathLike) -> Encoder:
         InputError: there is no checkpoint, or it is damaged.
     """
     found = find_checkpoint(path)
-    config = ConfigDict(read_about(found)["config"])
-    variables = encoder_variables(read_arrays(found, ("params", "variables")))
-    return Encoder(build_encoder(config.model), variables, config.length)
-
-
-def load_untrained(path: str | os.PathLike) -> Encoder:
-    """The untrained twin: the weights from which the run at `path` started, drawn anew from its configuration and seed."""
-    return untrained_encoder(ConfigDict(read_about(find_checkpoint(path))["config"]))
+    return Encoder(ConfigDict(read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
 
 
 def untrained_encoder(config: ConfigDict) -> Encoder:
-    """The encoder of a configuration as a run of it starts, unless the run was given weights (--init_from)."""
-    network = build_network(config)
-    variables = jax.jit(network.init)(jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)))
+    """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed."""
+    variables = jax.jit(build_network(config).init)(jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)))
     state = {"params": variables["params"], "variables": {"constants": variables["constants"]}}
-    return Encoder(build_encoder(config.model), encoder_variables(state), config.length)
+    return Encoder(config, encoder_variables(state))
 
 
 def _padded_length(length: int) -> int:
     """Next power of two, at least 64: few shapes, so few compilations."""
-    return max(64, 1 << (length - 1).bit_length())
+    return min(max(64, 1 << (length - 1).bit_length()), LONGEST)
 
 
 @partial(jax.jit, static_argnames="size")

@@ -1,20 +1,18 @@
 """Where things live: one mesh axis over all devices, state replicated, batches split along it."""
 
-from typing import TypeVar
-
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nutime_jax.errors import InputError
 
-Tree = TypeVar("Tree")
-
 DATA_AXIS = "data"
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
     """A mesh of one axis, "data", over the first `devices` devices; None takes all there are."""
+    if jax.process_count() > 1:
+        raise InputError(f"this is one of {jax.process_count()} processes; run one process with all its devices")
     available = jax.devices()
     count = len(available) if devices is None else devices
     if not 0 < count <= len(available):

@@ -5,6 +5,9 @@ from jaxtyping import Array, Float, Int
 
 from nutime_jax.errors import InputError
 
+LONGEST = 2**24 - 1
+"""Points of the longest series: positions are float32."""
+
 
 def resize(
     x: Float[Array, "*batch time"],
@@ -27,11 +30,11 @@ def resize(
         length: points of the stretch, at least 1; None takes all that follows `start`.
 
     Raises:
-        InputError: the series has 2**24 points or more, too many for positions in float32.
+        InputError: the series has more than LONGEST points.
     """
     time = x.shape[-1]
-    if time >= 2**24:
-        raise InputError(f"a series of {time} points is too long to be resized; cut it below {2**24}")
+    if time > LONGEST:
+        raise InputError(f"a series of {time} points is too long to be resized; cut it into pieces of at most {LONGEST}")
     length = jnp.asarray(time - start if length is None else length, jnp.int32)
     centres = (length.astype(x.dtype) / size) * (jnp.arange(size, dtype=x.dtype) + 0.5) - 0.5
     position = jnp.maximum(centres, 0)

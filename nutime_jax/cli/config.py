@@ -40,10 +40,21 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} defines no get_config(); see {shipped['quickstart']} for an example")
     config = module.get_config()
+    if name not in shipped:
+        _check_complete(config, load_config("quickstart"), path)
     config.lock()
     for override in overrides:
         _apply(config, override)
     return config
+
+
+def _check_complete(config: ConfigDict, example: ConfigDict, path: Path) -> None:
+    """A configuration of one's own has the sections of the shipped ones; the fields of `model` have defaults."""
+    missing = [field for field in _fields(example) if not field.startswith("model.") and field not in _fields(config)]
+    if missing or "model" not in config:
+        raise InputError(
+            f"{path} sets no field {missing[0] if missing else 'model'!r}; start from a copy of {shipped_configs()['quickstart']}"
+        )
 
 
 def _apply(config: ConfigDict, override: str) -> None:

@@ -15,44 +15,56 @@ from nutime_jax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, help="workdir of `nutime pretrain`, or one checkpoint")
+    parser.add_argument("--checkpoint", required=True, type=user_path, help="workdir of `nutime pretrain`, or one checkpoint")
     parser.add_argument("--datasets", default="bundled", help="names, files or folders, separated by commas (default: bundled)")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
     parser.add_argument("--readout", default="cls+mean", help="cls, mean or cls+mean (default: cls+mean)")
     parser.add_argument("--channels", default="concat", help="mean or concat over channels, which are encoded alone (default: concat)")
-    parser.add_argument("--output", help="where the results go (default: results.csv beside the checkpoints)")
+    parser.add_argument("--output", type=user_path, default=Path("results.csv"), help="where the results go (default: results.csv)")
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.encoder import load_encoder, load_untrained
+    from nutime_jax.encoder import load_encoder, untrained_encoder
 
-    encoders = {"untrained": load_untrained(args.checkpoint), "pretrained": load_encoder(args.checkpoint)}
-    output = Path(args.output or Path(args.checkpoint) / "results.csv")
+    pretrained = load_encoder(args.checkpoint)
+    encoders = {"untrained": untrained_encoder(pretrained.config), "pretrained": pretrained}
     options = {"layer": args.layer, "readout": args.readout, "channels": args.channels}
-    compare(encoders, args.datasets.split(","), output, **options)
+    compare(encoders, args.datasets.split(","), args.output, **options)
+
+
+def user_path(text: str) -> Path:
+    """A path as a user writes it, ~ included."""
+    return Path(text).expanduser()
 
 
 def compare(encoders: dict, sources: Sequence[str], output: Path, **options) -> None:
-    """Evaluates encoders on the sets of `sources`, prints the table and writes the results; `options` as `Encoder.embed`."""
+    """Evaluates encoders on the sets of `sources`, prints the table and writes the results; `options` as `Encoder.embed`.
+
+    Sets that cannot be evaluated are left out, and named below the table.
+    """
     from tqdm import tqdm
 
-    from nutime_jax.data.archives import find_sets
+    from nutime_jax.data.archives import find_all
     from nutime_jax.evaluation.features import read_task
     from nutime_jax.evaluation.report import format_table, write_csv
     from nutime_jax.evaluation.sweep import evaluate
 
-    sets = [one for source in sources for one in find_sets(source)]
-    labelled = [one for one in sets if one.test is not None]
-    if not labelled:
-        raise InputError(f"{', '.join(sources)} holds no set with a test split; evaluation needs one")
-    with tqdm(labelled, desc="evaluating", unit=" sets") as bar:
-        tasks = (read_task(one) for one in bar)
-        results = evaluate(encoders, tasks, on_task=lambda name: bar.set_postfix_str(name), **options)
+    results, left_out = [], []
+    with tqdm(find_all(sources), desc="evaluating", unit=" sets") as bar:
+        for files in bar:
+            bar.set_postfix_str(files.name)
+            try:
+                results += evaluate(encoders, [read_task(files)], **options)
+            except InputError as error:
+                left_out.append(error)
+    if not results:
+        raise left_out[0] if left_out else InputError("there is nothing to evaluate; name a set with --datasets")
     columns = {(method, "ridge"): method for method in encoders} | {("raw", "1nn"): "raw 1-NN"}
     print(f"\nAccuracy in % on test splits: ridge on frozen features ({options['readout']}), and 1-NN on the raw series\n")
     print(format_table(results, columns))
+    print(*(f"\nleft out: {error}" for error in left_out), sep="")
     try:
         write_csv(results, output)
     except OSError as error:
         raise InputError(f"cannot write {output} ({error.strerror}); choose another --output") from error
-    print(f"\nwritten to {output}")
+    print(f"written to {output}")

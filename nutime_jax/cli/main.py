@@ -2,12 +2,12 @@
 
 import argparse
 import importlib
-import importlib.metadata
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
+import nutime_jax
 from nutime_jax.errors import DivergenceError, InputError
 
 COMMANDS = {
@@ -41,7 +41,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         description="NuTime: pretrained encoders for time series of any numerical scale.",
         epilog="`nutime COMMAND --help` explains the flags of a command.",
     )
-    parser.add_argument("--version", action="version", version=importlib.metadata.version("nutime_jax"))
+    parser.add_argument("--version", action="version", version=nutime_jax.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)

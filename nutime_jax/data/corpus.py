@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nutime_jax.data.archives import find_sets
+from nutime_jax.data.archives import find_all
 from nutime_jax.data.series import cut_series
 from nutime_jax.errors import InputError
 
@@ -42,6 +42,7 @@ class Corpus:
 class SeriesCorpus(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of one corpus: `records` are pairs (class, series), sorted by class."""
 
+    # To be raised when the same files would give other records: corpora built before are then built anew.
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(self, *, records: list[tuple[str, np.ndarray]], **kwargs):
@@ -71,14 +72,14 @@ def open_corpus(sources: tuple[str, ...], *, data_dir: str | os.PathLike, max_le
     A build is visible only when it is complete, and is found again as long as the files it came from are unchanged.
 
     Args:
-        sources: names, files or folders; see `archives.find_sets`. Only train splits are read.
+        sources: names, files or folders; see `archives.find_all`. Only train splits are read.
         data_dir: where corpora are kept.
         max_length: longer series are cut (`series.cut_series`).
 
     Raises:
         InputError: no sources, unreadable sources, or a folder that cannot be written.
     """
-    sets = [one for source in sources for one in find_sets(source)]
+    sets = find_all(sources)
     if not sets:
         raise InputError("the corpus is empty: data.sources names nothing; give sets, files or folders, or 'bundled'")
     stamps = [(str(one.train), one.train.stat().st_size, one.train.stat().st_mtime_ns) for one in sets]
@@ -95,7 +96,8 @@ def open_corpus(sources: tuple[str, ...], *, data_dir: str | os.PathLike, max_le
 
 def _records(one, max_length: int) -> Iterator[tuple[str, np.ndarray]]:
     cases = one.read("train")
-    for series, label in zip(cases.series, cases.labels, strict=True):
+    labels = [""] * len(cases.series) if cases.labels is None else cases.labels
+    for series, label in zip(cases.series, labels, strict=True):
         for channel in series:
             for piece in cut_series(channel, max_length):
                 yield f"{one.name}/{label}", piece

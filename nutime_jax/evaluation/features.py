@@ -6,6 +6,7 @@ import numpy as np
 
 from nutime_jax.data.archives import Cases, SetFiles
 from nutime_jax.encoder import Encoder, resize_series
+from nutime_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,27 @@ class Task:
 
 
 def read_task(files: SetFiles) -> Task:
-    """Reads both default splits of a set."""
-    return Task(files.name, files.read("train"), files.read("test"))
+    """Reads both default splits of a set.
+
+    Raises:
+        InputError: a split is absent or cannot be read, or its cases have no labels.
+    """
+    task = Task(files.name, files.read("train"), files.read("test"))
+    if task.train.labels is None or task.test.labels is None:
+        raise InputError(f"set {files.name} has no labels; an evaluation needs them")
+    return task
 
 
 def encode_cases(encoder: Encoder, cases: Cases, **options) -> Split:
-    """Features of cases; `options` are those of `Encoder.embed`."""
-    return Split(encoder.embed(cases.series, **options), cases.labels)
+    """Features of cases; `options` are those of `Encoder.embed`.
+
+    Raises:
+        InputError: the options do not give one vector a case.
+    """
+    features = encoder.embed(cases.series, **options)
+    if features.ndim != 2:
+        raise InputError(f"channels {options['channels']!r} gives no single vector a case; choose mean or concat")
+    return Split(features, cases.labels)
 
 
 def raw_cases(cases: Cases, *, length: int) -> Split:

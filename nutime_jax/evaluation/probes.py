@@ -30,8 +30,10 @@ def test_accuracy(name: str, train: Split, test: Split) -> float:
 
 def cross_validated_accuracy(name: str, train: Split, *, folds: int = 5) -> float:
     """Accuracy by stratified folds within the training cases: what may guide a choice, since no test case is seen."""
-    smallest = np.unique(train.labels, return_counts=True)[1].min()
-    splitter = StratifiedKFold(max(2, min(folds, int(smallest))), shuffle=True, random_state=0)
+    counts = np.unique(train.labels, return_counts=True)[1]
+    if counts.max() < 2:
+        raise InputError("every class has one case; cross-validation needs a class of two or more")
+    splitter = StratifiedKFold(max(2, min(folds, int(counts.min()))), shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, message="The least populated class")
         warnings.filterwarnings("ignore", category=UndefinedMetricWarning)

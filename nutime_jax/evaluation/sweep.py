@@ -1,6 +1,6 @@
 """Every method on every set: frozen encoders behind probes, and the raw series."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nutime_jax.encoder import Encoder
@@ -22,20 +22,16 @@ class Result:
     test_cases: int
 
 
-def evaluate(
-    encoders: Mapping[str, Encoder], tasks: Iterable[Task], *, on_task: Callable[[str], None] = lambda name: None, **options
-) -> list[Result]:
+def evaluate(encoders: Mapping[str, Encoder], tasks: Iterable[Task], **options) -> list[Result]:
     """Accuracy of every encoder behind every probe, and of 1-NN on the raw series.
 
     Args:
         encoders: name of the method -> encoder.
         tasks: sets to classify.
-        on_task: called with the name of a set when it is begun.
         options: those of `Encoder.embed`.
     """
     results = []
     for task in tasks:
-        on_task(task.name)
         sizes = {"train_cases": len(task.train.labels), "test_cases": len(task.test.labels)}
         for method, encoder in encoders.items():
             train, test = (encode_cases(encoder, cases, **options) for cases in (task.train, task.test))

@@ -3,7 +3,7 @@
 A checkpoint is a folder named by its step:
 
     state/         the arrays, as Orbax writes them
-    about.json     schema version, step, configuration, corpus digest, commit, package versions, time
+    about.json     schema version, step, time, configuration, corpus digest, commit, package versions
     manifest.json  SHA-256 of every other file
 
 It is written beside its place and renamed into it when it is complete, so what bears a number was complete once; the
@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class CheckpointStore:
         pending = self.directory / f"{_PENDING}{step}"
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(pending / "state", state)
-        _write_json(pending / "about.json", {"schema": SCHEMA, "step": step, **about})
+        _write_json(pending / "about.json", {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about})
         _write_json(pending / "manifest.json", _hashes(pending))
         final = self.directory / f"{step:08d}"
         if final.exists():  # only a damaged one can be in the way: a good one would have been resumed from
@@ -55,7 +56,8 @@ class CheckpointStore:
             final.rename(self.directory / f"{_DAMAGED}{final.name}")
         pending.rename(final)
         _sync(self.directory)
-        for old in [path for path in steps(self.directory) if int(path.name) < step][: -(self.keep - 1) or None]:
+        older = [path for path in steps(self.directory) if int(path.name) < step and find_damage(path) is None]
+        for old in older[: max(0, len(older) - self.keep + 1)]:
             old.rename(self.directory / f"{_DELETED}{old.name}")
         self._sweep()
         return final
@@ -82,12 +84,13 @@ def latest(directory: str | os.PathLike) -> Path | None:
     """The newest intact checkpoint below `directory`; None if there never was one.
 
     Raises:
-        InputError: there are checkpoints, and none is intact.
+        InputError: there are checkpoints, and none is intact, or the newest has another schema.
     """
     problems = []
     for path in reversed(steps(Path(directory))):
         problem = find_damage(path)
         if problem is None:
+            read_about(path)  # another schema is a reason to stop, not to take an older checkpoint
             if problems:
                 log.warning("using checkpoint %s, because a newer one is damaged: %s", path, "; ".join(problems))
             return path
@@ -101,10 +104,9 @@ def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None when every file is what was written."""
     try:
         manifest = json.loads((path / "manifest.json").read_text())
-        read_about(path)
+        found = _hashes(path)
     except (OSError, ValueError) as error:
-        return f"{path.name} has no readable manifest or description ({error})"
-    found = _hashes(path)
+        return f"{path.name} cannot be read ({error})"
     for name in sorted(manifest.keys() | found.keys()):
         if manifest.get(name) != found.get(name):
             state = "is missing" if name not in found else "is foreign" if name not in manifest else "has changed"

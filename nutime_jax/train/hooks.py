@@ -1,5 +1,6 @@
 """What happens beside the updates: each hook is called with (step, state, metrics) after every step."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,7 @@ class Progress:
             unit=" series",
             unit_scale=True,
             dynamic_ncols=True,
-            mininterval=0.5,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
         )
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
@@ -90,12 +91,13 @@ class Progress:
 
 
 class Save:
-    """Writes a checkpoint."""
+    """Writes a checkpoint, and before it what was logged until then: a run that resumes does not log it again."""
 
-    def __init__(self, store: CheckpointStore, about: dict):
-        self._store, self._about = store, about
+    def __init__(self, store: CheckpointStore, about: dict, writer: MetricWriter):
+        self._store, self._about, self._writer = store, about, writer
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        self._writer.flush()
         self._store.save(state, step=step, about=self._about)
 
 
@@ -110,15 +112,22 @@ class Probe:
 
 
 class Profile:
-    """Writes a trace of `steps` steps, after the compilation and a few more have passed."""
+    """Writes a trace of `steps` steps after the first `skip`, in which the step is compiled; of fewer in a shorter run."""
 
     def __init__(self, folder: Path, *, start: int, skip: int = 3, steps: int = 5):
         self._folder, self._first, self._last = folder, start + skip, start + skip + steps
+        self._running = False
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         if step == self._first:
             jax.block_until_ready(state)
             jax.profiler.start_trace(str(self._folder))
+            self._running = True
         elif step == self._last:
             jax.block_until_ready(state)
+            self.close()
+
+    def close(self) -> None:
+        if self._running:
             jax.profiler.stop_trace()
+            self._running = False

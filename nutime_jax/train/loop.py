@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,14 +17,16 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import nutime_jax
 from nutime_jax.augment import two_views
 from nutime_jax.data.corpus import open_corpus
 from nutime_jax.data.pipeline import batches
 from nutime_jax.errors import InputError
+from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.objectives.byol import momentum_schedule
 from nutime_jax.parallel import check_divisible, make_mesh, place_batch, replicated, split
 from nutime_jax.train import hooks
-from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, latest, read_arrays
+from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, latest, read_about, read_arrays
 from nutime_jax.train.optim import learning_rate, make_optimizer
 from nutime_jax.train.state import TrainState, build_network, create_state
 from nutime_jax.train.step import make_train_step
@@ -33,7 +34,8 @@ from nutime_jax.train.writers import MetricWriter
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("nutime_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+PRECISIONS = ("default", "high", "highest")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
 def pretrain(
@@ -63,18 +65,26 @@ def pretrain(
     """
     mesh = make_mesh(devices)
     check_divisible(config.batch_size, mesh)
-    _check_config(config)
+    check_config(config)
     with _own(Path(workdir).expanduser()) as workdir:
         corpus = open_corpus(tuple(config.data.sources), data_dir=config.data.dir or workdir / "data", max_length=config.data.max_length)
-        about = _about(config, corpus.digest)
-        _check_same_run(workdir, about)
+        about = _about(config, corpus.digest, init_from)
+        store = CheckpointStore(workdir / "checkpoints", keep=config.run.keep)
+        newest = latest(store.directory)
+        if newest is not None:
+            _check_same_run(workdir, read_about(newest), about)
 
         network = build_network(config)
         tx = make_optimizer(config.optim, steps=config.steps)
         state = create_state(network, tx, seed=config.seed, length=config.length, mesh=mesh)
-        store = CheckpointStore(workdir / "checkpoints", keep=config.run.keep)
-        state = _resume(store, state) or _initialise(state, init_from)
+        if newest is not None:
+            log.info("resuming from %s", newest)
+            state = store.restore(newest, state)
+        elif init_from is not None:
+            state = _initialise(state, find_checkpoint(init_from))
         start = int(state.step)
+        size = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
+        log.info("%d series, %d encoder parameters, %d %s device(s)", len(corpus), size, mesh.size, jax.default_backend())
 
         train_step = jax.jit(
             _traced_step(config, network, tx),
@@ -120,30 +130,41 @@ def _hooks(config, workdir, stack, *, store, about, start, probe, profile) -> li
     record = hooks.Log(
         writer, schedule=learning_rate(config.optim, steps=last), batch_size=config.batch_size, start=start, warn=log.warning
     )
-    calls = [
+    calls: list[hooks.Hook] = [
         hooks.Every(run.log_every, last, hooks.StopIfNotFinite()),
         hooks.Every(run.checkpoint_every, last, hooks.StopIfNotFinite()),
         hooks.Every(run.log_every, last, record),
-        hooks.Every(run.checkpoint_every, last, hooks.Save(store, about)),
-        progress,
     ]
     if probe is not None:
-        calls.insert(-1, hooks.Every(run.probe_every, last, hooks.Probe(writer, probe)))
+        calls.append(hooks.Every(run.probe_every, last, hooks.Probe(writer, probe)))
+    calls += [hooks.Every(run.checkpoint_every, last, hooks.Save(store, about, writer)), progress]
     if profile:
-        calls.append(hooks.Profile(workdir / "profile", start=start))
+        if last - start < 4:
+            log.warning("--profile needs 4 steps or more, %d are left: no trace is written", last - start)
+        calls.append(stack.enter_context(contextlib.closing(hooks.Profile(workdir / "profile", start=start))))
     return calls
 
 
-def _check_config(config: ConfigDict) -> None:
-    window, low_high = config.model.get("window", 16), tuple(config.augment.crop)
+def check_config(config: ConfigDict) -> None:
+    """Refuses what no run could do.
+
+    Raises:
+        InputError: it names the field, its value and what would do.
+    """
+    low_high = tuple(config.augment.crop)
+    least = {"steps": 1, "batch_size": 2, "length": 1, "data.max_length": 1, "data.threads": 1}
+    least |= {"run.log_every": 1, "run.checkpoint_every": 1, "run.keep": 1, "run.probe_every": 0}
+    values = _flatten(config.to_dict())
+    for name, value in {"model.window": 1, **least}.items():
+        if values.get(name, value) < value:
+            raise InputError(f"{name} is {values[name]}; choose {value} or more")
+    window = values.get("model.window", NuTimeEncoder.window)
     if config.length % window:
         raise InputError(f"length {config.length} is not divisible by model.window {window}; choose a multiple of it")
     if not (len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 1):
         raise InputError(f"augment.crop is {low_high}; give the smallest and largest share to keep, 0 <= low <= high <= 1")
-    if config.steps < 1 or config.batch_size < 2:
-        raise InputError(f"steps {config.steps} and batch_size {config.batch_size} must be at least 1 and 2")
-    if config.run.checkpoint_every < 1 or config.run.log_every < 1 or config.run.keep < 1:
-        raise InputError("run.checkpoint_every, run.log_every and run.keep must be at least 1")
+    if config.matmul_precision not in PRECISIONS:
+        raise InputError(f"matmul_precision is {config.matmul_precision!r}; choose one of {', '.join(PRECISIONS)}")
 
 
 @contextlib.contextmanager
@@ -162,45 +183,41 @@ def _own(workdir: Path) -> Iterator[Path]:
         yield workdir
 
 
-def _about(config: ConfigDict, corpus: str) -> dict[str, Any]:
+def _about(config: ConfigDict, corpus: str, init_from: str | os.PathLike | None) -> dict[str, Any]:
     """What is recorded beside every checkpoint."""
     return {
-        "config": config.to_dict(),
+        "config": json.loads(json.dumps(config.to_dict())),
         "corpus": corpus,
+        "init_from": None if init_from is None else str(init_from),
         "commit": _commit(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {"nutime_jax": nutime_jax.__version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
     }
 
 
 def _commit() -> str | None:
-    """The commit that this code was checked out at, if it was."""
-    folder = Path(__file__).parents[2]
-    if not (folder / ".git").exists():
+    """The commit of this code: recorded when it was built into a package, else asked of the checkout it runs from."""
+    package = Path(__file__).parents[1]
+    if (package / "COMMIT").exists():
+        return (package / "COMMIT").read_text().strip()
+    if not (package.parent / ".git").exists():
         return None
-    git = subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return git.stdout.strip() or None
+    try:
+        describe = ["git", "-C", str(package), "describe", "--always", "--dirty"]
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
-def _check_same_run(workdir: Path, about: dict[str, Any]) -> None:
-    """Refuses a workdir that another run has begun; what only watches a run, or says where things lie, may change."""
-    path = workdir / "run.json"
+def _check_same_run(workdir: Path, begun: dict[str, Any], about: dict[str, Any]) -> None:
+    """Refuses to resume another run; what only watches a run, or says where things lie, may change."""
     free = ("run.", "evaluation.", "data.sources", "data.dir", "data.threads")  # the corpus is known by its digest
-    identity = {"corpus": about["corpus"], **_flatten(about["config"])}
-    identity = {name: value for name, value in identity.items() if not name.startswith(free)}
-    if not path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(identity, indent=1))
-        os.replace(temporary, path)
-        return
-    begun = json.loads(path.read_text())
-    identity = json.loads(json.dumps(identity))
-    changed = [name for name in sorted(begun.keys() | identity.keys()) if begun.get(name) != identity.get(name)]
+    before, now = ({"corpus": one["corpus"], **_flatten(one["config"])} for one in (begun, about))
+    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and not name.startswith(free)]
     if changed:
         name = changed[0]
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise InputError(
-            f"workdir {workdir} belongs to another run: {name} was {begun.get(name)!r} there and is {identity.get(name)!r} now{others}; "
+            f"workdir {workdir} belongs to another run: {name} was {before.get(name)!r} there and is {now.get(name)!r} now{others}; "
             "choose another --workdir, or --init_from this one"
         )
 
@@ -212,19 +229,8 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _resume(store: CheckpointStore, like: TrainState) -> TrainState | None:
-    path = latest(store.directory)
-    if path is None:
-        return None
-    log.info("resuming from %s", path)
-    return store.restore(path, like)
-
-
-def _initialise(state: TrainState, init_from: str | os.PathLike | None) -> TrainState:
+def _initialise(state: TrainState, path: Path) -> TrainState:
     """Puts the weights of another run in a fresh state; the optimiser starts anew."""
-    if init_from is None:
-        return state
-    path = find_checkpoint(init_from)
     names = ("params", "variables", "target_params", "target_variables")
     loaded = read_arrays(path, names)
     ours = {name: getattr(state, name) for name in names}

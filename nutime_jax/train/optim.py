@@ -32,7 +32,7 @@ def make_optimizer(config: ConfigDict, *, steps: int) -> optax.GradientTransform
         config: the `optim` section: see `learning_rate`, and beta1, beta2, epsilon, weight_decay, decay.
         steps: of the whole run.
     """
-    masks = {"all": None, "matrices": lambda params: jax.tree.map(lambda leaf: leaf.ndim == 2, params)}
+    masks = {"all": None, "matrices": lambda params: jax.tree_util.tree_map_with_path(_is_matrix, params)}
     if config.decay not in masks:
         raise InputError(f"optim.decay is {config.decay!r}; choose one of {', '.join(masks)}")
     return optax.adamw(
@@ -43,3 +43,8 @@ def make_optimizer(config: ConfigDict, *, steps: int) -> optax.GradientTransform
         weight_decay=config.weight_decay,
         mask=masks[config.decay],
     )
+
+
+def _is_matrix(path: tuple, leaf: jax.Array) -> bool:
+    """By name: the bias of the NME has two axes and is a bias all the same."""
+    return path[-1].key in ("kernel", "weight")

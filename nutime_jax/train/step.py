@@ -50,18 +50,18 @@ def make_train_step(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         online = {name: params[name] for name in state.target_params}
-        rate = momentum(state.step + 1)
+        next_momentum = momentum(state.step + 1)
         metrics = {
             "loss": loss,
             "spread": projection_spread(projections),
             "gradient": optax.tree.norm(grads),
-            "momentum": rate,
+            "momentum": next_momentum,
         }
         state = TrainState(
             step=state.step + 1,
             params=params,
             variables={**state.variables, **updated},
-            target_params=update_target(state.target_params, online, rate),
+            target_params=update_target(state.target_params, online, next_momentum),
             target_variables={**state.target_variables, **target_updated},
             opt_state=opt_state,
         )

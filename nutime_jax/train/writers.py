@@ -28,6 +28,9 @@ class MetricWriter:
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
 
+    def flush(self) -> None:
+        self._events.flush()
+
     def close(self) -> None:
         self._file.close()
         self._events.close()

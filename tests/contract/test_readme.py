@@ -21,7 +21,10 @@ def shell_commands():
 
 def docstring_commands():
     return [
-        line.strip() for path in (ROOT / "configs").glob("*.py") for line in path.read_text().splitlines() if line.startswith("    nutime ")
+        line.strip()
+        for path in (ROOT / "configs").glob("*.py")
+        for line in path.read_text().splitlines()
+        if re.match(r" *nutime (pretrain|evaluate)", line)
     ]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.cli.main import main
-from nutime_jax.train.checkpoint import steps
+from nutime_jax.train.checkpoint import find_damage, steps
 
 QUICK = ["--config.steps=4", "--config.run.probe_every=0", "--config.evaluation.sources="]
 
@@ -37,7 +37,17 @@ def finished(tmp_path_factory):
         ("--config.augment.crop=0.9,0.5", "augment.crop is (0.9, 0.5)"),
         ("--config.optim.warmup_steps=50", "optim.warmup_steps is 50; choose 0 to 3"),
         ("--config.optim.decay=some", "optim.decay is 'some'"),
-        ("--config.run.keep=0", "must be at least 1"),
+        ("--config.run.keep=0", "run.keep is 0; choose 1 or more"),
+        ("--config.model.window=0", "model.window is 0; choose 1 or more"),
+        ("--config.length=0", "length is 0"),
+        ("--config.data.max_length=0", "data.max_length is 0"),
+        ("--config.data.threads=-1", "data.threads is -1"),
+        ("--config.matmul_precision=exact", "matmul_precision is 'exact'; choose one of default"),
+        ("--config.evaluation.channels=none", "choose mean or concat"),
+        ("--config.evaluation.readout=max", "readout 'max' is unknown"),
+        ("--config.evaluation.layer=9", "layer 9 does not exist"),
+        ("--config.evaluation.sources=Gunpoint", "'Gunpoint' is no file"),
+        ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is no file"),
         ("--config.step=4", "did you mean 'steps'?"),
         ("--init_from=/nowhere", "/nowhere holds no checkpoint"),
         ("--devices=99", "99 devices were asked for, 8 are there"),
@@ -81,6 +91,26 @@ def test_a_workdir_of_another_run(capfd, finished):
     assert status == 2
     assert "belongs to another run: optim.rate was 0.001 there and is 0.5 now" in sentences[0]
     assert [path.name for path in steps(finished / "checkpoints")] == ["00000003", "00000004"]
+
+
+def test_a_run_that_failed_at_the_door_leaves_the_workdir_free(capfd, tmp_path):
+    assert pretrain(capfd, tmp_path, "--config.optim.warmup_steps=50")[0] == 2
+    assert pretrain(capfd, tmp_path)[0] == 0
+
+
+def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(capfd, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "only.npz", X_train=np.ones((2, 9)), y_train=[0, 1])
+    checkpoint = steps(finished / "checkpoints")[-1]
+    assert main(["evaluate", f"--checkpoint={checkpoint}", f"--datasets=ArrowHead,{tmp_path / 'only.npz'},"]) == 0
+    out = capfd.readouterr().out
+    assert "mean of 1" in out
+    assert "left out: " in out
+    assert "no array X_test" in out
+    assert (tmp_path / "results.csv").exists()
+    assert find_damage(checkpoint) is None
+    status, sentences = say(capfd, "evaluate", f"--checkpoint={checkpoint}", f"--datasets={tmp_path / 'only.npz'}")
+    assert (status, len(sentences)) == (2, 1)
 
 
 def test_a_truncated_checkpoint_is_passed_over_and_named(capfd, finished, caplog):

@@ -1,9 +1,12 @@
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nutime_jax.errors import InputError
+from nutime_jax.train import checkpoint
 from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays, steps
 
 STATE = {"params": {"w": jnp.arange(12.0).reshape(3, 4)}, "step": jnp.int32(7)}
@@ -83,11 +86,63 @@ def test_leftovers_of_a_kill_are_swept_and_never_used(store):
     assert sorted(path.name for path in store.directory.iterdir()) == ["00000009", "00000012"]
 
 
-def test_another_schema_is_refused(store):
-    about = store.directory / "00000009" / "about.json"
-    about.write_text(about.read_text().replace('"schema": 1', '"schema": 99'))
+def test_another_schema_is_refused_and_no_older_checkpoint_taken_instead(store, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SCHEMA", 99)
+    store.save(STATE, step=12, about={})
+    monkeypatch.undo()
     with pytest.raises(InputError, match="has schema 99, this version reads 1"):
-        read_about(store.directory / "00000009")
+        latest(store.directory)
+
+
+def test_damaged_checkpoints_do_not_push_out_good_ones(store):
+    damage(store.directory / "00000009" / "about.json", "flip")
+    store.save(STATE, step=12, about={})
+    assert [path.name for path in steps(store.directory)] == ["00000006", "00000009", "00000012"]
+    assert CheckpointStore(store.directory, keep=9).save(STATE, step=15, about={})
+    assert [path.name for path in steps(store.directory)] == ["00000006", "00000009", "00000012", "00000015"]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def test_a_kill_at_any_file_operation_loses_nothing(tmp_path, monkeypatch):
+    """Every rename, removal and description is made to be the last thing that the process did."""
+    left = [0]
+
+    def mortal(function):
+        def call(*args, **kwargs):
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            return function(*args, **kwargs)
+
+        return call
+
+    for survived in range(40):
+        directory = tmp_path / str(survived)
+        store = CheckpointStore(directory, keep=1)
+        store.save(STATE, step=3, about={})
+        left[0] = survived
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint.Path, "rename", mortal(checkpoint.Path.rename))
+            patch.setattr(checkpoint, "_write_json", mortal(checkpoint._write_json))
+            patch.setattr(checkpoint.os, "unlink", mortal(os.unlink))
+            patch.setattr(checkpoint.os, "rmdir", mortal(os.rmdir))
+            try:
+                store.save(jax.tree.map(lambda leaf: leaf + 6, STATE), step=6, about={})
+                finished = True
+            except Killed:
+                finished = False
+        found = latest(directory)
+        restored = store.restore(found, STATE)
+        np.testing.assert_array_equal(restored["step"], 7 if found.name == "00000003" else 13)
+        store.save(STATE, step=9, about={})
+        assert [path.name for path in directory.iterdir()] == ["00000009"]
+        if finished:
+            break
+    assert finished
+    assert survived > 5
 
 
 def test_a_path_means_a_checkpoint(store, tmp_path):

@@ -54,6 +54,13 @@ def test_a_missing_configuration_is_refused(name, message):
         load_config(name)
 
 
+def test_a_configuration_without_a_section_is_refused(tmp_path):
+    text = shipped_configs()["smoke"].read_text()
+    (tmp_path / "mine.py").write_text(text.replace('"decay": "all",', ""))
+    with pytest.raises(InputError, match=r"mine\.py sets no field 'optim\.decay'; start from a copy of"):
+        load_config(str(tmp_path / "mine.py"))
+
+
 def test_a_file_without_get_config_is_refused(tmp_path):
     (tmp_path / "mine.py").write_text("x = 1")
     with pytest.raises(InputError, match=r"defines no get_config\(\)"):

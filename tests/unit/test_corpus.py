@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from nutime_jax.data.archives import find_all
 from nutime_jax.data.corpus import open_corpus
 from nutime_jax.data.pipeline import batches, draw_records
 from nutime_jax.errors import InputError
@@ -20,7 +21,19 @@ def test_the_bundled_corpus(corpus):
     assert len(corpus) == 3983
     assert len(corpus.class_sizes) == 46
     assert corpus.max_length == 1460
-    assert sum(len(corpus.source[i]["series"]) for i in (0, 1000, 3982)) > 0
+
+
+def test_records_and_class_sizes_line_up(corpus):
+    expected = []
+    for one in find_all(["bundled"]):
+        cases = one.read("train")
+        for label in np.unique(cases.labels):
+            expected.append([channel for case, own in zip(cases.series, cases.labels, strict=True) if own == label for channel in case])
+    assert [len(series) for series in expected] == list(corpus.class_sizes)
+    starts = np.cumsum(corpus.class_sizes) - corpus.class_sizes
+    for start, series in zip(starts, expected, strict=True):
+        np.testing.assert_array_equal(corpus.source[int(start)]["series"], series[0])
+        np.testing.assert_array_equal(corpus.source[int(start) + len(series) - 1]["series"], series[-1])
 
 
 def test_a_built_corpus_is_found_again(corpus, data_dir):

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from nutime_jax.cli.config import load_config
-from nutime_jax.data.archives import Cases
+from nutime_jax.data.archives import Cases, find_sets
 from nutime_jax.encoder import resize_series, untrained_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import probes
-from nutime_jax.evaluation.features import Split, Task, raw_cases
+from nutime_jax.evaluation.features import Split, Task, encode_cases, raw_cases, read_task
 from nutime_jax.evaluation.report import format_table, write_csv
 from nutime_jax.evaluation.sweep import evaluate
 from tests import reference
@@ -42,6 +42,20 @@ def test_a_class_of_one_case_can_be_cross_validated():
     labels = train.labels.copy()
     labels[0] = "alone"
     assert 0.5 < probes.cross_validated_accuracy("ridge", Split(train.features, labels)) <= 1
+
+
+def test_a_single_case_a_class_cannot_be_cross_validated():
+    with pytest.raises(InputError, match="every class has one case"):
+        probes.cross_validated_accuracy("ridge", Split(np.eye(3), np.array(["a", "b", "c"])))
+
+
+def test_sets_without_labels_or_tests_are_refused(tmp_path):
+    (tmp_path / "a_TRAIN.csv").write_text("1,2\n3,4\n")
+    with pytest.raises(InputError, match="set a has no test split"):
+        read_task(find_sets(str(tmp_path))[0])
+    (tmp_path / "a_TEST.csv").write_text("1,2\n")
+    with pytest.raises(InputError, match="set a has no labels"):
+        read_task(find_sets(str(tmp_path))[0])
 
 
 def test_an_unknown_probe_is_refused():
@@ -110,6 +124,11 @@ def test_channels_are_encoded_alone(channels, shape):
 def test_what_cannot_be_embedded_is_refused(series, options, message):
     with pytest.raises(InputError, match=message):
         untrained_encoder(load_config("smoke")).embed(series, **options)
+
+
+def test_features_of_each_channel_are_not_one_vector():
+    with pytest.raises(InputError, match="choose mean or concat"):
+        encode_cases(untrained_encoder(load_config("smoke")), cases(0), channels="none")
 
 
 @pytest.mark.parametrize("magnitude", [1e-30, 1e-4, 1.0, 1e6, 1e30])

@@ -1,0 +1,85 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.encoder import untrained_encoder
+from nutime_jax.parallel import make_mesh
+from nutime_jax.train.hooks import Every, Log
+from nutime_jax.train.optim import learning_rate, make_optimizer
+from nutime_jax.train.state import build_network, create_state, encoder_variables, state_from_variables
+from nutime_jax.train.step import make_train_step
+from nutime_jax.train.writers import MetricWriter
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config("smoke", ["model.dropout=0.0"])
+
+
+@pytest.fixture(scope="module")
+def state(config):
+    return create_state(build_network(config), optax.sgd(0.1), seed=config.seed, length=config.length, mesh=make_mesh())
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    config = load_config("nutime_base").optim
+    schedule = learning_rate(config, steps=369_000)
+    np.testing.assert_allclose([schedule(step) for step in (0, 18_450, 369_000)], [2e-6, 2e-3, 2e-5], rtol=1e-5)
+    assert 2e-6 < schedule(9_000) < 2e-3
+
+
+@pytest.mark.parametrize("decay", ["all", "matrices"])
+def test_weight_decay_reaches_what_it_should(config, decay):
+    config = load_config("smoke", [f"optim.decay={decay}", "optim.warmup_steps=0", "optim.rate=1.0", "optim.weight_decay=0.5"])
+    params = {"nme": {"weight": jnp.ones((2, 3)), "bias": jnp.ones((2, 3))}, "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    tx = make_optimizer(config.optim, steps=10)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    moved = jax.tree.map(lambda leaf: float(leaf.min()), updates)
+    bias = -0.5 if decay == "all" else 0.0
+    assert moved == {"nme": {"weight": -0.5, "bias": bias}, "dense": {"kernel": -0.5, "bias": bias}}
+
+
+def test_the_untrained_twin_is_the_state_at_step_zero(config, state):
+    twin = untrained_encoder(config).variables
+    jax.tree.map(np.testing.assert_array_equal, twin, encoder_variables(state))
+
+
+def test_no_two_leaves_of_a_fresh_state_share_a_buffer(state):
+    pointers = [shard.data.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards]
+    assert len(set(pointers)) == len(pointers)
+
+
+def test_the_target_moves_after_the_update_by_the_next_momentum(config):
+    network, tx = build_network(config), optax.sgd(0.1)
+    variables = jax.jit(network.init)(jax.random.key(1), jnp.zeros((2, 2, 1, config.length)))
+    state = state_from_variables(variables, tx, jax.tree.map(lambda leaf: leaf + 1, variables))
+    views = jax.random.normal(jax.random.key(2), (8, 2, 1, config.length))
+    step = make_train_step(network, tx, augment=lambda key, batch: batch, momentum=lambda step: jnp.array([0.0, 0.7])[step], seed=0)
+    after, _ = jax.jit(step)(state, views)
+    online = {name: after.params[name] for name in after.target_params}
+    expected = jax.tree.map(lambda target, new: 0.7 * target + 0.3 * new, state.target_params, online)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.target_params, expected)
+    assert int(after.step) == 1
+
+
+def test_a_collapse_is_said(tmp_path):
+    said, writer = [], MetricWriter(tmp_path, start=0)
+    log = Log(writer, schedule=lambda step: 0.1, batch_size=8, start=0, warn=said.append)
+    metrics = {"loss": 0.1, "spread": 0.5}
+    log(1, None, metrics)
+    assert said == []
+    log(2, None, metrics | {"spread": 0.001})
+    assert "step 2: the projections have collapsed (spread 0.0010" in said[0]
+    writer.close()
+
+
+def test_hooks_are_called_on_time_and_at_the_end():
+    calls = []
+    for every in (4, 0):
+        hook = Every(every, 10, lambda step, state, metrics: calls.append(step))
+        for step in range(1, 11):
+            hook(step, None, {})
+    assert calls == [4, 8, 10]
