@@ -1,4 +1,4 @@
-"""A run of seconds, for tests: a tiny encoder, eight steps on the bundled series.
+"""A run of seconds, for tests: a tiny encoder, eight steps on two bundled sets.
 
     nutime pretrain --config=smoke --workdir=runs/smoke
 
@@ -9,35 +9,33 @@ from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict(
-        {
-            "name": "smoke",
-            "seed": 0,
-            "steps": 8,
-            "batch_size": 16,
-            "length": 64,
-            "matmul_precision": "highest",
-            "model": {"window": 16, "width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": 0.1, "scale_dim": 8},
-            "objective": {"hidden": 32, "dim": 16, "momentum": 0.9},
-            "augment": {"crop": (0.8, 1.0)},
-            "optim": {
-                "rate": 1e-3,
-                "warmup_rate": 1e-6,
-                "final_rate": 1e-5,
-                "warmup_steps": 2,
-                "beta1": 0.9,
-                "beta2": 0.999,
-                "epsilon": 1e-8,
-                "weight_decay": 0.05,
-                "decay": "all",
-            },
-            "data": {"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "dir": "", "max_length": 4096, "threads": 2},
-            "run": {"log_every": 2, "checkpoint_every": 3, "probe_every": 4, "probe_sources": ("ArrowHead",), "keep": 2},
-            "evaluation": {
-                "sources": ("ArrowHead", "PickupGestureWiimoteZ"),
-                "layer": config_dict.placeholder(int),
-                "readout": "cls+mean",
-                "channels": "concat",
-            },
-        }
+    """Every field is explained in quickstart.py; here is why it has its value."""
+    config = ConfigDict()
+    config.name = "smoke"
+    config.seed = 0
+    # Enough for two intervals of everything below.
+    config.steps = 8
+    # Divisible by the eight devices of the tests.
+    config.batch_size = 16
+    # Four windows.
+    config.length = 64
+    config.matmul_precision = "highest"
+    # Everything there is to an encoder, as small as it goes; dropout as published, so that its keys are exercised.
+    config.model = ConfigDict(
+        {"window": 16, "width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": 0.1, "scale_dim": 8}
     )
+    # A momentum at which the target visibly moves in eight steps.
+    config.objective = ConfigDict({"hidden": 32, "dim": 16, "momentum": 0.9})
+    config.augment = ConfigDict({"crop": (0.8, 1.0)})
+    # As published, with a warm-up that fits.
+    config.optim = ConfigDict(
+        {"rate": 1e-3, "warmup_rate": 1e-6, "final_rate": 1e-5, "warmup_steps": 2, "weight_decay": 0.05, "decay": "all"}
+    )
+    config.optim.update({"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8})
+    # One set of equal and one of unequal lengths.
+    config.data = ConfigDict({"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "dir": "", "max_length": 4096, "threads": 2})
+    # Intervals that do not divide each other.
+    config.run = ConfigDict({"log_every": 2, "checkpoint_every": 3, "probe_every": 4, "probe_sources": ("ArrowHead",), "keep": 2})
+    config.evaluation = ConfigDict({"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "readout": "cls+mean", "channels": "concat"})
+    config.evaluation.layer = config_dict.placeholder(int)
+    return config
