@@ -56,7 +56,8 @@ def test_a_missing_configuration_is_refused(name, message):
 
 def test_a_configuration_without_a_section_is_refused(tmp_path):
     text = shipped_configs()["smoke"].read_text()
-    (tmp_path / "mine.py").write_text(text.replace('"decay": "all",', ""))
+    assert '"decay": "all"' in text
+    (tmp_path / "mine.py").write_text(text.replace('"decay": "all"', ""))
     with pytest.raises(InputError, match=r"mine\.py sets no field 'optim\.decay'; start from a copy of"):
         load_config(str(tmp_path / "mine.py"))
 
