@@ -17,7 +17,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand. Returns 0, 2 for bad input, 3 for diverged training, or 130 when interrupted."""
+    """Runs one subcommand. Returns 0, 2 for bad input, 3 for diverged training; exits with 130 when interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("absl", "jax"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DivergenceError as error:
         return _say(error, 3)
     except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on from the last checkpoint", 130)
+        _say("interrupted; the same command goes on from the last checkpoint", 130)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # threads in the middle of a write would complain; nothing half-written is ever used
     return 0
 
 

@@ -135,6 +135,18 @@ def test_a_killed_run_ends_as_one_that_never_stopped(environment, tmp_path):
     assert read_metrics(killed) == read_metrics(calm)
 
 
+def test_an_interrupted_run_says_how_to_go_on(environment, tmp_path):
+    process = start(environment, "pretrain", "--config=smoke", f"--workdir={tmp_path}", "--config.steps=9000")
+    deadline = time.monotonic() + 60
+    while latest_name(tmp_path) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "nutime: interrupted; the same command goes on from the last checkpoint" in err
+    assert "Traceback" not in err
+
+
 def read_metrics(workdir):
     """All that was logged, times aside."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
