@@ -72,8 +72,16 @@ def get_config() -> ConfigDict:
     data.sources = ()
     # Where the built corpus is kept; empty for <workdir>/data.
     data.dir = ""
-    # Longer series are cut into equal pieces.
+    # Longer series are cut into equal pieces, here and when they are embedded.
     data.max_length = 4096
+    # Shares of the sources, one each; empty to weigh a source by its classes.
+    data.weights = ()
+    # A class of n series is drawn in proportion to n**alpha: 0 makes all classes alike (as released), 1 all series.
+    data.alpha = 0.0
+    # Share of every batch that is synthetic, made inside the step; 1 needs no sources.
+    data.synthetic = 0.0
+    # Whether the corpus is kept in the memory of every device, so that the host has no part in a step.
+    data.resident = False
     # Threads that read ahead.
     data.threads = 4
 

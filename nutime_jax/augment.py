@@ -9,6 +9,17 @@ from jaxtyping import Array, Float, Int, Key
 from nutime_jax.resample import resize
 
 
+class Views(NamedTuple):
+    """Two views of every series.
+
+    values: (batch, views, channels, points).
+    offset: what is to be added to the values of either view, (batch, channels); see `windows.normalise_windows`.
+    """
+
+    values: Float[Array, "batch 2 channels points"]
+    offset: Float[Array, "batch channels"]
+
+
 class Crop(NamedTuple):
     """A stretch of a series, in points."""
 
@@ -33,36 +44,50 @@ def random_crop(key: Key[Array, ""], length: Int[Array, ""], *, ratio: tuple[flo
 
 
 def random_crop_resize(
-    key: Key[Array, ""], series: Float[Array, " time"], length: Int[Array, ""], *, size: int, ratio: tuple[float, float]
+    key: Key[Array, ""],
+    series: Float[Array, " time"],
+    length: Int[Array, ""],
+    *,
+    start: int | Int[Array, ""] = 0,
+    size: int,
+    ratio: tuple[float, float],
 ) -> Float[Array, " {size}"]:
-    """Crops at random within the first `length` points of a padded series and resizes the crop to `size` points."""
+    """Crops at random within the `length` points from `start` on and resizes the crop to `size` points."""
     crop = random_crop(key, length, ratio=ratio)
-    return resize(series, size, start=crop.start, length=crop.size)
+    return resize(series, size, start=start + crop.start, length=crop.size)
 
 
 def two_views(
     key: Key[Array, ""],
-    series: Float[Array, "batch time"],
+    series: Float[Array, "*batch time"],
     lengths: Int[Array, " batch"],
     *,
+    starts: Int[Array, " batch"] | None = None,
+    offsets: Float[Array, " batch"] | None = None,
     size: int,
     ratio: tuple[float, float],
-) -> Float[Array, "batch 2 1 {size}"]:
-    """Two independent crops of every series, shape (batch, views, channels, size).
+) -> Views:
+    """Two independent crops of every series.
 
     One key a series and view, derived from its place in the global batch: views do not depend on the device count. The
     view axis follows the batch axis, so that merging the two never moves data between devices.
 
     Args:
         key: one key for the whole batch.
-        series: padded series, shape (batch, time).
-        lengths: valid points of each.
+        series: padded series, shape (batch, time), or all points of many series, shape (time,).
+        lengths: valid points of each, shape (batch,).
+        starts: where each begins; None is 0.
+        offsets: what is to be added to each; None is 0.
         size: points of a view.
         ratio: see `random_crop`.
     """
-    keys = jax.random.split(key, (series.shape[0], 2))
+    keys = jax.random.split(key, (len(lengths), 2))
+    starts = jnp.zeros_like(lengths) if starts is None else starts
+    offsets = jnp.zeros(len(lengths), series.dtype) if offsets is None else offsets
 
-    def view(key, one, length):
-        return random_crop_resize(key, one, length, size=size, ratio=ratio)[None]
+    def view(key, one, length, start):
+        return random_crop_resize(key, one, length, start=start, size=size, ratio=ratio)[None]
 
-    return jax.vmap(jax.vmap(view, in_axes=(0, None, None)))(keys, series, lengths)
+    two = jax.vmap(view, in_axes=(0, None, None, None))
+    values = jax.vmap(two, in_axes=(0, 0 if series.ndim == 2 else None, 0, 0))(keys, series, lengths, starts)
+    return Views(values, offsets[:, None])

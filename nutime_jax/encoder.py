@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from nutime_jax.data.series import clean_series, pad_series
+from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
 from nutime_jax.parallel import make_mesh, replicated, split
@@ -26,7 +27,8 @@ CHANNELS = ("mean", "concat", "none")
 class Encoder:
     """A frozen encoder.
 
-    config: the configuration of the run that made it; `model` and `length` (points every series is resized to) count.
+    config: the configuration of the run that made it; `model`, `length` (points every series is resized to) and
+        `data.max_length` (points of the longest piece that is encoded) count.
     variables: the weights of its network.
     """
 
@@ -49,7 +51,8 @@ class Encoder:
     ) -> np.ndarray:
         """Features of series of any length and scale, missing values allowed (see `data.series.clean_series`).
 
-        Every channel is encoded alone. The result does not depend on the batch size beyond rounding.
+        Every channel is encoded alone; one that is longer than the corpus's longest (`config.data.max_length`) is cut as
+        corpora are (`data.series.cut_series`), and its features are the mean over the pieces. The result does not depend on the batch size beyond rounding.
 
         Args:
             X: (cases, time), (cases, channels, time), or a sequence of arrays (time,) or (channels, time).
@@ -81,31 +84,41 @@ class Encoder:
     def _embed_all(self, series: list[np.ndarray], layer: int | None, readout: str, batch_size: int) -> np.ndarray:
         network, variables = self.network, jax.device_put(self.variables, replicated(make_mesh()))
 
-        def encode(views: jax.Array) -> jax.Array:
+        def encode(views: jax.Array, offsets: jax.Array) -> jax.Array:
             with jax.default_matmul_precision("highest"):
-                return _encode(variables, views, network=network, layer=layer, readout=readout)
+                return _encode(variables, views, offsets, network=network, layer=layer, readout=readout)
 
-        return _map_resized(encode, series, size=self.config.length, batch_size=batch_size)
+        pieces = [cut_series(one, self.config.data.max_length) for one in series]
+        counts = np.array([len(one) for one in pieces])
+        features = _map_resized(encode, list(chain(*pieces)), size=self.config.length, batch_size=batch_size)
+        return np.add.reduceat(features, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
 
 
 def resize_series(series: Sequence[np.ndarray], size: int, *, batch_size: int = 256) -> np.ndarray:
     """Series (time,) of any lengths, resized to `size` points as they are before they are encoded; (cases, size)."""
-    return _map_resized(lambda views: views, series, size=size, batch_size=batch_size)
+    offsets = np.array([split_offset(one)[1] for one in series], np.float64)
+    views = _map_resized(lambda views, offsets: views, series, size=size, batch_size=batch_size)
+    return views if not offsets.any() else views + offsets[:, None]
 
 
-def _map_resized(call: Callable[[jax.Array], jax.Array], series: Sequence[np.ndarray], *, size: int, batch_size: int) -> np.ndarray:
-    """Applies `call` to batches of resized series, every batch of one shape, split over all devices; order is kept."""
+def _map_resized(
+    call: Callable[[jax.Array, jax.Array], jax.Array], series: Sequence[np.ndarray], *, size: int, batch_size: int
+) -> np.ndarray:
+    """Applies `call` to batches of resized series and their offsets, every batch of one shape, split over all devices.
+
+    The order is kept.
+    """
     mesh = make_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
     order = np.argsort([len(one) for one in series], kind="stable")  # alike lengths share a padded width
     parts = []
     for begin in range(0, len(order), batch_size):
-        batch = [series[i] for i in order[begin : begin + batch_size]]
-        padded, lengths = pad_series(batch, _padded_length(len(batch[-1])))
+        batch, offsets = zip(*(split_offset(series[i]) for i in order[begin : begin + batch_size]), strict=True)
+        padded, lengths = pad_series(list(batch), _padded_length(len(batch[-1])))
         blank = batch_size - len(batch)
         padded, lengths = np.pad(padded, ((0, blank), (0, 0))), np.pad(lengths, (0, blank), constant_values=1)
-        views = _resize_batch(*jax.device_put((padded, lengths), split(mesh)), size=size)
-        parts.append((call(views), len(batch)))
+        padded, lengths, offsets = jax.device_put((padded, lengths, np.pad(offsets, (0, blank))), split(mesh))
+        parts.append((call(_resize_batch(padded, lengths, size=size), offsets), len(batch)))
     results = np.concatenate([np.asarray(part)[:n] for part, n in parts])
     restored = np.empty_like(results)
     restored[order] = results
@@ -140,5 +153,5 @@ def _resize_batch(series, lengths, *, size: int):
 
 
 @partial(jax.jit, static_argnames=("network", "layer", "readout"))
-def _encode(variables, views, *, network: NuTimeEncoder, layer: int | None, readout: str):
-    return read_out(network.apply(variables, views[:, None]), layer=layer, readout=readout)
+def _encode(variables, views, offsets, *, network: NuTimeEncoder, layer: int | None, readout: str):
+    return read_out(network.apply(variables, views[:, None], offsets[:, None]), layer=layer, readout=readout)

@@ -27,15 +27,15 @@ def resize(
         x: series, finite, shape (..., time); what lies outside the stretch is never read.
         size: points of the result.
         start: first point of the stretch.
-        length: points of the stretch, at least 1; None takes all that follows `start`.
+        length: points of the stretch, at least 1 and at most LONGEST; None takes all that follows `start`.
 
     Raises:
-        InputError: the series has more than LONGEST points.
+        InputError: the stretch has more than LONGEST points (told only where its length is no traced value).
     """
-    time = x.shape[-1]
-    if time > LONGEST:
-        raise InputError(f"a series of {time} points is too long to be resized; cut it into pieces of at most {LONGEST}")
-    length = jnp.asarray(time - start if length is None else length, jnp.int32)
+    length = x.shape[-1] - start if length is None else length
+    if isinstance(length, int) and length > LONGEST:
+        raise InputError(f"a series of {length} points is too long to be resized; cut it into pieces of at most {LONGEST}")
+    length = jnp.asarray(length, jnp.int32)
     centres = (length.astype(x.dtype) / size) * (jnp.arange(size, dtype=x.dtype) + 0.5) - 0.5
     position = jnp.maximum(centres, 0)
     left = jnp.minimum(position.astype(jnp.int32), length - 1)

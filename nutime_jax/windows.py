@@ -21,7 +21,9 @@ class Windows(NamedTuple):
     std: Float[Array, "*batch windows"]
 
 
-def normalise_windows(x: Float[Array, "*batch time"], *, window: int, eps: float = 1e-8) -> Windows:
+def normalise_windows(
+    x: Float[Array, "*batch time"], *, window: int, offset: Float[Array, "*batch"] | None = None, eps: float = 1e-8
+) -> Windows:
     """Cuts the last axis into windows and normalises each: shape = (x - mean) / (std + eps).
 
     Mean and std are constants to the gradient, as in the release. The arithmetic is not the release's: every window is
@@ -32,6 +34,8 @@ def normalise_windows(x: Float[Array, "*batch time"], *, window: int, eps: float
     Args:
         x: series, finite, shape (..., time).
         window: points a window; must divide time.
+        offset: what was taken from a series so that its shape fits float32 (`data.series.split_offset`), shape (...);
+            it is added back to the means. None is zero.
         eps: added to the std, in the units of the series. It makes the shape of windows with a std near or below 1e-8
             fade to zero: there, and only there, the shape depends on the scale of the series.
 
@@ -60,5 +64,7 @@ def normalise_windows(x: Float[Array, "*batch time"], *, window: int, eps: float
     shape = centred / (unit_std + eps / (magnitude / power))
 
     mean = jnp.clip((first + magnitude * unit_mean) / power, -largest, largest)
+    if offset is not None:
+        mean = jnp.clip(mean + offset[..., None, None], -largest, largest)
     std = jnp.minimum(magnitude * unit_std / power, largest)
     return Windows(shape, mean[..., 0], std[..., 0])

@@ -1,132 +1,307 @@
-"""A pretraining corpus: the train splits of sets, every channel a series, stored as ArrayRecord by TFDS."""
+"""A pretraining corpus: the train splits of sets, every channel a series, stored as ArrayRecord by TFDS, a part a source."""
 
 import contextlib
+import fcntl
+import functools
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
-from nutime_jax.data.archives import find_all
-from nutime_jax.data.series import cut_series
+from nutime_jax.data.archives import BUNDLED, SetFiles, find_all
+from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
+SHARD_BYTES = 64 << 20
+"""Sets are packed into shards until their files have this size; a shard is what a build holds in memory."""
+
+PACKAGES = ("numpy", "tensorflow-datasets", "array-record", "aeon")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one entry of `data.sources` stands for: a name, and the sets whose train splits it brings."""
+
+    name: str
+    sets: tuple[SetFiles, ...]
+    licence: str
+
+
+class Record(NamedTuple):
+    """A series, taken apart by `series.split_offset`: it is `values` (time,) plus `offset`."""
+
+    values: np.ndarray
+    offset: np.float32
+
+
+@dataclass(frozen=True)
+class Part:
+    """A built source.
+
+    records: random access to {"record": (1 + time,) float32}, the offset before the values: one feature, since the
+        bytes of several would be in no certain order. The records of a class follow one another.
+    card: what went in: sets, classes with their sizes, longest series, digest, checksums, licence, versions.
+    """
+
+    name: str
+    records: Any
+    card: dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Corpus:
-    """An opened corpus.
+    """An opened corpus: the records of its parts, end to end."""
 
-    source: random access to records {"series": (time,) float32}, sorted by class.
-    class_sizes: records of each class, in the order of the records.
-    max_length: points of the longest record.
-    digest: SHA-256 of the records and their classes; two corpora with one digest are the same.
-    """
+    parts: tuple[Part, ...]
 
-    source: Any
-    class_sizes: np.ndarray
-    max_length: int
-    digest: str
+    @functools.cached_property
+    def class_sizes(self) -> np.ndarray:
+        """Records of each class, in the order of the records."""
+        return np.array([size for part in self.parts for _, size in part.card["classes"]])
+
+    @functools.cached_property
+    def class_parts(self) -> np.ndarray:
+        """The number of the part that each class belongs to."""
+        return np.repeat(np.arange(len(self.parts)), [len(part.card["classes"]) for part in self.parts])
+
+    @property
+    def max_length(self) -> int:
+        """Points of the longest record."""
+        return max(part.card["max_length"] for part in self.parts)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of records and classes; two corpora with one digest are the same."""
+        return hashlib.sha256("".join(part.card["digest"] for part in self.parts).encode()).hexdigest()
 
     def __len__(self) -> int:
         return int(self.class_sizes.sum())
 
-
-class SeriesCorpus(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of one corpus: `records` are pairs (class, series), sorted by class."""
-
-    # To be raised when the same files would give other records: corpora built before are then built anew.
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, *, records: list[tuple[str, np.ndarray]], **kwargs):
-        self._records = records
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Train splits of labelled sets, every channel a series.",
-            features=tfds.features.FeaturesDict({"series": tfds.features.Tensor(shape=(None,), dtype=np.float32)}),
-            metadata=tfds.core.MetadataDict(_card(self._records)),
-            disable_shuffling=True,  # the order of the records is part of what is promised
-        )
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return {"train": self._generate_examples()}
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        for key, (_, series) in enumerate(self._records):
-            yield key, {"series": series}
+    def read(self, indices: np.ndarray) -> list[Record]:
+        """Records by number, in the order asked for."""
+        ends = np.cumsum([len(part.records) for part in self.parts])
+        owners = np.searchsorted(ends, indices, side="right")
+        found: list[Any] = [None] * len(indices)
+        for number in np.unique(owners):
+            part, places = self.parts[number], np.flatnonzero(owners == number)
+            local = indices[places] - (ends[number] - len(part.records))
+            for place, record in zip(places, part.records.__getitems__(local.tolist()), strict=True):
+                found[place] = Record(record["record"][1:], record["record"][0])
+        return found
 
 
-def open_corpus(sources: tuple[str, ...], *, data_dir: str | os.PathLike, max_length: int) -> Corpus:
-    """Opens the corpus of these sources below `data_dir`, building it first if it is not there.
+def find_sources(sources: Iterable[str]) -> list[Source]:
+    """The sets behind `data.sources`; an entry is `name=where` or `where` alone, and is then named after its last part.
 
-    A build is visible only when it is complete, and is found again as long as the files it came from are unchanged.
+    Raises:
+        InputError: see `archives.find_sets`; or no sources, two of one name, or one that adds nothing to those before it.
+    """
+    found: list[Source] = []
+    seen: set[Path] = set()
+    for entry in filter(None, sources):
+        named = re.fullmatch(r"([\w-]+)=(.+)", entry)
+        name, where = named.groups() if named else (re.sub(r"[^\w-]", "_", Path(entry).expanduser().absolute().stem), entry)
+        if name in [one.name for one in found]:
+            raise InputError(f"two of data.sources are called {name}; name one otherwise: other_name={where}")
+        sets = tuple(one for one in find_all([where]) if one.train.absolute() not in seen)
+        if not sets:
+            raise InputError(f"source {entry} adds nothing to the sources before it; leave it out")
+        seen |= {one.train.absolute() for one in sets}
+        found.append(Source(name, sets, _licence(where)))
+    if not found:
+        raise InputError("the corpus is empty: data.sources names nothing; give sets, files or folders, or 'bundled'")
+    return found
+
+
+def _licence(where: str) -> str:
+    """The terms that come with a source: the text of its licence file, where there is one."""
+    if where == "bundled" or where in BUNDLED:
+        return "UCR and UEA archives (timeseriesclassification.com), as distributed with aeon; cite the archives in publications"
+    path = Path(where).expanduser()
+    folder = path if path.is_dir() else path.parent
+    files = sorted(file for file in folder.iterdir() if re.fullmatch(r"(licen[cs]e|copying|terms)(\.\w+)?", file.name, re.IGNORECASE))
+    return files[0].read_text(errors="replace") if files else "not stated; ask where the files came from"
+
+
+def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_length: int) -> Corpus:
+    """Opens the corpus of these sources below `data_dir`; parts that are not there are built first, one after the other.
+
+    A part is visible only when it is complete, is found again as long as the files it came from are unchanged, and is
+    checked against its checksums whenever it is opened. An interrupted build keeps the parts that are finished.
 
     Args:
-        sources: names, files or folders; see `archives.find_all`. Only train splits are read.
-        data_dir: where corpora are kept.
+        sources: see `find_sources`. Only train splits are read.
+        data_dir: where parts are kept.
         max_length: longer series are cut (`series.cut_series`).
 
     Raises:
-        InputError: no sources, unreadable sources, or a folder that cannot be written.
+        InputError: unreadable sources, a folder that cannot be written, or a damaged part.
     """
-    sets = find_all(sources)
-    if not sets:
-        raise InputError("the corpus is empty: data.sources names nothing; give sets, files or folders, or 'bundled'")
-    stamps = [(str(one.train), one.train.stat().st_size, one.train.stat().st_mtime_ns) for one in sets]
+    data_dir = Path(data_dir).expanduser()
+    return Corpus(tuple(_open_part(source, data_dir, max_length) for source in find_sources(sources)))
+
+
+def _open_part(source: Source, data_dir: Path, max_length: int) -> Part:
+    stamps = [(str(one.train.absolute()), one.train.stat().st_size, one.train.stat().st_mtime_ns) for one in source.sets]
     recipe = hashlib.sha256(json.dumps([stamps, max_length]).encode()).hexdigest()[:16]
-    folder = Path(data_dir).expanduser() / "series_corpus" / recipe / str(SeriesCorpus.VERSION)
+    config = f"{source.name}-{recipe}"
+    folder = data_dir / "series_corpus" / config / str(SeriesCorpus.VERSION)
     if not folder.exists():
-        records = [record for one in sets for record in _records(one, max_length)]
-        _build(sorted(records, key=lambda record: record[0]), Path(data_dir).expanduser(), recipe)
+        _build(source, data_dir, config, max_length)
     builder = tfds.builder_from_directory(folder)
-    card = builder.info.metadata
-    sizes = np.array([size for _, size in card["classes"]])
-    return Corpus(builder.as_data_source(split="train"), sizes, card["max_length"], card["digest"])
+    card = dict(builder.info.metadata)
+    _check_files(folder, card["files"])
+    return Part(source.name, builder.as_data_source(split="train"), card)
 
 
-def _records(one, max_length: int) -> Iterator[tuple[str, np.ndarray]]:
-    cases = one.read("train")
+def _check_files(folder: Path, checksums: dict[str, str]) -> None:
+    """Refuses a part of which a byte is not what was written."""
+    for name, checksum in checksums.items():
+        path = folder / name
+        if not path.exists() or _checksum(path) != checksum:
+            what = "is damaged" if path.exists() else "is missing"
+            raise InputError(f"{path} {what}; remove {folder} and start again, it will be built anew")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class SeriesCorpus(tfds.core.ShardBasedBuilder):
+    """TFDS builder of one part of a corpus."""
+
+    # To be raised when the same files would give other records: parts built before are then built anew.
+    VERSION = tfds.core.Version("2.0.0")
+
+    def __init__(self, *, source: Source, max_length: int, progress: tqdm, **kwargs):
+        self._source, self._max_length, self._progress = source, max_length, progress
+        self._tally = _Tally()
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        record = tfds.features.Tensor(shape=(None,), dtype=np.float32)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Train splits of sets, every channel a series: a record is an offset, and the values it is to be added to.",
+            features=tfds.features.FeaturesDict({"record": record}),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,  # the order of the records is part of what is promised
+        )
+
+    def _shard_iterators_per_split(self, dl_manager) -> dict[str, Any]:
+        return {"train": [functools.partial(self._examples, sets) for sets in _pack(self._source.sets)]}
+
+    def _examples(self, sets: Sequence[SetFiles]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for one in sets:
+            cases = one.read("train")
+            for name, series in sorted(_series_of(one.name, cases, self._max_length), key=lambda record: record[0]):
+                values, offset = split_offset(series)
+                key = self._tally.add(name, values, offset)
+                yield str(key), {"record": np.concatenate([[offset], values])}
+            self._tally.sets.append([one.name, str(one.train), len(cases.series)])
+            self._progress.update()
+
+    def _download_and_prepare(self, *args, **kwargs) -> None:
+        """Writes the shards, and completes the card with what only now is known, before the part becomes visible."""
+        super()._download_and_prepare(*args, **kwargs)
+        shards = sorted(Path(self.data_dir).glob("*.array_record*"))
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        self.info.metadata.update(
+            self._tally.card(),
+            files={path.name: _checksum(path) for path in shards},
+            licence=self._source.licence,
+            versions=versions,
+        )
+
+
+class _Tally:
+    """What a card says of the records that have been written."""
+
+    def __init__(self):
+        self.sets: list[list] = []
+        self._sizes: dict[str, int] = {}
+        self._lengths: list[int] = []
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, values: np.ndarray, offset: np.float32) -> int:
+        """Counts a record; returns its number."""
+        self._sizes[name] = self._sizes.get(name, 0) + 1
+        self._lengths.append(len(values))
+        self._digest.update(f"{name}:{len(values)}:".encode() + offset.tobytes() + values.tobytes())
+        return len(self._lengths) - 1
+
+    def card(self) -> dict[str, Any]:
+        lengths = {"min_length": min(self._lengths), "max_length": max(self._lengths), "points": sum(self._lengths)}
+        return {"sets": self.sets, "classes": list(self._sizes.items()), **lengths, "digest": self._digest.hexdigest()}
+
+
+def _pack(sets: Iterable[SetFiles]) -> list[list[SetFiles]]:
+    """Sets in order, in groups whose files have about SHARD_BYTES."""
+    groups: list[list[SetFiles]] = []
+    room = 0
+    for one in sets:
+        size = one.train.stat().st_size
+        if not groups or size > room:
+            groups.append([])
+            room = SHARD_BYTES
+        groups[-1].append(one)
+        room -= size
+    return groups
+
+
+def _series_of(name: str, cases, max_length: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(class, series) of every channel of every case, long ones in pieces."""
     labels = [""] * len(cases.series) if cases.labels is None else cases.labels
-    for series, label in zip(cases.series, labels, strict=True):
-        for channel in series:
+    for case, label in zip(cases.series, labels, strict=True):
+        for channel in case:
             for piece in cut_series(channel, max_length):
-                yield f"{one.name}/{label}", piece
+                yield f"{name}/{label}", piece
 
 
-def _card(records: list[tuple[str, np.ndarray]]) -> dict[str, Any]:
-    """What the corpus holds: [class, records] in order, the longest record, and the digest of it all."""
-    digest = hashlib.sha256()
-    sizes: dict[str, int] = {}
-    for name, series in records:
-        sizes[name] = sizes.get(name, 0) + 1
-        digest.update(f"{name}:{len(series)}:".encode() + series.tobytes())
-    longest = max(len(series) for _, series in records)
-    return {"classes": list(sizes.items()), "max_length": longest, "digest": digest.hexdigest()}
-
-
-def _build(records: list[tuple[str, np.ndarray]], data_dir: Path, recipe: str) -> None:
-    log.info("building a corpus of %d series in %s", len(records), data_dir)
-    config = tfds.core.BuilderConfig(name=recipe, version=str(SeriesCorpus.VERSION))
+def _build(source: Source, data_dir: Path, config: str, max_length: int) -> None:
     absl_log, level = logging.getLogger("absl"), logging.getLogger("absl").level
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         absl_log.setLevel(logging.ERROR)  # TFDS greets every build with prints, warnings and bars
         tfds.disable_progress_bar()
-        with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
-            builder = SeriesCorpus(records=records, data_dir=data_dir, config=config)
+        with _alone(data_dir), _progress(source) as progress, open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+            builder_config = tfds.core.BuilderConfig(name=config, version=str(SeriesCorpus.VERSION))
+            builder = SeriesCorpus(source=source, max_length=max_length, progress=progress, data_dir=data_dir, config=builder_config)
+            if Path(builder.data_dir).exists():
+                return  # another process has built it meanwhile
+            for leftover in Path(builder.data_dir).parent.glob("incomplete.*"):
+                shutil.rmtree(leftover)  # of a build that was killed
+            log.info("building part %s of the corpus, %d sets, in %s", source.name, len(source.sets), data_dir)
             builder.download_and_prepare(file_format="array_record")
-    except OSError as error:
-        raise InputError(f"cannot write the corpus to {data_dir} ({error.strerror or error}); choose another data.dir") from error
+    except (OSError, RuntimeError) as error:  # ArrayRecord reports what the disk says as a RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).split(";")[0]
+        raise InputError(f"cannot write the corpus to {data_dir} ({reason}); make room, or choose another data.dir") from error
     finally:
         absl_log.setLevel(level)
         tfds.enable_progress_bar()
+
+
+def _progress(source: Source) -> tqdm:
+    return tqdm(total=len(source.sets), desc=f"building {source.name}", unit="set", delay=1, leave=False)
+
+
+@contextlib.contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """One process builds below a folder at a time; others wait, and find what it has built."""
+    with (data_dir / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

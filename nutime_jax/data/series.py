@@ -3,13 +3,20 @@
 import math
 
 import numpy as np
-from jaxtyping import Float32, Int32, Shaped
+from jaxtyping import Float, Float32, Int32, Shaped
 
 from nutime_jax.errors import InputError
 
 
-def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> Float32[np.ndarray, "channels time"]:
-    """Turns one series into finite float32, shape (channels, time); the input is not touched.
+SHAPE_BITS = 20
+"""A series is narrowed to float32 where rounding moves no value by more than 2**-SHAPE_BITS of the series' range."""
+
+
+def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> Float[np.ndarray, "channels time"]:
+    """Turns one series into finite numbers, shape (channels, time); the input is not touched.
+
+    The result is float32 where float32 keeps the shape of every channel; a small signal on a large offset (a pressure of
+    101,325 Pa that varies by 0.01) comes back as float64, for `split_offset` to take apart.
 
     Time steps at either end that are missing (NaN) in every channel are padding, and are cut. Missing values inside are
     interpolated linearly within their channel, the first and last known values held towards the ends; a channel with no
@@ -36,17 +43,36 @@ def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> F
         raise InputError(f"{name} holds infinite values or values beyond 3.4e38; mark them as missing (NaN) or rescale")
     steps = np.flatnonzero(known.any(0))
     span = slice(steps[0], steps[-1] + 1)
-    x, known = x[:, span].astype(np.float32), known[:, span]
+    x, known = x[:, span], known[:, span]
     for channel, valid in zip(x, known, strict=True):
         if valid.all():
             continue
         places = np.flatnonzero(valid)
         channel[~valid] = np.interp(np.flatnonzero(~valid), places, channel[places]) if len(places) else 0
-    return x
+    narrow = x.astype(np.float32)
+    lost = np.abs(x - narrow).max(-1) > np.ldexp(x.max(-1) - x.min(-1), -SHAPE_BITS)
+    constant = x.max(-1) == x.min(-1)
+    return x if np.any(lost & ~constant) else narrow
 
 
-def cut_series(x: Float32[np.ndarray, " time"], max_length: int) -> list[Float32[np.ndarray, "_"]]:
-    """Cuts a series into the fewest pieces of (nearly) equal length that have at most `max_length` points."""
+def split_offset(x: Float[np.ndarray, " time"]) -> tuple[Float32[np.ndarray, " time"], np.float32]:
+    """Takes a series apart into float32 values and the constant to be added to them: 0 if it is float32 already.
+
+    Shapes and standard deviations of windows do not depend on the constant; their means get it back in
+    `windows.normalise_windows`.
+    """
+    if x.dtype == np.float32:
+        return x, np.float32(0)
+    offset = np.float32(x.max() / 2 + x.min() / 2)
+    return (x - np.float64(offset)).astype(np.float32), offset
+
+
+def cut_series(x: Float[np.ndarray, " time"], max_length: int) -> list[Float[np.ndarray, "_"]]:
+    """Cuts a series into the fewest pieces of (nearly) equal length that have at most `max_length` points.
+
+    The rule of corpora and of embedding alike (where the features of a series are the mean over its pieces). The
+    release means to cut at 2048 points, but its limit has no effect.
+    """
     return np.array_split(x, math.ceil(len(x) / max_length))
 
 

@@ -86,10 +86,12 @@ class WindowEmbedding(nn.Module):
     fusion: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch channels time"]) -> Float[Array, "batch windows width"]:
+    def __call__(
+        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None
+    ) -> Float[Array, "batch windows width"]:
         batch, channels, time = x.shape
-        windows = normalise_windows(x, window=self.window)
-        instance = normalise_windows(x, window=time)
+        windows = normalise_windows(x, window=self.window, offset=offset)
+        instance = normalise_windows(x, window=time, offset=offset)
         shape = windows.shape if self.normalisation == "window" else instance.shape.reshape(windows.shape.shape)
 
         norm = LayerNorm(name="shape_norm")
@@ -138,8 +140,12 @@ class NuTimeEncoder(nn.Module):
     fusion: Literal["linear", "sum"] = "linear"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch channels time"], *, train: bool = False) -> Encoding:
+    def __call__(
+        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+    ) -> Encoding:
         """Encodes series of any finite scale; see `Encoding` for what comes out.
+
+        The offset of a channel, if any, is what was taken from it so that its shape fits float32.
 
         Raises:
             InputError: the length is not a multiple of the window, or has too many windows.
@@ -155,7 +161,7 @@ class NuTimeEncoder(nn.Module):
             fusion=self.fusion,
             name="embedding",
         )
-        tokens = embedding(x)
+        tokens = embedding(x, offset)
         count = tokens.shape[1] + 1
         if count > self.max_tokens:
             raise InputError(

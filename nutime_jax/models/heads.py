@@ -37,8 +37,8 @@ class Classifier(nn.Module):
         return self.head(read_out(self.encoder(x, train=train), readout="cls"))
 
 
-class Views(NamedTuple):
-    """Outputs for two views of each series, both (batch, 2, dim)."""
+class Outputs(NamedTuple):
+    """What the online network makes of two views of each series, both (batch, 2, dim)."""
 
     projections: Float[Array, "batch 2 dim"]
     predictions: Float[Array, "batch 2 dim"]
@@ -59,15 +59,20 @@ class SiameseNetwork(nn.Module):
         self.projector = MLPHead(self.hidden, self.dim)
         self.predictor = MLPHead(self.hidden, self.dim)
 
-    def __call__(self, views: Float[Array, "batch 2 channels time"], *, train: bool = False) -> Views:
-        """The online network: projections, and their predictions."""
-        projections = self.project(views, train=train)
-        return Views(projections, _per_view(self.predictor, projections, train=train))
+    def __call__(
+        self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+    ) -> Outputs:
+        """The online network: projections, and their predictions; `offset` is of both views, see `NuTimeEncoder`."""
+        projections = self.project(views, offset, train=train)
+        return Outputs(projections, _per_view(self.predictor, projections, train=train))
 
-    def project(self, views: Float[Array, "batch 2 channels time"], *, train: bool = False) -> Float[Array, "batch 2 dim"]:
+    def project(
+        self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+    ) -> Float[Array, "batch 2 dim"]:
         """The target network: projections alone; needs no predictor weights."""
         batch, count, channels, time = views.shape
-        features = read_out(self.encoder(views.reshape(-1, channels, time), train=train), readout="cls")
+        offset = None if offset is None else jnp.repeat(offset, count, axis=0)
+        features = read_out(self.encoder(views.reshape(-1, channels, time), offset, train=train), readout="cls")
         return _per_view(self.projector, features.reshape(batch, count, -1), train=train)
 
 

@@ -18,15 +18,15 @@ from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import nutime_jax
-from nutime_jax.augment import two_views
 from nutime_jax.data.corpus import open_corpus
-from nutime_jax.data.pipeline import batches
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.objectives.byol import momentum_schedule
-from nutime_jax.parallel import check_divisible, make_mesh, place_batch, replicated, split
+from nutime_jax.parallel import check_divisible, make_mesh, replicated
+from nutime_jax.resample import LONGEST
 from nutime_jax.train import hooks
 from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, latest, read_about, read_arrays
+from nutime_jax.train.feed import Feed, make_feed, synthetic_rows
 from nutime_jax.train.optim import learning_rate, make_optimizer
 from nutime_jax.train.state import TrainState, build_network, create_state
 from nutime_jax.train.step import make_train_step
@@ -67,8 +67,12 @@ def pretrain(
     check_divisible(config.batch_size, mesh)
     check_config(config)
     with _own(Path(workdir).expanduser()) as workdir:
-        corpus = open_corpus(tuple(config.data.sources), data_dir=config.data.dir or workdir / "data", max_length=config.data.max_length)
-        about = _about(config, corpus.digest, init_from)
+        corpus = None
+        if synthetic_rows(config) < config.batch_size:
+            data_dir = config.data.dir or workdir / "data"
+            corpus = open_corpus(config.data.sources, data_dir=data_dir, max_length=config.data.max_length)
+        feed = make_feed(config, corpus, mesh)
+        about = _about(config, corpus.digest if corpus else "synthetic", init_from)
         store = CheckpointStore(workdir / "checkpoints", keep=config.run.keep)
         newest = latest(store.directory)
         if newest is not None:
@@ -84,34 +88,23 @@ def pretrain(
             state = _initialise(state, find_checkpoint(init_from))
         start = int(state.step)
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
-        log.info("%d series, %d encoder parameters, %d %s device(s)", len(corpus), size, mesh.size, jax.default_backend())
+        series = f"{len(corpus)} series" if corpus else "synthetic series"
+        log.info("%s, %d encoder parameters, %d %s device(s)", series, size, mesh.size, jax.default_backend())
 
-        train_step = jax.jit(
-            _traced_step(config, network, tx),
-            in_shardings=(replicated(mesh), split(mesh)),
-            out_shardings=replicated(mesh),
-            donate_argnums=0,
-        )
-        stream = batches(
-            corpus, batch_size=config.batch_size, seed=config.seed, start=start, stop=config.steps, threads=config.data.threads
-        )
+        train_step = jax.jit(_traced_step(config, network, tx, feed), out_shardings=replicated(mesh), donate_argnums=0)
         with contextlib.ExitStack() as stack:
             calls = _hooks(config, workdir, stack, store=store, about=about, start=start, probe=probe, profile=profile)
-            for step, batch in enumerate(stream, start + 1):
-                state, metrics = train_step(state, place_batch(batch, mesh))
+            for step, batch in enumerate(feed.batches(start), start + 1):
+                state, metrics = train_step(state, batch)
                 for hook in calls:
                     hook(step, state, metrics)
     return state
 
 
-def _traced_step(config: ConfigDict, network, tx):
+def _traced_step(config: ConfigDict, network, tx, feed: Feed):
     """The step of a configuration, its matrix products at the configured precision."""
-
-    def augment(key, batch):
-        return two_views(key, batch["series"], batch["length"], size=config.length, ratio=tuple(config.augment.crop))
-
     momentum = partial(momentum_schedule, steps=config.steps, base=config.objective.momentum)
-    step = make_train_step(network, tx, augment=augment, momentum=momentum, seed=config.seed)
+    step = make_train_step(network, tx, augment=feed.views, momentum=momentum, seed=config.seed)
 
     def with_precision(state, batch):
         with jax.default_matmul_precision(config.matmul_precision):
@@ -163,6 +156,11 @@ def check_config(config: ConfigDict) -> None:
         raise InputError(f"length {config.length} is not divisible by model.window {window}; choose a multiple of it")
     if not (len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 1):
         raise InputError(f"augment.crop is {low_high}; give the smallest and largest share to keep, 0 <= low <= high <= 1")
+    if config.data.max_length > LONGEST:
+        raise InputError(f"data.max_length is {config.data.max_length}; choose {LONGEST} or less")
+    for name in ("synthetic", "alpha"):
+        if not 0 <= config.data[name] <= 1:
+            raise InputError(f"data.{name} is {config.data[name]}; choose a number from 0 to 1")
     if config.matmul_precision not in PRECISIONS:
         raise InputError(f"matmul_precision is {config.matmul_precision!r}; choose one of {', '.join(PRECISIONS)}")
 

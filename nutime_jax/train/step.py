@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import optax
 
+from nutime_jax.augment import Views
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.objectives.byol import byol_loss, projection_spread, update_target
 from nutime_jax.train.state import TrainState
@@ -17,7 +18,7 @@ def make_train_step(
     network: SiameseNetwork,
     tx: optax.GradientTransformation,
     *,
-    augment: Callable[[jax.Array, Any], jax.Array],
+    augment: Callable[[jax.Array, Any], Views],
     momentum: Callable[[jax.Array], jax.Array],
     seed: int,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
@@ -28,7 +29,7 @@ def make_train_step(
     running statistics of its own.
 
     Args:
-        augment: (key, batch) -> views, shape (batch, 2, channels, time).
+        augment: (key, batch) -> two views of every series.
         momentum: step -> momentum of the moving average.
         seed: of views and dropout; the keys of a step depend on the seed and the step alone.
     """
@@ -39,11 +40,11 @@ def make_train_step(
         views = augment(view_key, batch)
         apply = {"train": True, "mutable": ["batch_stats"]}
         target = {"params": state.target_params, **state.target_variables}
-        targets, target_updated = network.apply(target, views, method="project", rngs={"dropout": target_key}, **apply)
+        targets, target_updated = network.apply(target, *views, method="project", rngs={"dropout": target_key}, **apply)
 
         def loss_fn(params):
             variables = {"params": params, **state.variables}
-            outputs, updated = network.apply(variables, views, rngs={"dropout": online_key}, **apply)
+            outputs, updated = network.apply(variables, *views, rngs={"dropout": online_key}, **apply)
             return byol_loss(outputs.predictions, targets), (outputs.projections, updated)
 
         (loss, (projections, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

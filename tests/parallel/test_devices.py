@@ -14,10 +14,10 @@ from nutime_jax.parallel import check_divisible, make_mesh
 from nutime_jax.train.loop import pretrain
 
 
-def losses(workdir, devices):
+def losses(workdir, devices, *overrides):
     # The published width of the projections: with a few dimensions the normalised differences are ill-conditioned.
     published = ["batch_size=64", "objective.dim=256"]
-    config = load_config("smoke", [*published, "steps=10", "run.log_every=1", "run.probe_every=0", "run.checkpoint_every=10"])
+    config = load_config("smoke", [*published, "steps=10", "run.log_every=1", "run.probe_every=0", "run.checkpoint_every=10", *overrides])
     state = pretrain(config, workdir, devices=devices)
     assert len(state.step.sharding.device_set) == devices
     return np.array([json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()])
@@ -29,6 +29,12 @@ def test_1_2_and_8_devices_give_the_same_losses(tmp_path):
     assert len(one) == 10
     assert np.ptp(one) > 1e-3  # it does train
     np.testing.assert_allclose(two, one, rtol=1e-6)
+    np.testing.assert_allclose(eight, one, rtol=1e-6)
+
+
+@pytest.mark.parametrize("feed", [["data.resident=true"], ["data.synthetic=1"], ["data.synthetic=0.25", "data.resident=true"]])
+def test_views_made_on_the_devices_do_not_depend_on_their_number(tmp_path, feed):
+    one, eight = (losses(tmp_path / str(n), n, "steps=4", *feed) for n in (1, 8))
     np.testing.assert_allclose(eight, one, rtol=1e-6)
 
 

@@ -28,13 +28,25 @@ def test_views_never_show_the_padding():
     lengths = jnp.array([1, 5, 40, 64])
     series = jnp.where(jnp.arange(64)[None] < lengths[:, None], 1.0, jnp.nan)
     views = two_views(jax.random.key(1), series, lengths, size=32, ratio=(0.3, 1.0))
-    assert views.shape == (4, 2, 1, 32)
-    assert (np.asarray(views) == 1).all()
+    assert views.values.shape == (4, 2, 1, 32)
+    assert (np.asarray(views.values) == 1).all()
+    assert (np.asarray(views.offset) == np.zeros((4, 1))).all()
 
 
 def test_views_differ_and_repeat_with_the_key():
     series, lengths = jax.random.normal(jax.random.key(2), (3, 100)), jnp.full(3, 100)
-    first, again, other = (two_views(jax.random.key(k), series, lengths, size=32, ratio=(0.5, 0.8)) for k in (3, 3, 4))
+    first, again, other = (two_views(jax.random.key(k), series, lengths, size=32, ratio=(0.5, 0.8)).values for k in (3, 3, 4))
     assert (np.asarray(first) == np.asarray(again)).all()
     assert not np.allclose(first, other)
     assert not np.allclose(first[:, 0], first[:, 1])
+
+
+def test_series_end_to_end_give_the_views_of_padded_series():
+    lengths = jnp.array([7, 100, 31])
+    series = jax.random.normal(jax.random.key(2), (3, 100))
+    flat = jnp.concatenate([one[:length] for one, length in zip(series, lengths, strict=True)])
+    options = {"offsets": jnp.array([1.0, 2.0, 3.0]), "size": 32, "ratio": (0.5, 1.0)}
+    padded = two_views(jax.random.key(3), series, lengths, **options)
+    joined = two_views(jax.random.key(3), flat, lengths, starts=jnp.cumsum(lengths) - lengths, **options)
+    np.testing.assert_array_equal(padded.values, joined.values)
+    np.testing.assert_array_equal(joined.offset, [[1], [2], [3]])

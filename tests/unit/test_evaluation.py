@@ -3,6 +3,7 @@ import pytest
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.data.archives import Cases, find_sets
+from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import resize_series, untrained_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import probes
@@ -135,3 +136,25 @@ def test_features_of_each_channel_are_not_one_vector():
 def test_features_of_any_magnitude_are_finite(magnitude):
     x = magnitude * np.random.default_rng(0).normal(size=(3, 2, 77))
     assert np.isfinite(untrained_encoder(load_config("smoke")).embed(x)).all()
+
+
+def test_long_series_are_embedded_in_pieces_as_corpora_cut_them():
+    encoder = untrained_encoder(load_config("smoke", ["data.max_length=100"]))
+    long, short = np.random.default_rng(0).normal(size=(2, 250))
+    features = encoder.embed([long, short[:90]])
+    pieces = encoder.embed(cut_series(long.astype(np.float32), 100))
+    assert len(pieces) == 3
+    np.testing.assert_allclose(features[0], pieces.mean(0), atol=1e-6)
+    np.testing.assert_allclose(features[1], encoder.embed([short[:90]])[0], atol=1e-6)
+
+
+def test_a_small_signal_on_a_large_offset_is_seen():
+    """Without its offset apart, float32 would leave steps of 0.008 Pa where the signal has 0.01."""
+    encoder = untrained_encoder(load_config("smoke"))
+    signal = 0.01 * np.random.default_rng(0).normal(size=(2, 128))
+    level = np.float64(101_325)
+    features = encoder.embed(level + signal)
+    exact = encoder.embed(np.float32(level) + np.round(signal / 2.0**-7) * 2.0**-7)  # what float32 makes of it
+    assert np.abs(features - exact).max() > 10 * np.abs(features - encoder.embed(level + signal * (1 + 1e-6))).max()
+    raw = raw_cases(Cases([(level + signal)[:1]], None), length=128).features
+    np.testing.assert_allclose(raw[0] - level, signal[0], atol=1e-8)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nutime_jax.data.series import clean_series, cut_series, pad_series
+from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
 from nutime_jax.errors import InputError
 
 nan = np.nan
@@ -27,6 +27,25 @@ def test_the_rule_for_missing_values(given_series, cleaned):
     result = clean_series(np.asarray(given_series))
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, np.asarray(cleaned, np.float32))
+
+
+@given(st.floats(-1e12, 1e12), st.floats(-4, 4), st.integers(0, 2**31 - 1))
+def test_a_small_signal_keeps_its_shape_on_any_offset(level, decade, seed):
+    signal = np.random.default_rng(seed).normal(size=50) * 10.0**decade
+    x = level + signal
+    (cleaned,) = clean_series(x)
+    values, offset = split_offset(cleaned)
+    assert values.dtype == offset.dtype == np.float32
+    # Two float32 together: the rounding of what the rounded offset leaves, or that of a series that was not taken apart.
+    tolerance = max(2.0**-24 * (np.ptp(x) + np.abs(x).max() * 2.0**-23), np.ptp(x) * 2.0**-20)
+    np.testing.assert_allclose(values.astype(np.float64) + np.float64(offset), x, rtol=0, atol=tolerance)
+
+
+def test_what_fits_float32_stays_as_it_is():
+    for x in (np.float32([1e6, 1e6 + 1]), np.full(3, 0.1), np.array([1.0, 2.0, 1e30]), np.array([101325, 101326])):
+        values, offset = split_offset(clean_series(x)[0])
+        np.testing.assert_array_equal(values, x.astype(np.float32))
+        assert offset == 0
 
 
 def test_the_input_is_not_touched():

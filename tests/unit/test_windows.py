@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nutime_jax.data.series import split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.windows import normalise_windows
 from tests import reference
@@ -78,3 +79,16 @@ def test_values_and_gradient_are_those_of_the_published_form(x64):
 def test_a_length_that_is_no_multiple_of_the_window_is_refused():
     with pytest.raises(InputError, match="length 100 is not divisible by window 16"):
         normalise_windows(jnp.zeros(100), window=16)
+
+
+def test_an_offset_comes_back_in_the_means_alone():
+    rng = np.random.default_rng(3)
+    x = 101_325 + 0.01 * rng.normal(size=(5, 64))
+    (values, offset) = zip(*(split_offset(one) for one in x), strict=True)
+    apart = normalise_windows(jnp.asarray(values), window=16, offset=jnp.asarray(offset))
+    shape, mean, std = reference.windows(x, 16)
+    np.testing.assert_allclose(apart.shape, shape, atol=1e-4)
+    np.testing.assert_allclose(apart.mean, mean, rtol=1e-7)
+    np.testing.assert_allclose(apart.std, std, rtol=1e-4)
+    together = normalise_windows(jnp.asarray(x, jnp.float32), window=16)
+    assert np.abs(together.shape - shape).max() > 0.1  # what float32 alone makes of it

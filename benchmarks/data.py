@@ -1,0 +1,140 @@
+"""How fast series arrive: building a corpus, and making views of streamed, resident and synthetic series.
+
+    python -m benchmarks.data
+    python -m benchmarks.data --sources=/archives/ucr,/archives/uea --out=benchmarks/results/data.json
+
+Every figure is a median; rates are series (pairs of views) per second. `step` is the training step of the quickstart
+configuration on a fixed batch: what the machine can consume.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+REPEATS = 9
+BATCH = 256
+LENGTH = 512
+
+BUILD = """
+import resource, sys, time
+from nutime_jax.data.corpus import open_corpus
+start = time.perf_counter()
+corpus = open_corpus(sys.argv[2:], data_dir=sys.argv[1], max_length=4096)
+print(len(corpus), time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+"""
+
+
+def build(sources: list[str], data_dir: Path) -> dict[str, float]:
+    """Builds a corpus in a process of its own; its peak memory is that of the build."""
+    run = subprocess.run([sys.executable, "-c", BUILD, str(data_dir), *sources], capture_output=True, text=True, check=True)
+    series, seconds, megabytes = map(float, run.stdout.split())
+    return {"series": int(series), "seconds": seconds, "peak_mb": megabytes}
+
+
+def copies(sources: list[str], count: int, folder: Path) -> list[str]:
+    """One source that holds every file of the sources `count` times."""
+    from nutime_jax.data.archives import find_all
+
+    for number in range(count):
+        for one in find_all(sources):
+            target = folder / f"{number}_{one.name.replace(chr(47), chr(95))}" / one.train.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(one.train.absolute())
+    return [f"copies{count}={folder}"]
+
+
+def rate(call: Callable[[int], object], series: int) -> float:
+    """Series a second of a call, after two calls that compile and warm up."""
+    import jax
+
+    times = []
+    for number in range(REPEATS + 2):
+        start = time.perf_counter()
+        jax.block_until_ready(call(number))
+        times.append(time.perf_counter() - start)
+    return series / statistics.median(times[2:])
+
+
+def measure(sources: list[str]) -> dict[str, object]:
+    import jax
+    import numpy as np
+
+    from nutime_jax.augment import two_views
+    from nutime_jax.cli.config import load_config
+    from nutime_jax.data.corpus import open_corpus
+    from nutime_jax.data.pipeline import batches, class_shares
+    from nutime_jax.parallel import make_mesh
+    from nutime_jax.synthetic import synthetic_series
+    from nutime_jax.train.feed import make_feed
+    from nutime_jax.train.optim import make_optimizer
+    from nutime_jax.train.state import build_network, create_state
+    from nutime_jax.train.step import make_train_step
+
+    results: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        results["build"] = build(sources, folder / "once")
+        results["open"] = build(sources, folder / "once")
+        results["build_8_copies"] = build(copies(sources, 8, folder / "copies"), folder / "eight")
+        corpus = open_corpus(sources, data_dir=folder / "once", max_length=4096)
+
+        shares = class_shares(corpus, alpha=0.0)
+        rates = results["series_per_second"] = {}
+        for threads in (1, 2, 4):
+            stream = batches(corpus, shares, batch_size=BATCH, seed=0, start=0, stop=100, threads=threads)
+            next(stream)
+            start = time.perf_counter()
+            rates[f"read_and_pad_{threads}_threads"] = 99 * BATCH / (time.perf_counter() - start) if sum(1 for _ in stream) else 0
+
+        base = [f"batch_size={BATCH}", f"data.sources={','.join(sources)}", "steps=100"]
+        feeds = {"streamed": [], "resident": ["data.resident=true"], "synthetic": ["data.synthetic=1"], "quarter_synthetic": ["data.synthetic=0.25"]}
+        for name, overrides in feeds.items():
+            config = load_config("quickstart", [*base, *overrides])
+            feed = make_feed(config, corpus, make_mesh(1))
+            stream, views = feed.batches(0), jax.jit(feed.views)
+            rates[f"views_{name}"] = rate(lambda n, stream=stream, views=views: views(jax.random.key(n), next(stream)), BATCH)
+        generate = jax.jit(synthetic_series, static_argnames=("count", "length"))
+        rates["synthetic_series_alone"] = rate(lambda n: generate(jax.random.key(n), count=BATCH, length=LENGTH), BATCH)
+
+        config = load_config("quickstart", base)
+        network, tx = build_network(config), make_optimizer(config.optim, steps=100)
+        state = create_state(network, tx, seed=0, length=LENGTH, mesh=make_mesh(1))
+        fixed = jax.random.normal(jax.random.key(0), (BATCH, LENGTH)), np.full(BATCH, LENGTH, np.int32)
+        augment = lambda key, batch: two_views(key, *batch, size=LENGTH, ratio=(0.5, 1.0))  # noqa: E731
+        step = jax.jit(make_train_step(network, tx, augment=augment, momentum=lambda step: 0.99, seed=0))
+        rates["step"] = rate(lambda n: step(state, fixed), BATCH)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sources", default="bundled", help="as in data.sources (default: bundled)")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON")
+    args = parser.parse_args()
+    results = measure(args.sources.split(","))
+    results["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    results["machine"] = {
+        "device": __import__("jax").devices()[0].device_kind,
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(__import__("os").sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "numpy", "tensorflow-datasets", "array-record", "grain")},
+    }
+    text = json.dumps(results, indent=2)
+    print(text)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

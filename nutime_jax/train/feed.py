@@ -1,0 +1,134 @@
+"""What a step is fed, and the views it makes of it: a streamed batch, a resident corpus, synthetic series, or a mixture."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+from ml_collections import ConfigDict
+
+from nutime_jax.augment import Views, two_views
+from nutime_jax.data.corpus import Corpus
+from nutime_jax.data.pipeline import batches, class_shares
+from nutime_jax.data.resident import Resident, load_resident
+from nutime_jax.errors import InputError
+from nutime_jax.parallel import check_divisible, place_batch, replicated
+from nutime_jax.synthetic import synthetic_series
+
+MakeViews = Callable[[Key[Array, ""], Any], Views]
+
+
+class Feed(NamedTuple):
+    """batches: from a step on, what each step is given, on the devices; views: what a step makes of it, inside the step."""
+
+    batches: Callable[[int], Iterator[Any]]
+    views: MakeViews
+
+
+def synthetic_rows(config: ConfigDict) -> int:
+    """Rows of every batch that are synthetic."""
+    return round(config.data.synthetic * config.batch_size)
+
+
+def make_feed(config: ConfigDict, corpus: Corpus | None, mesh: Mesh) -> Feed:
+    """The feed that a configuration describes.
+
+    Args:
+        config: its `data`, `augment`, `seed`, `steps`, `batch_size` and `length` count.
+        corpus: None when every row is synthetic.
+
+    Raises:
+        InputError: rows that the devices cannot share evenly, weights that do not fit, a corpus too large to be resident.
+    """
+    crop = {"size": config.length, "ratio": tuple(config.augment.crop)}
+    synthetic = synthetic_rows(config)
+    real = config.batch_size - synthetic
+    check_divisible(config.batch_size, mesh)
+    generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)
+    if not real:
+        return Feed(lambda start: itertools.repeat({}, config.steps - start), generated)
+    shares = class_shares(corpus, alpha=config.data.alpha, weights=config.data.weights)
+    make = _resident if config.data.resident else _streamed
+    feed = make(config, corpus, shares, mesh, rows=real, crop=crop)
+    return feed._replace(views=partial(mixed_views, first=feed.views, second=generated)) if synthetic else feed
+
+
+def _streamed(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int, crop: dict[str, Any]) -> Feed:
+    check_divisible(rows, mesh)
+    options = {"batch_size": rows, "seed": config.seed, "stop": config.steps, "threads": config.data.threads}
+
+    def placed(start: int) -> Iterator[Any]:
+        return (place_batch(batch, mesh) for batch in batches(corpus, shares, start=start, **options))
+
+    return Feed(placed, partial(streamed_views, **crop))
+
+
+def _resident(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int, crop: dict[str, Any]) -> Feed:
+    resident = load_resident(corpus, shares)
+    size = sum(array.nbytes for array in resident)
+    free = _free_bytes(mesh)
+    if size > free:
+        raise InputError(
+            f"the corpus takes {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free; set config.data.resident=false"
+        )
+    placed = jax.device_put(resident, replicated(mesh))
+    return Feed(lambda start: itertools.repeat(placed, config.steps - start), partial(resident_views, count=rows, **crop))
+
+
+def _free_bytes(mesh: Mesh) -> float:
+    """Memory left on the fullest device; unknown (on CPUs) counts as enough."""
+    stats = [device.memory_stats() for device in mesh.local_devices]
+    return min(one["bytes_limit"] - one["bytes_in_use"] if one else math.inf for one in stats)
+
+
+def streamed_views(key: Key[Array, ""], batch: dict[str, Array], *, size: int, ratio: tuple[float, float]) -> Views:
+    """Views of the series of a padded batch, see `data.pipeline.batches`."""
+    return two_views(key, batch["series"], batch["length"], offsets=batch["offset"], size=size, ratio=ratio)
+
+
+def resident_views(key: Key[Array, ""], corpus: Resident, *, count: int, size: int, ratio: tuple[float, float]) -> Views:
+    """Views of `count` series drawn from a corpus on the device, by the law of `data.pipeline.draw_records`."""
+    draw_key, crop_key = jax.random.split(key)
+    records = draw_resident(draw_key, corpus, count=count)
+    starts, lengths, offsets = corpus.starts[records], corpus.lengths[records], corpus.offsets[records]
+    return two_views(crop_key, corpus.values, lengths, starts=starts, offsets=offsets, size=size, ratio=ratio)
+
+
+def draw_resident(key: Key[Array, ""], corpus: Resident, *, count: int) -> Int[Array, " {count}"]:
+    """Numbers of series: a class by its share, then a series of it; each row has a key of its own, on any number of devices."""
+
+    def draw(key):
+        class_key, series_key = jax.random.split(key)
+        one = jnp.searchsorted(corpus.class_bounds, jax.random.uniform(class_key), side="right")
+        one = jnp.minimum(one, len(corpus.class_bounds) - 1)
+        size = corpus.class_sizes[one]
+        return corpus.class_starts[one] + jax.random.randint(series_key, (), 0, size)
+
+    return jax.vmap(draw)(jax.random.split(key, count))
+
+
+def synthetic_views(
+    key: Key[Array, ""], batch: Any, *, count: int, length: int, size: int, ratio: tuple[float, float]
+) -> Views:
+    """Views of `count` new synthetic series of `length` points; the batch is not looked at."""
+    series_key, crop_key = jax.random.split(key)
+    series = synthetic_series(series_key, count=count, length=length)
+    return two_views(crop_key, series, jnp.full(count, length), size=size, ratio=ratio)
+
+
+def mixed_views(key: Key[Array, ""], batch: Any, *, first: MakeViews, second: MakeViews) -> Views:
+    """The views of two sources in one batch, interleaved, so that every device gets the same mixture of its own rows."""
+    first_key, second_key = jax.random.split(key)
+    return jax.tree.map(_interleave, first(first_key, batch), second(second_key, batch))
+
+
+def _interleave(a: Float[Array, "m *rest"], b: Float[Array, "n *rest"]) -> Float[Array, "m+n *rest"]:
+    groups = math.gcd(len(a), len(b))
+    parts = [one.reshape(groups, -1, *one.shape[1:]) for one in (a, b)]
+    return jnp.concatenate(parts, axis=1).reshape(-1, *a.shape[1:])

@@ -1,0 +1,109 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nutime_jax.data.corpus import open_corpus
+from nutime_jax.data.pipeline import batches, class_shares, draw_records
+from nutime_jax.data.resident import load_resident
+from nutime_jax.errors import InputError
+from nutime_jax.train.feed import draw_resident, resident_views, streamed_views
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Two parts: 8 sets, and two classes of 3 and 30 series."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    np.savez(folder / "mine.npz", X_train=1e9 + rng.normal(size=(33, 40)), y_train=[0] * 3 + [1] * 30)
+    return open_corpus(("bundled", str(folder / "mine.npz")), data_dir=folder / "data", max_length=4096)
+
+
+@pytest.fixture(scope="module")
+def shares(corpus):
+    return class_shares(corpus, alpha=0.0)
+
+
+def test_shares_follow_alpha_and_weights(corpus):
+    sizes = corpus.class_sizes
+    np.testing.assert_allclose(class_shares(corpus, alpha=0.0), 1 / len(sizes))
+    np.testing.assert_allclose(class_shares(corpus, alpha=1.0), sizes / sizes.sum())
+    mixed = class_shares(corpus, alpha=0.5, weights=(3, 1))
+    np.testing.assert_allclose([mixed[:46].sum(), mixed[46:].sum()], [0.75, 0.25])
+    np.testing.assert_allclose(mixed[47] / mixed[46], np.sqrt(10))
+    np.testing.assert_allclose(class_shares(corpus, alpha=0.0, weights=("0", "2"))[-2:], 0.5)
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, -1), (0, 0), (1, float("inf")), (1, float("nan")), ("a", 1)])
+def test_weights_that_do_not_fit_are_refused(corpus, weights):
+    with pytest.raises(InputError, match="data.weights is .*; give a number for each of bundled, mine, one above 0"):
+        class_shares(corpus, alpha=0.0, weights=weights)
+
+
+def test_records_are_drawn_by_the_shares_of_their_classes():
+    sizes = np.array([1, 10, 1000])
+    for shares in ([1 / 3] * 3, [0.2, 0.5, 0.3]):
+        drawn = np.concatenate([draw_records(sizes, np.array(shares), seed=0, step=step, batch_size=1000) for step in range(30)])
+        counts = np.histogram(drawn, [0, 1, 11, 1011])[0]
+        np.testing.assert_allclose(counts / len(drawn), shares, atol=0.015)  # 5 standard deviations of a share of 30,000
+        assert len(np.unique(drawn)) == 1011  # and within a class, every record
+
+
+def read(corpus, shares, **options):
+    return list(batches(corpus, shares, batch_size=8, seed=3, **options))
+
+
+def test_a_batch_depends_on_its_step_alone(corpus, shares):
+    whole, tail = read(corpus, shares, start=0, stop=6), read(corpus, shares, start=4, stop=6)
+    assert len(whole) == 6
+    assert whole[0]["series"].shape == (8, 1460)
+    for a, b in zip(whole[4:], tail, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert not np.array_equal(whole[0]["series"], whole[1]["series"])
+
+
+def test_the_shards_of_a_batch_are_the_batch(corpus, shares):
+    (whole,) = read(corpus, shares, start=2, stop=3)
+    parts = [read(corpus, shares, start=2, stop=3, shard=i, shards=4)[0] for i in range(4)]
+    for name in whole:
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
+
+
+def test_a_resident_corpus_is_the_corpus(corpus, shares):
+    resident = load_resident(corpus, shares)
+    for number in (0, 3982, 3983, len(corpus) - 1):
+        (record,) = corpus.read(np.array([number]))
+        start = resident.starts[number]
+        np.testing.assert_array_equal(resident.values[start : start + resident.lengths[number]], record.values)
+        assert resident.offsets[number] == record.offset
+    assert len(resident.starts) == len(corpus)
+    assert resident.starts[-1] + resident.lengths[-1] == len(resident.values)
+
+
+def test_resident_and_streamed_series_are_drawn_by_one_law(corpus):
+    shares = class_shares(corpus, alpha=0.5, weights=(1, 2))
+    resident = jax.tree.map(jnp.asarray, load_resident(corpus, shares))
+    drawn = np.asarray(jax.jit(draw_resident, static_argnames="count")(jax.random.key(0), resident, count=40_000))
+    ends = np.cumsum(corpus.class_sizes)
+    counts = np.bincount(np.searchsorted(ends, drawn, side="right"), minlength=len(ends))
+    deviation = (counts - 40_000 * shares) / np.sqrt(40_000 * shares * (1 - shares))
+    assert np.abs(deviation).max() < 4.5  # standard normal, 48 of them
+    largest = int(corpus.class_sizes.argmax())
+    within = drawn[np.searchsorted(ends, drawn, side="right") == largest] - (ends[largest] - corpus.class_sizes[largest])
+    assert np.abs(within.mean() / corpus.class_sizes[largest] - 0.5) < 4.5 / np.sqrt(12 * len(within))
+
+
+def test_resident_and_streamed_views_have_the_same_statistics(corpus, shares):
+    options = {"size": 64, "ratio": (0.5, 1.0)}
+    resident = jax.tree.map(jnp.asarray, load_resident(corpus, shares))
+    (batch,) = batches(corpus, shares, batch_size=4000, seed=0, start=0, stop=1)
+    streamed = streamed_views(jax.random.key(1), jax.tree.map(jnp.asarray, batch), **options)
+    drawn = resident_views(jax.random.key(2), resident, count=4000, **options)
+    for one in (streamed, drawn):
+        assert one.values.shape == (4000, 2, 1, 64)
+        assert one.offset.shape == (4000, 1)
+    spread = [np.log10(np.asarray(one.values).std(-1).ravel() + 1e-6) for one in (streamed, drawn)]
+    level = [np.asarray(one.offset).ravel() > 0 for one in (streamed, drawn)]
+    for a, b in (spread, level):
+        error = np.sqrt((a.var() + b.var()) / 4000)
+        assert abs(a.mean() - b.mean()) < 4 * error
