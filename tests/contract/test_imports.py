@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 FLOORS = [
     {"errors"},
     {"resample", "windows", "nme"},
-    {"augment", "objectives"},
+    {"augment", "objectives", "synthetic"},
     {"models", "parallel", "data"},
     {"train.state", "train.optim", "train.checkpoint", "train.writers", "convert"},
     {"train.step"},
@@ -23,7 +23,7 @@ FLOORS = [
     {"evaluation"},
     {"cli"},
 ]
-PURE = {"resample", "windows", "nme", "augment", "objectives"}
+PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
 OWNERS = {
     "orbax": {"train.checkpoint"},
     "grain": {"data"},
