@@ -20,6 +20,7 @@ TYPED = [
     "nutime_jax.nme",
     "nutime_jax.objectives",
     "nutime_jax.resample",
+    "nutime_jax.synthetic",
     "nutime_jax.windows",
 ]
 install_import_hook(TYPED, "beartype.beartype")

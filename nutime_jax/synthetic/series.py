@@ -1,0 +1,57 @@
+"""The stream of synthetic series."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from nutime_jax.errors import InputError
+from nutime_jax.synthetic.graphs import causal_mixing
+from nutime_jax.synthetic.processes import random_processes
+from nutime_jax.synthetic.sensors import observe
+
+GROUP = 8
+"""Series of one causal graph. They follow each other, and depend on each other; those of different graphs do not."""
+
+ROOTS = 4
+"""Gaussian processes at the roots of a graph; they are series of their own, the other ones are made of them."""
+
+LONGEST = 2**20
+"""Points of the longest series."""
+
+
+@functools.partial(jax.jit, static_argnames=("count", "length"))
+def synthetic_series(key: Key[Array, ""], *, count: int, length: int) -> Float[Array, "{count} {length}"]:
+    """Draws synthetic series, float32 and finite, shape (count, length).
+
+    In the manner of CauKer (Xie et al. 2025, arXiv 2508.02879, section 3): Gaussian processes of random kernels and mean
+    functions are the roots of random causal graphs, and the nodes of a graph are its series. What is added here: change
+    points, sensors, and a scale and an offset that are drawn over many decades, which is what NuTime is about.
+
+    Row i depends on `key`, i and `length` alone, not on `count` or on how rows are split over devices. The noise of a
+    Gaussian process is drawn on a circle of twice the length (see `processes`), everything else is elementwise.
+
+    Args:
+        key: one key.
+        count: number of series, at least 1; groups of GROUP share a graph.
+        length: points of a series, 2 to LONGEST.
+
+    Raises:
+        InputError: count or length is out of range.
+    """
+    if count < 1:
+        raise InputError(f"{count} synthetic series were asked for; ask for at least 1")
+    if not 2 <= length <= LONGEST:
+        raise InputError(f"synthetic series of {length} points cannot be drawn; choose a length of 2 to {LONGEST}")
+    root_key, graph_key, sensor_key = jax.random.split(key, 3)
+    graphs = -(-count // GROUP)
+    roots = random_processes(_keys(root_key, graphs * ROOTS), length).reshape(graphs, ROOTS, length)
+    nodes = jax.vmap(lambda key, roots: causal_mixing(key, roots, GROUP))(_keys(graph_key, graphs), roots)
+    series, others = (x.reshape(graphs * GROUP, length) for x in (nodes, jnp.roll(nodes, 1, axis=1)))
+    return jax.vmap(observe)(_keys(sensor_key, graphs * GROUP), series, others)[:count]
+
+
+def _keys(key, count):
+    """Keys by place: the first ones are the same whatever the count."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
