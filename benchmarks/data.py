@@ -96,7 +96,12 @@ def measure(sources: list[str]) -> dict[str, object]:
             rates[f"read_and_pad_{threads}_threads"] = 99 * BATCH / (time.perf_counter() - start) if sum(1 for _ in stream) else 0
 
         base = [f"batch_size={BATCH}", f"data.sources={','.join(sources)}", "steps=100"]
-        feeds = {"streamed": [], "resident": ["data.resident=true"], "synthetic": ["data.synthetic=1"], "quarter_synthetic": ["data.synthetic=0.25"]}
+        feeds = {
+            "streamed": [],
+            "resident": ["data.resident=true"],
+            "synthetic": ["data.synthetic=1"],
+            "quarter_synthetic": ["data.synthetic=0.25"],
+        }
         for name, overrides in feeds.items():
             config = load_config("quickstart", [*base, *overrides])
             feed = make_feed(config, corpus, make_mesh(1))

@@ -70,8 +70,10 @@ def get_config() -> ConfigDict:
     optim.decay = "all"
 
     data = config.data = ConfigDict()
-    # Names of bundled sets, files and folders; only train splits are read.
+    # Names of bundled sets, files and folders, each a part of the corpus; only train splits are read.
     data.sources = ("bundled",)
+    # Names of sets that are left out.
+    data.exclude = ()
     # Where the built corpus is kept; empty for <workdir>/data.
     data.dir = ""
     # Longer series are cut into equal pieces, here and when they are embedded.

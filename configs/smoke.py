@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.optim.update({"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8})
     # One set of equal and one of unequal lengths.
     config.data = ConfigDict({"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "dir": "", "max_length": 4096, "threads": 2})
-    config.data.update({"weights": (), "alpha": 0.0, "synthetic": 0.0, "resident": False})
+    config.data.update({"exclude": (), "weights": (), "alpha": 0.0, "synthetic": 0.0, "resident": False})
     # Intervals that do not divide each other.
     config.run = ConfigDict({"log_every": 2, "checkpoint_every": 3, "probe_every": 4, "probe_sources": ("ArrowHead",), "keep": 2})
     config.evaluation = ConfigDict({"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "readout": "cls+mean", "channels": "concat"})

@@ -103,26 +103,34 @@ class Corpus:
         return found
 
 
-def find_sources(sources: Iterable[str]) -> list[Source]:
+def find_sources(sources: Iterable[str], *, exclude: Sequence[str] = ()) -> list[Source]:
     """The sets behind `data.sources`; an entry is `name=where` or `where` alone, and is then named after its last part.
+
+    Args:
+        exclude: names of sets that are left out, wherever they are.
 
     Raises:
         InputError: see `archives.find_sets`; or no sources, two of one name, or one that adds nothing to those before it.
     """
     found: list[Source] = []
     seen: set[Path] = set()
+    unused = set(exclude)
     for entry in filter(None, sources):
         named = re.fullmatch(r"([\w-]+)=(.+)", entry)
         name, where = named.groups() if named else (re.sub(r"[^\w-]", "_", Path(entry).expanduser().absolute().stem), entry)
         if name in [one.name for one in found]:
             raise InputError(f"two of data.sources are called {name}; name one otherwise: other_name={where}")
         sets = tuple(one for one in find_all([where]) if one.train.absolute() not in seen)
+        unused -= {one.name for one in sets}
+        sets = tuple(one for one in sets if one.name not in exclude)
         if not sets:
             raise InputError(f"source {entry} adds nothing to the sources before it; leave it out")
         seen |= {one.train.absolute() for one in sets}
         found.append(Source(name, sets, _licence(where)))
     if not found:
         raise InputError("the corpus is empty: data.sources names nothing; give sets, files or folders, or 'bundled'")
+    for name in sorted(unused):
+        log.warning("data.exclude names %s, which is in no source", name)
     return found
 
 
@@ -136,14 +144,14 @@ def _licence(where: str) -> str:
     return files[0].read_text(errors="replace") if files else "not stated; ask where the files came from"
 
 
-def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_length: int) -> Corpus:
+def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_length: int, exclude: Sequence[str] = ()) -> Corpus:
     """Opens the corpus of these sources below `data_dir`; parts that are not there are built first, one after the other.
 
     A part is visible only when it is complete, is found again as long as the files it came from are unchanged, and is
     checked against its checksums whenever it is opened. An interrupted build keeps the parts that are finished.
 
     Args:
-        sources: see `find_sources`. Only train splits are read.
+        sources, exclude: see `find_sources`. Only train splits are read.
         data_dir: where parts are kept.
         max_length: longer series are cut (`series.cut_series`).
 
@@ -151,7 +159,7 @@ def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_leng
         InputError: unreadable sources, a folder that cannot be written, or a damaged part.
     """
     data_dir = Path(data_dir).expanduser()
-    return Corpus(tuple(_open_part(source, data_dir, max_length) for source in find_sources(sources)))
+    return Corpus(tuple(_open_part(source, data_dir, max_length) for source in find_sources(sources, exclude=exclude)))
 
 
 def _open_part(source: Source, data_dir: Path, max_length: int) -> Part:

@@ -113,9 +113,7 @@ def draw_resident(key: Key[Array, ""], corpus: Resident, *, count: int) -> Int[A
     return jax.vmap(draw)(jax.random.split(key, count))
 
 
-def synthetic_views(
-    key: Key[Array, ""], batch: Any, *, count: int, length: int, size: int, ratio: tuple[float, float]
-) -> Views:
+def synthetic_views(key: Key[Array, ""], batch: Any, *, count: int, length: int, size: int, ratio: tuple[float, float]) -> Views:
     """Views of `count` new synthetic series of `length` points; the batch is not looked at."""
     series_key, crop_key = jax.random.split(key)
     series = synthetic_series(series_key, count=count, length=length)

@@ -69,8 +69,8 @@ def pretrain(
     with _own(Path(workdir).expanduser()) as workdir:
         corpus = None
         if synthetic_rows(config) < config.batch_size:
-            data_dir = config.data.dir or workdir / "data"
-            corpus = open_corpus(config.data.sources, data_dir=data_dir, max_length=config.data.max_length)
+            data = config.data
+            corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=data.dir or workdir / "data", max_length=data.max_length)
         feed = make_feed(config, corpus, mesh)
         about = _about(config, corpus.digest if corpus else "synthetic", init_from)
         store = CheckpointStore(workdir / "checkpoints", keep=config.run.keep)
@@ -208,7 +208,7 @@ def _commit() -> str | None:
 
 def _check_same_run(workdir: Path, begun: dict[str, Any], about: dict[str, Any]) -> None:
     """Refuses to resume another run; what only watches a run, or says where things lie, may change."""
-    free = ("run.", "evaluation.", "data.sources", "data.dir", "data.threads")  # the corpus is known by its digest
+    free = ("run.", "evaluation.", "data.sources", "data.exclude", "data.dir", "data.threads")  # the corpus is known by its digest
     before, now = ({"corpus": one["corpus"], **_flatten(one["config"])} for one in (begun, about))
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and not name.startswith(free)]
     if changed:
