@@ -52,7 +52,8 @@ class Encoder:
         """Features of series of any length and scale, missing values allowed (see `data.series.clean_series`).
 
         Every channel is encoded alone; one that is longer than the corpus's longest (`config.data.max_length`) is cut as
-        corpora are (`data.series.cut_series`), and its features are the mean over the pieces. The result does not depend on the batch size beyond rounding.
+        corpora are (`data.series.cut_series`), and its features are the mean over the pieces. The result does not depend
+        on the batch size beyond rounding.
 
         Args:
             X: (cases, time), (cases, channels, time), or a sequence of arrays (time,) or (channels, time).

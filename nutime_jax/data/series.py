@@ -7,7 +7,6 @@ from jaxtyping import Float, Float32, Int32, Shaped
 
 from nutime_jax.errors import InputError
 
-
 SHAPE_BITS = 20
 """A series is narrowed to float32 where rounding moves no value by more than 2**-SHAPE_BITS of the series' range."""
 
