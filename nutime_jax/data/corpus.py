@@ -43,7 +43,7 @@ class SeriesCorpus(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of one corpus: `records` are pairs (class, series), sorted by class."""
 
     # To be raised when the same files would give other records: corpora built before are then built anew.
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(self, *, records: list[tuple[str, np.ndarray]], **kwargs):
         self._records = records
