@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nutime_jax.data.tables import IDS, INDEX, LABELS, TIMES, Read, Table, find_column, label_names, read_table
+from nutime_jax.data.tables import IDS, LABELS, TIMES, Read, Table, find_column, label_names, read_table
 from nutime_jax.errors import InputError
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")

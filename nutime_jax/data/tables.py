@@ -89,7 +89,8 @@ def _read_wide(table: Table, ids: int | None, label: int | None) -> Read:
 
 
 def _holds_lists(table: Table, place: int) -> bool:
-    return any(isinstance(cell, np.ndarray) for cell in table.frame.iloc[:, place])
+    column = table.frame.iloc[:, place]
+    return column.dtype == object and any(isinstance(cell, np.ndarray) for cell in column)
 
 
 def _channels(table: Table, places: list[int], row: int) -> np.ndarray:
@@ -134,7 +135,7 @@ def _parse(column) -> tuple[np.ndarray, np.ndarray]:
 def _read_long(table: Table, ids: int, times: int, label: int | None) -> Read:
     import pandas
 
-    owner, names = pandas.factorize(table.frame.iloc[:, ids])  # numbered as they appear; -1 where missing
+    owner, _ = pandas.factorize(table.frame.iloc[:, ids])  # numbered as they appear; -1 where missing
     if (owner < 0).any():
         raise InputError(f"{table.place(int(np.argmin(owner)))} has no {table.names[ids]}; say which series it belongs to")
     steps = _steps(table, times)
@@ -143,12 +144,12 @@ def _read_long(table: Table, ids: int, times: int, label: int | None) -> Read:
     again = (owner[1:] == owner[:-1]) & (steps[1:] == steps[:-1])
     if again.any():
         row = order[1:][np.argmax(again)]
-        time = table.frame.iat[row, times]
-        raise InputError(f"{table.place(row)}: series {names[owner[1:][np.argmax(again)]]!s} has time {time!s} twice; keep one row of them")
+        name, time = (str(table.frame.iat[row, place]) for place in (ids, times))
+        raise InputError(f"{table.place(row)}: series {name} has time {time} twice; keep one row of them")
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     channels = _long_channels(table, _values(table, ids, times, label))
     series = np.split(channels[:, order], starts[1:], axis=1) if len(order) else []
-    return series, None if label is None else _long_labels(table, label, order, owner, starts)
+    return series, None if label is None else _long_labels(table, label, order, starts)
 
 
 def _long_channels(table: Table, places: list[int]) -> np.ndarray:
@@ -159,33 +160,35 @@ def _long_channels(table: Table, places: list[int]) -> np.ndarray:
     return np.stack(columns)
 
 
-def _long_labels(table: Table, place: int, order: np.ndarray, owner: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    import pandas
-
-    codes, labels = pandas.factorize(table.frame.iloc[:, place])
-    codes = codes[order]
-    changes = codes != codes[starts][owner]
-    if changes.any():
-        where = f"{table.place(order[np.argmax(changes)])}, column {table.names[place]!r}"
-        raise InputError(f"{where}: the label changes within a series; give every row of a series the same")
-    values = np.append(np.asarray(labels, object), None)  # code -1, missing, is the last
-    return values[codes[starts]]
-
-
-def _steps(table: Table, place: int) -> np.ndarray:
-    """What rows are ordered by: numbers, or moments."""
+def _long_labels(table: Table, place: int, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The label of each series, which all its rows have."""
     import pandas
 
     column = table.frame.iloc[:, place]
-    numbers, wrong = _parse(column)
-    if wrong.any():
+    codes = pandas.factorize(column)[0][order]
+    changes = np.diff(codes, prepend=codes[:1]) != 0
+    changes[starts] = False
+    if changes.any():
+        where = f"{table.place(order[np.argmax(changes)])}, column {table.names[place]!r}"
+        raise InputError(f"{where}: the label changes within a series; give every row of a series the same")
+    return column.to_numpy()[order[starts]]
+
+
+def _steps(table: Table, place: int) -> np.ndarray:
+    """What rows are ordered by: numbers, durations or moments."""
+    import pandas
+
+    column = table.frame.iloc[:, place]
+    steps, wrong = _parse(column)
+    if column.dtype.kind == "m":
+        steps = column.to_numpy()
+    elif wrong.any():
         # Other ways of writing a date leave the order of day and month to guesswork.
-        moments = pandas.to_datetime(column, format="ISO8601", utc=True, errors="coerce") if column.dtype.kind not in "mM" else column
-        missing, numbers = moments.isna().to_numpy(), moments.to_numpy()
-    else:
-        missing = np.isnan(numbers)
+        moments = pandas.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+        steps = moments.dt.tz_localize(None).to_numpy()
+    missing = np.isnat(steps) if steps.dtype.kind in "mM" else np.isnan(steps)
     if missing.any():
         row = int(np.argmax(missing))
         where = f"{table.place(row)}, column {table.names[place]!r}"
         raise InputError(f"{where}: {str(column.iat[row])!r} is no time; write numbers, or dates as 2024-05-31 12:00")
-    return numbers
+    return steps

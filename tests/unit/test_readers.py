@@ -111,9 +111,13 @@ def test_long_tables_are_ordered_by_time_and_keep_the_order_of_their_series(tmp_
     assert list(cases.labels) == ["4", "5"]
 
 
+MOMENTS = pd.to_datetime(["2024-02-01", "2024-01-01"])
+
+
+@pytest.mark.parametrize("times", [MOMENTS, MOMENTS.tz_localize("Asia/Tokyo"), MOMENTS.date, MOMENTS - MOMENTS[1]])
 @pytest.mark.parametrize("suffix", [".parquet", ".feather"])
-def test_moments_and_float32_of_columnar_files(tmp_path, suffix):
-    frame = pd.DataFrame({"v": np.float32([1, 2]), "t": pd.to_datetime(["2024-02-01", "2024-01-01"])}, index=pd.Index([7, 7], name="id"))
+def test_moments_and_float32_of_columnar_files(tmp_path, suffix, times):
+    frame = pd.DataFrame({"v": np.float32([1, 2]), "t": times}, index=pd.Index([7, 7], name="id"))
     WRITERS[suffix](frame if suffix == ".parquet" else frame.reset_index(), tmp_path / f"a{suffix}")
     (one,) = read(tmp_path / f"a{suffix}").series
     np.testing.assert_array_equal(one, np.float32([[2, 1]]), strict=True)
