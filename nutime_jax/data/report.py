@@ -1,0 +1,175 @@
+"""What an inspection found, on the terminal, for machines, and as a figure."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nutime_jax.data.archives import Cases, SetFiles
+from nutime_jax.data.inspection import SetFacts, Spread, total
+from nutime_jax.errors import InputError
+
+WIDTH = 100
+"""Columns of a terminal."""
+PANELS, CURVES = 24, 5
+
+
+def format_sets(sets: Sequence[SetFacts]) -> str:
+    """A sheet of one set, or a table of several with what is odd about some below."""
+    return format_sheet(sets[0]) if len(sets) == 1 else format_table(sets)
+
+
+def format_sheet(one: SetFacts) -> str:
+    """Everything about a set, a column a split."""
+    splits = one.splits.values()
+    rows = [["", *one.splits], *([name, *map(show, splits)] for name, show in SHEET.items())]
+    if "test" in one.splits:
+        rows.append(["cases that are in train too", "", f"{one.leaked:,}"])
+    paths = [f"  {split:5}  {path}" for split, path in one.files.items()]
+    return "\n".join([f"{one.name} ({one.format})", *paths, "", _align(rows), *_below(_notes(one))])
+
+
+def format_table(sets: Sequence[SetFacts]) -> str:
+    """A row a set, their total, and a line for each thing that a table has no column for."""
+    formats = len({one.format for one in sets}) > 1
+    rows = [["set", *(["format"] if formats else []), "train", "test", "ch", "length", "classes", "missing", "log10 std", "log10 |mean|"]]
+    rows += [[one.name, *([one.format] if formats else []), *_row(one)] for one in sets]
+    sums = total(sets)
+    rows += [[f"{len(sets)} sets", *([""] if formats else []), f"{sums['train_cases']:,}", f"{sums['test_cases']:,}"]]
+    notes = [f"{one.name}: {note}" for one in sets for note in _notes(one)]
+    summary = f"{sums['series']:,} series, a channel each, of {sums['values']:,} values; log10 from the least to the greatest series"
+    return "\n".join([_align(rows, last=True), summary, *_below(notes)])
+
+
+def _row(one: SetFacts) -> list[str]:
+    splits = list(one.splits.values())
+    train, test = one.splits["train"], one.splits.get("test")
+    lengths = _range(min(split.shortest for split in splits), max(split.longest for split in splits))
+    classes = {label for split in splits for label in split.classes or ()}
+    missing = sum(split.missing * split.values for split in splits) / sum(split.values for split in splits)
+    scales = [_decades([getattr(split, name) for split in splits]) for name in ("log_std", "log_mean")]
+    count = str(len(classes)) if train.classes else "–"
+    return [str(train.cases), str(test.cases) if test else "–", str(train.channels), lengths, count, _percent(missing), *scales]
+
+
+def _notes(one: SetFacts) -> list[str]:
+    """What would surprise who trains on the set, or believes its scores."""
+    train, test = one.splits["train"], one.splits.get("test")
+    notes = [f"in train too: {one.leaked} of {test.cases} test cases"] if one.leaked else []
+    notes += [f"repeated: {split.repeated} of {split.cases} {name} cases" for name, split in one.splits.items() if split.repeated]
+    notes += [f"constant: {split.constant} of {split.series} {name} series" for name, split in one.splits.items() if split.constant]
+    unknown = sorted(set(test.classes or ()) - set(train.classes or ())) if test else []
+    return [*notes, f"classes of test that train does not have: {', '.join(unknown)}"] if unknown else notes
+
+
+def _below(notes: list[str]) -> list[str]:
+    return ["", *notes] if notes else []
+
+
+SHEET = {
+    "cases": lambda split: f"{split.cases:,}",
+    "channels": lambda split: str(split.channels),
+    "length": lambda split: _range(split.shortest, split.longest),
+    "classes": lambda split: str(len(split.classes)) if split.classes else "–",
+    "cases of a class": lambda split: _range(min(split.classes.values()), max(split.classes.values())) if split.classes else "–",
+    "values": lambda split: f"{split.values:,}",
+    "missing between known values": lambda split: _percent(split.missing),
+    "padding at the ends": lambda split: _percent(split.padding),
+    "log10 of std: min, median, max": lambda split: _scale(split.log_std),
+    "log10 of |mean|: min, median, max": lambda split: _scale(split.log_mean),
+    "constant series": lambda split: f"{split.constant:,}",
+    "flat windows of 16 points": lambda split: "–" if split.flat_windows is None else _percent(split.flat_windows),
+    "repeated cases": lambda split: f"{split.repeated:,}",
+}
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _percent(share: float) -> str:
+    """In percent; a little is not nothing."""
+    return "0" if share == 0 else "<0.1%" if share < 0.001 else f"{100 * share:.1f}%"
+
+
+def _scale(spread: Spread | None) -> str:
+    return "–" if spread is None else "  ".join(map(_decade, (spread.min, spread.median, spread.max)))
+
+
+def _decades(spreads: Sequence[Spread | None]) -> str:
+    known = [spread for spread in spreads if spread]
+    ends = [_decade(min(one.min for one in known)), _decade(max(one.max for one in known))] if known else ["–"]
+    return " … ".join(dict.fromkeys(ends))
+
+
+def _decade(log: float) -> str:
+    return f"{round(log, 1) + 0.0:.1f}"  # not -0.0
+
+
+def _align(rows: Sequence[Sequence[str]], *, last: bool = False) -> str:
+    """Columns, the first to the left; a rule below the head, and one above the last row if that is asked for."""
+    rows = [[*row, *[""] * (len(rows[0]) - len(row))] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths[0] = max(12, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    lines = ["  ".join([_cut(row[0], widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *(lines[1:] if not last else [*lines[1:-1], rule, lines[-1]])])
+
+
+def _cut(text: str, width: int) -> str:
+    return (text if len(text) <= width else f"{text[: width - 1]}…").ljust(width)
+
+
+def write_json(sets: Sequence[SetFacts], refused: dict[str, str], path: Path) -> None:
+    """Writes all facts, their total, and why the other sets cannot be read."""
+    content = {"sets": [dataclasses.asdict(one) for one in sets], "total": total(sets), "refused": refused}
+    try:
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}); choose another --json") from error
+
+
+def draw(sets: Sequence[SetFiles], path: Path) -> None:
+    """Draws training series: of one set a few a class, a panel each; of several one a class, a panel a set.
+
+    Raises:
+        InputError: matplotlib is not installed, or the figure cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("--plot needs matplotlib; pip install 'nutime_jax[report]'") from error
+    panels = _panels(sets)
+    columns = min(4, len(panels))
+    figure = Figure(figsize=(3 * columns, 2 * -(-len(panels) // columns) + 0.4), layout="constrained")
+    for place, (title, curves) in enumerate(panels, 1):
+        axes = figure.add_subplot(-(-len(panels) // columns), columns, place)
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        for curve in curves:
+            axes.plot(curve, linewidth=0.9, alpha=0.8, marker="." if len(curve) == 1 else None)
+    try:
+        figure.savefig(path, dpi=130)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path} ({error}); choose another --plot") from error
+
+
+def _panels(sets: Sequence[SetFiles]) -> list[tuple[str, list[np.ndarray]]]:
+    """(title, curves) of each panel; the first channel stands for all."""
+    if len(sets) > 1:
+        return [(one.name, [curves[0] for curves in _by_class(one.read_raw("train")).values()][:10]) for one in sets]
+    cases = sets[0].read_raw("train")
+    channels = f", channel 1 of {len(cases.series[0])}" if len(cases.series[0]) > 1 else ""
+    classes = _by_class(cases)
+    return [(f"{label} ({len(curves)}){channels}".strip(), curves[:CURVES]) for label, curves in list(classes.items())[:PANELS]]
+
+
+def _by_class(cases: Cases) -> dict[str, list[np.ndarray]]:
+    labels = [""] * len(cases.series) if cases.labels is None else cases.labels.tolist()
+    curves: dict[str, list[np.ndarray]] = {label: [] for label in sorted(set(labels))}
+    for label, one in zip(labels, cases.series, strict=True):
+        curves[label].append(one[0])
+    return curves
