@@ -56,14 +56,17 @@ def _inspect(args: argparse.Namespace) -> None:
                 read.append(files)
             except InputError as error:
                 refused[files.name] = str(error)
+    if not facts and len(refused) == 1:
+        raise InputError(*refused.values())
     if facts:
         print(format_sets(facts))
+    if refused:
+        print(*(f"\ncannot be read: {message}" for message in refused.values()), sep="")
     if args.json:
         write_json(facts, refused, args.json)
     if args.plot and read:
         draw(read, args.plot)
     if refused:
-        print(*(f"\ncannot be read: {message}" for message in refused.values()), sep="")
         raise InputError(f"{len(refused)} of {len(refused) + len(facts)} sets cannot be read; mend them, or leave them out")
 
 

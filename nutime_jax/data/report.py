@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nutime_jax.errors import InputError
 WIDTH = 100
 """Columns of a terminal."""
 PANELS, CURVES = 24, 5
+"""Classes of a figure, and series of each."""
 
 
 def format_sets(sets: Sequence[SetFacts]) -> str:
@@ -27,7 +29,9 @@ def format_sheet(one: SetFacts) -> str:
     rows = [["", *one.splits], *([name, *map(show, splits)] for name, show in SHEET.items())]
     if "test" in one.splits:
         rows.append(["cases that are in train too", "", f"{one.leaked:,}"])
-    paths = [f"  {split:5}  {path}" for split, path in one.files.items()]
+    paths = [
+        f"  {', '.join(split for split in one.files if one.files[split] == path)}: {path}" for path in dict.fromkeys(one.files.values())
+    ]
     return "\n".join([f"{one.name} ({one.format})", *paths, "", _align(rows), *_below(_notes(one))])
 
 
@@ -38,7 +42,7 @@ def format_table(sets: Sequence[SetFacts]) -> str:
     rows += [[one.name, *([one.format] if formats else []), *_row(one)] for one in sets]
     sums = total(sets)
     rows += [[f"{len(sets)} sets", *([""] if formats else []), f"{sums['train_cases']:,}", f"{sums['test_cases']:,}"]]
-    notes = [f"{one.name}: {note}" for one in sets for note in _notes(one)]
+    notes = [f"{one.name}, {note}" for one in sets for note in _notes(one)]
     summary = f"{sums['series']:,} series, a channel each, of {sums['values']:,} values; log10 from the least to the greatest series"
     return "\n".join([_align(rows, last=True), summary, *_below(notes)])
 
@@ -57,9 +61,9 @@ def _row(one: SetFacts) -> list[str]:
 def _notes(one: SetFacts) -> list[str]:
     """What would surprise who trains on the set, or believes its scores."""
     train, test = one.splits["train"], one.splits.get("test")
-    notes = [f"in train too: {one.leaked} of {test.cases} test cases"] if one.leaked else []
-    notes += [f"repeated: {split.repeated} of {split.cases} {name} cases" for name, split in one.splits.items() if split.repeated]
-    notes += [f"constant: {split.constant} of {split.series} {name} series" for name, split in one.splits.items() if split.constant]
+    notes = [f"test cases that are in train too: {one.leaked} of {test.cases}"] if one.leaked else []
+    notes += [f"repeated {name} cases: {split.repeated} of {split.cases}" for name, split in one.splits.items() if split.repeated]
+    notes += [f"constant {name} series: {split.constant} of {split.series}" for name, split in one.splits.items() if split.constant]
     unknown = sorted(set(test.classes or ()) - set(train.classes or ())) if test else []
     return [*notes, f"classes of test that train does not have: {', '.join(unknown)}"] if unknown else notes
 
@@ -115,7 +119,8 @@ def _align(rows: Sequence[Sequence[str]], *, last: bool = False) -> str:
     widths[0] = max(12, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
     lines = ["  ".join([_cut(row[0], widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
     rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *(lines[1:] if not last else [*lines[1:-1], rule, lines[-1]])])
+    lines = [lines[0], rule, *([*lines[1:-1], rule, lines[-1]] if last else lines[1:])]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _cut(text: str, width: int) -> str:
@@ -141,12 +146,14 @@ def draw(sets: Sequence[SetFiles], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError("--plot needs matplotlib; pip install 'nutime_jax[report]'") from error
-    panels = _panels(sets)
-    columns = min(4, len(panels))
-    figure = Figure(figsize=(3 * columns, 2 * -(-len(panels) // columns) + 0.4), layout="constrained")
-    for place, (title, curves) in enumerate(panels, 1):
-        axes = figure.add_subplot(-(-len(panels) // columns), columns, place)
-        axes.set_title(title, fontsize=9)
+    title, panels = _panels_of_one(sets[0]) if len(sets) == 1 else _panels_of_many(sets)
+    columns = min(len(panels), max(4, math.isqrt(len(panels))))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(6, 3 * columns), 2 * rows + 0.5), layout="constrained")
+    figure.suptitle(_plain(title), fontsize=10)
+    for place, (name, curves) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.set_title(_plain(name), fontsize=9)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
         for curve in curves:
@@ -157,14 +164,21 @@ def draw(sets: Sequence[SetFiles], path: Path) -> None:
         raise InputError(f"cannot write {path} ({error}); choose another --plot") from error
 
 
-def _panels(sets: Sequence[SetFiles]) -> list[tuple[str, list[np.ndarray]]]:
-    """(title, curves) of each panel; the first channel stands for all."""
-    if len(sets) > 1:
-        return [(one.name, [curves[0] for curves in _by_class(one.read_raw("train")).values()][:10]) for one in sets]
-    cases = sets[0].read_raw("train")
-    channels = f", channel 1 of {len(cases.series[0])}" if len(cases.series[0]) > 1 else ""
+def _panels_of_one(files: SetFiles) -> tuple[str, dict[str, list[np.ndarray]]]:
+    """A title, and the curves of each class."""
+    cases = files.read_raw("train")
     classes = _by_class(cases)
-    return [(f"{label} ({len(curves)}){channels}".strip(), curves[:CURVES]) for label, curves in list(classes.items())[:PANELS]]
+    panels = {f"{label} ({len(curves)} cases)".strip(): curves[:CURVES] for label, curves in list(classes.items())[:PANELS]}
+    each = "" if cases.labels is None else " of each class" if len(panels) == len(classes) else f" of each of {PANELS} classes"
+    channels = len(cases.series[0])
+    return f"{files.name}: {CURVES} training series{each}" + (f", channel 1 of {channels}" if channels > 1 else ""), panels
+
+
+def _panels_of_many(sets: Sequence[SetFiles]) -> tuple[str, dict[str, list[np.ndarray]]]:
+    """A title, and for each set a curve a class."""
+    classes = {one.name: _by_class(one.read_raw("train")) for one in sets}
+    panels = {name: [curves[0] for curves in groups.values()][: 2 * CURVES] for name, groups in classes.items()}
+    return f"a training series of each class, of {2 * CURVES} classes at most; first channels", panels
 
 
 def _by_class(cases: Cases) -> dict[str, list[np.ndarray]]:
@@ -173,3 +187,8 @@ def _by_class(cases: Cases) -> dict[str, list[np.ndarray]]:
     for label, one in zip(labels, cases.series, strict=True):
         curves[label].append(one[0])
     return curves
+
+
+def _plain(text: str) -> str:
+    """Text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
