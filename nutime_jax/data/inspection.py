@@ -100,6 +100,11 @@ def total(sets: Iterable[SetFacts]) -> dict[str, int]:
     return {"sets": len(sets), **cases, "series": sum(one.series for one in splits), "values": sum(one.values for one in splits)}
 
 
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Each label once, whole numbers by size and before words."""
+    return sorted(set(labels), key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+
+
 def _inspect_split(raw: Cases, cleaned: Cases) -> tuple[SplitFacts, list[bytes]]:
     """The facts of a split, and a key a case that is the same for the same values."""
     trimmed = [_trim(one) for one in raw.series]
@@ -107,13 +112,14 @@ def _inspect_split(raw: Cases, cleaned: Cases) -> tuple[SplitFacts, list[bytes]]
     keys = [_key(one) for one in trimmed]
     lengths = [one.shape[-1] for one in trimmed]
     scales = _scales(cleaned.series)
+    count = Counter([] if raw.labels is None else raw.labels.tolist())
     facts = SplitFacts(
         cases=len(trimmed),
         channels=len(trimmed[0]),
         values=values,
         shortest=min(lengths),
         longest=max(lengths),
-        classes=None if raw.labels is None else dict(sorted(Counter(raw.labels.tolist()).items())),
+        classes=None if raw.labels is None else {label: count[label] for label in in_order(count)},
         padding=1 - values / stored,
         missing=sum(int(np.isnan(one).sum()) for one in trimmed) / values,
         log_std=_spread(scales.std),

@@ -143,9 +143,8 @@ def _read_header(path: Path, separator: str) -> Read | None:
     lines = []
     for line, cells in rows:
         if len(cells) != len(names):
-            raise InputError(
-                f"{path}, line {line} has {len(cells)} cells where the header has {len(names)}; leave cells empty for what is missing"
-            )
+            ragged = f"{path}, line {line} is ragged: the header has {len(names)} cells, this line {len(cells)}"
+            raise InputError(f"{ragged}; leave cells empty for what is missing")
         lines.append(line)
     missing = [spelling for one in MISSING for spelling in (one, one.upper(), one.title(), "NaN", "-nan", "-NaN")]
     label = find_column(path, names, label_names(names))  # where "null" may be the name of a class

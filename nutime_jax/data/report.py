@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from nutime_jax.data.archives import Cases, SetFiles
-from nutime_jax.data.inspection import SetFacts, Spread, total
+from nutime_jax.data.inspection import SetFacts, Spread, in_order, total
 from nutime_jax.errors import InputError
 
 WIDTH = 100
 """Columns of a terminal."""
 PANELS, CURVES = 24, 5
 """Classes of a figure, and series of each."""
+DOTTED = 40
+"""Points of a series up to which each is drawn: between missing values no line shows them."""
 
 
 def format_sets(sets: Sequence[SetFacts]) -> str:
@@ -32,7 +34,7 @@ def format_sheet(one: SetFacts) -> str:
     paths = [
         f"  {', '.join(split for split in one.files if one.files[split] == path)}: {path}" for path in dict.fromkeys(one.files.values())
     ]
-    return "\n".join([f"{one.name} ({one.format})", *paths, "", _align(rows), *_below(_notes(one))])
+    return "\n".join([f"{one.name} ({one.format})", *paths, "", _align(rows), *_below(_unknown(one))])
 
 
 def format_table(sets: Sequence[SetFacts]) -> str:
@@ -60,12 +62,16 @@ def _row(one: SetFacts) -> list[str]:
 
 def _notes(one: SetFacts) -> list[str]:
     """What would surprise who trains on the set, or believes its scores."""
-    train, test = one.splits["train"], one.splits.get("test")
-    notes = [f"test cases that are in train too: {one.leaked} of {test.cases}"] if one.leaked else []
+    notes = [f"test cases that are in train too: {one.leaked} of {one.splits['test'].cases}"] if one.leaked else []
     notes += [f"repeated {name} cases: {split.repeated} of {split.cases}" for name, split in one.splits.items() if split.repeated]
     notes += [f"constant {name} series: {split.constant} of {split.series}" for name, split in one.splits.items() if split.constant]
-    unknown = sorted(set(test.classes or ()) - set(train.classes or ())) if test else []
-    return [*notes, f"classes of test that train does not have: {', '.join(unknown)}"] if unknown else notes
+    return notes + _unknown(one)
+
+
+def _unknown(one: SetFacts) -> list[str]:
+    train, test = (one.splits[name].classes or {} if name in one.splits else {} for name in ("train", "test"))
+    unknown = [label for label in test if label not in train]
+    return [f"classes of test that train does not have: {', '.join(unknown)}"] if unknown else []
 
 
 def _below(notes: list[str]) -> list[str]:
@@ -157,7 +163,7 @@ def draw(sets: Sequence[SetFiles], path: Path) -> None:
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
         for curve in curves:
-            axes.plot(curve, linewidth=0.9, alpha=0.8, marker="." if len(curve) == 1 else None)
+            axes.plot(curve, linewidth=0.9, alpha=0.8, marker="." if len(curve) <= DOTTED else None)
     try:
         figure.savefig(path, dpi=130)
     except (OSError, ValueError) as error:
@@ -168,10 +174,10 @@ def _panels_of_one(files: SetFiles) -> tuple[str, dict[str, list[np.ndarray]]]:
     """A title, and the curves of each class."""
     cases = files.read_raw("train")
     classes = _by_class(cases)
-    panels = {f"{label} ({len(curves)} cases)".strip(): curves[:CURVES] for label, curves in list(classes.items())[:PANELS]}
+    panels = {f"{label} (n = {len(curves)})".strip(): curves[:CURVES] for label, curves in list(classes.items())[:PANELS]}
     each = "" if cases.labels is None else " of each class" if len(panels) == len(classes) else f" of each of {PANELS} classes"
     channels = len(cases.series[0])
-    return f"{files.name}: {CURVES} training series{each}" + (f", channel 1 of {channels}" if channels > 1 else ""), panels
+    return f"{files.name}: up to {CURVES} training series{each}" + (f", channel 1 of {channels}" if channels > 1 else ""), panels
 
 
 def _panels_of_many(sets: Sequence[SetFiles]) -> tuple[str, dict[str, list[np.ndarray]]]:
@@ -183,7 +189,7 @@ def _panels_of_many(sets: Sequence[SetFiles]) -> tuple[str, dict[str, list[np.nd
 
 def _by_class(cases: Cases) -> dict[str, list[np.ndarray]]:
     labels = [""] * len(cases.series) if cases.labels is None else cases.labels.tolist()
-    curves: dict[str, list[np.ndarray]] = {label: [] for label in sorted(set(labels))}
+    curves: dict[str, list[np.ndarray]] = {label: [] for label in in_order(labels)}
     for label, one in zip(labels, cases.series, strict=True):
         curves[label].append(one[0])
     return curves
