@@ -112,7 +112,7 @@ def find_all(sources: Iterable[str]) -> list[SetFiles]:
 def find_sets(source: str) -> list[SetFiles]:
     """The sets that a name stands for, sorted by name.
 
-    In a folder, what is no set is passed over: .npz files without series, .txt files that are not a train and a test
+    In a folder, what is no set is passed over: hidden files, .npz files without series, .txt files that are not a train and a test
     split, and the further copies of a set that the archives give in several formats or a channel at a time.
 
     Args:
@@ -131,7 +131,7 @@ def find_sets(source: str) -> list[SetFiles]:
         return [_find_set(path)]
     if not path.is_dir():
         raise InputError(f"{source!r} is no file, no folder and no bundled set; bundled are {', '.join(BUNDLED)}")
-    files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if not name.startswith("."))
     sets = _unique([_set_of(file) for file in files if file.suffix.lower() in SUFFIXES and _belongs(file)])
     if not sets:
         raise InputError(f"folder {path} holds no set in a {', '.join(SUFFIXES)} file")
@@ -155,7 +155,7 @@ def _zip_sentence(path: Path) -> str:
             names = file.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         return f"{path} cannot be read as .zip ({error}); fetch it again"
-    unsafe = [name for name in names if name.startswith(("/", "\\")) or ":" in name or ".." in name.replace("\\", "/").split("/")]
+    unsafe = [name for name in names if name.startswith(("/", "\\")) or name[1:2] == ":" or ".." in name.replace("\\", "/").split("/")]
     if unsafe:
         return f"{path} is unsafe: its member {unsafe[0]!r} would be unpacked outside the folder; do not unpack it"
     return f"{path} is an archive; unpack it, and give the folder"

@@ -82,15 +82,22 @@ def read_arff(path: Path, split: str) -> Read:
     from aeon.datasets import load_from_arff_file
 
     lines = _data_lines(path)
-    widths = [line.count(",") for _, line in lines]
-    if odd := [(number, width) for (number, _), width in zip(lines, widths, strict=True) if width != widths[0]]:
-        raise InputError(f"{path}, line {odd[0][0]} has {odd[0][1]} values where line {lines[0][0]} has {widths[0]}; fill up with ?")
+    for number, line in lines:
+        # aeon would spread a channel of one value over all steps.
+        if (found := _arff_lengths(line)) != (first := _arff_lengths(lines[0][1])) or len(set(found)) > 1:
+            raise InputError(f"{path}, line {number} has channels of {found} values; all should have {first[0]}: fill up with ?")
     try:
         x, y = load_from_arff_file(str(path))
     except (ValueError, IndexError, TypeError, OSError) as error:
         cells = ((n, cell.strip("'\"")) for n, line in lines for cell in line.replace("\\n", ",").split(",")[:-1])
         raise InputError(f"{_fault(path, cells)} cannot be read as .arff ({_line(error)}); correct the file") from error
     return list(x), np.array([label.strip("'\"") for label in y])
+
+
+def _arff_lengths(line: str) -> list[int]:
+    """The number of values of each channel; the label follows the last."""
+    *channels, last = line.split("\\n")
+    return [channel.count(",") + 1 for channel in channels] + [last.count(",")]
 
 
 def _data_lines(path: Path) -> list[tuple[int, str]]:
@@ -156,14 +163,17 @@ def _read_header(path: Path, separator: str) -> Read | None:
         return [], None
     except (pandas.errors.ParserError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table ({_line(error)}); correct the file") from error
+    if len(frame) != len(lines):
+        raise InputError(f"{path} cannot be read as a table ({len(frame)} rows on {len(lines)} lines); write cells without line breaks")
     return read_table(Table(path, names, frame, lines))
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Whether a line names columns: by words alone, by a name that tables know, or after pandas' nameless index."""
+    """Whether a line names columns: by words alone, by a name that tables know, or as pandas does after its index."""
     names = [cell.strip().lower() for cell in cells]
-    indexed = names == ["", *(str(i) for i in range(len(names) - 1))]
-    return indexed or not {*LABELS, *IDS, *TIMES}.isdisjoint(names) or not any(map(_is_number, names))
+    words = [name for name in names if name]
+    indexed = names == ["", *map(str, range(len(words)))]
+    return bool(words) and (indexed or not {*LABELS, *IDS, *TIMES}.isdisjoint(words) or not any(map(_is_number, words)))
 
 
 def _rows(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -189,7 +199,15 @@ def _numbers(path: Path, line: int, cells: list[str], *, first: int = 1) -> np.n
 
 
 def _number(cell: str) -> float:
-    return np.nan if cell.strip().lower() in MISSING else float(cell)
+    try:
+        number = float(cell)
+    except ValueError:
+        if cell.strip().lower() not in MISSING:
+            raise
+        return np.nan
+    if "_" in cell:
+        raise ValueError(cell)  # a name like 1_2, which Python takes for twelve
+    return number
 
 
 def _is_number(cell: str) -> bool:

@@ -14,6 +14,8 @@ from nutime_jax.errors import InputError
 
 WIDTH = 100
 """Columns of a terminal."""
+NAMED = 3
+"""Classes that a sentence names."""
 PANELS, CURVES = 24, 5
 """Classes of a figure, and series of each."""
 DOTTED = 40
@@ -31,10 +33,14 @@ def format_sheet(one: SetFacts) -> str:
     rows = [["", *one.splits], *([name, *map(show, splits)] for name, show in SHEET.items())]
     if "test" in one.splits:
         rows.append(["cases that are in train too", "", f"{one.leaked:,}"])
-    paths = [
-        f"  {', '.join(split for split in one.files if one.files[split] == path)}: {path}" for path in dict.fromkeys(one.files.values())
-    ]
-    return "\n".join([f"{one.name} ({one.format})", *paths, "", _align(rows), *_below(_unknown(one))])
+    head, *lines = _align(rows)
+    return "\n".join([f"{one.name} ({one.format})", *_paths(one), "", head, "-" * len(head), *lines, *_below(_unknown(one))])
+
+
+def _paths(one: SetFacts) -> list[str]:
+    """A line a file, with the splits that it holds."""
+    splits = {path: [split for split in one.files if one.files[split] == path] for path in one.files.values()}
+    return [f"  {', '.join(names)}: {path}" for path, names in splits.items()]
 
 
 def format_table(sets: Sequence[SetFacts]) -> str:
@@ -46,7 +52,9 @@ def format_table(sets: Sequence[SetFacts]) -> str:
     rows += [[f"{len(sets)} sets", *([""] if formats else []), f"{sums['train_cases']:,}", f"{sums['test_cases']:,}"]]
     notes = [f"{one.name}, {note}" for one in sets for note in _notes(one)]
     summary = f"{sums['series']:,} series, a channel each, of {sums['values']:,} values; log10 from the least to the greatest series"
-    return "\n".join([_align(rows, last=True), summary, *_below(notes)])
+    head, *lines, last = _align(rows)
+    rule = "-" * len(head)
+    return "\n".join([head, rule, *lines, rule, last, summary, *_below(notes)])
 
 
 def _row(one: SetFacts) -> list[str]:
@@ -71,7 +79,8 @@ def _notes(one: SetFacts) -> list[str]:
 def _unknown(one: SetFacts) -> list[str]:
     train, test = (one.splits[name].classes or {} if name in one.splits else {} for name in ("train", "test"))
     unknown = [label for label in test if label not in train]
-    return [f"classes of test that train does not have: {', '.join(unknown)}"] if unknown else []
+    more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+    return [f"classes of test that train does not have: {', '.join(unknown[:NAMED])}{more}"] if unknown else []
 
 
 def _below(notes: list[str]) -> list[str]:
@@ -118,19 +127,20 @@ def _decade(log: float) -> str:
     return f"{round(log, 1) + 0.0:.1f}"  # not -0.0
 
 
-def _align(rows: Sequence[Sequence[str]], *, last: bool = False) -> str:
-    """Columns, the first to the left; a rule below the head, and one above the last row if that is asked for."""
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns, the first to the left and as narrow as the terminal asks."""
     rows = [[*row, *[""] * (len(rows[0]) - len(row))] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     widths[0] = max(12, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
-    lines = ["  ".join([_cut(row[0], widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]
-    rule = "-" * len(lines[0])
-    lines = [lines[0], rule, *([*lines[1:-1], rule, lines[-1]] if last else lines[1:])]
-    return "\n".join(line.rstrip() for line in lines)
+    return [
+        "  ".join([_cut(row[0], widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]).rstrip() for row in rows
+    ]
 
 
 def _cut(text: str, width: int) -> str:
-    return (text if len(text) <= width else f"{text[: width - 1]}…").ljust(width)
+    """A name of this width; the ends tell sets apart that begin alike."""
+    half = width // 2
+    return text.ljust(width) if len(text) <= width else f"{text[: width - half - 1]}…{text[-half:]}"
 
 
 def write_json(sets: Sequence[SetFacts], refused: dict[str, str], path: Path) -> None:

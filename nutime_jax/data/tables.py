@@ -12,8 +12,8 @@ from nutime_jax.errors import InputError
 LABELS = ("label", "class", "target", "y")
 IDS = ("id", "series_id", "unique_id", "item_id")
 TIMES = ("time", "timestamp", "ds", "date", "t")
-INDEX = ("", "__index_level_0__")
-"""Names under which pandas writes the numbers of rows."""
+INDEX = ("", "unnamed: 0", "__index_level_0__")
+"""Names of a column, the first or in Parquet the last, in which pandas numbers the rows."""
 
 Read = tuple[list[np.ndarray], np.ndarray | None]
 """Series, (time,) or (channels, time) each, and their labels, if any."""
@@ -49,7 +49,7 @@ def read_table(table: Table) -> Read:
         return _read_long(table, ids, times, label)
     if times is not None:
         name = table.names[times]
-        raise InputError(f"{table.path} has a time column {name!r} but no id column; add `id`, which says whose step a row is, or drop it")
+        raise InputError(f"{table.path} has a time column {name!r} but no id column; add `id`, which says whose step a row is")
     return _read_wide(table, ids, label)
 
 
@@ -70,8 +70,9 @@ def find_column(path: Path, names: Sequence[str], known: Sequence[str]) -> int |
 
 
 def _values(table: Table, *others: int | None) -> list[int]:
-    """The places of the columns that are left."""
-    return [place for place, name in enumerate(table.names) if place not in others and name.strip().lower() not in INDEX]
+    """The places of the columns that are left, without the index of pandas."""
+    ends = {place for place in (0, len(table.names) - 1) if table.names[place].strip().lower() in INDEX[place > 0 :]}
+    return [place for place in range(len(table.names)) if place not in {*others, *ends}]
 
 
 def _read_wide(table: Table, ids: int | None, label: int | None) -> Read:

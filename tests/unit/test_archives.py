@@ -54,6 +54,7 @@ def test_a_folder_of_an_archive_gives_each_set_once(tmp_path):
     (tmp_path / "A_TRAIN.ts").write_text(TS_HEADER + "1,2:1\n")
     (tmp_path / "BDimension1_TRAIN.TSV").write_text("1\t1\t2\n")
     (tmp_path / "A.txt").write_text("Notes on A.")
+    (tmp_path / "._A_TRAIN.ts").write_bytes(b"\xff")
     (tmp_path / "how_to_train.txt").write_text("Slowly.")
     sets = find_sets(str(tmp_path))
     assert [one.train.name for one in sets] == ["A_TRAIN.arff", "BDimension1_TRAIN.TSV"]  # .ts comes first, but for its missing test

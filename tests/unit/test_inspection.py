@@ -78,6 +78,11 @@ def test_a_sheet_and_a_table_fit_the_terminal(known, tmp_path):
     assert "classes of test" not in format_sheet(lone)
 
 
+def test_names_of_many_classes_are_cut_short(tmp_path):
+    facts = save(tmp_path / "a.npz", X_train=[[1, 2]], y_train=[9], X_test=np.ones((5, 2)), y_test=range(5))
+    assert format_sheet(facts).endswith("train does not have: 0, 1, 2 and 2 more")
+
+
 def test_json_holds_everything(known, tmp_path):
     write_json([known], {"bad": "why"}, tmp_path / "facts.json")
     content = json.loads((tmp_path / "facts.json").read_text())

@@ -33,8 +33,11 @@ def assert_values(cases, expected=VALUES, labels=None):
     [
         ("a.csv", "0.1,2,3\n4,,6.5\n", None),
         ("a.csv", "\n0.1, 2, 3\n\n4, NA, 6.5\n", None),
+        ("a.csv", "\n \na,b,c\n\n0.1, 2, 3\n  \n4, NA, 6.5\n", None),
         ("a.csv", "a,b,c\n0.1,2,3\n4,,6.5\n", None),
         ("a.csv", ",0,1,2\n0,0.1,2,3\n1,4,,6.5\n", None),  # with the numbers that pandas gives to columns and rows
+        ("a.csv", ",a,,c\n0,0.1,2,3\n1,4,,6.5\n", None),
+        ("a.csv", "Unnamed: 0,a,b,c\n0,0.1,2,3\n1,4,,6.5\n", None),
         ("a.csv", "0,1,2,Label\n0.1,2,3,up\n4,?,6.5,null\n", ["up", "null"]),
         ("a.csv", "\ufeffclass,v,w,x\r\n1.0,0.1,2,3\r\n2.0,4,n/a,6.5\r\n", ["1", "2"]),
         ("a.csv", 'y,id,v,w,x\n"a,b",7,0.1,2,3\nb,8,4,null,6.5\n', ["a,b", "b"]),
@@ -183,7 +186,10 @@ ARFF = "% notes\n@relation one\n@attribute a numeric\n@attribute b numeric\n@att
         ("a.ts", TS + "1,2:1\n1:1\n", "a.ts cannot be read .*case 2"),
         ("a.arff", "1,2,1\n", "a.arff has no line @data"),
         ("a.arff", ARFF + "1,2,1\n1,x,1\n", "a.arff, line 8, cannot be read"),
-        ("a.arff", ARFF + "1,2,1\n1,1\n", "a.arff, line 8 has 1 values where line 7 has 2"),
+        ("a.arff", ARFF + "1,2,1\n1,1\n", "a.arff, line 8 has channels of .1. values; all should have 2"),
+        ("a.arff", ARFF + "'1,2\\n3',1\n", "a.arff, line 7 has channels of .2, 1. values"),
+        ("a.csv", 'id,"a\nb"\n1,2\n3,4\n', "a.csv cannot be read as a table .*without line breaks"),
+        ("a.csv", "1_1,1_2\n1,2\n1,1_2\n", "line 3, column '1_2': '1_2' is not a number"),
         ("a.npz", "no zip", "a.npz cannot be read as .npz"),
         ("a.npy", "no array", "a.npy cannot be read as .npy"),
         ("a.parquet", "a,b\n1,2\n", "a.parquet cannot be read as .parquet"),
