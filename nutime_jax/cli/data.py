@@ -1,7 +1,8 @@
 """Looks after series before anything is trained on them.
 
-nutime data inspect my_folder
-nutime data inspect --help
+    nutime data inspect my_folder
+
+`nutime data ACTION --help` explains the flags of an action.
 """
 
 import argparse
@@ -40,7 +41,8 @@ def _inspect(args: argparse.Namespace) -> None:
         nutime data inspect my_folder sets/Fish.npz --json facts.json --plot series.png
 
     One set is described by a sheet, several by a table. Sets that cannot be read are named below, and the status is then 2.
-    Nothing is chosen by what test splits hold; they are only described."""
+    Nothing is chosen by what test splits hold; they are only described.
+    """
     from tqdm import tqdm
 
     from nutime_jax.data.archives import find_all

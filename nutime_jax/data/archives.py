@@ -80,7 +80,7 @@ class SetFiles:
         """The file of "train" or "test"."""
         path = {"train": self.train, "test": self.test}[split]
         if path is None:
-            raise InputError(f"set {self.name} ({self.train}) has no test split; leave it out of the evaluation")
+            raise InputError(f"set {self.name} has no test split beside {self.train}; leave it out of the evaluation")
         return path
 
 

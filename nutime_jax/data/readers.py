@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from nutime_jax.errors import InputError
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")
 """What a cell without a value holds, in any case of letters."""
+DAMAGE = (zipfile.BadZipFile, zlib.error, TokenError, ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError)
+"""What NumPy raises on files of arrays that are damaged, or none."""
 
 
 def read_npz(path: Path, split: str) -> Read:
@@ -24,7 +27,7 @@ def read_npz(path: Path, split: str) -> Read:
             x, y = f"X{ending}", f"y{ending}"
             arrays = {name: np.asarray(file[name]) for name in (x, y) if name in file}
             names = ", ".join(file.files)
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path} cannot be read as .npz ({_line(error)}); write it with numpy.savez, without objects") from error
     if x not in arrays:
         raise InputError(f"{path} has no array {x}; it holds {names or 'nothing'}")
@@ -54,7 +57,7 @@ def _load_npy(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path} cannot be read as .npy ({_line(error)}); write it with numpy.save, without objects") from error
 
 
@@ -237,6 +240,7 @@ def _read_arrow(path: Path, read) -> Read:
 
     try:
         table = read()
+        table.validate(full=True)  # pandas would follow damaged offsets out of memory
         # Without pandas' notes on its index: an index of ids or of times is a column like any other.
         frame = table.to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, ValueError, OSError, MemoryError) as error:

@@ -12,9 +12,6 @@ from nutime_jax.errors import InputError
 LABELS = ("label", "class", "target", "y")
 IDS = ("id", "series_id", "unique_id", "item_id")
 TIMES = ("time", "timestamp", "ds", "date", "t")
-INDEX = ("", "unnamed: 0", "__index_level_0__")
-"""Names of a column, the first or in Parquet the last, in which pandas numbers the rows."""
-
 Read = tuple[list[np.ndarray], np.ndarray | None]
 """Series, (time,) or (channels, time) each, and their labels, if any."""
 
@@ -71,8 +68,12 @@ def find_column(path: Path, names: Sequence[str], known: Sequence[str]) -> int |
 
 def _values(table: Table, *others: int | None) -> list[int]:
     """The places of the columns that are left, without the index of pandas."""
-    ends = {place for place in (0, len(table.names) - 1) if table.names[place].strip().lower() in INDEX[place > 0 :]}
-    return [place for place in range(len(table.names)) if place not in {*others, *ends}]
+    return [place for place, name in enumerate(table.names) if place not in others and not _is_index(place, name.strip().lower())]
+
+
+def _is_index(place: int, name: str) -> bool:
+    """Whether pandas has numbered the rows in a column: the first of texts, any of Parquet."""
+    return (place == 0 and name in ("", "unnamed: 0")) or name.startswith("__index_level_")
 
 
 def _read_wide(table: Table, ids: int | None, label: int | None) -> Read:
