@@ -13,6 +13,7 @@ from nutime_jax.errors import DivergenceError, InputError
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
     "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
+    "data": "look after series: say what files hold",
 }
 
 
