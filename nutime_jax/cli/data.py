@@ -1,6 +1,8 @@
 """Looks after series before anything is trained on them.
 
     nutime data inspect my_folder
+    nutime data download --to=archives ucr uea
+    nutime data build --config=nutime_base --data_dir=corpora
 
 `nutime data ACTION --help` explains the flags of an action.
 """
@@ -10,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nutime_jax.cli.config import load_config, shipped_configs
 from nutime_jax.cli.evaluate import user_path
 from nutime_jax.errors import InputError
 
@@ -72,6 +75,61 @@ def _inspect(args: argparse.Namespace) -> None:
         raise InputError(f"{len(refused)} of {len(refused) + len(facts)} sets cannot be read; mend them, or leave them out")
 
 
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help=f"a shipped configuration ({', '.join(shipped_configs())}) or a path to a .py file")
+    parser.add_argument("--data_dir", required=True, type=user_path, help="where corpora are kept; give it to runs as --config.data.dir")
+
+
+def _build(args: argparse.Namespace) -> None:
+    """Builds the corpus of a configuration, a part a source, and says what is in it.
+
+        nutime data build --config=nutime_base --data_dir=corpora
+        nutime data build --config=quickstart --data_dir=corpora --config.data.sources=my_folder,bundled
+
+    Parts that are there already are checked against their checksums. Interrupted, the same command goes on with the part
+    it was in. Runs with --config.data.dir=corpora find what is built.
+    """
+    config = load_config(args.config, args.overrides)
+    from nutime_jax.data.corpus import open_corpus
+    from nutime_jax.data.report import format_corpus
+
+    data = config.data
+    corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=args.data_dir, max_length=data.max_length)
+    print(format_corpus(corpus))
+
+
+def _download_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="ucr, uea, transfer, or sets of theirs as ucr/GunPoint (default: all)")
+    parser.add_argument("--to", required=True, type=user_path, metavar="FOLDER", help="sets go to FOLDER/ARCHIVE/SET")
+
+
+def _download(args: argparse.Namespace) -> None:
+    """Fetches the archives of the published corpus, a set at a time: the UCR and UEA archives, and TF-C's transfer sets.
+
+        nutime data download --to=archives
+        nutime data download --to=archives transfer ucr/GunPoint
+
+    Sets that are there are not fetched again. The transfer sets are PyTorch files, and need torch to be converted. The
+    terms of the archives are their own: see timeseriesclassification.com, and the deposits of TF-C at figshare.
+    """
+    from tqdm import tqdm
+
+    from nutime_jax.data.download import ARCHIVES, archive_sets, download_set
+
+    wanted = []
+    for name in args.names or ARCHIVES:
+        archive, _, one = name.partition("/")
+        known = archive_sets(archive)
+        if one and one not in known:
+            raise InputError(f"archive {archive} has no set {one!r}; it has {', '.join(known)}")
+        wanted += [(archive, each) for each in ([one] if one else known)]
+    with tqdm(wanted, desc="downloading", unit=" sets", disable=None) as bar:
+        for archive, name in bar:
+            bar.set_postfix_str(name)
+            download_set(archive, name, args.to)
+    print(f"{len(wanted)} sets are in {args.to}")
+
+
 @dataclass(frozen=True)
 class Action:
     """What `nutime data NAME` does."""
@@ -83,4 +141,6 @@ class Action:
 
 ACTIONS = {
     "inspect": Action("say what files of series hold", _inspect_arguments, _inspect),
+    "build": Action("build the corpus of a configuration, to be shared by runs", _build_arguments, _build),
+    "download": Action("fetch the archives of the published corpus", _download_arguments, _download),
 }

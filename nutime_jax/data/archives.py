@@ -1,5 +1,6 @@
 """Reads the sets that users have: those bundled with aeon, and files and folders on disk."""
 
+import importlib.util
 import logging
 import os
 import zipfile
@@ -113,7 +114,7 @@ def find_sets(source: str) -> list[SetFiles]:
     """The sets that a name stands for, sorted by name.
 
     In a folder, what is no set is passed over: hidden files, .npz files without series, .txt files that are not a train and a test
-    split, and the further copies of a set that the archives give in several formats or a channel at a time.
+    split, and the further copies of a set that the archives give: in several formats, a channel at a time, made equal.
 
     Args:
         source: "bundled" (the eight sets of BUNDLED), one of their names, a file (see SUFFIXES), or a folder of such
@@ -162,9 +163,8 @@ def _zip_sentence(path: Path) -> str:
 
 
 def _bundled(name: str) -> SetFiles:
-    import aeon.datasets
-
-    folder = Path(aeon.datasets.__file__).parent / "data" / name
+    # Found, not imported: importing aeon takes a second.
+    folder = Path(importlib.util.find_spec("aeon").submodule_search_locations[0]) / "datasets" / "data" / name
     return SetFiles(name, folder / f"{name}_TRAIN.ts", folder / f"{name}_TEST.ts")
 
 
@@ -207,13 +207,17 @@ def _unique(found: list[SetFiles | None]) -> list[SetFiles]:
         # Only names that say which split a file holds make two files of one name copies of each other.
         split = _base_and_split(one.train)[1]
         sets.setdefault((one.train.parent, one.name, split or one.train.suffix), one)
-    return sorted((one for one in sets.values() if not _is_channel(one, sets)), key=lambda one: (one.name, one.train))
+    return sorted((one for one in sets.values() if not _is_variant(one, sets)), key=lambda one: (one.name, one.train))
 
 
-def _is_channel(one: SetFiles, sets: Iterable[tuple]) -> bool:
-    """The UEA archive gives a set also a channel at a time: `A_TRAIN.arff` and `ADimension1_TRAIN.arff`."""
-    whole, channel, _ = one.name.rpartition("Dimension")
-    return bool(channel) and (one.train.parent, whole, "train") in sets
+def _is_variant(one: SetFiles, sets: Iterable[tuple]) -> bool:
+    """Whether a set lies beside the one that it was made of.
+
+    The UEA archive gives a set also a channel at a time, `A_TRAIN.arff` and `ADimension1_TRAIN.arff`; aeon's copies of
+    the archives give it also with equal lengths and without missing values, `A_eq_TRAIN.ts` and `A_nmv_TRAIN.ts`.
+    """
+    wholes = {one.name.rpartition("Dimension")[0], one.name.removesuffix("_nmv").removesuffix("_eq")} - {"", one.name}
+    return any((one.train.parent, whole, "train") in sets for whole in wholes)
 
 
 def _sibling(file: Path, stem: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""What an inspection found, on the terminal, for machines, and as a figure."""
+"""What is in sets and corpora, on the terminal, for machines, and as a figure."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nutime_jax.data.archives import Cases, SetFiles
+from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.inspection import SetFacts, Spread, in_order, total
 from nutime_jax.errors import InputError
 
@@ -141,6 +142,19 @@ def _cut(text: str, width: int) -> str:
     """A name of this width; the ends tell sets apart that begin alike."""
     half = width // 2
     return text.ljust(width) if len(text) <= width else f"{text[: width - half - 1]}…{text[-half:]}"
+
+
+def format_corpus(corpus: Corpus) -> str:
+    """A row a part, their total, and the terms under which each may be used."""
+    cards = [part.card for part in corpus.parts]
+    counts = [[len(card["sets"]), sum(size for _, size in card["classes"]), len(card["classes"]), card["points"]] for card in cards]
+    lengths = [_range(card["min_length"], card["max_length"]) for card in cards]
+    rows = [[part.name, *map("{:,}".format, row), length] for part, row, length in zip(corpus.parts, counts, lengths, strict=True)]
+    sums = [f"{len(cards)} parts", *map("{:,}".format, np.sum(counts, axis=0))]
+    head, *lines, last = _align([["part", "sets", "series", "classes", "values", "length"], *rows, sums])
+    rule = "-" * len(head)
+    terms = [f"terms of {part.name}: {part.card['licence'].strip().splitlines()[0]}" for part in corpus.parts]
+    return "\n".join([head, rule, *lines, rule, last, *_below([*terms, f"digest {corpus.digest}"])])
 
 
 def write_json(sets: Sequence[SetFacts], refused: dict[str, str], path: Path) -> None:
