@@ -15,6 +15,7 @@ from jaxtyping import install_import_hook
 
 TYPED = [
     "nutime_jax.augment",
+    "nutime_jax.data.inspection",
     "nutime_jax.data.series",
     "nutime_jax.models",
     "nutime_jax.nme",

@@ -13,6 +13,7 @@ from nutime_jax.errors import DivergenceError, InputError
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
     "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
+    "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 
 
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, 2)
     except DivergenceError as error:
         return _say(error, 3)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on from the last checkpoint", 130)
         sys.stdout.flush()

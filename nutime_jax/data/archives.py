@@ -1,5 +1,7 @@
 """Reads the sets that users have: those bundled with aeon, and files and folders on disk."""
 
+import importlib.util
+import logging
 import os
 import zipfile
 from collections import Counter
@@ -9,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nutime_jax.data.readers import READERS, array_names
 from nutime_jax.data.series import clean_series
 from nutime_jax.errors import InputError
+
+log = logging.getLogger(__name__)
 
 BUNDLED = (
     "ACSF1",
@@ -24,12 +29,12 @@ BUNDLED = (
 )
 """The classification sets of the UCR and UEA archives that come whole with aeon (its UnitTest is a cut of Chinatown)."""
 
-SUFFIXES = (".npz", ".ts", ".tsv", ".csv")
+SUFFIXES = tuple(READERS)
 
 
 @dataclass(frozen=True)
 class Cases:
-    """Series as cleaned arrays (channels, time) of any lengths, and one label a case, as text; None without labels."""
+    """Series (channels, time) of any lengths, and one label a case, as text; None without labels."""
 
     series: list[np.ndarray]
     labels: np.ndarray | None
@@ -47,21 +52,47 @@ class SetFiles:
         """Reads "train" or "test"; see `clean_series` for missing values.
 
         Raises:
+            InputError: see `read_raw`; or a case that cannot be cleaned.
+        """
+        return self.clean(self.read_raw(split), split)
+
+    def read_raw(self, split: str) -> Cases:
+        """Reads "train" or "test" as it stands in the file, missing values and all.
+
+        Raises:
             InputError: the split is absent, or a file does not hold what its name says.
         """
+        path = self.path(split)
+        series, labels = READERS[path.suffix.lower()](path, split)
+        if not len(series):
+            raise InputError(f"{path} holds no series; remove it")
+        series = [np.atleast_2d(one) for one in series]
+        channels = sorted({len(one) for one in series})
+        if len(channels) > 1:
+            raise InputError(f"cases of {path} ({split}) have {channels} channels; every case of a set needs the same number")
+        return Cases(series, None if labels is None else _texts(np.asarray(labels), path, split))
+
+    def clean(self, raw: Cases, split: str) -> Cases:
+        """What `read` gives, of what `read_raw` gave."""
+        where = f"{self.path(split)} ({split})"
+        return replace(raw, series=[clean_series(one, name=f"case {i} of {where}") for i, one in enumerate(raw.series)])
+
+    def path(self, split: str) -> Path:
+        """The file of "train" or "test"."""
         path = {"train": self.train, "test": self.test}[split]
         if path is None:
-            raise InputError(f"set {self.name} has no test split; leave it out of the evaluation")
-        reader = {".npz": _read_npz, ".ts": _read_ts, ".tsv": _read_tsv, ".csv": _read_csv}[path.suffix]
-        series, labels = reader(path, split)
-        where = f"{self.name} ({split})"
-        if not len(series):
-            raise InputError(f"{path} holds no series")
-        cleaned = [clean_series(one, name=f"case {i} of {where}") for i, one in enumerate(series)]
-        channels = {len(one) for one in cleaned}
-        if len(channels) > 1:
-            raise InputError(f"cases of {where} have {sorted(channels)} channels; every case of a set needs the same number")
-        return Cases(cleaned, None if labels is None else np.asarray([str(label) for label in labels]))
+            raise InputError(f"set {self.name} has no test split beside {self.train}; leave it out of the evaluation")
+        return path
+
+
+def _texts(labels: np.ndarray, path: Path, split: str) -> np.ndarray:
+    """Labels as text; whole numbers in floats are written as such, "1" and not "1.0"."""
+    missing = [label is None or label != label or label == "" for label in labels.tolist()]
+    if any(missing):
+        raise InputError(f"case {missing.index(True)} of {path} ({split}) has no label; give it one, or remove the column of labels")
+    if labels.dtype.kind == "f" and (labels == np.rint(labels)).all() and np.abs(labels).max() < 2**53:
+        labels = labels.astype(np.int64)
+    return np.array([label.decode() if isinstance(label, bytes) else str(label) for label in labels.tolist()])
 
 
 def find_all(sources: Iterable[str]) -> list[SetFiles]:
@@ -82,9 +113,12 @@ def find_all(sources: Iterable[str]) -> list[SetFiles]:
 def find_sets(source: str) -> list[SetFiles]:
     """The sets that a name stands for, sorted by name.
 
+    In a folder, what is no set is passed over: hidden files, .npz files without series, .txt files that are not a train and a test
+    split, and the further copies of a set that the archives give: in several formats, a channel at a time, made equal.
+
     Args:
-        source: "bundled" (the eight sets of BUNDLED), one of their names, a file (.npz, .ts, .tsv or .csv), or a folder
-            of such files, `<name>_TRAIN` and `<name>_TEST` paired, searched to any depth.
+        source: "bundled" (the eight sets of BUNDLED), one of their names, a file (see SUFFIXES), or a folder of such
+            files, `<name>_TRAIN` and `<name>_TEST` paired, searched to any depth.
 
     Raises:
         InputError: no such name, file or folder, or a folder without sets.
@@ -95,98 +129,98 @@ def find_sets(source: str) -> list[SetFiles]:
         return [_bundled(source)]
     path = Path(source).expanduser()
     if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise InputError(f"{path} is not a file of series; known are {', '.join(SUFFIXES)}")
-        sets = _pair([path])
-        if not sets:
-            raise InputError(f"{path} is a test split; give its train split, or their folder")
-        return sets
+        return [_find_set(path)]
     if not path.is_dir():
         raise InputError(f"{source!r} is no file, no folder and no bundled set; bundled are {', '.join(BUNDLED)}")
-    files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-    sets = _pair([file for file in files if file.suffix in SUFFIXES])
+    files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if not name.startswith("."))
+    sets = _unique([_set_of(file) for file in files if file.suffix.lower() in SUFFIXES and _belongs(file)])
     if not sets:
-        raise InputError(f"folder {path} holds no {', '.join(SUFFIXES)} file")
+        raise InputError(f"folder {path} holds no set in a {', '.join(SUFFIXES)} file")
     return sets
 
 
-def _bundled(name: str) -> SetFiles:
-    import aeon.datasets
+def _find_set(file: Path) -> SetFiles:
+    if file.suffix.lower() == ".zip":
+        raise InputError(_zip_sentence(file))
+    if file.suffix.lower() not in SUFFIXES or (file.suffix.lower() == ".txt" and _base_and_split(file)[1] is None):
+        raise InputError(f"{file} is not a file of series; known are {', '.join(SUFFIXES)}, of which .txt as <name>_TRAIN.txt")
+    one = _set_of(file)
+    if one is None:
+        raise InputError(f"{file} is a test split, or labels alone; give its train split, or their folder")
+    return one
 
-    folder = Path(aeon.datasets.__file__).parent / "data" / name
+
+def _zip_sentence(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        return f"{path} cannot be read as .zip ({error}); fetch it again"
+    unsafe = [name for name in names if name.startswith(("/", "\\")) or name[1:2] == ":" or ".." in name.replace("\\", "/").split("/")]
+    if unsafe:
+        return f"{path} is unsafe: its member {unsafe[0]!r} would be unpacked outside the folder; do not unpack it"
+    return f"{path} is an archive; unpack it, and give the folder"
+
+
+def _bundled(name: str) -> SetFiles:
+    # Found, not imported: importing aeon takes a second.
+    folder = Path(importlib.util.find_spec("aeon").submodule_search_locations[0]) / "datasets" / "data" / name
     return SetFiles(name, folder / f"{name}_TRAIN.ts", folder / f"{name}_TEST.ts")
 
 
-def _pair(files: list[Path]) -> list[SetFiles]:
-    """One set a name: `X_TRAIN.ts` and `X_TEST.ts` are two splits, `X.npz` holds both, a lone `X.ts` is a train split."""
-    sets = []
-    for file in files:
-        base, _, split = file.stem.rpartition("_")
-        if base and split.upper() == "TRAIN":
-            sets.append(SetFiles(base, file, _sibling(file, f"{base}_test")))
-        elif not (base and split.upper() == "TEST"):
-            sets.append(SetFiles(file.stem, file, file if file.suffix == ".npz" else None))
-    return sorted(sets, key=lambda one: (one.name, one.train))
+def _set_of(file: Path) -> SetFiles | None:
+    """`A_TRAIN.ts` and `A_TEST.ts` are two splits, `A.npz` may hold both, a lone `A.ts` is a train split.
+
+    None for a test split, and for the labels of `y_train.npy`. `X_train.npy` and the like are named after their folder.
+    """
+    base, split = _base_and_split(file)
+    if split == "test" or (file.suffix.lower() == ".npy" and base.lower() == "y" and _sibling(file, "x" + file.stem[1:])):
+        return None
+    name = file.absolute().parent.name if file.suffix.lower() == ".npy" and base.lower() == "x" else base
+    if split == "train":
+        return SetFiles(name, file, _sibling(file, f"{base}_test"))
+    return SetFiles(name, file, file if file.suffix.lower() == ".npz" and "X_test" in array_names(file) else None)
+
+
+def _base_and_split(file: Path) -> tuple[str, str | None]:
+    base, _, split = file.stem.rpartition("_")
+    return (base, split.lower()) if base and split.lower() in ("train", "test") else (file.stem, None)
+
+
+def _belongs(file: Path) -> bool:
+    """Whether a file of a folder is meant as series; a file that is named itself always is."""
+    base, split = _base_and_split(file)
+    if file.suffix.lower() == ".txt":
+        return split is not None and _sibling(file, f"{base}_train") is not None and _sibling(file, f"{base}_test") is not None
+    names = array_names(file) if file.suffix.lower() == ".npz" and split != "test" else []
+    if names and not {"X", "X_train"} & set(names):
+        log.warning("%s is no set, and is passed over: it holds %s, and neither X_train nor X", file, ", ".join(names))
+        return False
+    return True
+
+
+def _unique(found: list[SetFiles | None]) -> list[SetFiles]:
+    """Each set once, sorted by name: of several formats the one with a test split, then the first of SUFFIXES."""
+    ranked = sorted(filter(None, found), key=lambda one: (one.test is None, SUFFIXES.index(one.train.suffix.lower())))
+    sets: dict[tuple, SetFiles] = {}
+    for one in ranked:
+        # Only names that say which split a file holds make two files of one name copies of each other.
+        split = _base_and_split(one.train)[1]
+        sets.setdefault((one.train.parent, one.name, split or one.train.suffix), one)
+    return sorted((one for one in sets.values() if not _is_variant(one, sets)), key=lambda one: (one.name, one.train))
+
+
+def _is_variant(one: SetFiles, sets: Iterable[tuple]) -> bool:
+    """Whether a set lies beside the one that it was made of.
+
+    The UEA archive gives a set also a channel at a time, `A_TRAIN.arff` and `ADimension1_TRAIN.arff`; aeon's copies of
+    the archives give it also with equal lengths and without missing values, `A_eq_TRAIN.ts` and `A_nmv_TRAIN.ts`.
+    """
+    wholes = {one.name.rpartition("Dimension")[0], one.name.removesuffix("_nmv").removesuffix("_eq")} - {"", one.name}
+    return any((one.train.parent, whole, "train") in sets for whole in wholes)
 
 
 def _sibling(file: Path, stem: str) -> Path | None:
     """The file of another stem, in any case of letters, beside this one."""
-    others = sorted(file.parent.glob(f"*{file.suffix}"))
-    return next((other for other in others if other.stem.lower() == stem.lower()), None)
-
-
-def _read_npz(path: Path, split: str) -> tuple[list[np.ndarray], np.ndarray | None]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (f"X_{split}", f"y_{split}") if name in file}
-            names = ", ".join(file.files)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read as .npz ({_line(error)}); write it with numpy.savez, without objects") from error
-    if f"X_{split}" not in arrays:
-        raise InputError(f"{path} has no array X_{split}; it holds {names}")
-    x, y = arrays[f"X_{split}"], arrays.get(f"y_{split}")
-    if x.ndim not in (2, 3) or (y is not None and y.shape != (len(x),)):
-        shapes = f"X_{split} {x.shape}" + ("" if y is None else f" and y_{split} {y.shape}")
-        raise InputError(f"{path}: {shapes} should be (cases, [channels,] time) and (cases,)")
-    return list(x), y
-
-
-def _read_ts(path: Path, split: str) -> tuple[list[np.ndarray], np.ndarray | None]:
-    from aeon.datasets import load_from_ts_file
-
-    try:
-        x, y = load_from_ts_file(str(path), return_meta_data=False)
-    except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as .ts ({_line(error)})") from error
-    return list(x), y if len(y) == len(x) else None
-
-
-def _read_tsv(path: Path, split: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """UCR: the label, then the values, a case a line."""
-    table = _read_table(path, separator="\t")
-    return list(table[:, 1:]), table[:, 0]
-
-
-def _read_csv(path: Path, split: str) -> tuple[list[np.ndarray], None]:
-    """A series a line, without header or labels; empty cells are missing values, and lines may differ in length."""
-    return list(_read_table(path, separator=",")), None
-
-
-def _read_table(path: Path, *, separator: str) -> np.ndarray:
-    import pandas
-
-    try:
-        width = max((line.count(separator) + 1 for line in path.read_text().splitlines()), default=0)
-        frame = pandas.read_csv(path, header=None, sep=separator, names=range(width))
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table of numbers ({_line(error)})") from error
-    numbers = frame.apply(pandas.to_numeric, errors="coerce")
-    wrong = np.argwhere((numbers.isna() & frame.notna()).to_numpy())
-    if len(wrong):
-        row, column = wrong[0]
-        raise InputError(f"{path}, line {row + 1}, column {column + 1}: {frame.iat[row, column]!r} is not a number")
-    return numbers.to_numpy(np.float64)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    name = (stem + file.suffix).lower()
+    return next((other for other in sorted(file.parent.iterdir()) if other.name.lower() == name), None)

@@ -8,12 +8,12 @@ variance 1; lags and length scales are in points.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
-from nutime_jax.synthetic.draws import Range, choice, deal, log_uniform
+from nutime_jax.synthetic.draws import Range, choice, log_uniform
 
 KERNELS = 4
-"""Most stationary kernels of a composition; 1 to this many are as likely as each other."""
+"""Most stationary kernels of a composition."""
 
 SHARES = (0.22, 0.12, 0.08, 0.12, 0.14, 0.32)
 """How often a kernel is an RBF, a rational quadratic, a Matérn 1/2, 3/2, 5/2 or a periodic one."""
@@ -114,21 +114,22 @@ def random_kernel(u: Float[Array, "5"], length: int) -> Float[Array, " half"]:
     return jax.lax.switch(choice(family, SHARES), families)
 
 
-def random_composition(key: Key[Array, ""], length: int) -> Float[Array, " half"]:
-    """Circular row of a random composition: 1 to KERNELS kernels, each added to or multiplied with those before it.
+def random_composition(u: Float[Array, "kernels 7"], whole: Float[Array, "3"], length: int) -> Float[Array, " half"]:
+    """Circular row of a random composition: one or more kernels, each added to or multiplied with those before it.
 
     White noise comes last and is only ever added, since its product with any kernel is white again. Variance 1.
 
     Args:
-        key: one key.
+        u: numbers of each kernel that may take part; all numbers of them are as likely as each other.
+        whole: numbers of the composition.
         length: points of the series; the row has circle(length) / 2 + 1 lags.
     """
-    parts, product, amplitude, size, noisy, level = deal(key, (KERNELS, 5), (KERNELS,), (KERNELS,), (), (), ())
-    parts = jax.vmap(lambda u: random_kernel(u, length))(parts)
-    amplitude = log_uniform(amplitude, AMPLITUDE)
+    size, noisy, level = whole
+    parts = jax.vmap(lambda u: random_kernel(u, length))(u[:, :5])
+    product, amplitude = u[:, 5] < SHARE_PRODUCT, log_uniform(u[:, 6], AMPLITUDE)
     row = parts[0]
-    for i in range(1, KERNELS):
-        joined = jnp.where(product[i] < SHARE_PRODUCT, row * parts[i], row + amplitude[i] * parts[i])
-        row = jnp.where(i <= size * KERNELS, joined, row)
+    for i in range(1, len(u)):
+        joined = jnp.where(product[i], row * parts[i], row + amplitude[i] * parts[i])
+        row = jnp.where(i <= size * len(u), joined, row)
     noise = jnp.where(noisy < SHARE_WHITE, log_uniform(level, WHITE), 0)
     return (row / row[0] + noise * white(jnp.arange(row.size, dtype=row.dtype))) / (1 + noise)

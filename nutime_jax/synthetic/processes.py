@@ -7,7 +7,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from nutime_jax.synthetic.draws import Range, choice, deal, either_sign, log_uniform, normal
-from nutime_jax.synthetic.kernels import circle, cycles, periodic, phase, random_composition
+from nutime_jax.synthetic.kernels import KERNELS, circle, cycles, periodic, phase, random_composition
 
 SHARES_LINEAR = (0.6, 0.25, 0.15)
 """How often the linear kernel is left out, added or multiplied."""
@@ -53,9 +53,9 @@ HEIGHT: Range = (0.5, 10.0)
 
 
 ROUNDING = 3e-6
-"""Eigenvalues below so many root sums of squares of the row are float32 rounding, and count as zero.
+"""Float32 rounding of the eigenvalues, in root sums of squares of the row; they are lowered by it, and not below zero.
 
-Kept, they would put white noise of up to 9e-4 standard deviations (measured, length 2048) on a process that is smooth.
+Rounding alone would put white noise of up to 9e-4 standard deviations (measured, length 2048) on a process that is smooth.
 """
 
 
@@ -63,7 +63,7 @@ def _draw_stationary(row, noise):
     period = noise.shape[-1]
     spectrum = jnp.fft.hfft(row, period)[..., : row.shape[-1]]
     rounding = ROUNDING * jnp.sqrt(jnp.square(row).sum(-1, keepdims=True))
-    return jnp.fft.irfft(jnp.sqrt(jnp.where(spectrum > rounding, spectrum, 0)) * jnp.fft.rfft(noise), period)
+    return jnp.fft.irfft(jnp.sqrt(jnp.maximum(spectrum - rounding, 0)) * jnp.fft.rfft(noise), period)
 
 
 def _rows_apart(mesh, operands, result):
@@ -82,7 +82,8 @@ def stationary_process(row: Float[Array, "*batch half"], noise: Float[Array, "*b
     """Stationary Gaussian processes by circulant embedding (Dietrich and Newsam 1997, SIAM J. Sci. Comput. 18(4)).
 
     White noise times the square root of the circulant matrix of the row: the covariance of points up to period / 2 apart is
-    row[lag], as far as the matrix has no negative eigenvalues. They are set to zero. White, Matérn 1/2 and periodic kernels
+    row[lag], as far as the matrix has no negative eigenvalues. They are set to
+    zero. White, Matérn 1/2 and periodic kernels
     have none; the slope of the others does not quite vanish half round the circle. For length scales up to a quarter of the
     series (half the circle / 4) that costs at most 8e-5 of the variance in the covariance of an RBF, 2e-4 of a Matérn 3/2 or
     5/2 and 3e-3 of a rational quadratic (measured in float64); at half the series it would be 3e-2.
@@ -138,21 +139,18 @@ def events(kind: Float[Array, ""], u: Float[Array, "events 5"], length: int) -> 
     return jax.vmap(event)(u).sum(0)
 
 
-def add_mean_function(key: Key[Array, ""], process: Float[Array, " time"]) -> Float[Array, " time"]:
-    """A stationary process of variance 1, after the linear kernel, plus a random mean function."""
-    length = process.shape[-1]
-    linear, faint, heights, train, growth, kind, jumps = deal(key, (4,), (2,), (2, 3), (3,), (2,), (), (EVENTS, 5))
-    level = jnp.where(faint[0] < SHARE_FAINT, log_uniform(faint[1], FAINT), 1)
-    present, height, sign = heights.T
-    height = jnp.where(present < jnp.array([SHARE_PULSES, SHARE_EXPONENTIAL]), log_uniform(height, HEIGHT), 0) * either_sign(sign)
-    mean = height[0] * pulses(train, length) + height[1] * exponential(growth, length) + events(kind, jumps, length)
-    return level * with_linear_kernel(linear, process) + mean
+def random_processes(keys: Key[Array, "batch 2"], length: int) -> Float[Array, "batch {length}"]:
+    """Gaussian processes of random kernels and mean functions (CauKer, section 3), each from two keys."""
+    shapes = (KERNELS, 7), (3,), (4,), (2,), (2, 3), (3,), (2,), (), (EVENTS, 5)
+    kernels, whole, *means = jax.vmap(lambda key: deal(key, *shapes))(keys[:, 0])
+    row = jax.vmap(lambda kernels, whole: random_composition(kernels, whole, length))(kernels, whole)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (circle(length),), jnp.float32))(keys[:, 1])
 
+    def add_mean_function(process, linear, faint, heights, train, growth, kind, jumps):
+        level = jnp.where(faint[0] < SHARE_FAINT, log_uniform(faint[1], FAINT), 1)
+        present, height, sign = heights.T
+        height = jnp.where(present < jnp.array([SHARE_PULSES, SHARE_EXPONENTIAL]), log_uniform(height, HEIGHT), 0) * either_sign(sign)
+        mean = height[0] * pulses(train, length) + height[1] * exponential(growth, length) + events(kind, jumps, length)
+        return level * with_linear_kernel(linear, process) + mean
 
-def random_processes(keys: Key[Array, " batch"], length: int) -> Float[Array, "batch {length}"]:
-    """Gaussian processes of random kernels and mean functions (CauKer, section 3), one a key."""
-    row_key, noise_key, process_key = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
-    row = jax.vmap(lambda key: random_composition(key, length))(row_key)
-    noise = jax.vmap(lambda key: jax.random.normal(key, (circle(length),), jnp.float32))(noise_key)
-    stationary = stationary_process(row, noise)[:, :length]
-    return jax.vmap(add_mean_function)(process_key, stationary)
+    return jax.vmap(add_mean_function)(stationary_process(row, noise)[:, :length], *means)

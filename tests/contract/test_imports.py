@@ -28,6 +28,8 @@ OWNERS = {
     "orbax": {"train.checkpoint"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
+    "pandas": {"data"},
+    "pyarrow": {"data"},
     "argparse": {"cli"},
     "tensorboardX": {"train.writers"},
 }
@@ -95,7 +97,7 @@ def test_configs_import_nothing_of_the_package():
     [
         ("import nutime_jax; dir(nutime_jax)", ("jax", "numpy", "flax", "sklearn")),
         ("import nutime_jax.cli.main", ("jax", "numpy", "flax", "sklearn")),
-        ("from nutime_jax.data import archives", ("jax", "aeon")),
+        ("from nutime_jax.data import archives", ("jax", "aeon", "pandas", "pyarrow")),
     ],
 )
 def test_imports_are_lazy(statement, forbidden):

@@ -111,7 +111,7 @@ def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(cap
     out = capfd.readouterr().out
     assert "mean of 1" in out
     assert "left out: " in out
-    assert "no array X_test" in out
+    assert "has no test split" in out
     assert (tmp_path / "results.csv").exists()
     assert find_damage(checkpoint) is None
     status, sentences = say(capfd, "evaluate", f"--checkpoint={checkpoint}", f"--datasets={tmp_path / 'only.npz'}")

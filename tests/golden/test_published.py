@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from nutime_jax.augment import Views
 from nutime_jax.convert import from_torch_state
 from nutime_jax.models.encoder import read_out
 from nutime_jax.nme import embed_scalar
@@ -75,14 +76,14 @@ def byol(file, dtype):
     state = state_from_variables(online, tx, target)
     # There the target has not moved for a fourth step when the three are over.
     momentum = jnp.asarray([*file["momentum"], 1.0], dtype)
-    step = make_train_step(network, tx, augment=lambda key, views: views, momentum=lambda i: momentum[i], seed=0)
+    step = make_train_step(network, tx, augment=lambda key, views: Views(views, None), momentum=lambda i: momentum[i], seed=0)
     batches = jnp.stack([jnp.asarray(file["x1"], dtype), jnp.asarray(file["x2"], dtype)], 2)
     return network, state, jax.jit(step), batches
 
 
 def gradient_of_first_step(network, state, tx_step, batch):
     """The gradient itself, read out of the first update by plain gradient descent at rate one."""
-    plain = make_train_step(network, optax.sgd(1.0), augment=lambda key, views: views, momentum=lambda i: 1.0, seed=0)
+    plain = make_train_step(network, optax.sgd(1.0), augment=lambda key, views: Views(views, None), momentum=lambda i: 1.0, seed=0)
     moved, metrics = jax.jit(plain)(state.replace(opt_state=optax.sgd(1.0).init(state.params)), batch)
     return jax.tree.map(lambda before, after: before - after, state.params, moved.params), metrics
 

@@ -29,7 +29,7 @@ def test_each_format_is_read(tmp_path, name):
         np.savez(tmp_path / name, X_train=values, y_train=[1, 2])
     cases = find_sets(str(tmp_path / name))[0].read("train")
     np.testing.assert_array_equal(np.stack(cases.series)[:, 0], [[1, 2, 3], [4, 5, 6]])
-    labels = {"wide.csv": None, "Set_TRAIN.tsv": ["1.0", "2.0"], "one.ts": ["1", "2"], "both.npz": ["1", "2"]}[name]
+    labels = {"wide.csv": None, "Set_TRAIN.tsv": ["1", "2"], "one.ts": ["1", "2"], "both.npz": ["1", "2"]}[name]
     assert (cases.labels if labels is None else list(cases.labels)) == labels
 
 
@@ -43,6 +43,41 @@ def test_a_folder_pairs_train_and_test(tmp_path):
     assert [(one.name, one.test.name) for one in find_sets(str(tmp_path / "deep" / "A_TRAIN.tsv"))] == expected[:1]
     with pytest.raises(InputError, match="is a test split"):
         find_sets(str(tmp_path / "deep" / "A_TEST.tsv"))
+
+
+def test_a_folder_of_an_archive_gives_each_set_once(tmp_path):
+    """As unpacked from the archives: one set in several formats and a channel at a time, beside notes."""
+    for split in ("TRAIN", "TEST"):
+        for name in ("A", "ADimension1", "ADimension2"):
+            (tmp_path / f"{name}_{split}.arff").write_text("@data\n1,2,a\n")
+        (tmp_path / f"A_{split}.txt").write_text("1 1 2\n")
+    (tmp_path / "A_TRAIN.ts").write_text(TS_HEADER + "1,2:1\n")
+    (tmp_path / "BDimension1_TRAIN.TSV").write_text("1\t1\t2\n")
+    (tmp_path / "A.txt").write_text("Notes on A.")
+    (tmp_path / "._A_TRAIN.ts").write_bytes(b"\xff")
+    (tmp_path / "how_to_train.txt").write_text("Slowly.")
+    sets = find_sets(str(tmp_path))
+    assert [one.train.name for one in sets] == ["A_TRAIN.arff", "BDimension1_TRAIN.TSV"]  # .ts comes first, but for its missing test
+    assert sets[0].test.name == "A_TEST.arff"
+    (tmp_path / "A_TEST.ts").write_text(TS_HEADER + "1,2:1\n")
+    assert find_sets(str(tmp_path))[0].train.name == "A_TRAIN.ts"
+
+
+def test_arrays_that_are_no_series_are_passed_over_in_a_folder_and_refused_by_name(tmp_path, caplog):
+    np.savez(tmp_path / "flat.npz", values=[1], offsets=[0])
+    with pytest.raises(InputError, match="holds no set"):
+        find_sets(str(tmp_path))
+    np.savez(tmp_path / "set.npz", X_train=np.ones((2, 3)))
+    assert [one.name for one in find_sets(str(tmp_path))] == ["set"]
+    assert "flat.npz is no set, and is passed over: it holds values, offsets" in caplog.text
+    with pytest.raises(InputError, match="no array X_train; it holds values, offsets"):
+        find_sets(str(tmp_path / "flat.npz"))[0].read("train")
+
+
+def test_one_rule_names_labels(tmp_path):
+    np.savez(tmp_path / "a.npz", X_train=np.ones((2, 3)), y_train=[1.0, np.nan])
+    with pytest.raises(InputError, match=r"case 1 of .*a\.npz \(train\) has no label"):
+        find_sets(str(tmp_path / "a.npz"))[0].read("train")
 
 
 def test_sets_of_one_name_are_told_apart(tmp_path):
@@ -75,8 +110,8 @@ def pickled(path):
     ("name", "content", "message"),
     [
         ("a.csv", "1,2\n3,four\n", "line 2, column 2: 'four' is not a number"),
-        ("a.csv", "", "cannot be read"),
-        ("a.csv", "1,2\n,\n", "case 1 of a"),
+        ("a.csv", "", "is empty"),
+        ("a.csv", "1,2\n,\n", "case 1 of .*a.csv"),
         ("a.npz", "no zip", "cannot be read as .npz"),
         ("a.npz", pickled, "cannot be read as .npz"),
         ("a.npz", lambda path: np.savez(path, values=[1]), "no array X_train; it holds values"),
@@ -106,10 +141,35 @@ def test_an_empty_folder_is_refused(tmp_path):
         find_sets(str(tmp_path))
 
 
-def test_sets_of_the_archives_are_read(pytestconfig):
+@pytest.fixture(scope="module")
+def archives(pytestconfig):
     data = pytestconfig.rootpath.parent / "shared" / "data"
     if not data.is_dir():
         pytest.skip("the archives are not on this machine")
-    assert [len(find_sets(str(data / part))) for part in ("ucr", "uea", "train_only")] == [63, 10, 22]
-    vowels = next(one for one in find_sets(str(data / "uea")) if one.name == "JapaneseVowels").read("train")
+    return data
+
+
+@pytest.mark.parametrize(("part", "count"), [("ucr", 63), ("uea", 10), ("train_only", 22), ("transfer", 2)])
+def test_sets_of_the_archives_are_read_as_they_stand(archives, part, count):
+    sets = find_sets(str(archives / part))
+    assert len(sets) == count
+    for one in sets:
+        with np.load(one.train, allow_pickle=False) as file:
+            assert (one.test is None) == ("X_test" not in file)
+            for split in ("train", "test")[: 1 if one.test is None else 2]:
+                raw = one.read_raw(split)
+                np.testing.assert_array_equal(np.stack(raw.series), file[f"X_{split}"])
+                assert list(raw.labels) == [str(label) for label in file[f"y_{split}"]]
+
+
+def test_unequal_lengths_are_kept(archives):
+    vowels = find_sets(str(archives / "uea" / "JapaneseVowels.npz"))[0].read("train")
     assert len({case.shape for case in vowels.series}) > 5
+
+
+def test_the_archives_as_one_folder(archives, caplog):
+    """Sets of one name are told apart, and the monitored series, which are no set, are passed over."""
+    sets = find_all([str(archives)])
+    assert len(sets) == 97
+    assert {"uea/Epilepsy", "transfer/Epilepsy"} <= {one.name for one in sets}
+    assert "KPI.npz is no set, and is passed over" in caplog.text
