@@ -76,22 +76,36 @@ class Encoder:
         if len(counts) > 1:
             raise InputError(f"cases have {sorted(counts)} channels; every case needs the same number")
         count = counts.pop()
-        flat = self._embed_all([channel for case in cases for channel in case], layer, readout, batch_size)
+        flat = self._map(_encode, [channel for case in cases for channel in case], batch_size, layer=layer, readout=readout)
         features = flat.reshape(len(cases), count, -1)
         if channels == "none":
             return features
         return features.mean(1) if channels == "mean" else features.reshape(len(cases), -1)
 
-    def _embed_all(self, series: list[np.ndarray], layer: int | None, readout: str, batch_size: int) -> np.ndarray:
-        network, variables = self.network, jax.device_put(self.variables, replicated(make_mesh()))
+    def embed_layers(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
+        """CLS token and mean window token of every layer, for sweeps over readouts; otherwise as `embed`.
 
-        def encode(views: jax.Array, offsets: jax.Array) -> jax.Array:
+        Args:
+            series: channels, (time,) each, as `data.series.clean_series` gives them.
+            batch_size: channels embedded at once.
+
+        Returns:
+            float32, (series, layers, 2, width): layers 0 to depth and then the normalised last, CLS before mean.
+        """
+        shape = (len(series), self.network.depth + 2, 2, self.network.width)
+        return self._map(_encode_layers, list(series), batch_size).reshape(shape)
+
+    def _map(self, encode: Callable[..., jax.Array], series: list[np.ndarray], batch_size: int, **options) -> np.ndarray:
+        """Features of every series: `encode` of its resized pieces, averaged."""
+        variables = jax.device_put(self.variables, replicated(make_mesh()))
+
+        def call(views: jax.Array, offsets: jax.Array) -> jax.Array:
             with jax.default_matmul_precision("highest"):
-                return _encode(variables, views, offsets, network=network, layer=layer, readout=readout)
+                return encode(variables, views, offsets, network=self.network, **options)
 
         pieces = [cut_series(one, self.config.data.max_length) for one in series]
         counts = np.array([len(one) for one in pieces])
-        features = _map_resized(encode, list(chain(*pieces)), size=self.config.length, batch_size=batch_size)
+        features = _map_resized(call, list(chain(*pieces)), size=self.config.length, batch_size=batch_size)
         return np.add.reduceat(features, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
 
 
@@ -110,13 +124,12 @@ def _map_resized(
     The order is kept.
     """
     mesh = make_mesh()
-    batch_size = -(-batch_size // mesh.size) * mesh.size
     order = np.argsort([len(one) for one in series], kind="stable")  # alike lengths share a padded width
     parts = []
     for begin in range(0, len(order), batch_size):
         batch, offsets = zip(*(split_offset(series[i]) for i in order[begin : begin + batch_size]), strict=True)
         padded, lengths = pad_series(list(batch), _padded_length(len(batch[-1])))
-        blank = batch_size - len(batch)
+        blank = _padded_rows(len(batch), batch_size, mesh.size) - len(batch)
         padded, lengths = np.pad(padded, ((0, blank), (0, 0))), np.pad(lengths, (0, blank), constant_values=1)
         padded, lengths, offsets = jax.device_put((padded, lengths, np.pad(offsets, (0, blank))), split(mesh))
         parts.append((call(_resize_batch(padded, lengths, size=size), offsets), len(batch)))
@@ -143,6 +156,12 @@ def untrained_encoder(config: ConfigDict) -> Encoder:
     return Encoder(config, encoder_variables(state))
 
 
+def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
+    """A whole batch, or a quarter or a sixteenth of one for what is left over: few shapes, little waste."""
+    padded = next(size for size in (batch_size // 16, batch_size // 4, batch_size) if size >= rows)
+    return -(-padded // devices) * devices
+
+
 def _padded_length(length: int) -> int:
     """Next power of two, at least 64: few shapes, so few compilations."""
     return min(max(64, 1 << (length - 1).bit_length()), LONGEST)
@@ -156,3 +175,10 @@ def _resize_batch(series, lengths, *, size: int):
 @partial(jax.jit, static_argnames=("network", "layer", "readout"))
 def _encode(variables, views, offsets, *, network: NuTimeEncoder, layer: int | None, readout: str):
     return read_out(network.apply(variables, views[:, None], offsets[:, None]), layer=layer, readout=readout)
+
+
+@partial(jax.jit, static_argnames="network")
+def _encode_layers(variables, views, offsets, *, network: NuTimeEncoder):
+    encoding = network.apply(variables, views[:, None], offsets[:, None])
+    layers = jnp.stack([*encoding.layers, encoding.normalised], axis=1)  # (batch, layers, tokens, width)
+    return jnp.stack([layers[:, :, 0], layers[:, :, 1:].mean(2)], axis=2).reshape(len(views), -1)

@@ -19,12 +19,17 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
 
 
-def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
+OPEN = ("model", "finetune")
+"""Sections of which every field has a default elsewhere."""
+
+
+def load_config(name: str, overrides: Sequence[str] = (), *, example: str = "quickstart") -> ConfigDict:
     """Runs `get_config` of a shipped configuration or of a Python file, and applies overrides.
 
     Args:
         name: name of a shipped configuration, or a path that ends in .py.
         overrides: "a.b=value" each; the field must exist, and the value be of its type.
+        example: the shipped configuration whose fields it must have.
 
     Raises:
         InputError: no such configuration, field, or value.
@@ -40,21 +45,20 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} defines no get_config(); see {shipped['quickstart']} for an example")
     config = module.get_config()
-    if name not in shipped:
-        _check_complete(config, load_config("quickstart"), path)
+    if path != shipped[example]:
+        _check_complete(config, load_config(example, example=example), path, shipped[example])
     config.lock()
     for override in overrides:
         _apply(config, override)
     return config
 
 
-def _check_complete(config: ConfigDict, example: ConfigDict, path: Path) -> None:
-    """A configuration of one's own has the sections of the shipped ones; the fields of `model` have defaults."""
-    missing = [field for field in _fields(example) if not field.startswith("model.") and field not in _fields(config)]
-    if missing or "model" not in config:
-        raise InputError(
-            f"{path} sets no field {missing[0] if missing else 'model'!r}; start from a copy of {shipped_configs()['quickstart']}"
-        )
+def _check_complete(config: ConfigDict, example: ConfigDict, path: Path, source: Path) -> None:
+    """A configuration has the fields of its example, and the sections whose fields have defaults."""
+    missing = [field for field in _fields(example) if field.split(".")[0] not in OPEN and field not in _fields(config)]
+    missing += [section for section in OPEN if section in example and section not in config]
+    if missing:
+        raise InputError(f"{path} sets no field {missing[0]!r}; start from a copy of {source}")
 
 
 def _apply(config: ConfigDict, override: str) -> None:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     pretrained = load_encoder(args.checkpoint)
     encoders = {"untrained": untrained_encoder(pretrained.config), "pretrained": pretrained}
     options = {"layer": args.layer, "readout": args.readout, "channels": args.channels}
-    compare(encoders, args.datasets.split(","), args.output, **options)
+    compare_sets(encoders, args.datasets.split(","), args.output, **options)
 
 
 def user_path(text: str) -> Path:
@@ -37,34 +37,34 @@ def user_path(text: str) -> Path:
     return Path(text).expanduser()
 
 
-def compare(encoders: dict, sources: Sequence[str], output: Path, **options) -> None:
-    """Evaluates encoders on the sets of `sources`, prints the table and writes the results; `options` as `Encoder.embed`.
+def compare_sets(encoders: dict, sources: Sequence[str], output: Path, **options) -> None:
+    """Compares encoders on the sets of `sources`, prints the table and writes the results; `options` as `Encoder.embed`.
 
     Sets that cannot be evaluated are left out, and named below the table.
     """
     from tqdm import tqdm
 
     from nutime_jax.data.archives import find_all
+    from nutime_jax.evaluation.comparison import RAW, compare, format_accuracies
     from nutime_jax.evaluation.features import read_task
-    from nutime_jax.evaluation.report import format_table, write_csv
-    from nutime_jax.evaluation.sweep import evaluate
+    from nutime_jax.evaluation.results import write_rows
 
-    results, left_out = [], []
+    rows, left_out = [], []
     with tqdm(find_all(sources), desc="evaluating", unit=" sets") as bar:
         for files in bar:
             bar.set_postfix_str(files.name)
             try:
-                results += evaluate(encoders, [read_task(files)], **options)
+                rows += compare(encoders, read_task(files), **options)
             except InputError as error:
                 left_out.append(error)
-    if not results:
+    if not rows:
         raise left_out[0] if left_out else InputError("there is nothing to evaluate; name a set with --datasets")
-    columns = {(method, "ridge"): method for method in encoders} | {("raw", "1nn"): "raw 1-NN"}
+    columns = {(method, "ridge"): method for method in encoders} | {(RAW, "baseline"): "raw 1-NN"}
     print(f"\nAccuracy in % on test splits: ridge on frozen features ({options['readout']}), and 1-NN on the raw series\n")
-    print(format_table(results, columns))
+    print(format_accuracies(rows, columns))
     print(*(f"\nleft out: {error}" for error in left_out), sep="")
     try:
-        write_csv(results, output)
+        write_rows(rows, output)
     except OSError as error:
         raise InputError(f"cannot write {output} ({error.strerror}); choose another --output") from error
     print(f"written to {output}")

@@ -10,7 +10,7 @@ goes on from the last checkpoint. Any field of the configuration can be set with
 import argparse
 
 from nutime_jax.cli.config import load_config, shipped_configs
-from nutime_jax.cli.evaluate import compare, user_path
+from nutime_jax.cli.evaluate import compare_sets, user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,4 +57,4 @@ def run(args: argparse.Namespace) -> None:
     )
     if any(config.evaluation.sources):
         encoders = {"untrained": untrained, "pretrained": load_encoder(args.workdir)}
-        compare(encoders, config.evaluation.sources, args.workdir / "results.csv", **options)
+        compare_sets(encoders, config.evaluation.sources, args.workdir / "results.csv", **options)

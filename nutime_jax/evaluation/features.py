@@ -1,12 +1,19 @@
 """Frozen features of a labelled set, and the raw series as features, for comparison."""
 
+import dataclasses
+import hashlib
+import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
+import jax
 import numpy as np
 
 from nutime_jax.data.archives import Cases, SetFiles
-from nutime_jax.encoder import Encoder, resize_series
+from nutime_jax.encoder import CHANNELS, Encoder, resize_series
 from nutime_jax.errors import InputError
+from nutime_jax.models.encoder import READOUTS
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,23 @@ class Task:
     test: Cases
 
 
+@dataclass(frozen=True)
+class Readout:
+    """How a case's tokens become one vector.
+
+    layer: 0 (before the first block) to depth; None is the last, normalised.
+    tokens: "cls", "mean" or "cls+mean".
+    channels: "mean" over the channels of a case, or "concat".
+    """
+
+    layer: int | None = None
+    tokens: str = "cls+mean"
+    channels: str = "concat"
+
+    def __str__(self) -> str:
+        return f"layer={'last' if self.layer is None else self.layer} readout={self.tokens} channels={self.channels}"
+
+
 def read_task(files: SetFiles) -> Task:
     """Reads both default splits of a set.
 
@@ -36,6 +60,70 @@ def read_task(files: SetFiles) -> Task:
     if task.train.labels is None or task.test.labels is None:
         raise InputError(f"set {files.name} has no labels; an evaluation needs them")
     return task
+
+
+def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None, batch_size: int = 256) -> np.ndarray:
+    """Features of every layer at once, (cases, channels, layers, 2, width); see `Encoder.embed_layers`.
+
+    Args:
+        cache: folder where they are kept, named after the contents of encoder and cases; None keeps nothing.
+    """
+    path = None if cache is None else cache / f"{encoder_digest(encoder)[:24]}-{cases_digest(cases)[:24]}.npy"
+    if path is not None and path.exists():
+        try:
+            return np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            path.unlink()  # of a disk that was full; it is computed anew
+    flat = encoder.embed_layers([channel for case in cases.series for channel in case], batch_size=batch_size)
+    features = flat.reshape(len(cases.series), -1, *flat.shape[1:])
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            np.save(file, features)
+        os.replace(temporary, path)
+    return features
+
+
+def read_features(layers: np.ndarray, readout: Readout) -> np.ndarray:
+    """One vector a case, (cases, features), out of `layer_features`.
+
+    Raises:
+        InputError: no such layer, readout or pooling.
+    """
+    depth = layers.shape[2] - 2
+    if readout.layer is not None and not 0 <= readout.layer <= depth:
+        raise InputError(f"layer {readout.layer} does not exist; choose 0 to {depth}, or none for the normalised last layer")
+    if readout.tokens not in READOUTS:
+        raise InputError(f"readout {readout.tokens!r} is unknown; choose one of {', '.join(READOUTS)}")
+    if readout.channels not in ("mean", "concat"):
+        raise InputError(f"channels {readout.channels!r} gives no single vector a case; choose mean or concat")
+    tokens = layers[:, :, depth + 1 if readout.layer is None else readout.layer]
+    kept = {"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens}[readout.tokens]
+    vectors = kept.reshape(*kept.shape[:2], -1)
+    return vectors.mean(1) if readout.channels == "mean" else vectors.reshape(len(vectors), -1)
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """SHA-256 of the weights and of what in the configuration decides features."""
+    config = encoder.config
+    parts = [json.dumps([config.model.to_dict(), config.length, config.data.max_length], sort_keys=True, default=list).encode()]
+    leaves = jax.tree_util.tree_leaves_with_path(encoder.variables)
+    parts += [part for path, leaf in leaves for part in (jax.tree_util.keystr(path).encode(), np.asarray(leaf).tobytes())]
+    return _digest(parts)
+
+
+def cases_digest(cases: Cases) -> str:
+    """SHA-256 of series and labels."""
+    labels = [] if cases.labels is None else [str(label).encode() for label in cases.labels]
+    return _digest([part for one in cases.series for part in (str((one.shape, one.dtype)).encode(), one.tobytes())] + labels)
+
+
+def _digest(parts: list[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
 
 
 def encode_cases(encoder: Encoder, cases: Cases, **options) -> Split:

@@ -1,42 +1,260 @@
-"""Every method on every set: frozen encoders behind probes, and the raw series."""
+"""Sweeps: every method on every set by every protocol, a cell at a time, so that they can be stopped and continued."""
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from nutime_jax.encoder import Encoder
-from nutime_jax.evaluation.features import Task, encode_cases, raw_cases
-from nutime_jax.evaluation.probes import nearest_neighbour_accuracy, test_accuracy
+import numpy as np
+from ml_collections import ConfigDict
 
-PROBES = ("ridge", "1nn")
+from nutime_jax.data.archives import SetFiles
+from nutime_jax.encoder import Encoder, load_encoder, untrained_encoder
+from nutime_jax.errors import DivergenceError, InputError
+from nutime_jax.evaluation.anomaly import outlier_metrics
+from nutime_jax.evaluation.baselines import baseline_metrics
+from nutime_jax.evaluation.cells import Cell, CellStore
+from nutime_jax.evaluation.clustering import clustering_metrics
+from nutime_jax.evaluation.failures import Failure
+from nutime_jax.evaluation.features import Readout, Split, Task, cases_digest, encoder_digest, layer_features, read_features, read_task
+from nutime_jax.evaluation.fewshot import fewshot_metrics
+from nutime_jax.evaluation.finetune import fine_tune_task
+from nutime_jax.evaluation.probes import PROBES, probe_metrics
+from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.tuning_settings import TuningSettings
+
+UNTRAINED = "untrained:"
+"""Before the path of an encoder: its untrained twin, drawn from the seed of its run."""
+
+DETERMINISTIC = ("ridge", "logistic", "knn", "1nn", "raw_1nn", "raw_1nn_dtw")
+"""Protocols and baselines that draw nothing: further seeds would repeat the same number."""
+
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
-class Result:
-    """One cell: the share of test cases that a method labels rightly on the default split of a set."""
+class Contender:
+    """An encoder in a sweep. Several of one name are repetitions, told apart by their number."""
+
+    name: str
+    number: int
+    encoder: Encoder
+    digest: str
+
+
+class Inputs:
+    """A set as one encoder sees it; features are computed when a cell first asks for them."""
+
+    def __init__(self, task: Task, encoder: Encoder, cache: Path):
+        self.task, self.encoder, self._cache = task, encoder, cache
+        self._layers: tuple[np.ndarray, ...] = ()
+
+    def splits(self, readout: Readout) -> tuple[Split, Split]:
+        """Features of the training and of the test cases."""
+        cases = (self.task.train, self.task.test)
+        self._layers = self._layers or tuple(layer_features(self.encoder, one, cache=self._cache) for one in cases)
+        train, test = (Split(read_features(layers, readout), one.labels) for layers, one in zip(self._layers, cases, strict=True))
+        return train, test
+
+
+@dataclass(frozen=True)
+class Job:
+    """A protocol with a setting.
+
+    run: (inputs, seed) -> metrics.
+    selection: see `results.Row`.
+    """
+
+    protocol: str
+    setting: str
+    run: Callable[[Inputs, int], dict[str, float]]
+    selection: str = "train"
+
+
+def find_contenders(entries: Sequence[str]) -> list[Contender]:
+    """The encoders of a sweep, from entries "name=path" or "name=untrained:path"; a name may be repeated.
+
+    Raises:
+        InputError: an entry of another form, or a path without an encoder.
+    """
+    found: list[Contender] = []
+    for entry in entries:
+        name, equals, where = entry.partition("=")
+        if not (name and equals and where):
+            raise InputError(f"encoder {entry!r} has no name; write name={entry}, or name={UNTRAINED}{entry} for its untrained twin")
+        loaded = load_encoder(where.removeprefix(UNTRAINED))
+        encoder = untrained_encoder(loaded.config) if where.startswith(UNTRAINED) else loaded
+        number = sum(one.name == name for one in found)
+        found.append(Contender(name, number, encoder, encoder_digest(encoder)))
+    return found
+
+
+def make_jobs(config: ConfigDict, depth: int) -> list[Job]:
+    """Every protocol of a sweep with every setting, for encoders of `depth` blocks.
+
+    Raises:
+        InputError: an unknown protocol, layer or setting.
+    """
+    layers = _layers(config.layers, depth)
+    readouts = [Readout(layer, tokens, channels) for layer in layers for tokens in config.readouts for channels in config.channels]
+    jobs: list[Job] = []
+    for protocol in config.protocols:
+        if protocol in PROBES:
+            jobs += [_probe(protocol, readout, scaler) for readout in readouts for scaler in config.scalers]
+        elif protocol == "fewshot":
+            jobs += [_fewshot(readout, shots, config.tasks) for readout in readouts for shots in config.shots]
+        elif protocol in ("clustering", "anomaly"):
+            jobs += [_unlabelled(protocol, readout) for readout in readouts]
+        elif protocol == "finetune":
+            jobs.append(_fine_tuning(TuningSettings(**config.finetune.to_dict())))
+        else:
+            known = ", ".join((*PROBES, "fewshot", "clustering", "anomaly", "finetune"))
+            raise InputError(f"protocol {protocol!r} is unknown; choose of {known}")
+    return jobs
+
+
+def _layers(names: Sequence[str], depth: int) -> list[int | None]:
+    if tuple(names) == ("all",):
+        return [*range(depth + 1), None]
+    wrong = [name for name in names if name != "last" and not (name.isdecimal() and int(name) <= depth)]
+    if wrong:
+        raise InputError(f"layer {wrong[0]!r} does not exist; choose all, last, or 0 to {depth}")
+    return [None if name == "last" else int(name) for name in names]
+
+
+def _probe(name: str, readout: Readout, scaler: str) -> Job:
+    def run(inputs: Inputs, seed: int) -> dict[str, float]:
+        return probe_metrics(name, *inputs.splits(readout), scaler=scaler)
+
+    return Job(name, f"{readout} scaler={scaler}", run)
+
+
+def _fewshot(readout: Readout, shots: int, tasks: int) -> Job:
+    def run(inputs: Inputs, seed: int) -> dict[str, float]:
+        return fewshot_metrics(*inputs.splits(readout), shots=shots, tasks=tasks, seed=seed)
+
+    return Job("fewshot", f"{readout} shots={shots} tasks={tasks}", run)
+
+
+def _unlabelled(protocol: str, readout: Readout) -> Job:
+    def run(inputs: Inputs, seed: int) -> dict[str, float]:
+        train, test = inputs.splits(readout)
+        return outlier_metrics(train, test) if protocol == "anomaly" else clustering_metrics(test, seed=seed)
+
+    return Job(protocol, str(readout), run)
+
+
+def _fine_tuning(settings: TuningSettings) -> Job:
+    def run(inputs: Inputs, seed: int) -> dict[str, float]:
+        tuned = fine_tune_task(inputs.encoder, inputs.task, settings=settings, seed=seed)
+        return {row.metric: row.value for row in tuned.rows}
+
+    return Job("finetune", settings.words(), run, "test" if settings.selection == "published" else "train")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a sweep is doing: the set and the method, and cells done of all."""
 
     dataset: str
     method: str
-    probe: str
-    accuracy: float
-    train_cases: int
-    test_cases: int
+    done: int
+    total: int
 
 
-def evaluate(encoders: Mapping[str, Encoder], tasks: Iterable[Task], **options) -> list[Result]:
-    """Accuracy of every encoder behind every probe, and of 1-NN on the raw series.
+class Sweep:
+    """A grid of encoder x set x protocol x setting x seed, and the baselines on the same sets.
+
+    Cells that are in the folder are not computed again. A cell that fails is listed, and the sweep goes on.
 
     Args:
-        encoders: name of the method -> encoder.
-        tasks: sets to classify.
-        options: those of `Encoder.embed`.
+        config: see `configs/sweep.py`.
+        sets: the sets.
+        folder: where cells and features are kept; several processes may share it.
+        shard, shards: this process and their number: each takes its own sets.
     """
-    results = []
-    for task in tasks:
-        sizes = {"train_cases": len(task.train.labels), "test_cases": len(task.test.labels)}
-        for method, encoder in encoders.items():
-            train, test = (encode_cases(encoder, cases, **options) for cases in (task.train, task.test))
-            results += [Result(task.name, method, probe, test_accuracy(probe, train, test), **sizes) for probe in PROBES]
-        length = max(case.shape[-1] for case in task.train.series)
-        train, test = (raw_cases(cases, length=length) for cases in (task.train, task.test))
-        results.append(Result(task.name, "raw", "1nn", nearest_neighbour_accuracy(train, test), **sizes))
-    return results
+
+    def __init__(self, config: ConfigDict, sets: Sequence[SetFiles], folder: Path, *, shard: int = 0, shards: int = 1):
+        self._config, self._sets = config, list(sets)[shard::shards]
+        self._store, self._cache = CellStore(folder), folder / "features"
+        self._contenders = find_contenders(config.encoders)
+        self._jobs = {one.name: make_jobs(config, one.encoder.network.depth) for one in self._contenders}
+        self.rows: list[Row] = []
+        self.failures: list[Failure] = []
+
+    def run(self) -> Iterator[Progress]:
+        """Computes the cells; after each, says where it is. Rows and failures are then in `rows` and `failures`."""
+        done, total = 0, len(self._sets) * self._cells_of_a_set()
+        for files in self._sets:
+            try:
+                task = read_task(files)
+            except InputError as error:
+                self.failures.append(Failure("all", files.name, "", "", str(error)))
+                done += self._cells_of_a_set()
+                yield Progress(files.name, "", done, total)
+                continue
+            content = cases_digest(task.train) + cases_digest(task.test)
+            for method, cells in self._cells(task, content):
+                for cell, compute in cells:
+                    self._settle(cell, compute, task)
+                    done += 1
+                    yield Progress(task.name, method, done, total)
+
+    def _cells_of_a_set(self) -> int:
+        seeds = [len(self._seeds(job.protocol)) for one in self._contenders for job in self._jobs[one.name]]
+        return sum(seeds) + sum(len(self._seeds(name)) for name in self._config.baselines)
+
+    def _seeds(self, protocol: str) -> tuple[int, ...]:
+        return tuple(self._config.seeds)[:1] if protocol in DETERMINISTIC else tuple(self._config.seeds)
+
+    def _cells(self, task: Task, content: str) -> Iterator[tuple[str, Iterator]]:
+        """(method, its cells) of a set; a cell comes with what computes it."""
+        for one in self._contenders:
+            inputs = Inputs(task, one.encoder, self._cache)
+            yield one.name, self._encoder_cells(one, inputs, one.digest + content)
+        for name in self._config.baselines:
+            yield name, self._baseline_cells(name, task, content)
+
+    def _encoder_cells(self, one: Contender, inputs: Inputs, content: str) -> Iterator:
+        for job in self._jobs[one.name]:
+            for seed in self._seeds(job.protocol):
+                # Repetitions of an encoder and of a protocol that draws are numbered through.
+                number = one.number * len(self._seeds(job.protocol)) + seed
+                cell = Cell(one.name, inputs.task.name, job.protocol, job.setting, number, content)
+                yield (cell, job.selection), lambda job=job, seed=seed: job.run(inputs, seed)
+
+    def _baseline_cells(self, name: str, task: Task, content: str) -> Iterator:
+        for seed in self._seeds(name):
+            cell = Cell(name, task.name, BASELINE, "", seed, content)
+            yield (cell, "train"), lambda seed=seed: baseline_metrics(name, task.train, task.test, seed=seed)
+
+    def _settle(self, marked: tuple[Cell, str], compute: Callable[[], dict[str, float]], task: Task) -> None:
+        """Reads a cell, or computes and keeps it."""
+        cell, selection = marked
+        rows = self._store.read(cell)
+        if rows is None:
+            started = time.perf_counter()
+            try:
+                metrics = compute()
+            except (InputError, DivergenceError) as error:
+                self.failures.append(Failure(cell.method, cell.dataset, cell.protocol, cell.setting, str(error)))
+                return
+            rows = [self._row(cell, selection, metric, value, task, time.perf_counter() - started) for metric, value in metrics.items()]
+            self._store.write(cell, rows)
+        self.rows += rows
+
+    @staticmethod
+    def _row(cell: Cell, selection: str, metric: str, value: float, task: Task, seconds: float) -> Row:
+        return Row(
+            cell.method,
+            cell.dataset,
+            cell.protocol,
+            cell.setting,
+            cell.seed,
+            metric,
+            value,
+            selection=selection,
+            train_cases=len(task.train.labels),
+            test_cases=len(task.test.labels),
+            seconds=seconds,
+        )

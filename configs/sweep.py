@@ -1,0 +1,40 @@
+"""Every frozen protocol of a pretrained encoder and of its untrained twin on the bundled sets, beside classical methods.
+
+nutime sweep --config=sweep --out=results/quickstart
+nutime report results/quickstart/results.csv --out=results/quickstart/report.html
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "sweep"
+    # Encoders, name=path of a workdir or checkpoint; name=untrained:path is its untrained twin. Encoders of one name are
+    # repetitions (seeds).
+    config.encoders = ("pretrained=runs/quickstart", "untrained=untrained:runs/quickstart")
+    # Names of bundled sets, files and folders.
+    config.sources = ("bundled",)
+    # Classical methods on the raw series: raw_1nn, raw_1nn_dtw, raw_forest, minirocket, multirocket_hydra.
+    config.baselines = ("raw_1nn", "raw_forest", "minirocket")
+    # Of ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly and finetune.
+    config.protocols = ("ridge", "knn", "logistic")
+    # Layers that are read: numbers from 0 (before the first block), last (after the last, normalised), or all.
+    config.layers = ("last",)
+    # Tokens that are read: cls, mean, cls+mean.
+    config.readouts = ("cls+mean",)
+    # How the channels of a case become one vector: mean, concat.
+    config.channels = ("concat",)
+    # What probes do to features first: none, standard, minmax.
+    config.scalers = ("standard",)
+    # Cases a class, and tasks, of fewshot.
+    config.shots = (5,)
+    config.tasks = 100
+    # Of what draws at random: forests, few-shot tasks, k-means, fine-tuning, kernels; the rest is computed once.
+    config.seeds = (0,)
+
+    # Choices of finetune; what is left out has the default of `nutime finetune`.
+    config.finetune = ConfigDict()
+    config.finetune.strategy = "full"
+    config.finetune.epochs = 100
+    return config

@@ -1,0 +1,65 @@
+"""Cells of a sweep: one file each, written in one move, so that a sweep can be killed at any moment and continued."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nutime_jax.errors import InputError
+from nutime_jax.evaluation.results import Row
+
+VERSION = 1
+"""To be raised when the same cell would give other numbers: cells computed before are then computed anew."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is computed at once: one protocol with one setting for one method on one set.
+
+    method, dataset, protocol, setting, seed: as in `results.Row`.
+    content: digest of the encoder's weights and of the cases of the set: other contents are other cells.
+    """
+
+    method: str
+    dataset: str
+    protocol: str
+    setting: str
+    seed: int
+    content: str
+
+    @property
+    def key(self) -> str:
+        """A name for the file of this cell."""
+        identity = json.dumps([VERSION, *dataclasses.astuple(self)])
+        return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+class CellStore:
+    """The cells of a sweep in a folder; several processes may fill it together."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder / "cells"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+
+    def read(self, cell: Cell) -> list[Row] | None:
+        """The rows of a cell; None if it has not been computed. A damaged file counts as none."""
+        try:
+            content = json.loads((self._folder / f"{cell.key}.json").read_text())
+            return [Row(**row) for row in content]
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def write(self, cell: Cell, rows: list[Row]) -> None:
+        """Keeps the rows of a cell."""
+        path = self._folder / f"{cell.key}.json"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps([dataclasses.asdict(row) for row in rows]))
+            os.replace(temporary, path)
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot be written ({error.strerror}); make room and start again") from error
