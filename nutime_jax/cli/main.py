@@ -13,6 +13,7 @@ from nutime_jax.errors import DivergenceError, InputError
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
     "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
+    "report": "make one HTML page and a CSV file from tables of results",
 }
 
 
