@@ -50,12 +50,12 @@ def run(args: argparse.Namespace) -> None:
         only=_names(args.only),
     )
     page = args.out.expanduser()
+    if page.suffix == ".csv":
+        raise InputError(f"--out={page} is the name of a table; give the page's, as report.html, and the table lies beside it")
     table = page.with_suffix(".csv")
-    if table.resolve() in {path.expanduser().resolve() for path in args.results}:
-        raise InputError(f"the summary would replace {table}, which is read; choose another --out")
     try:
-        write_page(render_page(contents), page)
         write_summary(contents.tables, table)
+        write_page(render_page(contents), page)
     except OSError as error:
         raise InputError(f"cannot write {page} ({error.strerror}); choose another --out") from error
     if not can_draw():

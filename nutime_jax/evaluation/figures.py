@@ -45,10 +45,11 @@ def draw_critical_difference(values: np.ndarray, labels: Sequence[str], *, name:
     with _style(), warnings.catch_warnings():
         # Of pairs that are level on all sets: they get a p-value of 1, and stay joined.
         warnings.filterwarnings("ignore", category=UserWarning, message="Estimators .* have the same performance")
-        figure, axes = plot_critical_difference(values, [_plain(label) for label in labels], width=7, textspace=2)
+        figure, axes = plot_critical_difference(values, [_plain(label) for label in labels], width=5, textspace=1.2)
         for text in axes.texts:
             text.set_fontsize(min(text.get_fontsize(), 11))
-        return _svg(figure, name, "Critical-difference diagram of mean ranks")
+            text.set_text(re.sub(r"^(\d+\.\d\d)\d\d$", r"\1", text.get_text()))  # ranks to two decimals
+        return _svg(figure, "Critical-difference diagram of mean ranks", name=name, least=480)
 
 
 def draw_scatter(x: np.ndarray, y: np.ndarray, *, labels: tuple[str, str], name: str) -> str:
@@ -66,7 +67,7 @@ def draw_scatter(x: np.ndarray, y: np.ndarray, *, labels: tuple[str, str], name:
         axes.set_xlabel(_plain(labels[0]))
         axes.set_ylabel(_plain(labels[1]))
         axes.spines[["top", "right"]].set_visible(False)
-        return _svg(figure, name, f"{labels[1]} against {labels[0]}, a point a set")
+        return _svg(figure, f"{labels[1]} against {labels[0]}, a point a set", name=name, least=280)
 
 
 @contextmanager
@@ -95,8 +96,11 @@ def _plain(label: str) -> str:
     return short.replace("$", r"\$")
 
 
-def _svg(figure, name: str, title: str) -> str:
-    """The figure as an element of a page: without addresses of schemas, which HTML does not need, and with ids of its own."""
+def _svg(figure, title: str, *, name: str, least: int) -> str:
+    """The figure as an element of a page: without addresses of schemas, which HTML does not need, and with ids of its own.
+
+    It shrinks with the page down to `least` pixels, where its letters can still be read.
+    """
     import matplotlib.pyplot as plt
 
     file = io.StringIO()
@@ -109,7 +113,6 @@ def _svg(figure, name: str, title: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
     width = round(float(re.search(r'width="([\d.]+)pt"', text)[1]) * 4 / 3)
-    # It shrinks with the page down to where its letters can still be read.
-    size = f"width:{width}px;min-width:{min(width, 300 if width < 500 else 560)}px"
+    size = f"width:{width}px;min-width:{min(width, least)}px"
     text = re.sub(r'<svg(?:\s+(?:width|height)="[^"]*")*', f'<svg role="img" style="{size}"', text, count=1)
     return text.replace(">", f"><title>{escape(title)}</title>", 1)

@@ -1,6 +1,7 @@
 """Elements of a page: tables that scroll in a box of their own and can be sorted, paragraphs, figures, the style."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -46,13 +47,19 @@ def _row(cells: Sequence[Cell]) -> str:
 def _cell(cell: Cell) -> str:
     content = f"<b>{cell.content}</b>" if cell.strong else cell.content
     if cell.value is None:
-        return f"<td>{content}</td>"
+        return f'<td class="words">{content}</td>'
     key = "" if math.isnan(cell.value) else f"{cell.value:.6g}"
     return f'<td class="number" data-key="{key}">{content}</td>'
 
 
 def _class(name: str) -> str:
     return f' class="{name}"' if name else ""
+
+
+def make_name(text: str) -> str:
+    """A name of one word, escaped, that may break between its parts (WordSynonyms, layer=3) where a column is narrow."""
+    parts = re.split(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[_=/.])", text)
+    return "<wbr>".join(map(escape, parts))
 
 
 def make_paragraph(text: str) -> str:
@@ -82,7 +89,9 @@ p, li, figcaption { max-width: 46rem; overflow-wrap: anywhere; }
 a { color: var(--link); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
 small, figcaption { color: var(--soft); font-size: .85rem; font-weight: normal; }
-.box { overflow-x: auto; max-width: 100%; }
+.box { overflow-x: auto; max-width: 100%;  /* a shade at the right edge while more lies beyond it */
+  background: linear-gradient(to left, #fff 1rem, transparent) right / 2.5rem 100% no-repeat local,
+    linear-gradient(to left, #1a233030, transparent) right / .75rem 100% no-repeat scroll; }
 .box:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: left; vertical-align: baseline; border-bottom: 1px solid var(--line); }
@@ -90,13 +99,15 @@ thead th { vertical-align: bottom; max-width: 11rem; line-height: 1.3; border-bo
 th.number, td.number { text-align: right; }
 td.number { white-space: nowrap; }
 th:first-child { position: sticky; left: 0; background: #fff; border-right: 1px solid var(--line); }
-tbody th { font-weight: normal; max-width: 22rem; overflow-wrap: anywhere; }
+tbody th { font-weight: normal; min-width: 14rem; max-width: 22rem; overflow-wrap: anywhere; }
+td.words { min-width: 11rem; max-width: 46rem; overflow-wrap: anywhere; }
 tbody tr:hover > * { background: var(--tint); }
 tfoot > tr > * { font-weight: 600; border-top: 2px solid var(--ink); border-bottom: 0; }
 th button { font: inherit; color: inherit; text-align: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
 th button:hover { text-decoration: underline; }
 th[aria-sort="descending"] button::after { content: " ▾"; }
 th[aria-sort="ascending"] button::after { content: " ▴"; }
+summary { cursor: pointer; margin: 1rem 0 .5rem; font-weight: 600; }
 figure { margin: .5rem 0 1rem; min-width: 0; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; }
 .figures > figure { flex: 0 1 26rem; }
@@ -105,7 +116,7 @@ svg text { font-family: inherit !important; }
 @media (max-width: 40rem) {
   th, td { padding: .3rem .45rem; }
   thead th { max-width: 7.5rem; }
-  tbody th, tfoot th, th:first-child { max-width: 9.5rem; }
+  tbody th { min-width: 8.5rem; max-width: 9.5rem; }
 }
 @media print { .box { overflow: visible; } body { max-width: none; } }
 """
@@ -126,7 +137,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const key = row => numbers ? row.cells[column].dataset.key : row.cells[column].textContent;
       const compare = (a, b) => {
         if (a === "" || b === "") return (a === "") - (b === "");  // what is missing comes last either way
-        return (down ? -1 : 1) * (numbers ? a - b : a.localeCompare(b));
+        return (down ? -1 : 1) * (numbers ? a - b : a.localeCompare(b, undefined, { numeric: true }));
       };
       const body = table.tBodies[0];
       body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));

@@ -12,13 +12,14 @@ from nutime_jax.errors import InputError
 from nutime_jax.evaluation.contents import Contents
 from nutime_jax.evaluation.failures import Failure
 from nutime_jax.evaluation.figures import can_draw, draw_critical_difference, draw_scatter
-from nutime_jax.evaluation.markup import MISSING, Cell, make_figure, make_page, make_paragraph, make_table
+from nutime_jax.evaluation.markup import MISSING, Cell, make_figure, make_name, make_page, make_paragraph, make_table
 from nutime_jax.evaluation.summary import DECIMALS, Column, Standing, Table, compare_columns
 
 PERCENT = ("accuracy", "f1")
 """Metrics shown in percent; others as they are."""
 
 FAMILIES = {"classification": "Classification", "fewshot": "Few-shot", "clustering": "Clustering", "anomaly": "Anomaly detection"}
+METRICS = {"f1": "F1", "nmi": "NMI", "ari": "ARI", "ri": "RI", "auc_pr": "AUC-PR"}
 SPLITS = {"default": "default split", "resample": "resampled splits"}
 
 MOST_DRAWN = 12
@@ -51,7 +52,11 @@ def _counts(contents: Contents) -> str:
 
 
 def _heading(table: Table) -> str:
-    return f"{FAMILIES.get(table.family, table.family.capitalize())}: {table.metric}, {SPLITS[table.split]}"
+    return f"{FAMILIES.get(table.family, table.family.capitalize())}: {_metric(table)}, {SPLITS[table.split]}"
+
+
+def _metric(table: Table) -> str:
+    return METRICS.get(table.metric, table.metric)
 
 
 def _part(index: int, table: Table, reference: int, rivals: Sequence[int]) -> str:
@@ -63,8 +68,7 @@ def _part(index: int, table: Table, reference: int, rivals: Sequence[int]) -> st
             make_paragraph(_coverage(table)),
             _standings_table(table, reference, standings) if len(table.columns) > 1 else "",
             _figures(index, table, reference, standings, rivals) if drawn else "",
-            "<h3>Set by set</h3>",
-            _sets_table(table),
+            f"<details{' open' if index == 0 else ''}><summary>Set by set</summary>{_sets_table(table)}</details>",
             "</section>",
         ]
     )
@@ -75,9 +79,10 @@ def _coverage(table: Table) -> str:
     common, count = int(table.common.sum()), len(table.columns)
     if count == 1:
         return f"One method on {_plural(len(table.sets), 'set')}; there is nothing to compare it with."
-    text = f"Means, ranks, wins and losses are over the {_plural(common, 'set')} that all {count} methods have"
+    every = "both methods" if count == 2 else f"all {count} methods"
+    text = f"Means, ranks, wins and losses are over the {_plural(common, 'set')} that {every} have"
     if not common:
-        text = f"No set is common to all {count} methods, so that none can be ranked"
+        text = f"No set is common to {every}, so that none can be ranked"
     if common == len(table.sets):
         return f"{text}."
     present = (~np.isnan(table.means)).sum(0)
@@ -123,11 +128,11 @@ def _sets_table(table: Table) -> str:
     for name, means, deviations in zip(table.sets, table.means, table.deviations, strict=True):
         best = np.nanmax(means.round(DECIMALS)) if len(means) > 1 else math.inf
         values = zip(means, deviations, strict=True)
-        rows.append([Cell(escape(name)), *(Cell(_show(m, table.metric, d), m, m.round(DECIMALS) == best) for m, d in values)])
+        rows.append([Cell(make_name(name)), *(Cell(_show(m, table.metric, d), m, m.round(DECIMALS) == best) for m, d in values)])
     common = table.common
     means = table.means[common].mean(0) if common.any() else np.full(len(table.columns), np.nan)
     foot = [Cell(f"mean of {_plural(int(common.sum()), 'set')}"), *(Cell(_show(mean, table.metric), mean) for mean in means)]
-    unit = "%" if table.metric in PERCENT else table.metric
+    unit = "%" if table.metric in PERCENT else _metric(table)
     return make_table([f"set ({escape(unit)})", *map(_name, table.columns)], rows, label=_heading(table), foot=foot)
 
 
@@ -170,7 +175,7 @@ def _scatter(name: str, table: Table, x: int, y: int) -> str:
     caption = (
         f"{labels[1]} is above {labels[0]} on {(b > a).sum()}, level on {(b == a).sum()} and below on {(b < a).sum()} of "
         f"{_plural(len(a), 'set')}. Furthest apart: {', '.join(f'{name} {100 * gap:+.1f}' for gap, name in wide)} points."
-    )
+    ).replace(" -", " −")
     svg = draw_scatter(a, b, labels=labels, name=name)
     return make_figure(svg, caption)
 
@@ -181,11 +186,15 @@ def _failures(failures: Sequence[Failure] | None) -> str:
     elif not failures:
         text = make_paragraph("No cell failed.")
     else:
-        heads = ["set", "method", "protocol", "setting", "why"]
-        cells = [(f.dataset, f.method, f.protocol, f.setting, f.message) for f in failures]
-        rows = [[Cell(escape(text)) for text in cell] for cell in cells]
-        text = make_paragraph(f"{_plural(len(rows), 'cell')} without a number.") + make_table(heads, rows, label="Failures")
+        heads = ["cell", "why it has no number"]
+        rows = [[Cell(_cell_name(one)), Cell(escape(one.message))] for one in failures]
+        text = make_paragraph(f"{_plural(len(rows), 'cell')} failed.") + make_table(heads, rows, label="Failures")
     return f'<section id="failures"><h2>Failures</h2>{text}</section>'
+
+
+def _cell_name(one: Failure) -> str:
+    words = f"{one.method} {one.protocol} {one.setting}".split()
+    return f"{make_name(one.dataset)}<br><small>{' '.join(map(make_name, words))}</small>"
 
 
 def _notes(contents: Contents) -> str:
@@ -212,7 +221,7 @@ def _notes(contents: Contents) -> str:
 def _name(column: Column) -> str:
     """Label with its marks, as markup."""
     badge = " <small>published</small>" if column.published else ""
-    return escape(_mark(column)) + badge
+    return make_name(_mark(column)) + badge
 
 
 def _mark(column: Column) -> str:
@@ -220,8 +229,9 @@ def _mark(column: Column) -> str:
 
 
 def _setting(column: Column) -> str:
-    words = " ".join(word for word in (column.protocol, column.setting) if word and word not in ("baseline", "published"))
-    return f"<br><small>{escape(words)}</small>" if words else ""
+    """What the label leaves out of how the method was run, as markup."""
+    words = [word for word in (column.protocol, *column.setting.split()) if word not in ("baseline", "published", *column.label.split())]
+    return f"<br><small>{' '.join(map(make_name, words))}</small>" if words else ""
 
 
 def _show(value: float, metric: str, deviation: float = math.nan) -> str:

@@ -3,13 +3,13 @@
 import csv
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
@@ -121,7 +121,7 @@ def _make_table(key: tuple[str, str, str], rows: Sequence[Row]) -> Table:
                 f"{row.metric} of {row.method} ({row.protocol} {row.setting}, seed {row.seed}) on {row.dataset} has two values; "
                 f"give one table, or rename the method in the other"
             )
-    names = tuple(sorted({row.dataset for row in rows}, key=str.lower))
+    names = tuple(sorted({row.dataset for row in rows}, key=_natural))
     shape = len(names), len(cells)
     means, deviations, counts = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, int)
     for j, column in enumerate(cells.values()):
@@ -131,6 +131,11 @@ def _make_table(key: tuple[str, str, str], rows: Sequence[Row]) -> Table:
                 means[i, j], counts[i, j] = np.mean(values), len(values) if repeated else 1
                 deviations[i, j] = np.std(values, ddof=1) if counts[i, j] > 1 else np.nan
     return Table(*key, names, label_columns(tuple(cells)), means, deviations, counts)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts KPI2 before KPI10, and without regard to case."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.lower())]
 
 
 def label_columns(columns: Sequence[Column]) -> tuple[Column, ...]:
@@ -165,15 +170,6 @@ def join_published(table: Table, published: Mapping[str, Mapping[str, float]]) -
     )
 
 
-def select_columns(table: Table, chosen: Sequence[int]) -> Table:
-    """The table with some of its columns, and the sets that any of them has."""
-    chosen = list(chosen)
-    kept = ~np.isnan(table.means[:, chosen]).all(1)
-    arrays = {name: getattr(table, name)[kept][:, chosen] for name in ("means", "deviations", "repetitions")}
-    sets = tuple(name for name, keep in zip(table.sets, kept, strict=True) if keep)
-    return replace(table, sets=sets, columns=tuple(table.columns[i] for i in chosen), **arrays)
-
-
 def find_column(table: Table, name: str) -> int:
     """Index of the column with this label, or of the only one of this method.
 
@@ -190,7 +186,10 @@ def find_column(table: Table, name: str) -> int:
 
 def rank_columns(values: np.ndarray) -> np.ndarray:
     """Rank of each column on each set: 1 is the highest value, ties share the mean of their ranks; (sets, columns)."""
-    return rankdata(-values.round(DECIMALS), axis=1)
+    values = values.round(DECIMALS)
+    above = (values[:, None, :] > values[:, :, None]).sum(-1)
+    level = (values[:, None, :] == values[:, :, None]).sum(-1)
+    return 1 + above + (level - 1) / 2
 
 
 def compare_columns(table: Table, reference: int) -> list[Standing]:
@@ -220,16 +219,21 @@ def write_summary(tables: Sequence[tuple[Table, int]], path: Path) -> None:
 
     Args:
         tables: each with the index of its reference.
+
+    Raises:
+        InputError: another kind of table stands there.
     """
-    column_names = [field.name for field in fields(Column)]
-    numbers = [field.name for field in fields(Standing) if field.name != "column"]
+    about, numbers = [field.name for field in fields(Column)], [field.name for field in fields(Standing)][1:]
+    header = ["family", "metric", "split", *about, *numbers, "common_sets", "reference"]
+    if path.exists() and path.read_bytes()[:2000].split(b"\n")[0].strip() != ",".join(header).encode():
+        raise InputError(f"the summary would replace {path}, which is none; choose another --out")
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="") as file:
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["family", "metric", "split", *column_names, *numbers, "common_sets", "reference"])
+        writer.writerow(header)
         for table, reference in tables:
-            about = [int(table.common.sum()), table.columns[reference].label]
+            common, name = int(table.common.sum()), table.columns[reference].label
             for standing in compare_columns(table, reference):
-                values = ["" if value != value else value for value in (getattr(standing, name) for name in numbers)]
-                writer.writerow([table.family, table.metric, table.split, *astuple(standing.column), *values, *about])
+                values = ["" if value != value else value for value in (getattr(standing, number) for number in numbers)]
+                writer.writerow([table.family, table.metric, table.split, *astuple(standing.column), *values, common, name])
     os.replace(temporary, path)
