@@ -80,14 +80,12 @@ def _coverage(table: Table) -> str:
     if count == 1:
         return f"One method on {_plural(len(table.sets), 'set')}; there is nothing to compare it with."
     every = "both methods" if count == 2 else f"all {count} methods"
-    text = f"Means, ranks, wins and losses are over the {_plural(common, 'set')} that {every} have"
-    if not common:
-        text = f"No set is common to {every}, so that none can be ranked"
-    if common == len(table.sets):
-        return f"{text}."
     present = (~np.isnan(table.means)).sum(0)
-    least = int(present.argmin())
-    return f"{text}, of {len(table.sets)}; {table.columns[least].label} has the fewest, {present[least]}."
+    least = f"{table.columns[present.argmin()].label} has the fewest, {present.min()}"
+    if not common:
+        return f"None of {len(table.sets)} sets is common to {every}, so that they cannot be ranked; {least}."
+    text = f"Means, ranks, wins and losses are over the {_plural(common, 'set')} that {every} have"
+    return f"{text}." if common == len(table.sets) else f"{text}, of {len(table.sets)}; {least}."
 
 
 def _standings_table(table: Table, reference: int, standings: Sequence[Standing]) -> str:

@@ -74,7 +74,8 @@ def _shares(frame, path: Path) -> tuple[dict[str, dict[str, float]], bool]:
         raise InputError(
             f"{path}: {method} of {frame.index[row]} is {frame.iat[row, column]!r}, no number; name the methods, as in {path}:{example}"
         )
-    low, high = np.nanmin(numbers.to_numpy(), initial=np.inf), np.nanmax(numbers.to_numpy(), initial=-np.inf)
+    values = numbers.to_numpy(np.float64)
+    low, high = values[~np.isnan(values)].min(initial=0), values[~np.isnan(values)].max(initial=0)
     if low < 0 or high > 100:
         raise InputError(f"{path} holds {low if low < 0 else high}, no accuracy; name the methods, as in {path}:{frame.columns[-1]}")
     numbers = numbers / 100 if high > 1 else numbers

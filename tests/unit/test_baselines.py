@@ -8,6 +8,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.evaluation import baselines
 from nutime_jax.evaluation.baselines import baseline_metrics
 
+# Each kind of input makes numba compile MiniRocket anew, for many seconds: here it is given one channel only.
 QUICK = ["raw_1nn", "raw_1nn_dtw", "raw_forest", "minirocket"]
 
 
@@ -23,13 +24,12 @@ def waves(seed, *, count=20, channels=1, lengths=(30, 60)):
     return Cases(series, labels)
 
 
-def same_length(seed, *, count=12, length=24):
+def same_length(seed, *, count=12, channels=1, length=24):
     rng = np.random.default_rng(seed)
-    return Cases(list(rng.normal(size=(count, 2, length)).astype(np.float32)), np.array(["a", "b", "c"])[rng.integers(0, 3, count)])
+    return Cases(list(rng.normal(size=(count, channels, length)).astype(np.float32)), np.array(["a", "b", "c"])[rng.integers(0, 3, count)])
 
 
-@pytest.mark.parametrize("name", QUICK)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("name", "channels"), [*((name, 1) for name in QUICK), ("raw_1nn", 3), ("raw_1nn_dtw", 3), ("raw_forest", 3)])
 def test_baselines_tell_slow_from_fast(name, channels):
     metrics = baseline_metrics(name, waves(0, channels=channels), waves(1, channels=channels), seed=0)
     assert metrics.keys() == {"accuracy", "f1"}
@@ -68,7 +68,7 @@ def dtw(a, b, window):
 
 @pytest.mark.parametrize("name", ["raw_1nn", "raw_1nn_dtw"])
 def test_nearest_neighbours_are_the_nearest(name):
-    train, test = same_length(4, count=20), same_length(5, count=30)
+    train, test = same_length(4, count=20, channels=2), same_length(5, count=30, channels=2)
     distance = {"raw_1nn": lambda a, b: np.sum((a - b) ** 2), "raw_1nn_dtw": lambda a, b: dtw(a, b, 0.1)}[name]
     x, z = (np.array(cases.series, np.float64) for cases in (train, test))
     predicted = train.labels[np.array([[distance(a, b) for b in x] for a in z]).argmin(1)]
