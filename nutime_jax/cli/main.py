@@ -13,7 +13,11 @@ from nutime_jax.errors import DivergenceError, InputError
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
     "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
+<<<<<<< HEAD
     "data": "look after series: say what files hold, fetch archives, build corpora",
+=======
+    "report": "make one HTML page and a CSV file from tables of results",
+>>>>>>> report
 }
 
 

@@ -1,0 +1,94 @@
+"""`nutime report` as a user meets it."""
+
+import csv
+
+import pytest
+
+from nutime_jax.cli.main import main
+from nutime_jax.evaluation.failures import Failure, write_failures
+from nutime_jax.evaluation.results import write_rows
+from tests.unit.test_page import Reader, many
+from tests.unit.test_summary import row
+
+
+def report(capfd, *arguments):
+    status = main(["report", *map(str, arguments)])
+    out, err = capfd.readouterr()
+    return status, out, [line for line in err.splitlines() if line.startswith("nutime: ")]
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    write_rows(many(), folder / "results.csv")
+    write_failures([Failure("A", "set99", "ridge", "", "set set99 has no test split")], folder / "failures.csv")
+    write_rows([row("minirocket", f"set{i}", 0.5, protocol="baseline") for i in range(12)], tmp_path / "baselines.csv")
+    (tmp_path / "paper.csv").write_text("set,P,Q\n" + "".join(f"set{i},{40 + i},90\n" for i in range(12)))
+    return tmp_path
+
+
+def test_tables_become_a_page_and_a_csv(capfd, results):
+    page = results / "page.html"
+    arguments = [results / "sweep", results / "baselines.csv", f"--baselines={results / 'paper.csv'}:P", f"--out={page}"]
+    status, out, _ = report(capfd, *arguments, "--reference=minirocket", "--scatter=P,A")
+    assert status == 0
+    assert out == f"written to {page}, its numbers to {page.with_suffix('.csv')}\n"
+    reader = Reader(page.read_text())
+    assert "From results.csv, baselines.csv: 5 methods on 12 sets." in reader.words
+    assert "set set99 has no test split" in reader.words
+    assert "P against minirocket, a point a set" in reader.words
+    assert "A against minirocket, a point a set" in reader.words
+    assert reader.tables[0][0][3] == "win / tie / loss against minirocket"
+    with open(page.with_suffix(".csv"), newline="") as file:
+        lines = {line["label"]: line for line in csv.DictReader(file)}
+    assert list(lines) == ["A", "B", "C", "D", "minirocket", "P"]
+    assert lines["P"]["published"] == "True"
+    assert float(lines["P"]["mean"]) == pytest.approx(0.455, abs=1e-12)
+    assert (lines["P"]["wins"], lines["P"]["ties"], lines["P"]["losses"]) == ("1", "1", "10")
+
+
+def test_methods_can_be_left_out_and_the_reference_is_no_baseline(capfd, results):
+    status, _, _ = report(capfd, results / "baselines.csv", results / "sweep", "--only=minirocket,B", f"--out={results / 'page.html'}")
+    assert status == 0
+    tables = Reader((results / "page.html").read_text()).tables
+    assert tables[1][0] == ["set (%)", "minirocket", "B"]
+    assert tables[0][0][3] == "win / tie / loss against B"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.csv"], "none.csv cannot be read as a table of results"),
+        (["paper.csv"], "paper.csv is no table of results: it has no column dataset"),
+        (["empty.csv"], "the tables of results hold no rows"),
+        (["nan.csv"], "accuracy of A (ridge) on x is nan"),
+        (["sweep", "--reference=E"], "method 'E' is in no table; choose one of 'A', 'B', 'C', 'D'"),
+        (["sweep", "--scatter=E"], "method 'E' is in no table"),
+        (["sweep", "--only=E"], "no row has 'E' in its method, protocol or setting; methods are A, B, C, D"),
+        (["sweep", "--baselines=none.csv"], "none.csv cannot be read as a published table"),
+        (["f1.csv", "--baselines=paper.csv"], "published accuracies need accuracies on default splits"),
+        (["sweep", "--published=HC2"], "published results 'HC2' are unknown; write aeon:NAME"),
+        (["sweep", "--out=results.csv"], "--out=results.csv is the name of a table"),
+        (["sweep", "--out=sweep/results.html"], "the summary would replace sweep/results.csv, which is none"),
+        (["sweep", "--out=nowhere/page.html"], "cannot write nowhere/page.html (No such file or directory)"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused_in_a_sentence(capfd, results, monkeypatch, arguments, message):
+    monkeypatch.chdir(results)
+    write_rows([], results / "empty.csv")
+    write_rows([row("A", "x", float("nan"))], results / "nan.csv")
+    write_rows([row("A", "x", 0.5, metric="f1")], results / "f1.csv")
+    status, _, sentences = report(capfd, *arguments)
+    assert status == 2
+    assert len(sentences) == 1
+    assert message in sentences[0]
+    assert not (results / "report.html").exists()
+
+
+def test_help_explains_the_flags(capfd):
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", "--help"])
+    out = capfd.readouterr().out
+    assert "--baselines" in out
+    assert "stands alone" in out
