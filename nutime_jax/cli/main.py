@@ -13,6 +13,8 @@ from nutime_jax.errors import DivergenceError, InputError
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
     "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
+    "finetune": "train a classifier on a labelled set, from a pretrained encoder",
+    "predict": "label the series of a file with a fine-tuned classifier",
 }
 
 
