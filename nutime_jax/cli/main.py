@@ -13,11 +13,11 @@ from nutime_jax.errors import DivergenceError, InputError
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
     "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
-<<<<<<< HEAD
-    "data": "look after series: say what files hold, fetch archives, build corpora",
-=======
+    "sweep": "evaluate encoders and classical methods on many sets, by every protocol",
     "report": "make one HTML page and a CSV file from tables of results",
->>>>>>> report
+    "finetune": "train a classifier on a labelled set, from a pretrained encoder",
+    "predict": "label the series of a file with a fine-tuned classifier",
+    "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 
 

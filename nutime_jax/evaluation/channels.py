@@ -1,77 +1,69 @@
-"""Fewer channels, where there are many: those that vary most, or their principal components."""
+"""Few channels out of many, chosen on training cases alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
+from nutime_jax.data.series import clean_series
 from nutime_jax.errors import InputError
-
-RULES = ("variance", "pca")
 
 
 @dataclass(frozen=True)
-class ChannelSelection:
-    """A linear map of channels that was fitted on training cases.
+class ChannelMap:
+    """What is done to the channels of a case before it is encoded; plain numbers, so that it can be written as text.
 
-    mean: taken from every channel, shape (channels,).
-    weights: of every channel in every channel that is kept, shape (keep, channels).
+    count: channels that a case must have.
+    kept: those that are kept, in their order; all of them where there are few.
+    weight, bias: instead, by PCA: rows of (components, count), and a number a component.
     """
 
-    mean: Float[np.ndarray, " channels"]
-    weights: Float[np.ndarray, "keep channels"]
+    count: int
+    kept: tuple[int, ...] = ()
+    weight: tuple[tuple[float, ...], ...] = ()
+    bias: tuple[float, ...] = ()
 
-    def apply(self, series: Sequence[Float[np.ndarray, "channels time"]]) -> list[Float[np.ndarray, "keep time"]]:
-        """The kept channels of cases of any length.
+    @property
+    def channels(self) -> int:
+        """Channels that come out."""
+        return len(self.weight) or len(self.kept)
+
+    def apply(self, case: np.ndarray, *, name: str) -> np.ndarray:
+        """The channels to encode, of a case as `clean_series` leaves it.
 
         Raises:
-            InputError: a case has another number of channels.
+            InputError: the case has another number of channels.
         """
-        return [self._apply(one, i) for i, one in enumerate(series)]
-
-    def _apply(self, one: np.ndarray, place: int) -> np.ndarray:
-        if len(one) != len(self.mean):
-            raise InputError(f"case {place} has {len(one)} channels; the selection was fitted on {len(self.mean)}")
-        if not self.mean.any() and np.isin(self.weights, (0, 1)).all():
-            return one[self.weights.argmax(1)]  # as they are, to the last digit
-        return (self.weights @ (one - self.mean[:, None])).astype(np.float32)
+        if len(case) != self.count:
+            raise InputError(f"{name} has {len(case)} channels; the classifier was fitted on {self.count}")
+        if self.weight:
+            mixed = np.asarray(self.weight) @ case.astype(np.float64) + np.asarray(self.bias)[:, None]
+            return clean_series(mixed, name=name)
+        return case if len(self.kept) == self.count else case[list(self.kept)]
 
 
-def select_channels(train_series: Sequence[Float[np.ndarray, "channels time"]], *, how: str = "variance", keep: int) -> ChannelSelection:
-    """Fits a selection of channels on training cases, every point of which counts alike.
+def fit_channels(series: Sequence[np.ndarray], *, limit: int, reduction: str) -> ChannelMap:
+    """Chooses at most `limit` channels; a set that has no more keeps all.
 
-    Args:
-        train_series: clean cases (channels, time), see `data.series.clean_series`.
-        how: "variance" keeps the channels of the largest variance, in their order and on their scale, so a channel in
-            small units is kept last; "pca" keeps the components of the largest variance of the channels brought to mean 0
-            and variance 1, which units do not touch.
-        keep: channels kept.
-
-    Raises:
-        InputError: no cases, an unknown rule, or more channels to keep than there are.
+    "variance" keeps the channels whose points vary most over the training cases, in the units of the data; "pca" mixes
+    standardised channels into their first principal components.
     """
-    if how not in RULES:
-        raise InputError(f"rule {how!r} is unknown; choose one of {', '.join(RULES)}")
-    if not len(train_series):
-        raise InputError("there are no training cases; channels cannot be chosen without")
-    channels = len(train_series[0])
-    if not 1 <= keep <= channels:
-        raise InputError(f"{keep} channels cannot be kept of {channels}; keep 1 to {channels}")
-    mean, covariance = channel_moments(train_series)
+    count = len(series[0])
+    if count <= limit:
+        return ChannelMap(count, tuple(range(count)))
+    points = sum(case.shape[1] for case in series)
+    mean = sum(case.sum(1, dtype=np.float64) for case in series) / points
+    covariance = sum(_products(case - mean[:, None]) for case in series) / points
     variance = np.diag(covariance)
-    if how == "variance":
-        kept = np.sort(np.argsort(-variance, kind="stable")[:keep])
-        return ChannelSelection(np.zeros(channels), np.eye(channels)[kept])
-    scale = 1 / np.sqrt(np.where(variance > 0, variance, 1))
-    axes = np.linalg.eigh(covariance * np.outer(scale, scale))[1][:, ::-1][:, :keep].T
-    signs = np.sign(axes[np.arange(keep), np.abs(axes).argmax(1)])  # an axis has no direction of its own
-    return ChannelSelection(mean, axes * signs[:, None] * scale)
+    if reduction == "variance":
+        return ChannelMap(count, tuple(sorted(int(i) for i in np.argsort(-variance, kind="stable")[:limit])))
+    deviation = np.where(variance > 0, np.sqrt(variance), 1)
+    directions = np.linalg.eigh(covariance / np.outer(deviation, deviation))[1][:, ::-1][:, :limit].T
+    # The sign of a direction is LAPACK's whim: the largest entry is made positive.
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(1)[:, None], 1)
+    weight = directions * np.sign(largest) / deviation
+    return ChannelMap(count, (), tuple(map(tuple, weight.tolist())), tuple((-weight @ mean).tolist()))
 
 
-def channel_moments(series: Sequence[np.ndarray]) -> tuple[Float[np.ndarray, " channels"], Float[np.ndarray, "channels channels"]]:
-    """Mean and covariance of the channels over all points of all cases, in two passes."""
-    points = sum(one.shape[1] for one in series)
-    mean = sum(one.sum(1, dtype=np.float64) for one in series) / points
-    products = (centred @ centred.T for centred in (one.astype(np.float64) - mean[:, None] for one in series))
-    return mean, sum(products) / points
+def _products(case: np.ndarray) -> np.ndarray:
+    return case @ case.T

@@ -1,6 +1,6 @@
 """What sits on an encoder: a classifier's linear layer, or the projector and predictor of self-supervised training."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.encoder import NuTimeEncoder, read_out
-from nutime_jax.models.layers import BatchNorm, Linear
+from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
 
 
 class MLPHead(nn.Module):
@@ -25,16 +25,48 @@ class MLPHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Encoder and a linear head on its CLS feature: (batch, channels, time) -> logits (batch, classes)."""
+    """Encoder and a linear head on its feature: (batch, channels, time) -> logits (batch, classes).
+
+    norm: what normalises the feature before the head: "none" (published), "batch" or "layer".
+    channels: "fusion" (the encoder makes one token of a window's channels) or "independent" (each channel is encoded
+        alone, and the features are averaged).
+    readout: see `models.encoder.read_out`; "cls" is published.
+    frozen: the encoder runs as it does in evaluation, without dropout.
+    """
 
     encoder: NuTimeEncoder
     classes: int
+    norm: Literal["none", "batch", "layer"] = "none"
+    channels: Literal["fusion", "independent"] = "fusion"
+    readout: str = "cls"
+    frozen: bool = False
 
     def setup(self):
         self.head = Linear(self.classes)
+        if self.norm != "none":
+            self.head_norm = BatchNorm() if self.norm == "batch" else LayerNorm()
 
-    def __call__(self, x: Float[Array, "batch channels time"], *, train: bool = False) -> Float[Array, "batch classes"]:
-        return self.head(read_out(self.encoder(x, train=train), readout="cls"))
+    def __call__(
+        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+    ) -> Float[Array, "batch classes"]:
+        """Logits; `offset` as in `NuTimeEncoder`."""
+        features = self.features(x, offset, train=train)
+        if self.norm == "batch":
+            features = self.head_norm(features, train=train)
+        elif self.norm == "layer":
+            features = self.head_norm(features)
+        return self.head(features)
+
+    def features(
+        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+    ) -> Float[Array, "batch features"]:
+        """One vector a case, before the head and its norm."""
+        batch, channels, time = x.shape
+        if self.channels == "independent":
+            x = x.reshape(batch * channels, 1, time)
+            offset = None if offset is None else offset.reshape(batch * channels, 1)
+        features = read_out(self.encoder(x, offset, train=train and not self.frozen), readout=self.readout)
+        return features.reshape(batch, -1, features.shape[-1]).mean(1)
 
 
 class Outputs(NamedTuple):

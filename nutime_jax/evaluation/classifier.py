@@ -1,0 +1,263 @@
+"""A fine-tuned encoder with its head: it labels series, and is kept in a folder of two files, without pickle.
+
+config.json          the encoder's configuration, the settings, the classes, the channels, how training went
+weights.safetensors  the arrays
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from nutime_jax.data.series import clean_series
+from nutime_jax.errors import InputError
+from nutime_jax.evaluation.channels import ChannelMap
+from nutime_jax.evaluation.members import Network, predict_cases
+from nutime_jax.evaluation.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
+from nutime_jax.evaluation.tuning_settings import TuningSettings
+from nutime_jax.models.encoder import build_encoder
+from nutime_jax.models.heads import Classifier
+
+SCHEMA = 1
+BATCH = 64
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How training went; a number a member where there is a tuple.
+
+    selection: "train", or "test" if the test split chose epoch and rate (the published protocol).
+    accuracies, losses: of the kept epoch on the validating cases; empty where no class had a case to spare.
+    """
+
+    selection: str
+    seeds: tuple[int, ...]
+    rates: tuple[float, ...]
+    best_epochs: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    losses: tuple[float, ...]
+    epochs: int
+    train_cases: int
+    validation_cases: int
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Mean validation accuracy of the members; NaN where nobody validated."""
+        return float(np.mean(self.accuracies)) if self.accuracies else float("nan")
+
+
+@dataclass(frozen=True)
+class FittedClassifier:
+    """Labels series of any length and scale.
+
+    config: the encoder's; see `encoder.Encoder`.
+    classes_: labels as text, sorted; columns of `predict_proba` are in this order.
+    channels: what is done to the channels of a case.
+    members: arrays of each network in the ensemble, members first. shared: those that all have in common.
+    """
+
+    config: ConfigDict
+    settings: TuningSettings
+    classes_: np.ndarray
+    channels: ChannelMap
+    members: dict[str, np.ndarray]
+    shared: dict[str, np.ndarray]
+    training: Training
+
+    def predict(self, X: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """The most probable label of each case; see `predict_proba`."""
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def predict_proba(self, X: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities, float32 (cases, classes), averaged over the members.
+
+        A series is resized as a whole, however long, as in training.
+
+        Args:
+            X: (cases, time), (cases, channels, time), or a sequence of arrays (time,) or (channels, time).
+
+        Raises:
+            InputError: X is empty, not numbers of such a shape, or has other channels than those fitted on.
+        """
+        if not len(X):
+            raise InputError("X holds no series")
+        cases = [self.channels.apply(clean_series(one, name=f"case {i}"), name=f"case {i}") for i, one in enumerate(X)]
+        network, members = self.network, self._padded_members()
+        parts = []
+        for chunk in _chunks(cases):
+            packed = pack_cases(chunk, np.zeros(len(chunk), np.int32))
+            options = {"network": network, "size": self.config.length, "batch_size": BATCH}
+            probabilities = predict_cases(members, self.shared, packed, len(chunk), len(self.classes_), **options)
+            parts.append(np.asarray(probabilities)[: len(chunk), : len(self.classes_)])
+        return np.concatenate(parts)
+
+    def accuracy(self, X: Sequence[np.ndarray], labels: np.ndarray) -> float:
+        """Share of cases that are labelled rightly."""
+        return float(np.mean(self.predict(X) == np.asarray(labels)))
+
+    @property
+    def network(self) -> Classifier:
+        """The Flax module, with as many outputs as its programs have."""
+        return build_classifier(self.config, self.settings, classes=len(self.classes_))
+
+    def _padded_members(self) -> Network:
+        """Arrays as `predict_cases` takes them: outputs that are no class are zero, and masked there."""
+        blank = self.network.classes - len(self.classes_)
+        arrays = {
+            name: np.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, blank)]) if name.startswith("params/head/") else leaf
+            for name, leaf in self.members.items()
+        }
+        statistics = {name: leaf for name, leaf in arrays.items() if name.startswith("batch_stats/")}
+        return Network({name: leaf for name, leaf in arrays.items() if name not in statistics}, statistics)
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes the classifier, beside its place, and moves it there once it is whole; an older one is replaced.
+
+        Raises:
+            InputError: the folder cannot be written, or holds something else.
+        """
+        from safetensors.numpy import save
+
+        folder = check_target(folder)
+        weights = save({f"{kind}/{name}": np.ascontiguousarray(leaf) for kind, name, leaf in self._arrays()})
+        about = _sealed(
+            {
+                "schema": SCHEMA,
+                "encoder": self.config.to_dict(),
+                "settings": dataclasses.asdict(self.settings),
+                "classes": self.classes_.tolist(),
+                "channels": dataclasses.asdict(self.channels),
+                "training": dataclasses.asdict(self.training),
+                "weights": hashlib.sha256(weights).hexdigest(),
+            }
+        )
+        try:
+            _replace_folder(folder, {WEIGHTS: weights, CONFIG: json.dumps(about, indent=1).encode()})
+        except OSError as error:
+            raise InputError(f"cannot write {folder} ({error.strerror}); choose another folder") from error
+        return folder
+
+    def _arrays(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        for kind in ("members", "shared"):
+            yield from ((kind, name, leaf) for name, leaf in getattr(self, kind).items())
+
+
+def build_classifier(config: ConfigDict, settings: TuningSettings, *, classes: int) -> Classifier:
+    """The network of a set with so many classes: outputs are rounded up, so that sets share programs."""
+    return Classifier(
+        build_encoder(config.model),
+        classes=round_up(classes, LEAST_CLASSES),
+        norm=settings.head_norm,
+        channels=settings.channels,
+        readout=settings.readout,
+        frozen=settings.strategy == "head",
+    )
+
+
+def check_target(folder: str | os.PathLike) -> Path:
+    """The folder that a classifier may be written to: a new or empty one, or that of another classifier.
+
+    Raises:
+        InputError: it is something else, which must not be lost.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if folder.exists() and not (folder.is_dir() and {one.name for one in folder.iterdir()} <= {CONFIG, WEIGHTS}):
+        raise InputError(f"{folder} exists and is no classifier's; choose another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {folder} ({error.strerror}); choose another folder") from error
+    if not os.access(folder.parent, os.W_OK):
+        raise InputError(f"cannot write {folder} (permission denied); choose another folder")
+    return folder
+
+
+def load_classifier(folder: str | os.PathLike) -> FittedClassifier:
+    """Loads what `FittedClassifier.save` wrote.
+
+    Raises:
+        InputError: the folder holds no classifier, or one of another schema, or a damaged one.
+    """
+    from safetensors.numpy import load
+
+    folder = Path(folder).expanduser()
+    try:
+        about, weights = json.loads((folder / CONFIG).read_bytes()), (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise InputError(f"{folder} holds no classifier ({error.strerror}); give a folder that `nutime finetune` wrote") from error
+    except ValueError as error:
+        raise InputError(f"{folder} is damaged: {CONFIG} is not what was written; use another copy") from error
+    if not isinstance(about, dict) or "digest" not in about:
+        raise InputError(f"{folder} holds no classifier (its {CONFIG} is of something else); give a folder that `nutime finetune` wrote")
+    if about["digest"] != _sealed(about)["digest"]:
+        raise InputError(f"{folder} is damaged: {CONFIG} is not what was written; use another copy")
+    if about["schema"] != SCHEMA:
+        raise InputError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; use the version that wrote it")
+    if about["weights"] != hashlib.sha256(weights).hexdigest():
+        raise InputError(f"{folder} is damaged: {WEIGHTS} is not what was written; use another copy")
+    arrays: dict[str, dict] = {"members": {}, "shared": {}}
+    for name, leaf in load(weights).items():
+        kind, _, rest = name.partition("/")
+        arrays[kind][rest] = leaf
+    return FittedClassifier(
+        config=ConfigDict(about["encoder"]),
+        settings=TuningSettings(**about["settings"]),
+        classes_=np.asarray(about["classes"]),
+        channels=ChannelMap(**{name: _tuples(value) for name, value in about["channels"].items()}),
+        training=Training(**{name: _tuples(value) for name, value in about["training"].items()}),
+        **arrays,
+    )
+
+
+def _chunks(cases: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    """Runs of cases that fit the smallest packing, so that all share one program; a larger case stands alone."""
+    first, points = 0, 0
+    for i, case in enumerate(cases):
+        if i > first and (i - first == LEAST_CASES or points + case.size > LEAST_POINTS):
+            yield cases[first:i]
+            first, points = i, 0
+        points += case.size
+    yield cases[first:]
+
+
+def _sealed(about: dict) -> dict:
+    """With a digest of everything else in it."""
+    rest = {name: value for name, value in about.items() if name != "digest"}
+    return {**rest, "digest": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+
+
+def _tuples(value):
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
+
+
+def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """A kill leaves the old folder, the new one, or (between two renames) neither, with both whole beside its place."""
+    pending = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    new, old = pending / "new", pending / "old"
+    try:
+        new.mkdir()
+        for name, content in files.items():
+            with open(new / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(pending)

@@ -1,0 +1,218 @@
+"""Fine-tuning: an encoder and a head trained on labelled cases. Test cases choose nothing unless that is asked for by name.
+
+How many programs a sweep compiles does not grow with its sets. An epoch is one program for each combination of
+(cases rounded up to a power of two, at least 1024; points likewise, at least 2**20; classes likewise, at least 8; channels);
+all sets of the archives with up to 1024 cases, 2**20 points, 8 classes and one channel share one. Prediction has one for each
+(classes likewise, channels), since it goes through long splits in packs of the smallest size. Drawing fresh weights is a
+third, of a few arrays, under the same key as prediction.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from nutime_jax.data.archives import Cases
+from nutime_jax.encoder import Encoder
+from nutime_jax.errors import DivergenceError, InputError
+from nutime_jax.evaluation.channels import fit_channels
+from nutime_jax.evaluation.classifier import FittedClassifier, Training, build_classifier
+from nutime_jax.evaluation.features import Task
+from nutime_jax.evaluation.members import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
+from nutime_jax.evaluation.packed import pack_cases
+from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.tuning_settings import TuningSettings
+
+log = logging.getLogger(__name__)
+
+DEFAULTS = TuningSettings()
+
+
+class TunedTask(NamedTuple):
+    """A fitted classifier, and what it scored: a row for the validating cases (if any) and one for the test split."""
+
+    classifier: FittedClassifier
+    rows: list[Row]
+
+
+def fine_tune(
+    encoder: Encoder,
+    train: Cases,
+    *,
+    settings: TuningSettings = DEFAULTS,
+    seed: int = 0,
+    published_test: Cases | None = None,
+    progress: Callable[[int, Report], None] | None = None,
+) -> FittedClassifier:
+    """Trains a classifier on labelled cases.
+
+    Every member of the ensemble (seed, seed + 1, …) carves its own validating cases from each class, is trained with every
+    rate, and keeps the epoch and the rate that validate best: by accuracy, then by loss. Classes of a single case are
+    for training. If no class has a case to spare, all epochs are run with the middle one of the rates, and a warning says so.
+
+    Args:
+        train: the training split.
+        seed: of fresh weights, folds, order, crops and dropout.
+        published_test: the test split, for settings.selection "published" alone: it then chooses epoch and rate, and all
+            of `train` is for training. The classifier's `training.selection` says "test".
+        progress: called after every epoch with its number, from 1, and what happened in it.
+
+    Raises:
+        InputError: no labels, one class, or test cases under honest selection.
+        DivergenceError: no member ever had a finite loss.
+    """
+    started = time.monotonic()
+    _check(encoder, train, settings, published_test)
+    channels = fit_channels(train.series, limit=settings.max_channels, reduction=settings.reduction)
+    classes, numbers = np.unique(train.labels, return_inverse=True)
+    extra = Cases([], np.asarray([], classes.dtype)) if published_test is None else published_test
+    reduced = [channels.apply(case, name="a case") for case in train.series]
+    reduced += [channels.apply(case, name=f"case {i} of the test split") for i, case in enumerate(extra.series)]
+    packed = pack_cases(reduced, np.concatenate([numbers, _numbers(extra.labels, classes)]))
+    seeds = tuple(range(seed, seed + settings.members))
+    folds = _folds(numbers, len(extra.series), seeds, settings=settings, capacity=len(packed.labels))
+    if not folds.valid_count:
+        log.warning("no class has a case to spare for validation: all %d epochs are run, and nothing is chosen", settings.epochs)
+
+    network = build_classifier(encoder.config, settings, classes=len(classes))
+    trained, shared = split_encoder(network, encoder.variables)
+    options = {"network": network, "size": encoder.config.length}
+    members = create_members(trained, np.asarray(seeds), channels=channels.channels, rates=len(settings.rates), **options)
+    options |= {"crop": settings.crop, "batch_size": settings.batch_size}
+    options["precision"] = encoder.config.get("matmul_precision", "highest")
+    arguments = (jax.device_put(shared), packed, np.int32(len(classes)), folds, np.asarray(seeds), numbers_of(settings))
+    members, report, epochs = _train(members, arguments, settings.epochs, options, progress)
+    chosen = _choose_rates(report, validated=bool(folds.valid_count))
+    training = Training(
+        selection="test" if published_test is not None else "train",
+        seeds=seeds,
+        rates=tuple(settings.rates[i] for i in chosen),
+        best_epochs=_pick(report.best_epoch, chosen, int),
+        accuracies=_pick(report.best.accuracy, chosen, float) if folds.valid_count else (),
+        losses=_pick(report.best.loss, chosen, float) if folds.valid_count else (),
+        epochs=epochs,
+        train_cases=int(folds.train_count),
+        validation_cases=int(folds.valid_count),
+        seconds=time.monotonic() - started,
+    )
+    arrays = _best_arrays(members, chosen, classes=len(classes))
+    return FittedClassifier(encoder.config, settings, classes, channels, arrays, jax.device_get(shared), training)
+
+
+def fine_tune_task(
+    encoder: Encoder,
+    task: Task,
+    *,
+    settings: TuningSettings = DEFAULTS,
+    seed: int = 0,
+    method: str = "pretrained",
+    progress: Callable[[int, Report], None] | None = None,
+) -> TunedTask:
+    """Fine-tunes on a set's training split, then scores its test split, once; see `fine_tune`.
+
+    Under settings.selection "published" the rows carry selection "test".
+    """
+    test = task.test if settings.selection == "published" else None
+    classifier = fine_tune(encoder, task.train, settings=settings, seed=seed, published_test=test, progress=progress)
+    training = classifier.training
+    fields = {
+        "method": method,
+        "dataset": task.name,
+        "protocol": "finetune",
+        "setting": settings.words(),
+        "seed": seed,
+        "selection": training.selection,
+        "train_cases": len(task.train.series),
+        "test_cases": len(task.test.series),
+        "seconds": training.seconds,
+    }
+    rows = [Row(metric="accuracy", value=classifier.accuracy(task.test.series, task.test.labels), **fields)]
+    if training.accuracies and test is None:
+        rows.insert(0, Row(metric="validation_accuracy", value=training.accuracy, **fields))
+    return TunedTask(classifier, rows)
+
+
+def carve_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the cases that train and of those that validate, each sorted.
+
+    Every class of two cases or more gives `share` of them, at least one and never all; how many does not depend on the seed.
+    """
+    rng = np.random.default_rng(seed)
+    valid = []
+    for label in np.unique(labels):
+        places = rng.permutation(np.flatnonzero(labels == label))
+        wanted = max(1, round(share * len(places))) if share else 0
+        valid.append(places[: min(wanted, len(places) - 1)])
+    valid = np.sort(np.concatenate(valid))
+    return np.setdiff1d(np.arange(len(labels)), valid), valid
+
+
+def _check(encoder: Encoder, train: Cases, settings: TuningSettings, test: Cases | None) -> None:
+    if train.labels is None:
+        raise InputError("the training split has no labels; fine-tuning needs them")
+    if len(set(train.labels)) < 2:
+        raise InputError(f"every training case is of class {train.labels[0]!r}; fine-tuning needs two classes or more")
+    if settings.selection == "published" and test is None:
+        raise InputError("selection 'published' validates on the test split; give a set that has one, or choose selection 'train'")
+    if settings.selection == "train" and test is not None:
+        raise InputError("selection 'train' sees no test case; leave the test split out, or choose selection 'published'")
+    if test is not None and test.labels is None:
+        raise InputError("the test split has no labels; selection 'published' needs them")
+
+
+def _numbers(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Number of each label's class; -1 for one that training has not."""
+    places = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    return np.where(classes[places] == labels, places, -1)
+
+
+def _folds(numbers: np.ndarray, test_cases: int, seeds: tuple[int, ...], *, settings: TuningSettings, capacity: int) -> Folds:
+    """Who trains and who validates; test cases, if they validate, lie behind the training cases."""
+    if settings.selection == "published":
+        every = np.arange(len(numbers) + test_cases)
+        pairs = [np.split(every, [len(numbers)])] * len(seeds)
+    else:
+        pairs = [carve_validation(numbers, share=settings.validation, seed=seed) for seed in seeds]
+    train, valid = ([pair[i] for pair in pairs] for i in (0, 1))
+
+    def pad(rows: list[np.ndarray]) -> np.ndarray:
+        return np.stack([np.pad(row, (0, capacity - len(row))) for row in rows]).astype(np.int32)
+
+    return Folds(pad(train), np.int32(len(train[0])), pad(valid), np.int32(len(valid[0])))
+
+
+def _train(
+    members: Member, arguments: tuple, epochs: int, options: dict, progress: Callable[[int, Report], None] | None
+) -> tuple[Member, Report, int]:
+    """Epochs until every member has stopped, and how many; of each, a few numbers come to the host."""
+    for epoch in range(epochs):
+        members, report = run_epoch(members, *arguments, np.int32(epoch), **options)
+        report = jax.device_get(report)
+        if progress:
+            progress(epoch + 1, report)
+        if report.stopped.all():
+            break
+    if not (report.best_epoch > 0).any(axis=1).all():
+        raise DivergenceError("no learning rate gave a finite loss in any epoch; choose lower rates")
+    return members, report, epoch + 1
+
+
+def _choose_rates(report: Report, *, validated: bool) -> list[int]:
+    """Of each member, the rate that validates best, the first of equals; the middle one where nobody validates."""
+    if not validated:
+        return [report.best.loss.shape[1] // 2] * len(report.best.loss)
+    return [int(np.lexsort((losses, -accuracies))[0]) for accuracies, losses in zip(report.best.accuracy, report.best.loss, strict=True)]
+
+
+def _pick(table: np.ndarray, chosen: list[int], kind: type) -> tuple:
+    return tuple(kind(row[i]) for row, i in zip(table, chosen, strict=True))
+
+
+def _best_arrays(members: Member, chosen: list[int], *, classes: int) -> Flat:
+    """The best epoch of each member's chosen rate, on the host, without the outputs that are no class."""
+    best = jax.device_get(members.best)
+    arrays = {name: leaf[np.arange(len(chosen)), chosen] for name, leaf in {**best.weights, **best.statistics}.items()}
+    return {name: leaf[..., :classes] if name.startswith("params/head/") else leaf for name, leaf in arrays.items()}
