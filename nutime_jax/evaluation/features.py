@@ -1,6 +1,5 @@
 """Frozen features of a labelled set, and the raw series as features, for comparison."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 
 from nutime_jax.data.archives import Cases, SetFiles
-from nutime_jax.encoder import CHANNELS, Encoder, resize_series
+from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import READOUTS
 

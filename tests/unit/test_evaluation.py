@@ -7,9 +7,9 @@ from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import resize_series, untrained_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import probes
+from nutime_jax.evaluation.comparison import compare, format_accuracies
 from nutime_jax.evaluation.features import Split, Task, encode_cases, raw_cases, read_task
-from nutime_jax.evaluation.report import format_table, write_csv
-from nutime_jax.evaluation.sweep import evaluate
+from nutime_jax.evaluation.results import read_rows, write_rows
 from tests import reference
 
 
@@ -78,17 +78,18 @@ def cases(seed):
 
 def test_evaluation_fills_every_cell(tmp_path):
     encoder = untrained_encoder(load_config("smoke"))
-    results = evaluate({"untrained": encoder}, [Task("levels", cases(0), cases(1))], channels="concat")
-    assert [(r.dataset, r.method, r.probe) for r in results] == [
+    rows = compare({"untrained": encoder}, Task("levels", cases(0), cases(1)), channels="concat")
+    assert [(row.dataset, row.method, row.protocol) for row in rows] == [
         ("levels", "untrained", "ridge"),
         ("levels", "untrained", "1nn"),
-        ("levels", "raw", "1nn"),
+        ("levels", "raw_1nn", "baseline"),
     ]
-    assert results[0].accuracy >= 0.9
-    assert (results[0].train_cases, results[0].test_cases) == (16, 16)
-    write_csv(results, tmp_path / "results.csv")
-    assert (tmp_path / "results.csv").read_text().splitlines()[0] == "dataset,method,probe,accuracy,train_cases,test_cases"
-    table = format_table(results, {("untrained", "ridge"): "untrained", ("raw", "1nn"): "raw"})
+    assert rows[0].value >= 0.9
+    assert rows[0].setting == "channels=concat"
+    assert (rows[0].train_cases, rows[0].test_cases) == (16, 16)
+    write_rows(rows, tmp_path / "results.csv")
+    assert read_rows(tmp_path / "results.csv") == rows
+    table = format_accuracies(rows, {("untrained", "ridge"): "untrained", ("raw_1nn", "baseline"): "raw"})
     assert table.splitlines()[0].split() == ["set", "untrained", "raw"]
     assert table.splitlines()[-1].split()[:3] == ["mean", "of", "1"]
 
