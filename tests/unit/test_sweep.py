@@ -1,0 +1,163 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nutime_jax import encoder as encoders
+from nutime_jax.cli.config import load_config
+from nutime_jax.data.archives import find_sets
+from nutime_jax.encoder import untrained_encoder
+from nutime_jax.errors import InputError
+from nutime_jax.evaluation import sweep as sweeps
+from nutime_jax.evaluation.cells import Cell, CellStore
+from nutime_jax.evaluation.features import Readout, layer_features, read_features
+from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.sweep import Contender, Sweep, find_contenders, make_jobs
+
+SMALL = ["encoders=small=somewhere", "baselines=raw_1nn", "protocols=ridge,clustering", "layers=0,last", "tasks=4"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three sets of different numbers of cases, channels, classes and points; another with a single class."""
+    folder = tmp_path_factory.mktemp("sets")
+    rng = np.random.default_rng(0)
+    for name, cases, channels, length, classes in (("a", 24, 1, 40, 2), ("b", 70, 2, 90, 5), ("c", 9, 1, 8, 3), ("d", 6, 1, 20, 1)):
+        arrays = {}
+        for split in ("train", "test"):
+            labels = np.arange(cases) % classes
+            arrays[f"X_{split}"] = rng.normal(size=(cases, channels, length)) + labels[:, None, None]
+            arrays[f"y_{split}"] = labels
+        np.savez(folder / f"{name}.npz", **arrays)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return untrained_encoder(load_config("smoke"))
+
+
+@pytest.fixture(autouse=True)
+def contenders(monkeypatch, encoder):
+    """One encoder, of whatever path."""
+    monkeypatch.setattr(sweeps, "load_encoder", lambda where: encoder)
+
+
+def configured(folder, *overrides):
+    return load_config("sweep", [*SMALL, f"sources={folder}", *overrides], example="sweep")
+
+
+def run(config, folder, out, **options):
+    sweep = Sweep(config, find_sets(str(folder)), out, **options)
+    for _ in sweep.run():
+        pass
+    return sweep
+
+
+def timeless(rows):
+    return sorted((replace(row, seconds=0.0) for row in rows), key=repr)
+
+
+def test_every_cell_is_filled_and_failures_are_listed(folder, tmp_path):
+    sweep = run(configured(folder), folder, tmp_path)
+    ridge = [row for row in sweep.rows if (row.protocol, row.metric) == ("ridge", "accuracy")]
+    assert [(row.dataset, row.setting.split()[0]) for row in ridge] == [
+        (name, layer) for name in "abc" for layer in ("layer=0", "layer=last")
+    ]
+    assert {row.method for row in sweep.rows} == {"small", "raw_1nn"}
+    assert {row.metric for row in sweep.rows if row.protocol == "clustering"} == {"nmi", "ari", "ri", "accuracy"}
+    assert all((row.train_cases, row.test_cases) == (24, 24) for row in sweep.rows if row.dataset == "a")
+    failed = {(one.dataset, one.method, one.protocol) for one in sweep.failures}
+    assert failed == {("d", "small", "ridge"), ("d", "raw_1nn", "baseline")}
+    assert all("class" in one.message or "label" in one.message for one in sweep.failures)
+
+
+def test_a_sweep_that_was_stopped_goes_on_to_the_same_table(folder, tmp_path, monkeypatch):
+    config = configured(folder)
+    whole = run(config, folder, tmp_path / "whole")
+    for stop in (1, 2, 5, 9):
+        for number, _ in enumerate(Sweep(config, find_sets(str(folder)), tmp_path / "stopped").run(), 1):
+            if number == stop:
+                break
+    computed = []
+    monkeypatch.setattr(sweeps, "probe_metrics", lambda *args, **options: computed.append(args) or {"accuracy": 0.5})
+    monkeypatch.setattr(sweeps, "layer_features", lambda *args, **options: pytest.fail("features are computed again"))
+    stopped = run(config, folder, tmp_path / "whole")
+    assert timeless(stopped.rows) == timeless(whole.rows)
+    assert not computed
+    monkeypatch.undo()
+    monkeypatch.setattr(sweeps, "load_encoder", lambda where: whole._contenders[0].encoder)
+    assert timeless(run(config, folder, tmp_path / "stopped").rows) == timeless(whole.rows)
+
+
+def test_shards_are_the_sweep(folder, tmp_path):
+    config = configured(folder)
+    whole = run(config, folder, tmp_path / "whole")
+    parts = [run(config, folder, tmp_path / "parts", shard=i, shards=3).rows for i in range(3)]
+    assert timeless(row for part in parts for row in part) == timeless(whole.rows)
+
+
+def test_compilations_do_not_grow_with_the_sets(folder, tmp_path):
+    encoders._encode_layers.clear_cache()
+    run(configured(folder, "baselines="), folder, tmp_path)
+    assert 1 <= encoders._encode_layers._cache_size() <= 4
+
+
+def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
+    cases = find_sets(str(folder / "a.npz"))[0].read("train")
+    first = layer_features(encoder, cases, cache=tmp_path)
+    assert first.shape == (24, 1, 4, 2, 16)
+    monkeypatch.setattr(type(encoder), "embed_layers", lambda *args, **options: pytest.fail("computed again"))
+    np.testing.assert_array_equal(layer_features(encoder, cases, cache=tmp_path), first)
+    cases.series[0][0, 0] += 1
+    with pytest.raises(pytest.fail.Exception):
+        layer_features(encoder, cases, cache=tmp_path)
+
+
+@pytest.mark.parametrize("readout", [Readout(), Readout(0, "cls", "mean"), Readout(1, "mean"), Readout(2, "cls+mean", "mean")])
+def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readout):
+    cases = find_sets(str(folder / "b.npz"))[0].read("test")
+    expected = encoder.embed(cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels)
+    ours = read_features(layer_features(encoder, cases), readout)
+    order = ours.shape[1] == expected.shape[1]
+    assert order
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
+    config = configured(folder, "encoders=e=x,e=y,u=untrained:x", "baselines=", "protocols=ridge,fewshot", "layers=last", "seeds=0,1")
+    assert [(one.name, one.number) for one in find_contenders(config.encoders)] == [("e", 0), ("e", 1), ("u", 0)]
+    config = configured(folder / "a.npz", *["encoders=e=x,e=y", "baselines=", "protocols=ridge,fewshot", "layers=last", "seeds=0,1"])
+    rows = [row for row in run(config, folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
+    assert sorted((row.protocol, row.seed) for row in rows) == [("fewshot", i) for i in range(4)] + [("ridge", 0), ("ridge", 1)]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encoders=somewhere", "encoder 'somewhere' has no name; write name=somewhere"),
+        ("protocols=svm", "protocol 'svm' is unknown; choose of ridge"),
+        ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 2"),
+    ],
+)
+def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
+    with pytest.raises(InputError, match=message):
+        Sweep(configured(folder, override), [], tmp_path)
+
+
+def test_all_layers_are_read(encoder):
+    config = load_config("sweep", [*SMALL[:3], "layers=all"], example="sweep")
+    assert len([job for job in make_jobs(config, 2) if job.protocol == "ridge"]) == 4
+    assert Contender("e", 0, encoder, "").encoder.network.depth == 2
+
+
+def test_a_damaged_cell_is_computed_anew(tmp_path):
+    store, cell = CellStore(tmp_path), Cell("m", "d", "ridge", "", 0, "x")
+    assert store.read(cell) is None
+    row = Row("m", "d", "ridge", "", 0, "accuracy", 1 / 3)
+    store.write(cell, [row])
+    assert store.read(cell) == [row]
+    (path,) = (tmp_path / "cells").iterdir()
+    for damaged in (path.read_text()[:-3], "[1]", "{}x"):
+        path.write_text(damaged)
+        assert store.read(cell) is None
