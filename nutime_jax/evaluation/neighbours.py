@@ -73,6 +73,23 @@ def nearest(
     return np.concatenate(parts)
 
 
+def nearest_distances(
+    queries: Float[np.ndarray, "queries features"], cases: Float[np.ndarray, "cases features"], *, count: int
+) -> Float[np.ndarray, "queries {count}"]:
+    """Euclidean distances to the nearest cases, nearest first, in the dtype of the cases."""
+    level = cases.mean(0)
+    queries, cases = (queries - level).astype(cases.dtype, copy=False), cases - level
+    squares = (cases**2).sum(1)
+    parts = []
+    for begin in range(0, len(queries), BLOCK):
+        block = queries[begin : begin + BLOCK]
+        distances = squares - 2 * (block @ cases.T) + (block**2).sum(1)[:, None]
+        if count < len(cases):
+            distances = np.partition(distances, count - 1, axis=1)[:, :count]
+        parts.append(np.sqrt(np.maximum(np.sort(distances, axis=1), 0)))
+    return np.concatenate(parts)
+
+
 def vote(codes: Int[np.ndarray, "queries count"], classes: int) -> Int[np.ndarray, " queries"]:
     """The class with most votes among neighbours, nearest first."""
     count = codes.shape[1]
