@@ -30,12 +30,14 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from nutime_jax.data.archives import find_all
+    from nutime_jax.data.monitored import read_monitored
     from nutime_jax.evaluation.failures import NAME, write_failures
     from nutime_jax.evaluation.results import write_rows
     from nutime_jax.evaluation.sweep import Sweep
 
     index, count = int(shard[1]), int(shard[2])
-    sweep = Sweep(config, find_all(config.sources), args.out, shard=index, shards=count)
+    monitored = [one for path in config.monitored for one in read_monitored(user_path(path))]
+    sweep = Sweep(config, find_all(config.sources), args.out, monitored=monitored, shard=index, shards=count)
     ending = "" if count == 1 else f"_{index}_of_{count}"
     with tqdm(desc=config.name, unit=" cells") as bar:
         for at in sweep.run():

@@ -30,10 +30,15 @@ class Cell:
     content: str
 
     @property
+    def identity(self) -> tuple[str, str, str, str, int]:
+        """The first fields of its rows."""
+        return self.method, self.dataset, self.protocol, self.setting, self.seed
+
+    @property
     def key(self) -> str:
         """A name for the file of this cell."""
-        identity = json.dumps([VERSION, *dataclasses.astuple(self)])
-        return hashlib.sha256(identity.encode()).hexdigest()[:32]
+        text = json.dumps([VERSION, *self.identity, self.content])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class CellStore:

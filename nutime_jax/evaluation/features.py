@@ -109,20 +109,21 @@ def encoder_digest(encoder: Encoder) -> str:
     parts = [json.dumps([config.model.to_dict(), config.length, config.data.max_length], sort_keys=True, default=list).encode()]
     leaves = jax.tree_util.tree_leaves_with_path(encoder.variables)
     parts += [part for path, leaf in leaves for part in (jax.tree_util.keystr(path).encode(), np.asarray(leaf).tobytes())]
-    return _digest(parts)
+    return digest(parts)
 
 
 def cases_digest(cases: Cases) -> str:
     """SHA-256 of series and labels."""
     labels = [] if cases.labels is None else [str(label).encode() for label in cases.labels]
-    return _digest([part for one in cases.series for part in (str((one.shape, one.dtype)).encode(), one.tobytes())] + labels)
+    return digest([part for one in cases.series for part in (str((one.shape, one.dtype)).encode(), one.tobytes())] + labels)
 
 
-def _digest(parts: list[bytes]) -> str:
-    digest = hashlib.sha256()
+def digest(parts: list[bytes]) -> str:
+    """SHA-256 of parts, one after the other; where one ends counts."""
+    found = hashlib.sha256()
     for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
+        found.update(len(part).to_bytes(8, "little") + part)
+    return found.hexdigest()
 
 
 def encode_cases(encoder: Encoder, cases: Cases, **options) -> Split:

@@ -3,22 +3,37 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from nutime_jax.data.archives import SetFiles
+from nutime_jax.data.monitored import Monitored
 from nutime_jax.encoder import Encoder, load_encoder, untrained_encoder
 from nutime_jax.errors import DivergenceError, InputError
-from nutime_jax.evaluation.anomaly import outlier_metrics
+from nutime_jax.evaluation.anomaly import anomaly_metrics
 from nutime_jax.evaluation.baselines import baseline_metrics
 from nutime_jax.evaluation.cells import Cell, CellStore
 from nutime_jax.evaluation.clustering import clustering_metrics
 from nutime_jax.evaluation.failures import Failure
-from nutime_jax.evaluation.features import Readout, Split, Task, cases_digest, encoder_digest, layer_features, read_features, read_task
+from nutime_jax.evaluation.features import (
+    Readout,
+    Split,
+    Task,
+    cases_digest,
+    digest,
+    encoder_digest,
+    layer_features,
+    read_features,
+    read_task,
+)
 from nutime_jax.evaluation.fewshot import fewshot_metrics
 from nutime_jax.evaluation.finetune import fine_tune_task
+from nutime_jax.evaluation.monitoring import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
 from nutime_jax.evaluation.probes import PROBES, probe_metrics
 from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.tuning_settings import TuningSettings
@@ -29,7 +44,10 @@ UNTRAINED = "untrained:"
 DETERMINISTIC = ("ridge", "logistic", "knn", "1nn", "raw_1nn", "raw_1nn_dtw")
 """Protocols and baselines that draw nothing: further seeds would repeat the same number."""
 
-BASELINE = "baseline"
+MONITORING = "monitoring"
+
+WATCHES: dict[str, Scorer] = {"residual": residual_scores, "zscore": zscore_scores}
+"""What the encoders have to beat on monitored series."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,7 @@ def _fewshot(readout: Readout, shots: int, tasks: int) -> Job:
 def _unlabelled(protocol: str, readout: Readout) -> Job:
     def run(inputs: Inputs, seed: int) -> dict[str, float]:
         train, test = inputs.splits(readout)
-        return outlier_metrics(train, test) if protocol == "anomaly" else clustering_metrics(test, seed=seed)
+        return anomaly_metrics(train, test) if protocol == "anomaly" else clustering_metrics(test, seed=seed)
 
     return Job(protocol, str(readout), run)
 
@@ -152,9 +170,26 @@ def _fine_tuning(settings: TuningSettings) -> Job:
     return Job("finetune", settings.words(), run, "test" if settings.selection == "published" else "train")
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a sweep is doing: the set and the method, and cells done of all."""
+class Work(NamedTuple):
+    """A cell, what computes it, and how many cases (or points) it is about."""
+
+    cell: Cell
+    selection: str
+    compute: Callable[[], dict[str, float]]
+    train_cases: int
+    test_cases: int
+
+
+class Unit(NamedTuple):
+    """A set, or a monitored series: opened, it gives its work."""
+
+    name: str
+    cells: int
+    open: Callable[[], Iterator[Work]]
+
+
+class Progress(NamedTuple):
+    """Where a sweep is: the set and the method, and cells done of all."""
 
     dataset: str
     method: str
@@ -169,36 +204,48 @@ class Sweep:
 
     Args:
         config: see `configs/sweep.py`.
-        sets: the sets.
+        sets: the sets to classify.
+        monitored: the series whose points are to be watched.
         folder: where cells and features are kept; several processes may share it.
-        shard, shards: this process and their number: each takes its own sets.
+        shard, shards: this process and their number: each takes its own sets and series.
     """
 
-    def __init__(self, config: ConfigDict, sets: Sequence[SetFiles], folder: Path, *, shard: int = 0, shards: int = 1):
-        self._config, self._sets = config, list(sets)[shard::shards]
+    def __init__(
+        self,
+        config: ConfigDict,
+        sets: Sequence[SetFiles],
+        folder: Path,
+        *,
+        monitored: Sequence[Monitored] = (),
+        shard: int = 0,
+        shards: int = 1,
+    ):
+        self._config = config
         self._store, self._cache = CellStore(folder), folder / "features"
         self._contenders = find_contenders(config.encoders)
         self._jobs = {one.name: make_jobs(config, one.encoder.network.depth) for one in self._contenders}
+        units = [Unit(one.name, self._cells_of_a_set(), partial(self._set_work, one)) for one in sets]
+        watches = len(self._contenders) + len(WATCHES)
+        units += [Unit(one.name, watches, partial(self._series_work, one)) for one in monitored]
+        self._units = units[shard::shards]
         self.rows: list[Row] = []
         self.failures: list[Failure] = []
 
     def run(self) -> Iterator[Progress]:
         """Computes the cells; after each, says where it is. Rows and failures are then in `rows` and `failures`."""
-        done, total = 0, len(self._sets) * self._cells_of_a_set()
-        for files in self._sets:
+        done, total = 0, sum(unit.cells for unit in self._units)
+        for unit in self._units:
             try:
-                task = read_task(files)
+                work = unit.open()
             except InputError as error:
-                self.failures.append(Failure("all", files.name, "", "", str(error)))
-                done += self._cells_of_a_set()
-                yield Progress(files.name, "", done, total)
+                self.failures.append(Failure("all", unit.name, "", "", str(error)))
+                done += unit.cells
+                yield Progress(unit.name, "", done, total)
                 continue
-            content = cases_digest(task.train) + cases_digest(task.test)
-            for method, cells in self._cells(task, content):
-                for cell, compute in cells:
-                    self._settle(cell, compute, task)
-                    done += 1
-                    yield Progress(task.name, method, done, total)
+            for one in work:
+                self._settle(one)
+                done += 1
+                yield Progress(unit.name, one.cell.method, done, total)
 
     def _cells_of_a_set(self) -> int:
         seeds = [len(self._seeds(job.protocol)) for one in self._contenders for job in self._jobs[one.name]]
@@ -207,54 +254,56 @@ class Sweep:
     def _seeds(self, protocol: str) -> tuple[int, ...]:
         return tuple(self._config.seeds)[:1] if protocol in DETERMINISTIC else tuple(self._config.seeds)
 
-    def _cells(self, task: Task, content: str) -> Iterator[tuple[str, Iterator]]:
-        """(method, its cells) of a set; a cell comes with what computes it."""
-        for one in self._contenders:
-            inputs = Inputs(task, one.encoder, self._cache)
-            yield one.name, self._encoder_cells(one, inputs, one.digest + content)
-        for name in self._config.baselines:
-            yield name, self._baseline_cells(name, task, content)
+    def _set_work(self, files: SetFiles) -> Iterator[Work]:
+        task = read_task(files)
+        content = cases_digest(task.train) + cases_digest(task.test)
+        sizes = {"train_cases": len(task.train.labels), "test_cases": len(task.test.labels)}
+        encoded = [self._encoder_work(one, Inputs(task, one.encoder, self._cache), content, sizes) for one in self._contenders]
+        return chain(*encoded, *(self._baseline_work(name, task, content, sizes) for name in self._config.baselines))
 
-    def _encoder_cells(self, one: Contender, inputs: Inputs, content: str) -> Iterator:
+    def _encoder_work(self, one: Contender, inputs: Inputs, content: str, sizes: dict[str, int]) -> Iterator[Work]:
         for job in self._jobs[one.name]:
-            for seed in self._seeds(job.protocol):
-                # Repetitions of an encoder and of a protocol that draws are numbered through.
-                number = one.number * len(self._seeds(job.protocol)) + seed
-                cell = Cell(one.name, inputs.task.name, job.protocol, job.setting, number, content)
-                yield (cell, job.selection), lambda job=job, seed=seed: job.run(inputs, seed)
+            seeds = self._seeds(job.protocol)
+            for place, seed in enumerate(seeds):
+                # Repetitions of an encoder, and of a protocol that draws, are numbered through.
+                number = one.number * len(seeds) + place if one.number or len(seeds) > 1 else seed
+                cell = Cell(one.name, inputs.task.name, job.protocol, job.setting, number, f"{one.digest}{content}{seed}")
+                yield Work(cell, job.selection, partial(job.run, inputs, seed), **sizes)
 
-    def _baseline_cells(self, name: str, task: Task, content: str) -> Iterator:
+    def _baseline_work(self, name: str, task: Task, content: str, sizes: dict[str, int]) -> Iterator[Work]:
         for seed in self._seeds(name):
-            cell = Cell(name, task.name, BASELINE, "", seed, content)
-            yield (cell, "train"), lambda seed=seed: baseline_metrics(name, task.train, task.test, seed=seed)
+            cell = Cell(name, task.name, "baseline", "", seed, content)
+            yield Work(cell, "train", partial(baseline_metrics, name, task.train, task.test, seed=seed), **sizes)
 
-    def _settle(self, marked: tuple[Cell, str], compute: Callable[[], dict[str, float]], task: Task) -> None:
+    def _series_work(self, series: Monitored) -> Iterator[Work]:
+        halves = {half: getattr(series, half) for half in ("train", "test")}
+        content = digest([part.tobytes() for half in halves.values() for part in (half.values, half.labels)])
+        sizes = {f"{name}_cases": len(half.values) for name, half in halves.items()}
+        setting = f"window={self._config.window} stride={self._config.stride}"
+        for one in self._contenders:
+            scorer = partial(encoder_scores, encoder=one.encoder, window=self._config.window, stride=self._config.stride)
+            cell = Cell(one.name, series.name, MONITORING, setting, one.number, one.digest + content)
+            yield Work(cell, "train", partial(_watch, series, scorer), **sizes)
+        for name, scorer in WATCHES.items():
+            yield Work(Cell(name, series.name, MONITORING, "", 0, content), "train", partial(_watch, series, scorer), **sizes)
+
+    def _settle(self, work: Work) -> None:
         """Reads a cell, or computes and keeps it."""
-        cell, selection = marked
+        cell = work.cell
         rows = self._store.read(cell)
         if rows is None:
             started = time.perf_counter()
             try:
-                metrics = compute()
+                metrics = work.compute()
             except (InputError, DivergenceError) as error:
                 self.failures.append(Failure(cell.method, cell.dataset, cell.protocol, cell.setting, str(error)))
                 return
-            rows = [self._row(cell, selection, metric, value, task, time.perf_counter() - started) for metric, value in metrics.items()]
+            shared = {"selection": work.selection, "train_cases": work.train_cases, "test_cases": work.test_cases}
+            shared["seconds"] = time.perf_counter() - started
+            rows = [Row(*cell.identity, metric, value, **shared) for metric, value in metrics.items()]
             self._store.write(cell, rows)
         self.rows += rows
 
-    @staticmethod
-    def _row(cell: Cell, selection: str, metric: str, value: float, task: Task, seconds: float) -> Row:
-        return Row(
-            cell.method,
-            cell.dataset,
-            cell.protocol,
-            cell.setting,
-            cell.seed,
-            metric,
-            value,
-            selection=selection,
-            train_cases=len(task.train.labels),
-            test_cases=len(task.test.labels),
-            seconds=seconds,
-        )
+
+def _watch(series: Monitored, scorer: Scorer) -> dict[str, float]:
+    return point_metrics(scorer(series), series)

@@ -47,8 +47,8 @@ def configured(folder, *overrides):
     return load_config("sweep", [*SMALL, f"sources={folder}", *overrides], example="sweep")
 
 
-def run(config, folder, out, **options):
-    sweep = Sweep(config, find_sets(str(folder)), out, **options)
+def run(config, folder, out, *, leave_out="", **options):
+    sweep = Sweep(config, [one for one in find_sets(str(folder)) if one.name != leave_out], out, **options)
     for _ in sweep.run():
         pass
     return sweep
@@ -82,7 +82,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table(folder, tmp_path, mo
     computed = []
     monkeypatch.setattr(sweeps, "probe_metrics", lambda *args, **options: computed.append(args) or {"accuracy": 0.5})
     monkeypatch.setattr(sweeps, "layer_features", lambda *args, **options: pytest.fail("features are computed again"))
-    stopped = run(config, folder, tmp_path / "whole")
+    stopped = run(config, folder, tmp_path / "whole", leave_out="d")  # failures are tried again
     assert timeless(stopped.rows) == timeless(whole.rows)
     assert not computed
     monkeypatch.undo()
@@ -119,8 +119,6 @@ def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readou
     cases = find_sets(str(folder / "b.npz"))[0].read("test")
     expected = encoder.embed(cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels)
     ours = read_features(layer_features(encoder, cases), readout)
-    order = ours.shape[1] == expected.shape[1]
-    assert order
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
