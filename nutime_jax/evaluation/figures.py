@@ -15,7 +15,7 @@ from nutime_jax.errors import InputError
 INK, ABOVE, BELOW = "#1a2330", "#0b6e8c", "#b3541e"
 
 LEAST_SETS, LEAST_METHODS = 5, 3
-"""Below these a critical-difference diagram says nothing: no Wilcoxon test of four pairs reaches significance."""
+"""Below these a critical-difference diagram says nothing: on four sets no Wilcoxon test gets below 1/16, and Holm asks 0.05."""
 
 
 def can_draw() -> bool:
@@ -55,12 +55,14 @@ def draw_critical_difference(values: np.ndarray, labels: Sequence[str], *, name:
 def draw_scatter(x: np.ndarray, y: np.ndarray, *, labels: tuple[str, str], name: str) -> str:
     """One point a set: the values of two methods against each other, in percent; above the diagonal the second is better."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     low = min(x.min(), y.min())
     low, high = 100 * (low - 0.04 * (1 - low)), 102.0
     with _style():
         figure = Figure(figsize=(4.2, 4.2))
-        axes = figure.add_subplot(xlim=(low, high), ylim=(low, high), aspect="equal")
+        ticks = [tick for tick in MaxNLocator(6, integer=True).tick_values(low, 100) if low <= tick <= 100]
+        axes = figure.add_subplot(xlim=(low, high), ylim=(low, high), xticks=ticks, yticks=ticks, aspect="equal")
         axes.plot([low, high], [low, high], color="#9aa5b1", linewidth=1, zorder=1)
         colours = np.select([y > x, y < x], [ABOVE, BELOW], INK)
         axes.scatter(100 * x, 100 * y, c=list(colours), s=26, alpha=0.75, linewidths=0, zorder=2)

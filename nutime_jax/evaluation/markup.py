@@ -57,9 +57,9 @@ def _class(name: str) -> str:
 
 
 def make_name(text: str) -> str:
-    """A name of one word, escaped, that may break between its parts (WordSynonyms, layer=3) where a column is narrow."""
+    """A name, escaped; a long one may break between its parts (WordSynonyms, readout=mean) where a column is narrow."""
     parts = re.split(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[_=/.])", text)
-    return "<wbr>".join(map(escape, parts))
+    return "<wbr>".join(map(escape, parts)) if len(text) > 12 else escape(text)
 
 
 def make_paragraph(text: str) -> str:

@@ -26,7 +26,8 @@ class Published:
 def read_published(text: str, sets: Iterable[str]) -> Published:
     """Reads a CSV file whose first column is the set and whose others are methods, for these sets.
 
-    Values are percent if any of them is above 1, else shares.
+    Values are percent if any of them is above 1, else shares. Methods without a value on these sets are left out: they would
+    leave nothing to compare on.
 
     Args:
         text: path of the file, with `:method,method` after it to take these alone.
@@ -52,7 +53,10 @@ def read_published(text: str, sets: Iterable[str]) -> Published:
         raise InputError(f"{path} has none of the evaluated sets; its first column must name them as the results do")
     if frame.index.has_duplicates:
         raise InputError(f"{path} has two lines for set {frame.index[frame.index.duplicated()][0]}; keep one")
-    return Published(path.name, *_shares(frame, path))
+    published = Published(path.name, *_shares(frame, path))
+    if not published.values:
+        raise InputError(f"{path} has no value for any of the evaluated sets; leave it out")
+    return published
 
 
 def _split(text: str) -> tuple[Path, list[str]]:
@@ -79,7 +83,8 @@ def _shares(frame, path: Path) -> tuple[dict[str, dict[str, float]], bool]:
     if low < 0 or high > 100:
         raise InputError(f"{path} holds {low if low < 0 else high}, no accuracy; name the methods, as in {path}:{frame.columns[-1]}")
     numbers = numbers / 100 if high > 1 else numbers
-    return {str(method): numbers[method].dropna().to_dict() for method in numbers}, bool(high > 1)
+    shares = {str(method): numbers[method].dropna().to_dict() for method in numbers}
+    return {method: known for method, known in shares.items() if known}, bool(high > 1)
 
 
 def fetch_published(name: str, sets: Iterable[str]) -> Published:

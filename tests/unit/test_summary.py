@@ -191,9 +191,11 @@ def test_published_tables_that_cannot_be_used_are_refused(tmp_path, text, argume
         read_published(str(tmp_path / argument), ["x"])
 
 
-def test_an_empty_column_of_a_published_table_is_missing(tmp_path):
-    (tmp_path / "paper.csv").write_text("set,A\nx,\n")
-    assert read_published(str(tmp_path / "paper.csv"), ["x"]).values == {"A": {}}
+def test_published_methods_without_a_value_are_left_out(tmp_path):
+    (tmp_path / "paper.csv").write_text("set,A,B\nx,,0.5\ny,0.5,\n")
+    assert read_published(str(tmp_path / "paper.csv"), ["x"]).values == {"B": {"x": 0.5}}
+    with pytest.raises(InputError, match="has no value for any of the evaluated sets"):
+        read_published(f"{tmp_path / 'paper.csv'}:A", ["x"])
 
 
 @pytest.mark.parametrize(
