@@ -10,9 +10,8 @@ from scipy.stats import rankdata
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.failures import Failure, read_failures, write_failures
-from nutime_jax.evaluation.published import fetch_published, read_published
-from nutime_jax.evaluation.results import Row
-from nutime_jax.evaluation.summary import (
+from nutime_jax.evaluation.report.published import fetch_published, read_published
+from nutime_jax.evaluation.report.summary import (
     compare_columns,
     find_column,
     join_published,
@@ -20,6 +19,7 @@ from nutime_jax.evaluation.summary import (
     rank_columns,
     write_summary,
 )
+from nutime_jax.evaluation.results import Row
 
 
 def row(method, dataset, value, **changes):

@@ -7,9 +7,9 @@ from pathlib import Path
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import failures
 from nutime_jax.evaluation.failures import Failure, read_failures
-from nutime_jax.evaluation.published import Published, fetch_published, read_published
+from nutime_jax.evaluation.report.published import Published, fetch_published, read_published
+from nutime_jax.evaluation.report.summary import Table, find_column, join_published, make_tables
 from nutime_jax.evaluation.results import Row, read_rows
-from nutime_jax.evaluation.summary import Table, find_column, join_published, make_tables
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.contents import Contents
 from nutime_jax.evaluation.failures import Failure
-from nutime_jax.evaluation.figures import can_draw, draw_critical_difference, draw_scatter
-from nutime_jax.evaluation.markup import MISSING, Cell, make_figure, make_name, make_page, make_paragraph, make_table
-from nutime_jax.evaluation.summary import DECIMALS, Column, Standing, Table, compare_columns
+from nutime_jax.evaluation.report.contents import Contents
+from nutime_jax.evaluation.report.figures import can_draw, draw_critical_difference, draw_scatter
+from nutime_jax.evaluation.report.markup import MISSING, Cell, make_figure, make_name, make_page, make_paragraph, make_table
+from nutime_jax.evaluation.report.summary import DECIMALS, Column, Standing, Table, compare_columns
 
 PERCENT = ("accuracy", "f1")
 """Metrics shown in percent; others as they are."""
