@@ -1,5 +1,6 @@
 """Monitored series: long records whose single points are labelled normal or anomalous."""
 
+import itertools
 import os
 import zipfile
 from dataclasses import dataclass
@@ -66,5 +67,5 @@ def _split_records(arrays: dict[str, np.ndarray], half: str, path: Path) -> list
         raise InputError(f"{path}: {half}_values holds values that are missing or infinite; fill them first")
     if not np.isin(labels, (0, 1)).all():
         raise InputError(f"{path}: {half}_labels holds other values than 0 (normal) and 1 (anomalous)")
-    spans = zip(offsets[:-1], offsets[1:], strict=True)
+    spans = itertools.pairwise(offsets)
     return [Record(values[a:b].astype(np.float32), labels[a:b].astype(bool)) for a, b in spans]
