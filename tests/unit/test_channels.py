@@ -7,9 +7,7 @@ from nutime_jax.evaluation.channels import channel_moments, select_channels
 
 def cases(seed=0, count=6, scales=(1, 5, 0.1, 3)):
     rng = np.random.default_rng(seed)
-    return [
-        (np.array(scales)[:, None] * rng.normal(size=(len(scales), rng.integers(20, 40))) + 7).astype(np.float32) for _ in range(count)
-    ]
+    return [(np.array(scales)[:, None] * rng.normal(size=(len(scales), rng.integers(20, 40))) + 7).astype(np.float32) for _ in range(count)]
 
 
 def test_moments_are_those_of_all_points():

@@ -111,7 +111,9 @@ def test_more_shots_than_cases_are_refused():
         fewshot_metrics(Split(np.zeros((10, 2), np.float32), labels), blobs(0), shots=5)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"head": "svm"}, "head 'svm' is unknown"), ({"shots": 0}, "0 shots"), ({"tasks": 0}, "0 tasks")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"head": "svm"}, "head 'svm' is unknown"), ({"shots": 0}, "0 shots"), ({"tasks": 0}, "0 tasks")]
+)
 def test_unknown_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         fewshot_metrics(blobs(0), blobs(1), **options)

@@ -110,7 +110,7 @@ def test_logistic_minimises_the_objective_of_scikit_learn(features, classes, str
     X = StandardScaler().fit_transform(train.features.astype(np.float64))
     ours = FoldedLogistic((strength,)).fit(X, train.labels)
     theirs = LogisticRegression(C=strength, tol=1e-8, max_iter=10000).fit(X, train.labels)
-    assert ours.C_ == strength
+    assert strength == ours.C_
     difference = ours.coef_[:, 1:] - ours.coef_[:, :1]
     if classes > 2:
         expected = (theirs.coef_[1:] - theirs.coef_[:1]).T
