@@ -120,7 +120,7 @@ def _count_right(
         scores = weight.T @ features.T + shift[:, None]
         own = jnp.take_along_axis(scores, jnp.maximum(codes, 0)[None], axis=0)
         # The first of equal scores counts, as in an argmax, which is slow over short axes.
-        return ((codes >= 0) & ((scores < own) | ((scores == own) & (place >= codes))).all(0)).sum()
+        return ((codes >= 0) & ((scores < own) | ((scores == own) & (place >= codes[None]))).all(0)).sum()
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(count)(weights, bias)

@@ -306,7 +306,7 @@ def test_transfer_files_that_do_not_fit_are_refused(tmp_path):
         np.savez(tmp_path / "a.npz", **transfer_arrays(**changes))
         with pytest.raises(InputError, match=message):
             read_transfer(tmp_path / "a.npz")
-    with pytest.raises(InputError, match="is no .npz file"):
+    with pytest.raises(InputError, match=r"is no \.npz file"):
         read_transfer(tmp_path / "a.ts")
 
 
