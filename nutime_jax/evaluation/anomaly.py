@@ -89,6 +89,8 @@ def _neighbour_scores(known: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def _mahalanobis_scores(known: np.ndarray, features: np.ndarray) -> np.ndarray:
+    if len(known) < 2:  # one case has no covariance
+        return _neighbour_scores(known, features)
     covariance = ledoit_wolf(known, assume_centered=True)[0]
     floor = np.finfo(np.float64).eps * max(np.trace(covariance), 1.0)  # known cases that are all alike
     factor = np.linalg.cholesky(covariance + floor * np.eye(len(covariance)))

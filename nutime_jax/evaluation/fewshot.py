@@ -120,7 +120,7 @@ def _count_right(
         scores = weight.T @ features.T + shift[:, None]
         own = jnp.take_along_axis(scores, jnp.maximum(codes, 0)[None], axis=0)
         # The first of equal scores counts, as in an argmax, which is slow over short axes.
-        return ((codes >= 0) & ((scores < own) | ((scores == own) & (place >= codes))).all(0)).sum()
+        return ((codes >= 0) & ((scores < own) | ((scores == own) & (place >= codes[None]))).all(0)).sum()
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(count)(weights, bias)
@@ -132,11 +132,11 @@ def _standardise(
     """Cases scaled, those of unknown classes zero, and the mean and the inverse scale that did it."""
     share = (known / (known.sum() * support.shape[1]))[:, None, None]
     mean = (share * support).sum((0, 1))
-    centred = (support - mean) * known[:, None, None]
+    centred = (support - mean[None, None]) * known[:, None, None]
     std = jnp.sqrt((share * centred**2).sum((0, 1)))
     # Rounding alone must not become a feature: a feature that is constant over the cases drawn counts as it is.
     scale = jnp.where(std > 1e-6 * jnp.abs(mean), 1 / jnp.where(std > 0, std, 1), 1)
-    return centred * scale, mean, scale
+    return centred * scale[None, None], mean, scale
 
 
 def _fit_centroid(
@@ -145,7 +145,7 @@ def _fit_centroid(
     """The nearest centroid as a linear score: the square of the case itself is the same for all classes."""
     scaled, mean, scale = _standardise(support, known)
     centroids = scaled.mean(1)
-    weights = centroids * scale
+    weights = centroids * scale[None]
     bias = -weights @ mean - (centroids**2).sum(1) / 2
     return weights.T, jnp.where(known, bias, -jnp.inf)
 

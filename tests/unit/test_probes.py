@@ -1,0 +1,192 @@
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from nutime_jax.errors import InputError
+from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.folds import deal_folds
+from nutime_jax.evaluation.logistic import FoldedLogistic
+from nutime_jax.evaluation.neighbours import LeaveOneOutNeighbours, nearest, nearest_distances, vote
+from nutime_jax.evaluation.probes import PROBES, SCALERS, cross_validated_accuracy, make_probe, probe_metrics
+from nutime_jax.evaluation.ridge import PENALTIES, LeaveOneOutRidge, decompose, leave_one_out_errors
+
+
+def blobs(seed, *, cases=60, features=8, classes=3, spread=1.0):
+    """Classes around corners of a simplex, as float32, labels as text."""
+    rng = np.random.default_rng(seed)
+    codes = np.arange(cases) % classes
+    features = spread * rng.normal(size=(cases, features))
+    features[np.arange(cases), codes % features.shape[1]] += 2
+    return Split(features.astype(np.float32), np.array([f"class {code}" for code in codes]))
+
+
+@pytest.mark.parametrize("scaler", SCALERS)
+@pytest.mark.parametrize("probe", PROBES)
+def test_every_probe_finds_what_is_there(probe, scaler):
+    train, test = blobs(0, spread=0.2), blobs(1, spread=0.2)
+    metrics = probe_metrics(probe, train, test, scaler=scaler)
+    assert metrics["accuracy"] > 0.9
+    assert metrics["f1"] > 0.9
+    assert metrics.get("train_cv", 1) > 0.9
+    assert metrics == probe_metrics(probe, train, test, scaler=scaler)
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_probes_leave_their_input_alone_and_can_be_cloned(probe):
+    train = blobs(0)
+    before = train.features.astype(np.float64)
+    features = before.copy()
+    fitted = make_probe(probe, scaler="none").fit(features, train.labels)
+    np.testing.assert_array_equal(features, before)
+    again = clone(fitted).fit(features, train.labels)
+    np.testing.assert_array_equal(again.predict(features), fitted.predict(features))
+
+
+@pytest.mark.parametrize("probe", PROBES)
+@pytest.mark.parametrize("kind", ["single cases", "constant", "one feature", "one more", "as many cases as features"])
+def test_probes_take_what_sets_can_be(probe, kind):
+    train, test = blobs(0, cases=30), blobs(1, cases=30)
+    if kind == "single cases":
+        train = Split(train.features[:3], train.labels[:3])
+    if kind == "constant":
+        train, test = (Split(np.full_like(one.features, 3.3), one.labels) for one in (train, test))
+    if kind == "one feature":
+        train, test = (Split(one.features[:, :1], one.labels) for one in (train, test))
+    if kind == "one more":  # a class of one case in train, and one that train has not
+        train = Split(train.features, np.where(np.arange(30) == 0, "alone", train.labels))
+        test = Split(test.features, np.where(np.arange(30) == 0, "unknown", test.labels))
+    if kind == "as many cases as features":
+        train = Split(train.features[:8], train.labels[:8])
+    metrics = probe_metrics(probe, train, test)
+    assert all(0 <= value <= 1 for value in metrics.values())
+    if kind == "constant":
+        assert metrics["accuracy"] <= 0.4
+
+
+def test_macro_f1_is_the_mean_over_classes():
+    train = Split(np.array([[0.0], [1.0], [2.0]]), np.array(["a", "b", "c"]))
+    test = Split(np.array([[0.0], [0.0], [1.0]]), np.array(["a", "b", "b"]))
+    metrics = probe_metrics("1nn", train, test)
+    assert metrics["accuracy"] == pytest.approx(2 / 3)
+    assert metrics["f1"] == pytest.approx((2 / 3 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize(("cases", "features", "classes"), [(40, 12, 2), (40, 12, 5), (12, 12, 3), (13, 12, 3), (20, 90, 4), (9, 200, 9)])
+def test_ridge_is_that_of_scikit_learn(cases, features, classes):
+    train, test = (StandardScaler().fit_transform(blobs(s, cases=cases, features=features, classes=classes).features) for s in (0, 1))
+    labels = blobs(0, cases=cases, features=features, classes=classes).labels
+    ours, theirs = LeaveOneOutRidge().fit(train, labels), RidgeClassifierCV(PENALTIES).fit(train, labels)
+    assert ours.penalty_ == theirs.alpha_
+    np.testing.assert_array_equal(ours.predict(test), theirs.predict(test))
+    np.testing.assert_allclose(ours.coef_[:, -1], np.atleast_2d(theirs.coef_)[-1], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("features", [3, 30])
+@pytest.mark.parametrize("penalty", [1e-3, 1.0, 1e3])
+def test_leave_one_out_errors_are_those_of_fits_without_the_case(features, penalty):
+    """Each case left out in turn, in float64: the same to 1e-7 of the largest."""
+    rng = np.random.default_rng(0)
+    X, targets = rng.normal(size=(15, features)), rng.normal(size=(15, 2))
+    errors = leave_one_out_errors(decompose(X - X.mean(0)), targets - targets.mean(0), penalty)
+    expected = []
+    for i in range(15):
+        rest, wanted = np.delete(X, i, 0), np.delete(targets, i, 0)
+        mean, level = rest.mean(0), wanted.mean(0)
+        centred = rest - mean
+        weights = np.linalg.solve(centred.T @ centred + penalty * np.eye(features), centred.T @ (wanted - level))
+        expected.append(targets[i] - level - (X[i] - mean) @ weights)
+    np.testing.assert_allclose(errors, expected, atol=1e-7 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("features", "classes", "strength"), [(6, 2, 1.0), (6, 4, 0.01), (80, 3, 1.0)])
+def test_logistic_minimises_the_objective_of_scikit_learn(features, classes, strength):
+    """Its weights after 10,000 steps at tolerance 1e-8: the same to 1e-2 of the largest."""
+    train = blobs(0, features=features, classes=classes)
+    X = StandardScaler().fit_transform(train.features.astype(np.float64))
+    ours = FoldedLogistic((strength,)).fit(X, train.labels)
+    theirs = LogisticRegression(C=strength, tol=1e-8, max_iter=10000).fit(X, train.labels)
+    assert strength == ours.C_
+    difference = ours.coef_[:, 1:] - ours.coef_[:, :1]
+    if classes > 2:
+        expected = (theirs.coef_[1:] - theirs.coef_[:1]).T
+    else:  # scikit-learn penalises one vector where two share the load here
+        theirs = LogisticRegression(C=2 * strength, tol=1e-8, max_iter=10000).fit(X, train.labels)
+        expected = theirs.coef_.T
+    np.testing.assert_allclose(difference, expected, atol=1e-2 * np.abs(expected).max())
+
+
+def test_strength_is_chosen_in_the_folds():
+    """Noise in many features asks for a strong penalty, a clean feature for a weak one."""
+    noisy, clean = blobs(0, cases=60, features=200, spread=3.0), blobs(0, cases=60, spread=0.01)
+    assert FoldedLogistic().fit(clean.features, clean.labels).train_accuracy_ == 1
+    assert 0 <= FoldedLogistic().fit(noisy.features, noisy.labels).train_accuracy_ < 0.9
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_nearest_cases_are_those_of_scikit_learn(metric):
+    rng = np.random.default_rng(0)
+    cases, queries = rng.normal(size=(50, 7)), rng.normal(size=(1100, 7))
+    reference = KNeighborsClassifier(4, metric=metric, algorithm="brute").fit(cases, np.zeros(50))
+    distances, places = reference.kneighbors(queries)
+    np.testing.assert_array_equal(nearest(queries, cases, count=4, metric=metric), places)
+    if metric == "euclidean":
+        np.testing.assert_allclose(nearest_distances(queries, cases, count=4), distances, atol=1e-6)
+    np.testing.assert_array_equal(
+        nearest(cases, cases, count=3, metric=metric, alone=True), reference.kneighbors(n_neighbors=3, return_distance=False)
+    )
+
+
+def test_votes_that_are_equal_go_to_the_nearer():
+    np.testing.assert_array_equal(vote(np.array([[2, 1, 1], [2, 1, 0], [0, 1, 1], [1, 0, 2]]), 3), [1, 2, 1, 1])
+    np.testing.assert_array_equal(vote(np.array([[0, 1, 1, 0, 2], [1, 0, 0, 1, 1]]), 3), [0, 1])
+
+
+def test_neighbours_choose_their_number_and_metric_in_the_training_split():
+    rng = np.random.default_rng(0)
+    angle = rng.permutation(np.linspace(0, np.pi, 200))
+    labels = (angle > np.pi / 2).astype(int)
+    radius = rng.lognormal(0, 3, 200)  # the direction tells, the length does not
+    X = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    assert LeaveOneOutNeighbours().fit(X, labels).metric_ == "cosine"
+    flipped = np.where(rng.random(200) < 0.25, 1 - labels, labels)
+    assert LeaveOneOutNeighbours().fit(X, flipped).count_ > 1
+
+
+def test_no_test_case_has_a_part_in_a_fit():
+    train, test = blobs(0), blobs(1)
+    for name in PROBES:
+        alone = make_probe(name).fit(train.features, train.labels).predict(test.features[:1])
+        assert make_probe(name).fit(train.features, train.labels).predict(test.features)[0] == alone[0]
+
+
+def test_folds_are_stratified_and_take_any_class():
+    codes = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [1, 3, 9, 20]))
+    dealt = deal_folds(codes, folds=3)
+    for code in range(4):
+        counts = np.bincount(dealt[codes == code], minlength=3)
+        assert counts.max() - counts.min() <= 1
+    assert np.ptp(np.bincount(dealt)) <= 1
+
+
+def test_cross_validation_passes_over_folds_that_leave_one_class():
+    train = Split(np.arange(4.0)[:, None], np.array(["a", "a", "a", "b"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 0 <= cross_validated_accuracy("ridge", train) <= 1
+
+
+@pytest.mark.parametrize(("probe", "scaler", "message"), [("svm", "none", "probe 'svm' is unknown"), ("ridge", "max", "scaler 'max'")])
+def test_unknown_names_are_refused(probe, scaler, message):
+    with pytest.raises(InputError, match=message):
+        probe_metrics(probe, blobs(0), blobs(1), scaler=scaler)
+
+
+def test_a_single_class_is_refused():
+    train = blobs(0)
+    with pytest.raises(InputError, match="every training case has the label 'class 0'"):
+        probe_metrics("ridge", Split(train.features, np.full(60, "class 0")), train)
