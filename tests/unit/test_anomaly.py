@@ -215,7 +215,8 @@ def test_what_cannot_be_watched_is_refused(encoder):
     for options, message in (
         ({"window": 4000}, "2000 points has no window of 4000"),
         ({"stride": 40}, "leave gaps"),
-        ({"window": 2000, "stride": 1}, "0 training windows without anomaly"),
+        ({"window": 600, "stride": 400}, "no windows to compare"),
+        ({"window": 2000, "stride": 1}, "no training window without anomaly"),
     ):
         with pytest.raises(InputError, match=message):
             monitoring.encoder_scores(WATCHED, encoder=encoder, **options)
