@@ -124,8 +124,8 @@ def test_every_scorer_beats_a_blind_one(encoder):
     scorers = {
         "residual": monitoring.residual_scores(WATCHED),
         "zscore": monitoring.zscore_scores(WATCHED),
-        "encoder": monitoring.encoder_scores(WATCHED, encoder=encoder),
-        "both": monitoring.encoder_scores(WATCHED, encoder=encoder, local=True),
+        "encoder": monitoring.encoder_scores(WATCHED, encoder=encoder, local=None),
+        "both": monitoring.encoder_scores(WATCHED, encoder=encoder),
     }
     for name, scores in scorers.items():
         assert [one.shape for one in scores] == [(2000,), (2000,)], name
@@ -199,7 +199,7 @@ def test_constant_series_have_scores(encoder):
     for scores in (
         monitoring.residual_scores(flat),
         monitoring.zscore_scores(flat),
-        monitoring.encoder_scores(flat, encoder=encoder, local=True),
+        monitoring.encoder_scores(flat, encoder=encoder),
     ):
         assert all(np.isfinite(one).all() for one in scores)
         assert point_metrics(scores, flat)["f1"] < 0.1
@@ -215,7 +215,8 @@ def test_what_cannot_be_watched_is_refused(encoder):
     for options, message in (
         ({"window": 4000}, "2000 points has no window of 4000"),
         ({"stride": 40}, "leave gaps"),
-        ({"window": 2000, "stride": 1}, "0 training windows without anomaly"),
+        ({"window": 600, "stride": 400}, "no windows to compare"),
+        ({"window": 2000, "stride": 1}, "no training window without anomaly"),
     ):
         with pytest.raises(InputError, match=message):
             monitoring.encoder_scores(WATCHED, encoder=encoder, **options)
