@@ -154,7 +154,7 @@ def _check(encoder: Encoder, train: Cases, settings: TuningSettings, test: Cases
     if train.labels is None:
         raise InputError("the training split has no labels; fine-tuning needs them")
     if len(set(train.labels)) < 2:
-        raise InputError(f"every training case is of class {train.labels[0]!r}; fine-tuning needs two classes or more")
+        raise InputError(f"every training case is of class {str(train.labels[0])!r}; fine-tuning needs two classes or more")
     if settings.selection == "published" and test is None:
         raise InputError("selection 'published' validates on the test split; give a set that has one, or choose selection 'train'")
     if settings.selection == "train" and test is not None:
