@@ -307,7 +307,7 @@ def test_a_damaged_or_foreign_folder_is_refused(fitted, tmp_path):
     flipped = bytearray(weights)
     flipped[-5] ^= 1
     (folder / "weights.safetensors").write_bytes(flipped)
-    with pytest.raises(InputError, match="is damaged: weights.safetensors is not what was written"):
+    with pytest.raises(InputError, match=r"is damaged: weights\.safetensors is not what was written"):
         load_classifier(folder)
     (folder / "weights.safetensors").write_bytes(weights)
     for text, message in [
