@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier there is replaced")
     parser.add_argument("--strategy", help="full: train everything (default). head: leave the encoder as it is")
-    parser.add_argument("--epochs", type=int, help="passes over the training cases, at most (default: 100)")
+    parser.add_argument("--epochs", type=int, help="passes over the training cases, at most (default: 60)")
     parser.add_argument("--rates", help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
     parser.add_argument("--members", type=int, help="networks whose probabilities are averaged (default: 1)")
     parser.add_argument("--head_norm", help="what normalises the features before the head: none (default), batch or layer")

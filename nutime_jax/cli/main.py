@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DivergenceError as error:
         return _say(error, 3)
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from the last checkpoint", 130)
+        _say("interrupted" + ("; the same command goes on from the last checkpoint" if args.command == "pretrain" else ""), 130)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # threads in the middle of a write would complain; nothing half-written is ever used

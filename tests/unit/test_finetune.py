@@ -8,7 +8,7 @@ import pytest
 from nutime_jax.cli.config import load_config
 from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import untrained_encoder
-from nutime_jax.errors import InputError
+from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation import packed
 from nutime_jax.evaluation.channels import fit_channels
 from nutime_jax.evaluation.classifier import load_classifier
@@ -217,7 +217,7 @@ def test_validation_takes_of_every_class_and_leaves_some(share):
 
 def test_one_case_a_class_is_trained_to_the_end_and_said(encoder, caplog):
     classifier = fine_tune(encoder, toy(each=1), settings=change(patience=1))
-    assert "no class has a case to spare for validation: all 4 epochs are run" in caplog.text
+    assert "no case can be spared for validation: all 4 epochs are run, with rate 0.01" in caplog.text
     assert classifier.training.best_epochs == (4,)
     assert classifier.training.rates == (1e-2,)
     assert np.isnan(classifier.training.accuracy)
@@ -377,6 +377,21 @@ def test_what_cannot_be_fine_tuned_is_refused(encoder, train, fields, test, mess
 def test_wrong_settings_are_refused(fields, message):
     with pytest.raises(InputError, match=message):
         TuningSettings(**fields)
+
+
+def test_divergence_is_said(encoder):
+    for train in (toy(), toy(each=1)):
+        with pytest.raises(DivergenceError, match="choose lower learning rates"):
+            fine_tune(encoder, train, settings=change(rates=(1e37, 1e38)))
+    classifier = fine_tune(encoder, toy(), settings=change(rates=(1e38, 1e-3)))
+    assert classifier.training.rates == (1e-3,)
+
+
+def test_labels_that_are_numbers_become_text(encoder):
+    train = toy()
+    classifier = fine_tune(encoder, Cases(train.series, np.repeat([10, 2], 8)), settings=QUICK)
+    assert classifier.classes_.tolist() == ["10", "2"]
+    assert classifier.accuracy(train.series, np.repeat([10, 2], 8)) > 0.5
 
 
 def test_no_series_are_refused(fitted):
