@@ -230,7 +230,7 @@ def _choose_rates(report: Report, *, validated: bool) -> list[int]:
         chosen = [int(np.lexsort((losses, -accuracies))[0]) for accuracies, losses in tables]
     else:
         chosen = [report.best.loss.shape[1] // 2] * len(report.best.loss)
-    if 0 in _pick(report.best_epoch, chosen, int):
+    if 0 in _pick(report.best_epoch, chosen, int) or not (validated or np.isfinite(_pick(report.loss, chosen, float)).all()):
         raise DivergenceError("the loss was not finite in any epoch; choose lower learning rates")
     return chosen
 
