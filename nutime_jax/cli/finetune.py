@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier there is replaced")
     parser.add_argument("--strategy", help="full: train everything (default). head: leave the encoder as it is")
-    parser.add_argument("--epochs", type=int, help="passes over the training cases, at most (default: 100)")
-    parser.add_argument("--rates", type=_numbers, help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
+    parser.add_argument("--epochs", type=int, help="passes over the training cases, at most (default: 60)")
+    parser.add_argument("--rates", help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
     parser.add_argument("--members", type=int, help="networks whose probabilities are averaged (default: 1)")
     parser.add_argument("--head_norm", help="what normalises the features before the head: none (default), batch or layer")
     parser.add_argument("--layer_decay", type=float, help="factor of the learning rate from a block to the one below (default: 1, none)")
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--selection", help="train: validate on training cases (default). published: choose on the test split")
 
 
-CHOICES = ("strategy", "epochs", "rates", "members", "head_norm", "layer_decay", "channels", "selection")
+CHOICES = ("strategy", "epochs", "members", "head_norm", "layer_decay", "channels", "selection")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.evaluation.finetune import fine_tune
     from nutime_jax.evaluation.tuning_settings import TuningSettings
 
-    settings = TuningSettings(**{name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None})
+    given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
+    settings = TuningSettings(**given | ({"rates": _numbers(args.rates)} if args.rates is not None else {}))
     check_target(args.out)
     files = one_set(args.dataset, flag="--dataset")
     train, test = files.read("train"), _read_test(files)
@@ -87,7 +88,10 @@ def _summary(name: str, training) -> str:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(",") if part.strip())
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise InputError(f"rates are {text!r}; write numbers, separated by commas") from error
 
 
 class _Bar:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from the last checkpoint", 130)
+        _say("interrupted" + ("; the same command goes on from the last checkpoint" if args.command == "pretrain" else ""), 130)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # threads in the middle of a write would complain; nothing half-written is ever used

@@ -103,7 +103,7 @@ class FittedClassifier:
 
     def accuracy(self, X: Sequence[np.ndarray], labels: np.ndarray) -> float:
         """Share of cases that are labelled rightly."""
-        return float(np.mean(self.predict(X) == np.asarray(labels)))
+        return float(np.mean(self.predict(X) == np.asarray(labels, str)))
 
     @property
     def network(self) -> Classifier:

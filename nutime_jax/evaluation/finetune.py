@@ -9,7 +9,7 @@ third, of a few arrays, under the same key as prediction.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,13 +18,14 @@ import numpy as np
 from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
-from nutime_jax.evaluation.channels import fit_channels
+from nutime_jax.evaluation.channels import ChannelMap, fit_channels
 from nutime_jax.evaluation.classifier import FittedClassifier, Training, build_classifier
 from nutime_jax.evaluation.features import Task
 from nutime_jax.evaluation.members import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
-from nutime_jax.evaluation.packed import pack_cases
+from nutime_jax.evaluation.packed import PackedCases, pack_cases
 from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.tuning_settings import TuningSettings
+from nutime_jax.models.heads import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,15 @@ class TunedTask(NamedTuple):
 
     classifier: FittedClassifier
     rows: list[Row]
+
+
+class _Prepared(NamedTuple):
+    """A set on the device: what is done to its channels, its classes, its cases, and who trains and who validates."""
+
+    channels: ChannelMap
+    classes: np.ndarray
+    packed: PackedCases
+    folds: Folds
 
 
 def fine_tune(
@@ -65,41 +75,31 @@ def fine_tune(
         DivergenceError: no member ever had a finite loss.
     """
     started = time.monotonic()
-    _check(encoder, train, settings, published_test)
-    channels = fit_channels(train.series, limit=settings.max_channels, reduction=settings.reduction)
-    classes, numbers = np.unique(train.labels, return_inverse=True)
-    extra = Cases([], np.asarray([], classes.dtype)) if published_test is None else published_test
-    reduced = [channels.apply(case, name="a case") for case in train.series]
-    reduced += [channels.apply(case, name=f"case {i} of the test split") for i, case in enumerate(extra.series)]
-    packed = pack_cases(reduced, np.concatenate([numbers, _numbers(extra.labels, classes)]))
+    _check(train, settings, published_test)
     seeds = tuple(range(seed, seed + settings.members))
-    folds = _folds(numbers, len(extra.series), seeds, settings=settings, capacity=len(packed.labels))
-    if not folds.valid_count:
-        log.warning("no class has a case to spare for validation: all %d epochs are run, and nothing is chosen", settings.epochs)
-
-    network = build_classifier(encoder.config, settings, classes=len(classes))
-    trained, shared = split_encoder(network, encoder.variables)
-    options = {"network": network, "size": encoder.config.length}
-    members = create_members(trained, np.asarray(seeds), channels=channels.channels, rates=len(settings.rates), **options)
-    options |= {"crop": settings.crop, "batch_size": settings.batch_size}
-    options["precision"] = encoder.config.get("matmul_precision", "highest")
-    arguments = (jax.device_put(shared), packed, np.int32(len(classes)), folds, np.asarray(seeds), numbers_of(settings))
-    members, report, epochs = _train(members, arguments, settings.epochs, options, progress)
-    chosen = _choose_rates(report, validated=bool(folds.valid_count))
+    prepared = _prepare(train, published_test, seeds, settings)
+    validated = prepared.folds.valid_count > 0
+    if not validated:
+        rate = settings.rates[len(settings.rates) // 2]
+        log.warning("no case can be spared for validation: all %d epochs are run, with rate %g", settings.epochs, rate)
+    network = build_classifier(encoder.config, settings, classes=len(prepared.classes))
+    shared = split_encoder(network, encoder.variables)[1]
+    members, report, epochs = _train(encoder, network, prepared, seeds, settings, progress)
+    chosen = _choose_rates(report, validated=validated)
     training = Training(
-        selection="test" if published_test is not None else "train",
+        selection="train" if published_test is None else "test",
         seeds=seeds,
         rates=tuple(settings.rates[i] for i in chosen),
         best_epochs=_pick(report.best_epoch, chosen, int),
-        accuracies=_pick(report.best.accuracy, chosen, float) if folds.valid_count else (),
-        losses=_pick(report.best.loss, chosen, float) if folds.valid_count else (),
+        accuracies=_pick(report.best.accuracy, chosen, float) if validated else (),
+        losses=_pick(report.best.loss, chosen, float) if validated else (),
         epochs=epochs,
-        train_cases=int(folds.train_count),
-        validation_cases=int(folds.valid_count),
+        train_cases=int(prepared.folds.train_count),
+        validation_cases=int(prepared.folds.valid_count),
         seconds=time.monotonic() - started,
     )
-    arrays = _best_arrays(members, chosen, classes=len(classes))
-    return FittedClassifier(encoder.config, settings, classes, channels, arrays, jax.device_get(shared), training)
+    arrays = _best_arrays(members, chosen, classes=len(prepared.classes))
+    return FittedClassifier(encoder.config, settings, prepared.classes, prepared.channels, arrays, jax.device_get(shared), training)
 
 
 def fine_tune_task(
@@ -150,11 +150,11 @@ def carve_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[np
     return np.setdiff1d(np.arange(len(labels)), valid), valid
 
 
-def _check(encoder: Encoder, train: Cases, settings: TuningSettings, test: Cases | None) -> None:
+def _check(train: Cases, settings: TuningSettings, test: Cases | None) -> None:
     if train.labels is None:
         raise InputError("the training split has no labels; fine-tuning needs them")
     if len(set(train.labels)) < 2:
-        raise InputError(f"every training case is of class {train.labels[0]!r}; fine-tuning needs two classes or more")
+        raise InputError(f"every training case is of class {str(train.labels[0])!r}; fine-tuning needs two classes or more")
     if settings.selection == "published" and test is None:
         raise InputError("selection 'published' validates on the test split; give a set that has one, or choose selection 'train'")
     if settings.selection == "train" and test is not None:
@@ -163,48 +163,76 @@ def _check(encoder: Encoder, train: Cases, settings: TuningSettings, test: Cases
         raise InputError("the test split has no labels; selection 'published' needs them")
 
 
+def _prepare(train: Cases, test: Cases | None, seeds: tuple[int, ...], settings: TuningSettings) -> _Prepared:
+    """Places the training cases on the device, and behind them the test cases if these validate."""
+    channels = fit_channels(train.series, limit=settings.max_channels, reduction=settings.reduction)
+    classes, numbers = np.unique(np.asarray(train.labels, str), return_inverse=True)
+    series, labels = [channels.apply(case, name="a case") for case in train.series], [numbers]
+    if test is not None:
+        series += [channels.apply(case, name=f"case {i} of the test split") for i, case in enumerate(test.series)]
+        labels.append(_numbers(np.asarray(test.labels, str), classes))
+    packed = pack_cases(series, np.concatenate(labels))
+    every = np.arange(len(series))
+    pairs = [
+        carve_validation(numbers, share=settings.validation, seed=seed) if test is None else np.split(every, [len(numbers)])
+        for seed in seeds
+    ]
+    return _Prepared(channels, classes, packed, _folds(pairs, capacity=len(packed.labels)))
+
+
 def _numbers(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Number of each label's class; -1 for one that training has not."""
     places = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     return np.where(classes[places] == labels, places, -1)
 
 
-def _folds(numbers: np.ndarray, test_cases: int, seeds: tuple[int, ...], *, settings: TuningSettings, capacity: int) -> Folds:
-    """Who trains and who validates; test cases, if they validate, lie behind the training cases."""
-    if settings.selection == "published":
-        every = np.arange(len(numbers) + test_cases)
-        pairs = [np.split(every, [len(numbers)])] * len(seeds)
-    else:
-        pairs = [carve_validation(numbers, share=settings.validation, seed=seed) for seed in seeds]
-    train, valid = ([pair[i] for pair in pairs] for i in (0, 1))
+def _folds(pairs: Sequence[Sequence[np.ndarray]], *, capacity: int) -> Folds:
+    """Who trains and who validates, a pair a seed; their numbers do not depend on the seed."""
+    train, valid = zip(*pairs, strict=True)
 
-    def pad(rows: list[np.ndarray]) -> np.ndarray:
+    def pad(rows: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack([np.pad(row, (0, capacity - len(row))) for row in rows]).astype(np.int32)
 
     return Folds(pad(train), np.int32(len(train[0])), pad(valid), np.int32(len(valid[0])))
 
 
 def _train(
-    members: Member, arguments: tuple, epochs: int, options: dict, progress: Callable[[int, Report], None] | None
+    encoder: Encoder,
+    network: Classifier,
+    prepared: _Prepared,
+    seeds: tuple[int, ...],
+    settings: TuningSettings,
+    progress: Callable[[int, Report], None] | None,
 ) -> tuple[Member, Report, int]:
     """Epochs until every member has stopped, and how many; of each, a few numbers come to the host."""
-    for epoch in range(epochs):
+    trained, shared = split_encoder(network, encoder.variables)
+    options = {"network": network, "size": encoder.config.length}
+    counts = {"channels": prepared.channels.channels, "rates": len(settings.rates)}
+    members = create_members(trained, np.asarray(seeds), **counts, **options)
+    options |= {"crop": settings.crop, "batch_size": settings.batch_size}
+    options["precision"] = encoder.config.get("matmul_precision", "highest")
+    classes, numbers = np.int32(len(prepared.classes)), numbers_of(settings)
+    arguments = (jax.device_put(shared), prepared.packed, classes, prepared.folds, np.asarray(seeds), numbers)
+    for epoch in range(settings.epochs):
         members, report = run_epoch(members, *arguments, np.int32(epoch), **options)
         report = jax.device_get(report)
         if progress:
             progress(epoch + 1, report)
         if report.stopped.all():
             break
-    if not (report.best_epoch > 0).any(axis=1).all():
-        raise DivergenceError("no learning rate gave a finite loss in any epoch; choose lower rates")
     return members, report, epoch + 1
 
 
 def _choose_rates(report: Report, *, validated: bool) -> list[int]:
     """Of each member, the rate that validates best, the first of equals; the middle one where nobody validates."""
-    if not validated:
-        return [report.best.loss.shape[1] // 2] * len(report.best.loss)
-    return [int(np.lexsort((losses, -accuracies))[0]) for accuracies, losses in zip(report.best.accuracy, report.best.loss, strict=True)]
+    if validated:
+        tables = zip(report.best.accuracy, report.best.loss, strict=True)
+        chosen = [int(np.lexsort((losses, -accuracies))[0]) for accuracies, losses in tables]
+    else:
+        chosen = [report.best.loss.shape[1] // 2] * len(report.best.loss)
+    if 0 in _pick(report.best_epoch, chosen, int) or not (validated or np.isfinite(_pick(report.loss, chosen, float)).all()):
+        raise DivergenceError("the loss was not finite in any epoch; choose lower learning rates")
+    return chosen
 
 
 def _pick(table: np.ndarray, chosen: list[int], kind: type) -> tuple:

@@ -251,6 +251,8 @@ def _run_member(
 
     now, moments, loss = jax.lax.fori_loop(0, steps, update, (member.now, member.moments, jnp.zeros(())))
     score = _validate(now, shared, cases, classes, folds, network=network, size=size, batch_size=batch_size)
+    # Where nobody validates, only the training loss can tell that a network is lost.
+    score = score._replace(loss=jnp.where(jnp.isfinite(loss), score.loss, jnp.nan))
     member = _keep_best(member._replace(now=now, moments=moments), score, epoch + 1, folds.valid_count, patience=numbers.patience)
     stopped = (member.stale >= numbers.patience) & (numbers.patience > 0)
     return member, Report(loss, score, member.score, member.epoch, stopped)

@@ -47,7 +47,7 @@ class TuningSettings:
     channels: str = "fusion"
     max_channels: int = 32
     reduction: str = "variance"
-    epochs: int = 100
+    epochs: int = 60
     batch_size: int = 16
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     members: int = 1
@@ -58,7 +58,7 @@ class TuningSettings:
     crop: tuple[float, float] = (0.8, 1.0)
     selection: str = "train"
     validation: float = 0.2
-    patience: int = 30
+    patience: int = 20
 
     def __post_init__(self):
         object.__setattr__(self, "rates", tuple(float(rate) for rate in self.rates))

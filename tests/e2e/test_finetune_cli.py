@@ -1,0 +1,122 @@
+"""Fine-tuning and prediction as a user meets them: two commands, files in between."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+
+from nutime_jax.cli.main import main
+
+QUICK = ["--epochs=2", "--rates=1e-3,1e-2"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilations():
+    """What is tested is behaviour, not speed: programs of seconds need no optimisation that takes longer."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained")
+    rest = ["--config.steps=3", "--config.model.depth=1", "--config.run.probe_every=0", "--config.evaluation.sources="]
+    assert main(["pretrain", "--config=smoke", f"--workdir={folder}", *rest]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(workdir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "gunpoint"
+    assert main(["finetune", f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={folder}", *QUICK]) == 0
+    return folder
+
+
+def say(capfd, *arguments):
+    status = main(list(map(str, arguments)))
+    captured = capfd.readouterr()
+    return status, captured.out, [line for line in captured.err.splitlines() if line.startswith("nutime: ")]
+
+
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_fine_tuning_tells_validation_and_test_apart(capfd, workdir, tmp_path):
+    out = tmp_path / "deep" / "model"
+    status, text, _ = say(capfd, "finetune", f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={out}", *QUICK)
+    assert status == 0
+    assert "GunPoint: 40 cases trained in 2 epochs" in text
+    assert "of 10 cases\ntest accuracy " in text
+    assert "% of 150 cases, scored once" in text
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "weights.safetensors"]
+
+
+def test_the_published_protocol_is_called_what_it_is(capfd, workdir, tmp_path):
+    arguments = ["finetune", f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
+    status, text, _ = say(capfd, *arguments, "--selection=published")
+    assert status == 0
+    assert "GunPoint: 50 cases trained" in text
+    assert "validation accuracy" not in text
+    assert "chosen on these very cases, as published: no estimate" in text
+
+
+def test_predict_labels_a_file(capfd, model, tmp_path):
+    status, text, _ = say(capfd, "predict", f"--model={model}", "--data=GunPoint", "--split=test", f"--out={tmp_path / 'l.csv'}", "--proba")
+    assert status == 0
+    assert "% of 150 cases have the label that the file gives them" in text
+    rows = read_csv(tmp_path / "l.csv")
+    assert list(rows[0]) == ["case", "label", "1", "2"]
+    assert [int(row["case"]) for row in rows] == list(range(150))
+    assert all(row["label"] == max("12", key=lambda one: float(row[one])) for row in rows)
+    np.testing.assert_allclose([float(row["1"]) + float(row["2"]) for row in rows], 1, atol=1e-5)
+
+    (tmp_path / "new.csv").write_text("1,2,3,4\n5,,7\n")
+    status, text, _ = say(capfd, "predict", f"--model={model}", f"--data={tmp_path / 'new.csv'}", f"--out={tmp_path / 'l.csv'}")
+    assert (status, text) == (0, f"written to {tmp_path / 'l.csv'}\n")
+    assert [list(row) for row in read_csv(tmp_path / "l.csv")] == [["case", "label"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset=Gunpoint"], "'Gunpoint' is no file, no folder and no bundled set"),
+        (["--dataset=bundled"], "--dataset=bundled names 8 sets (ACSF1, ArrowHead, BasicMotions, …); name one"),
+        (["--dataset={tmp}/bare.csv"], "the training split has no labels"),
+        (["--dataset={tmp}/lone.tsv", "--selection=published"], "validates on the test split"),
+        (["--strategy=half"], "strategy 'half' is unknown; choose one of full, head"),
+        (["--epochs=0"], "epochs is 0; choose 1 or more"),
+        (["--rates=1e-3,fast"], "rates are '1e-3,fast'; write numbers, separated by commas"),
+        (["--rates=0"], "give one or more numbers above 0"),
+        (["--out={tmp}"], "exists and is no classifier's; choose another folder"),
+        (["--checkpoint={tmp}/nowhere"], "holds no checkpoint"),
+    ],
+)
+def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, message):
+    (tmp_path / "bare.csv").write_text("1,2,3\n4,5,6\n")
+    (tmp_path / "lone.tsv").write_text("1\t2\t3\n2\t5\t6\n")
+    given = [f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}"]
+    status, _, sentences = say(capfd, "finetune", *given, *(one.format(tmp=tmp_path) for one in arguments))
+    assert (status, len(sentences)) == (2, 1)
+    assert message in sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data=GunPoint"], "set GunPoint can have two splits; say which with --split=train or --split=test"),
+        (["--data=BasicMotions", "--split=train"], "case 0 has 6 channels; the classifier was fitted on 1"),
+        (["--model={tmp}"], "holds no classifier"),
+        (["--out={tmp}/no/labels.csv"], "choose another --out"),
+    ],
+)
+def test_wrong_prediction_is_one_sentence(capfd, model, tmp_path, arguments, message):
+    (tmp_path / "new.csv").write_text("1,2,3\n4,5,6\n")
+    given = [f"--model={model}", f"--data={tmp_path / 'new.csv'}", f"--out={tmp_path / 'labels.csv'}"]
+    status, _, sentences = say(capfd, "predict", *given, *(one.format(tmp=tmp_path) for one in arguments))
+    assert (status, len(sentences)) == (2, 1)
+    assert message in sentences[0]

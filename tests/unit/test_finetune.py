@@ -1,0 +1,399 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.data.archives import Cases
+from nutime_jax.encoder import untrained_encoder
+from nutime_jax.errors import DivergenceError, InputError
+from nutime_jax.evaluation import packed
+from nutime_jax.evaluation.channels import fit_channels
+from nutime_jax.evaluation.classifier import load_classifier
+from nutime_jax.evaluation.features import Task
+from nutime_jax.evaluation.finetune import carve_validation, fine_tune, fine_tune_task
+from nutime_jax.evaluation.members import layer_factor, rate_factor, run_epoch
+from nutime_jax.evaluation.tuning_settings import TuningSettings
+
+QUICK = TuningSettings(epochs=4, batch_size=8, rates=(1e-3, 1e-2), patience=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilations():
+    """What is tested is arithmetic, not speed: programs of seconds need no optimisation that takes longer."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """The smoke encoder, one block deep: what is compiled here is compiled quickly."""
+    return untrained_encoder(load_config("smoke", ["model.depth=1"]))
+
+
+def toy(seed=0, *, classes=2, each=8, channels=1, lengths=(40, 90)):
+    """Sines of a frequency and a level a class, in noise, of unequal lengths."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([f"class {chr(97 + i)}" for i in range(classes)], each)
+    series = []
+    for label in labels:
+        time = np.arange(rng.integers(*lengths))[None] + rng.uniform(0, 9, (channels, 1))
+        number = ord(label[-1]) - 97
+        wave = np.sin(time / 3**number) + number
+        series.append((wave + 0.1 * rng.normal(size=wave.shape)).astype(np.float32))
+    return Cases(series, labels)
+
+
+def change(settings=QUICK, **fields):
+    return dataclasses.replace(settings, **fields)
+
+
+def arrays(classifier):
+    return {**classifier.members, **classifier.shared}
+
+
+def assert_same(one, two, *, atol=0.0):
+    ours, theirs = arrays(one), arrays(two)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def fitted(encoder):
+    return fine_tune(encoder, toy(), settings=change(epochs=15))
+
+
+def test_a_separable_set_is_learned(fitted):
+    test = toy(1)
+    assert fitted.accuracy(test.series, test.labels) == 1
+    assert fitted.training.accuracy == 1
+    assert fitted.classes_.tolist() == ["class a", "class b"]
+    assert fitted.predict(test.series)[0] == "class a"
+    probabilities = fitted.predict_proba(test.series)
+    assert probabilities.shape == (16, 2)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+
+
+def test_fine_tuning_is_deterministic_and_leaves_its_input_alone(encoder):
+    train = toy()
+    before = [case.copy() for case in train.series]
+    weights = jax.tree.map(np.array, encoder.variables)
+    assert_same(*(fine_tune(encoder, train, settings=QUICK) for _ in range(2)))
+    jax.tree.map(np.testing.assert_array_equal, train.series, before)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, encoder.variables), weights)
+
+
+def test_the_head_strategy_leaves_the_encoder_to_the_bit(encoder):
+    classifier = fine_tune(encoder, toy(), settings=change(strategy="head", head_norm="batch", epochs=40))
+    names = {"params/head/kernel", "params/head/bias", "params/head_norm/scale", "params/head_norm/bias"}
+    assert classifier.members.keys() == names | {"batch_stats/head_norm/mean", "batch_stats/head_norm/var"}
+    assert np.abs(classifier.members["batch_stats/head_norm/mean"]).max() > 0
+    block = encoder.variables["params"]["block_0"]["attention"]["qkv"]["kernel"]
+    np.testing.assert_array_equal(classifier.shared["params/encoder/block_0/attention/qkv/kernel"], block)
+    test = toy(1)
+    assert classifier.accuracy(test.series, test.labels) >= 0.75
+
+
+def test_layer_decay_scales_the_step_of_a_block(encoder):
+    """Everything but the decay alike, a first step is a step of Adam times its factor."""
+    one_step = change(epochs=1, rates=(1e-3, 1.000001e-3))  # so alike that it does not matter which is kept
+    plain, decayed = (fine_tune(encoder, toy(each=4), settings=change(one_step, layer_decay=decay)) for decay in (1.0, 0.5))
+    start = encoder.variables["params"]
+    cases = {"norm/bias": 1, "block_0/mlp/in/kernel": 0.5, "embedding/shape/kernel": 0.25, "cls": 0.25}
+    for name, factor in cases.items():
+        leaf = start
+        for part in name.split("/"):
+            leaf = leaf[part]
+        full, less = (one.members[f"params/encoder/{name}"][0] - np.asarray(leaf) for one in (plain, decayed))
+        assert np.abs(full).max() > 1e-5
+        # Weights of order one are rounded to 1e-7; a step is about 1e-4.
+        np.testing.assert_allclose(less, factor * full, rtol=0, atol=3e-7, err_msg=name)
+
+
+def test_the_factors_of_layers_go_down_from_the_head():
+    names = ["params/head/kernel", "params/encoder/norm/scale", "params/encoder/block_5/x", "params/encoder/block_0/x"]
+    names += ["params/encoder/embedding/shape/kernel", "params/encoder/cls", "params/encoder/embedding/fusion/kernel"]
+    factors = [layer_factor(name, depth=6, decay=0.5) for name in names]
+    assert factors == [1, 1, 0.5, 0.5**6, 0.5**7, 0.5**7, 1]
+
+
+def test_the_learning_rate_rises_and_falls():
+    values = rate_factor(np.array([0.0, 0.05, 0.1, 0.55, 1.0]), warmup=0.1)
+    np.testing.assert_allclose(values, [0, 0.5, 1, 0.5, 0], atol=1e-6)
+    np.testing.assert_allclose(rate_factor(np.array([0.0, 1.0]), warmup=0.0), [1, 0], atol=1e-6)
+
+
+def test_members_side_by_side_are_members_alone(encoder):
+    together = fine_tune(encoder, toy(), settings=change(members=2), seed=3)
+    alone = [fine_tune(encoder, toy(), settings=QUICK, seed=seed) for seed in (3, 4)]
+    assert together.training.seeds == (3, 4)
+    assert together.training.best_epochs == tuple(one.training.best_epochs[0] for one in alone)
+    assert together.training.rates == tuple(one.training.rates[0] for one in alone)
+    for name, leaf in together.members.items():
+        # Batched products round otherwise; Adam makes of that at most a share of a step, and eight steps are taken.
+        np.testing.assert_allclose(leaf, np.concatenate([one.members[name] for one in alone]), rtol=0, atol=2e-4, err_msg=name)
+    test = toy(1)
+    mean = np.mean([one.predict_proba(test.series) for one in alone], axis=0)
+    np.testing.assert_allclose(together.predict_proba(test.series), mean, rtol=0, atol=1e-3)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training(encoder):
+    reports = []
+    settings = change(epochs=30, patience=3)
+    classifier = fine_tune(encoder, toy(), settings=settings, progress=lambda epoch, report: reports.append(report))
+    scores = np.array([[one.score.accuracy[0], -one.score.loss[0]] for one in reports])  # epochs, (accuracy, -loss), rates
+    last = []
+    for rate in (0, 1):
+        best, stale = (-1.0, -np.inf), 0
+        for epoch, score in enumerate(map(tuple, scores[:, :, rate]), 1):
+            if stale < 3:
+                best, place, stale = (score, epoch, 0) if score > best else (best, place, stale + 1)
+        assert reports[-1].best_epoch[0, rate] == place
+        last.append((best, -rate, place))
+    assert classifier.training.best_epochs == (max(last)[2],)
+    assert classifier.training.epochs == len(reports)
+    assert classifier.training.accuracies[0] == pytest.approx(max(last)[0][0])
+
+
+def test_a_larger_packing_changes_nothing(encoder, monkeypatch):
+    plain = fine_tune(encoder, toy(), settings=QUICK)
+    for name in ("LEAST_CASES", "LEAST_POINTS", "LEAST_CLASSES"):
+        monkeypatch.setattr(packed, name, 2 * getattr(packed, name))
+    monkeypatch.setattr("nutime_jax.evaluation.classifier.LEAST_CLASSES", packed.LEAST_CLASSES)
+    larger = fine_tune(encoder, toy(), settings=QUICK)
+    assert larger.network.classes == 2 * 8
+    assert larger.training.best_epochs == plain.training.best_epochs
+    # The products with the head are of another width, and may be rounded otherwise.
+    assert_same(plain, larger, atol=2e-4)
+
+
+def test_test_cases_choose_nothing(encoder):
+    test = toy(1)
+    wrong = Cases(test.series, np.random.default_rng(0).permutation(test.labels))
+    honest, other = (fine_tune_task(encoder, Task("toy", toy(), cases), settings=QUICK) for cases in (test, wrong))
+    assert_same(honest.classifier, other.classifier)
+    assert [row.metric for row in honest.rows] == ["validation_accuracy", "accuracy"]
+    assert {row.selection for row in honest.rows} == {"train"}
+    assert honest.rows[0].value == other.rows[0].value
+    assert honest.rows[1].setting == "strategy=full epochs=4 batch_size=8 rates=0.001,0.01 patience=0"
+
+
+def test_the_published_selection_is_marked(encoder):
+    settings, test = change(selection="published"), toy(1)
+    tuned = fine_tune_task(encoder, Task("toy", toy(), test), settings=settings)
+    assert [(row.metric, row.selection) for row in tuned.rows] == [("accuracy", "test")]
+    assert "selection=published" in tuned.rows[0].setting
+    training = tuned.classifier.training
+    assert (training.train_cases, training.validation_cases, training.selection) == (16, 16, "test")
+    assert training.accuracy == pytest.approx(tuned.rows[0].value)  # what was chosen is what is scored
+
+
+def test_a_test_class_that_training_has_not_is_wrong_and_no_more(encoder):
+    test = toy(1)
+    labels = test.labels.copy().astype("<U20")
+    labels[:4] = "never seen"
+    settings = change(selection="published")
+    training = fine_tune(encoder, toy(), settings=settings, published_test=Cases(test.series, labels)).training
+    assert training.accuracy <= 0.75
+    assert np.isfinite(training.losses[0])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_validation_takes_of_every_class_and_leaves_some(share):
+    labels = np.repeat([0, 1, 2, 3], [1, 2, 7, 40])
+    train, valid = carve_validation(labels, share=share, seed=0)
+    assert sorted([*train, *valid]) == list(range(50))
+    assert set(labels[train]) == {0, 1, 2, 3}
+    assert set(labels[valid]) == {1, 2, 3}
+    other = carve_validation(labels, share=share, seed=1)[1]
+    assert len(other) == len(valid)
+    assert other.tolist() != valid.tolist()
+
+
+def test_one_case_a_class_is_trained_to_the_end_and_said(encoder, caplog):
+    classifier = fine_tune(encoder, toy(each=1), settings=change(patience=1))
+    assert "no case can be spared for validation: all 4 epochs are run, with rate 0.01" in caplog.text
+    assert classifier.training.best_epochs == (4,)
+    assert classifier.training.rates == (1e-2,)
+    assert np.isnan(classifier.training.accuracy)
+    assert set(classifier.predict(toy(1).series)) <= {"class a", "class b"}
+
+
+def test_a_class_of_one_case_trains(encoder):
+    train = toy(classes=3)
+    keep = list(range(17))
+    classifier = fine_tune(encoder, Cases([train.series[i] for i in keep], train.labels[keep]), settings=QUICK)
+    assert classifier.classes_.tolist() == ["class a", "class b", "class c"]
+
+
+def test_short_series_and_a_small_signal_on_a_large_offset(encoder):
+    rng = np.random.default_rng(0)
+    short = [rng.normal(size=(1, n)).astype(np.float32) for n in (1, 2, 3, 7)]
+    level = [np.float64(101_325) + 0.01 * rng.normal(size=(1, 50)) for _ in range(4)]
+    labels = np.array(["short"] * 4 + ["level"] * 4)
+    classifier = fine_tune(encoder, Cases(short + level, labels), settings=change(epochs=10))
+    assert classifier.accuracy(short + level, labels) == 1
+    assert np.isfinite(classifier.predict_proba([*short, np.ones(3), np.full(9, 1e30)])).all()
+
+
+@pytest.mark.parametrize("channels", ["fusion", "independent"])
+def test_two_channels(encoder, channels):
+    classifier = fine_tune(encoder, toy(channels=2), settings=change(channels=channels, epochs=20))
+    assert ("params/encoder/embedding/fusion/kernel" in classifier.members) == (channels == "fusion")
+    test = toy(1, channels=2)
+    assert classifier.accuracy(test.series, test.labels) >= 0.9
+    swapped = classifier.predict_proba([case[::-1] for case in test.series])
+    same = np.abs(swapped - classifier.predict_proba(test.series)).max() < 1e-5
+    assert same == (channels == "independent")
+    with pytest.raises(InputError, match="case 0 has 1 channels; the classifier was fitted on 2"):
+        classifier.predict(toy().series)
+
+
+@pytest.mark.parametrize("reduction", ["variance", "pca"])
+def test_many_channels_become_few(encoder, tmp_path, reduction):
+    loud = np.array([0.1, 5.0, 1.0, 7.0], np.float32)[:, None]
+    train, test = (Cases([loud * case for case in toy(seed, channels=4).series], toy(seed).labels) for seed in (0, 1))
+    settings = change(max_channels=2, reduction=reduction, epochs=10)
+    classifier = fine_tune(encoder, train, settings=settings)
+    assert classifier.channels.channels == 2
+    assert classifier.channels.kept == ((1, 3) if reduction == "variance" else ())
+    classifier.save(tmp_path / "model")
+    expected = classifier.predict_proba(test.series)
+    np.testing.assert_array_equal(load_classifier(tmp_path / "model").predict_proba(test.series), expected)
+
+
+def test_components_are_those_of_the_standardised_channels():
+    rng = np.random.default_rng(0)
+    cases = [rng.normal(size=(5, 5)) @ rng.normal(size=(5, n)) + 3 for n in (60, 80)]
+    fitted = fit_channels(cases, limit=2, reduction="pca")
+    points = np.concatenate([fitted.apply(case, name="a case") for case in cases], axis=1)
+    every = np.concatenate(cases, axis=1)
+    correlation = np.corrcoef(every)
+    np.testing.assert_allclose(points.mean(1), 0, atol=1e-5)  # float32 after the mixing
+    np.testing.assert_allclose(np.cov(points, ddof=0), np.diag(np.linalg.eigvalsh(correlation)[::-1][:2]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("strategy", "norm", "members"), [("full", "none", 2), ("head", "batch", 1), ("head", "layer", 1)])
+def test_a_saved_classifier_is_the_same_to_the_bit(encoder, tmp_path, strategy, norm, members):
+    classifier = fine_tune(encoder, toy(), settings=change(strategy=strategy, head_norm=norm, members=members))
+    for _ in range(2):  # the second replaces the first
+        folder = classifier.save(tmp_path / "model")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["model"]
+    loaded = load_classifier(folder)
+    assert_same(classifier, loaded)
+    test = toy(1)
+    np.testing.assert_array_equal(loaded.predict_proba(test.series), classifier.predict_proba(test.series))
+    np.testing.assert_array_equal(loaded.classes_, classifier.classes_)
+    assert (loaded.settings, loaded.training, loaded.channels) == (classifier.settings, classifier.training, classifier.channels)
+
+
+def test_long_splits_are_predicted_in_packs(fitted, monkeypatch):
+    series = toy(1, each=20).series
+    expected = fitted.predict_proba(series)
+    monkeypatch.setattr("nutime_jax.evaluation.classifier.LEAST_CASES", 7)
+    monkeypatch.setattr("nutime_jax.evaluation.classifier.LEAST_POINTS", 300)
+    np.testing.assert_allclose(fitted.predict_proba(series), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(fitted.predict_proba(series[:1]), expected[:1], rtol=0, atol=1e-6)
+
+
+def test_a_damaged_or_foreign_folder_is_refused(fitted, tmp_path):
+    folder = fitted.save(tmp_path / "model")
+    weights, config = (folder / "weights.safetensors").read_bytes(), (folder / "config.json").read_text()
+    flipped = bytearray(weights)
+    flipped[-5] ^= 1
+    (folder / "weights.safetensors").write_bytes(flipped)
+    with pytest.raises(InputError, match=r"is damaged: weights\.safetensors is not what was written"):
+        load_classifier(folder)
+    (folder / "weights.safetensors").write_bytes(weights)
+    for text, message in [
+        (config.replace("class a", "class z"), "is damaged: config.json"),
+        (config[:100], "is damaged: config.json"),
+        (json.dumps({"name": "another"}), "holds no classifier"),
+    ]:
+        (folder / "config.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_classifier(folder)
+    with pytest.raises(InputError, match="holds no classifier"):
+        load_classifier(tmp_path / "nowhere")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="exists and is no classifier's"):
+        fitted.save(folder)
+
+
+def test_sets_share_their_programs(encoder):
+    sets = [toy(), toy(each=13, classes=3, lengths=(10, 300)), toy(each=3, classes=5, lengths=(64, 65))]
+    fine_tune(encoder, sets[0], settings=QUICK).predict(sets[0].series)
+    before, compiled = run_epoch._cache_size(), []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else 0)
+    try:
+        for one in sets:
+            fine_tune(encoder, one, settings=change(epochs=2, rates=(2e-3, 1e-2), layer_decay=0.7)).predict(one.series)
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert run_epoch._cache_size() == before
+    assert compiled == []
+
+
+@pytest.mark.parametrize(
+    ("train", "fields", "test", "message"),
+    [
+        (Cases(toy().series, None), {}, None, "the training split has no labels"),
+        (Cases(toy().series, np.array(["a"] * 16)), {}, None, "every training case is of class 'a'"),
+        (toy(), {"selection": "published"}, None, "selection 'published' validates on the test split"),
+        (toy(), {}, toy(1), "selection 'train' sees no test case"),
+        (toy(), {"selection": "published"}, Cases(toy(1).series, None), "the test split has no labels"),
+        (toy(), {"selection": "published"}, toy(1, channels=2), "case 0 of the test split has 2 channels"),
+    ],
+)
+def test_what_cannot_be_fine_tuned_is_refused(encoder, train, fields, test, message):
+    with pytest.raises(InputError, match=message):
+        fine_tune(encoder, train, settings=change(**fields), published_test=test)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"strategy": "some"}, "strategy 'some' is unknown; choose one of full, head"),
+        ({"head_norm": "group"}, "head_norm 'group' is unknown"),
+        ({"channels": "mean"}, "channels 'mean' is unknown"),
+        ({"reduction": "best"}, "reduction 'best' is unknown"),
+        ({"selection": "test"}, "selection 'test' is unknown; choose one of train, published"),
+        ({"epochs": 0}, "epochs is 0; choose 1 or more"),
+        ({"members": 0}, "members is 0"),
+        ({"rates": ()}, "give one or more numbers above 0"),
+        ({"rates": (1e-3, -1.0)}, "give one or more numbers above 0"),
+        ({"rates": (1e-3, 1e-3)}, "name each once"),
+        ({"layer_decay": 0}, "layer_decay is 0"),
+        ({"patience": -1}, "patience is -1; choose 0 or more"),
+        ({"validation": 1.0}, "validation is 1.0; choose a share"),
+        ({"crop": (1.0, 0.5)}, "crop is"),
+    ],
+)
+def test_wrong_settings_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        TuningSettings(**fields)
+
+
+def test_divergence_is_said(encoder):
+    for train in (toy(), toy(each=1)):
+        with pytest.raises(DivergenceError, match="choose lower learning rates"):
+            fine_tune(encoder, train, settings=change(rates=(2e38, 3e38)))
+    classifier = fine_tune(encoder, toy(), settings=change(rates=(3e38, 1e-3)))
+    assert classifier.training.rates == (1e-3,)
+
+
+def test_labels_that_are_numbers_become_text(encoder):
+    train = toy()
+    classifier = fine_tune(encoder, Cases(train.series, np.repeat([10, 2], 8)), settings=QUICK)
+    assert classifier.classes_.tolist() == ["10", "2"]
+    assert classifier.accuracy(train.series, np.repeat([10, 2], 8)) > 0.5
+
+
+def test_no_series_are_refused(fitted):
+    with pytest.raises(InputError, match="X holds no series"):
+        fitted.predict([])
