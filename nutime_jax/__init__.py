@@ -10,10 +10,10 @@ _PUBLIC = {
     "NuTimeEncoder": "nutime_jax.models.encoder",
     "from_torch_state": "nutime_jax.convert",
     "pretrain": "nutime_jax.train.loop",
-    "fine_tune": "nutime_jax.evaluation.finetune",
-    "TuningSettings": "nutime_jax.evaluation.tuning_settings",
-    "FittedClassifier": "nutime_jax.evaluation.classifier",
-    "load_classifier": "nutime_jax.evaluation.classifier",
+    "fine_tune": "nutime_jax.evaluation.tuning.finetune",
+    "TuningSettings": "nutime_jax.evaluation.tuning.settings",
+    "FittedClassifier": "nutime_jax.evaluation.tuning.classifier",
+    "load_classifier": "nutime_jax.evaluation.tuning.classifier",
     "InputError": "nutime_jax.errors",
 }
 

@@ -34,9 +34,9 @@ CHOICES = ("strategy", "epochs", "members", "head_norm", "layer_decay", "channel
 
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.encoder import load_encoder
-    from nutime_jax.evaluation.classifier import check_target
-    from nutime_jax.evaluation.finetune import fine_tune
-    from nutime_jax.evaluation.tuning_settings import TuningSettings
+    from nutime_jax.evaluation.tuning.classifier import check_target
+    from nutime_jax.evaluation.tuning.finetune import fine_tune
+    from nutime_jax.evaluation.tuning.settings import TuningSettings
 
     given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
     settings = TuningSettings(**given | ({"rates": _numbers(args.rates)} if args.rates is not None else {}))

@@ -32,11 +32,11 @@ from nutime_jax.evaluation.features import (
     read_task,
 )
 from nutime_jax.evaluation.fewshot import fewshot_metrics
-from nutime_jax.evaluation.finetune import fine_tune_task
 from nutime_jax.evaluation.monitoring import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
 from nutime_jax.evaluation.probes import PROBES, probe_metrics
 from nutime_jax.evaluation.results import Row
-from nutime_jax.evaluation.tuning_settings import TuningSettings
+from nutime_jax.evaluation.tuning.finetune import fine_tune_task
+from nutime_jax.evaluation.tuning.settings import TuningSettings
 
 UNTRAINED = "untrained:"
 """Before the path of an encoder: its untrained twin, drawn from the seed of its run."""

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.report import page
 from nutime_jax.evaluation.failures import Failure
+from nutime_jax.evaluation.report import page
 from nutime_jax.evaluation.report.contents import Contents
 from nutime_jax.evaluation.report.figures import draw_critical_difference
 from nutime_jax.evaluation.report.page import render_page

@@ -19,10 +19,10 @@ from ml_collections import ConfigDict
 
 from nutime_jax.data.series import clean_series
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.channels import ChannelMap
-from nutime_jax.evaluation.members import Network, predict_cases
-from nutime_jax.evaluation.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
-from nutime_jax.evaluation.tuning_settings import TuningSettings
+from nutime_jax.evaluation.tuning.channels import ChannelMap
+from nutime_jax.evaluation.tuning.members import Network, predict_cases
+from nutime_jax.evaluation.tuning.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
+from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.models.encoder import build_encoder
 from nutime_jax.models.heads import Classifier
 

@@ -18,13 +18,13 @@ import numpy as np
 from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
-from nutime_jax.evaluation.channels import ChannelMap, fit_channels
-from nutime_jax.evaluation.classifier import FittedClassifier, Training, build_classifier
 from nutime_jax.evaluation.features import Task
-from nutime_jax.evaluation.members import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
-from nutime_jax.evaluation.packed import PackedCases, pack_cases
 from nutime_jax.evaluation.results import Row
-from nutime_jax.evaluation.tuning_settings import TuningSettings
+from nutime_jax.evaluation.tuning.channels import ChannelMap, fit_channels
+from nutime_jax.evaluation.tuning.classifier import FittedClassifier, Training, build_classifier
+from nutime_jax.evaluation.tuning.members import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
+from nutime_jax.evaluation.tuning.packed import PackedCases, pack_cases
+from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.models.heads import Classifier
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ class TuningSettings:
     readout: the feature; "cls" is published.
     channels: "fusion" (published) or "independent"; see `models.heads.Classifier`.
     max_channels: sets with more channels are brought down to so many.
-    reduction: how: the channels of largest "variance", or "pca"; see `evaluation.channels`.
+    reduction: how: the channels of largest "variance", or "pca"; see `evaluation.tuning.channels`.
     epochs: passes over the training cases, at most; the learning rate reaches 0 at the last.
     batch_size: cases an update. A small set is gone through more than once in its last batch.
     rates: peak learning rates, tried side by side; the one that validates best is kept, for each member.

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from nutime_jax.evaluation.packed import PackedCases, Views, class_mask, draw_views, whole_views
-from nutime_jax.evaluation.tuning_settings import TuningSettings
+from nutime_jax.evaluation.tuning.packed import PackedCases, Views, class_mask, draw_views, whole_views
+from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.layers import uniform_fan_in
 
