@@ -28,7 +28,7 @@ OWNERS = {
     "orbax": {"train.checkpoint"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
-    "pandas": {"data"},
+    "pandas": {"data", "evaluation"},
     "pyarrow": {"data"},
     "argparse": {"cli"},
     "tensorboardX": {"train.writers"},

@@ -24,7 +24,7 @@ def docstring_commands():
         line.strip()
         for path in (ROOT / "configs").glob("*.py")
         for line in path.read_text().splitlines()
-        if re.match(r" *nutime (pretrain|evaluate)", line)
+        if re.match(r" *nutime (pretrain|evaluate|sweep|report|data)", line)
     ]
 
 
@@ -40,7 +40,7 @@ def test_the_two_commands_are_there():
 def test_commands_parse(command):
     args = _parse(shlex.split(command)[1:])
     if hasattr(args, "config"):
-        load_config(args.config, args.overrides)
+        load_config(args.config, args.overrides, example="sweep" if args.command == "sweep" else "quickstart")
 
 
 def test_links_lead_somewhere():

@@ -81,6 +81,25 @@ def test_evaluate_agrees_with_the_run(environment, workdir, tmp_path):
     assert "mean of 1" in out
 
 
+def test_a_sweep_and_its_report(environment, workdir, tmp_path):
+    grid = ["protocols=ridge,fewshot,clustering", "baselines=raw_1nn", "layers=0,last", "tasks=5", "sources=GunPoint"]
+    encoders = f"encoders=pretrained={workdir},untrained=untrained:{workdir}"
+    arguments = ["sweep", "--config=sweep", f"--out={tmp_path}", *(f"--config.{one}" for one in (*grid, encoders))]
+    out, _ = run(environment, *arguments)
+    assert "results are in" in out
+    first = read_rows(tmp_path / "results.csv")
+    assert {(row.method, row.protocol) for row in first} == {
+        *((method, protocol) for method in ("pretrained", "untrained") for protocol in ("ridge", "fewshot", "clustering")),
+        ("raw_1nn", "baseline"),
+    }
+    run(environment, *arguments)
+    assert read_rows(tmp_path / "results.csv") == first  # timings too: nothing was computed again
+    run(environment, "report", str(tmp_path), f"--out={tmp_path / 'report.html'}")
+    page = (tmp_path / "report.html").read_text()
+    assert "GunPoint" in page
+    assert "untrained" in page
+
+
 def test_init_from_starts_from_the_weights(environment, workdir, tmp_path):
     rest = ["--config.evaluation.sources=", "--config.run.probe_every=0", "--config.steps=3", "--config.optim.warmup_rate=0"]
     arguments = ["pretrain", "--config=smoke", f"--workdir={tmp_path}", f"--init_from={workdir}", *rest, "--config.optim.rate=0"]
