@@ -15,7 +15,15 @@ from jaxtyping import install_import_hook
 
 TYPED = [
     "nutime_jax.augment",
+    "nutime_jax.data.monitored",
     "nutime_jax.data.series",
+    "nutime_jax.evaluation.channels",
+    "nutime_jax.evaluation.fewshot",
+    "nutime_jax.evaluation.folds",
+    "nutime_jax.evaluation.logistic",
+    "nutime_jax.evaluation.monitoring",
+    "nutime_jax.evaluation.neighbours",
+    "nutime_jax.evaluation.ridge",
     "nutime_jax.models",
     "nutime_jax.nme",
     "nutime_jax.objectives",

@@ -22,7 +22,7 @@ class ChannelSelection:
     mean: Float[np.ndarray, " channels"]
     weights: Float[np.ndarray, "keep channels"]
 
-    def apply(self, series: Sequence[Float[np.ndarray, "channels time"]]) -> list[Float[np.ndarray, "keep time"]]:
+    def apply(self, series: Sequence[Float[np.ndarray, "channels _"]]) -> list[Float[np.ndarray, "keep _"]]:
         """The kept channels of cases of any length.
 
         Raises:
@@ -38,7 +38,7 @@ class ChannelSelection:
         return (self.weights @ (one - self.mean[:, None])).astype(np.float32)
 
 
-def select_channels(train_series: Sequence[Float[np.ndarray, "channels time"]], *, how: str = "variance", keep: int) -> ChannelSelection:
+def select_channels(train_series: Sequence[Float[np.ndarray, "channels _"]], *, how: str = "variance", keep: int) -> ChannelSelection:
     """Fits a selection of channels on training cases, every point of which counts alike.
 
     Args:
