@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
     config.sources = ("bundled",)
     # Files of monitored series with labelled points, and the windows that are embedded of them, in points.
     config.monitored = ()
-    config.window = 128
-    config.stride = 32
+    config.window = 32
+    config.stride = 8
     # Classical methods on the raw series: raw_1nn, raw_1nn_dtw, raw_forest, minirocket, multirocket_hydra.
     config.baselines = ("raw_1nn", "raw_forest", "minirocket")
     # Of ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly and finetune.
