@@ -20,16 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier there is replaced")
     parser.add_argument("--strategy", help="full: train everything (default). head: leave the encoder as it is")
     parser.add_argument("--epochs", type=int, help="passes over the training cases, at most (default: 60)")
+    parser.add_argument("--batch_size", type=int, help="cases an update (default: 16)")
     parser.add_argument("--rates", help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
     parser.add_argument("--members", type=int, help="networks whose probabilities are averaged (default: 1)")
-    parser.add_argument("--head_norm", help="what normalises the features before the head: none (default), batch or layer")
+    parser.add_argument("--head_norm", help="what normalises the features before the head: batch (default), layer or none")
     parser.add_argument("--layer_decay", type=float, help="factor of the learning rate from a block to the one below (default: 1, none)")
     parser.add_argument("--channels", help="fusion: one token of all channels (default). independent: each is encoded alone")
     parser.add_argument("--seed", type=int, default=0, help="of fresh weights, validating cases, order and crops (default: 0)")
     parser.add_argument("--selection", help="train: validate on training cases (default). published: choose on the test split")
 
 
-CHOICES = ("strategy", "epochs", "members", "head_norm", "layer_decay", "channels", "selection")
+CHOICES = ("strategy", "epochs", "batch_size", "members", "head_norm", "layer_decay", "channels", "selection")
 
 
 def run(args: argparse.Namespace) -> None:

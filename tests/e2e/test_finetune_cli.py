@@ -6,9 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.encoder import untrained_encoder
+from nutime_jax.train.checkpoint import CheckpointStore
 
-QUICK = ["--epochs=2", "--rates=1e-3,1e-2"]
+# Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
+QUICK = ["--epochs=2", "--rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,9 +26,12 @@ def quick_compilations():
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
+    """What a run leaves, as far as fine-tuning reads it."""
     folder = tmp_path_factory.mktemp("pretrained")
-    rest = ["--config.steps=3", "--config.model.depth=1", "--config.run.probe_every=0", "--config.evaluation.sources="]
-    assert main(["pretrain", "--config=smoke", f"--workdir={folder}", *rest]) == 0
+    config = load_config("smoke", ["model.depth=1"])
+    variables = untrained_encoder(config).variables
+    state = {"params": {"encoder": variables["params"]}, "variables": {"constants": {"encoder": variables["constants"]}}}
+    CheckpointStore(folder / "checkpoints").save(state, step=1, about={"config": config.to_dict()})
     return folder
 
 

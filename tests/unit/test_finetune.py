@@ -17,7 +17,7 @@ from nutime_jax.evaluation.tuning.finetune import carve_validation, fine_tune, f
 from nutime_jax.evaluation.tuning.members import layer_factor, rate_factor, run_epoch
 from nutime_jax.evaluation.tuning.settings import TuningSettings
 
-QUICK = TuningSettings(epochs=4, batch_size=8, rates=(1e-3, 1e-2), patience=0)
+QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, rates=(1e-3, 1e-2), patience=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -180,7 +180,7 @@ def test_test_cases_choose_nothing(encoder):
     assert [row.metric for row in honest.rows] == ["validation_accuracy", "accuracy"]
     assert {row.selection for row in honest.rows} == {"train"}
     assert honest.rows[0].value == other.rows[0].value
-    assert honest.rows[1].setting == "strategy=full epochs=4 batch_size=8 rates=0.001,0.01 patience=0"
+    assert honest.rows[1].setting == "strategy=full head_norm=none epochs=4 batch_size=8 rates=0.001,0.01 patience=0"
 
 
 def test_the_published_selection_is_marked(encoder):

