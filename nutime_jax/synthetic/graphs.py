@@ -24,6 +24,9 @@ SHARE_REGIMES = 0.15
 CHANGES = 3
 """Most changes of a series; 1 to this many are as likely as each other."""
 
+LEAK = 0.2
+"""Slope of the leaky ReLU below zero."""
+
 FLAT = 1e-4
 """A process with a smaller standard deviation counts as constant: what is left of it is rounding."""
 
@@ -32,7 +35,7 @@ ACTIVATIONS = (
     jnp.sin,
     jnp.tanh,
     jax.nn.relu,
-    lambda x: jax.nn.leaky_relu(x, 0.2),
+    lambda x: jax.nn.leaky_relu(x, LEAK),
     jnp.abs,
     lambda x: jnp.square(jnp.clip(x, -SQUARE_LIMIT, SQUARE_LIMIT)),
     lambda x: x - jnp.floor(x),
@@ -52,7 +55,7 @@ def standardise(x: Float[Array, "*batch time"]) -> Float[Array, "*batch time"]:
 
 
 def causal_mixing(key: Key[Array, ""], roots: Float[Array, "roots time"], nodes: int) -> Float[Array, "{nodes} time"]:
-    """Grows a random graph without cycles from its roots (CauKer, arXiv 2508.02879, section 3).
+    """Grows a random graph without cycles from its roots (CauKer, arXiv 2508.02879).
 
     Every node that is not a root is a random activation of a random linear combination of nodes before it. All nodes are
     standardised.

@@ -2,8 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from nutime_jax.synthetic.draws import Range, choice, deal, either_sign, log_uniform, normal
@@ -51,50 +49,33 @@ FADE_JUMP: Range = (0.02, 0.5)
 HEIGHT: Range = (0.5, 10.0)
 """Log-uniform height of events, pulses and exponentials; a Gaussian process has standard deviation 1."""
 
+ROUNDING = 6e-6
+"""Float32 rounding r of an eigenvalue e, in root sums of squares of the row: e - r^2 / e is used, or zero where e < r.
 
-ROUNDING = 3e-6
-"""Float32 rounding of the eigenvalues, in root sums of squares of the row; they are lowered by it, and not below zero.
-
-Rounding alone would put white noise of up to 9e-4 standard deviations (measured, length 2048) on a process that is smooth.
+Measured: at most 4.2e-6 (length 2048). Left in, it would put white noise of up to 9e-4 standard deviations on a smooth process.
 """
-
-
-def _draw_stationary(row, noise):
-    period = noise.shape[-1]
-    spectrum = jnp.fft.hfft(row, period)[..., : row.shape[-1]]
-    rounding = ROUNDING * jnp.sqrt(jnp.square(row).sum(-1, keepdims=True))
-    return jnp.fft.irfft(jnp.sqrt(jnp.maximum(spectrum - rounding, 0)) * jnp.fft.rfft(noise), period)
-
-
-def _rows_apart(mesh, operands, result):
-    """Every device draws the rows it holds."""
-    rows = result.sharding.spec[: len(result.shape) - 1]
-    by_rows = NamedSharding(result.sharding.mesh, PartitionSpec(*rows))
-    return mesh, _draw_stationary, by_rows, (by_rows,) * len(operands)
-
-
-# XLA gathers the whole batch on every device before an FFT (jax 0.10), unless it is told that rows are independent.
-_draw_by_rows = custom_partitioning(_draw_stationary)
-_draw_by_rows.def_partition(_rows_apart, sharding_rule="... i, ... j -> ... j", need_replication_factors=("i", "j"))
 
 
 def stationary_process(row: Float[Array, "*batch half"], noise: Float[Array, "*batch period"]) -> Float[Array, "*batch period"]:
     """Stationary Gaussian processes by circulant embedding (Dietrich and Newsam 1997, SIAM J. Sci. Comput. 18(4)).
 
     White noise times the square root of the circulant matrix of the row: the covariance of points up to period / 2 apart is
-    row[lag], as far as the matrix has no negative eigenvalues. They are set to
-    zero. White, Matérn 1/2 and periodic kernels
-    have none; the slope of the others does not quite vanish half round the circle. For length scales up to a quarter of the
-    series (half the circle / 4) that costs at most 8e-5 of the variance in the covariance of an RBF, 2e-4 of a Matérn 3/2 or
-    5/2 and 3e-3 of a rational quadratic (measured in float64); at half the series it would be 3e-2.
+    row[lag], as far as the matrix has no negative eigenvalues. They are set to zero. White, Matérn 1/2 and periodic kernels
+    have none; the slope of the others does not quite vanish half round the circle. For length scales up to an eighth of the
+    circle, LENGTH_SCALE, that moves the covariance of an RBF by at most 8e-5 of the variance, of a Matérn 3/2 or 5/2 by 2e-4
+    and of a rational quadratic by 3e-3 (computed in float64, lengths 16 to 2048); at a quarter of the circle it would be 3e-2.
 
-    Rows are split over devices as the result is. vmap does not apply; leading axes do.
+    Split over devices by rows, XLA of jax 0.10 gathers the operands of FFTs on every device; that of jax 0.12 does not.
 
     Args:
         row: covariance at lags 0, 1, ..., period / 2, shape (..., period / 2 + 1).
         noise: standard normal numbers, shape (..., period).
     """
-    return _draw_by_rows(row, noise)
+    period = noise.shape[-1]
+    spectrum = jnp.fft.hfft(row, period)[..., : row.shape[-1]]
+    rounding = ROUNDING * jnp.sqrt(jnp.square(row).sum(-1, keepdims=True))
+    spectrum = jnp.maximum(spectrum - jnp.square(rounding) / jnp.maximum(spectrum, rounding), 0)
+    return jnp.fft.irfft(jnp.sqrt(spectrum) * jnp.fft.rfft(noise), period)
 
 
 def with_linear_kernel(u: Float[Array, "4"], process: Float[Array, " time"]) -> Float[Array, " time"]:
@@ -140,9 +121,9 @@ def events(kind: Float[Array, ""], u: Float[Array, "events 5"], length: int) -> 
 
 
 def random_processes(keys: Key[Array, "batch 2"], length: int) -> Float[Array, "batch {length}"]:
-    """Gaussian processes of random kernels and mean functions (CauKer, section 3), each from two keys."""
-    shapes = (KERNELS, 7), (3,), (4,), (2,), (2, 3), (3,), (2,), (), (EVENTS, 5)
-    kernels, whole, *means = jax.vmap(lambda key: deal(key, *shapes))(keys[:, 0])
+    """Gaussian processes of random kernels and mean functions, each from two keys."""
+    composition, mean = ((KERNELS, 7), (3,)), ((4,), (2,), (2, 3), (3,), (2,), (), (EVENTS, 5))
+    kernels, whole, *means = jax.vmap(lambda key: deal(key, *composition, *mean))(keys[:, 0])
     row = jax.vmap(lambda kernels, whole: random_composition(kernels, whole, length))(kernels, whole)
     noise = jax.vmap(lambda key: jax.random.normal(key, (circle(length),), jnp.float32))(keys[:, 1])
 

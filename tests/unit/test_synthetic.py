@@ -58,8 +58,8 @@ def toeplitz(kernel):
 
 
 def rounding(row):
-    """What is taken off every eigenvalue, and as much again for the rounding of float32."""
-    return 2 * processes.ROUNDING * float(jnp.sqrt(jnp.square(row).sum())) + 2e-6
+    """What an eigenvalue may lose or be wrong by, and the rounding of the sums of this test."""
+    return processes.ROUNDING * float(jnp.sqrt(jnp.square(row).sum())) + 2e-6
 
 
 def sample(row, key=0):
@@ -113,6 +113,15 @@ def test_samples_are_normal_and_covary_as_the_kernel_says(name):
     assert error < 5 * np.sqrt(2 / SAMPLES)
     assert stats.kstest(x[:, 17], "norm").pvalue > 1e-3
     assert abs(stats.kurtosis(x[:, 17])) < 5 * np.sqrt(24 / SAMPLES)
+
+
+def test_a_smooth_process_is_smooth_to_the_rounding_of_float32():
+    scale, period = 256.0, 4096
+    row = kernels.rbf(jnp.arange(period // 2 + 1, dtype=jnp.float32), jnp.float32(scale))
+    x = np.asarray(processes.stationary_process(jnp.tile(row, (200, 1)), jax.random.normal(jax.random.key(4), (200, period))), np.float64)
+    # The second derivative of an RBF process has variance 3 / scale^4; 200 x 16 length scales: 4 standard errors are 10%.
+    curvature = np.square(np.diff(x, n=2)).mean()
+    assert 0.9 < curvature * scale**4 / 3 < 1.1
 
 
 def linear_kernel(mode, process, origin=0.3, key=1):
@@ -171,15 +180,14 @@ def close(a, b):
     return (np.abs(a - b) <= tolerance).mean()
 
 
-def test_a_key_gives_the_same_bits_and_another_one_others(five_thousand):
-    first, again, other = (np.asarray(synthetic_series(key, count=13, length=128)) for key in (KEY, KEY, jax.random.key(1)))
+def test_a_key_gives_the_same_bits_and_another_one_others():
+    first, again, other = (np.asarray(synthetic_series(key, count=9, length=16)) for key in (KEY, KEY, jax.random.key(1)))
     assert (first == again).all()
     assert not np.isclose(first, other).all(axis=1).any()
-    assert close(first, five_thousand[:13]) > 0.999
 
 
 @pytest.mark.parametrize("count", [16, 64])
-def test_devices_share_the_rows_and_change_nothing(count, five_thousand):
+def test_neither_devices_nor_the_count_change_a_row(count, five_thousand):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     function = functools.partial(synthetic_series, count=count, length=128)
     program = jax.jit(function, out_shardings=NamedSharding(mesh, PartitionSpec("data"))).lower(KEY).compile()
@@ -187,9 +195,13 @@ def test_devices_share_the_rows_and_change_nothing(count, five_thousand):
     assert close(program(KEY), five_thousand[:count]) > 0.999
     if count == 8 * GROUP:  # a graph a device: nothing is exchanged, and no device draws more than its share
         text = program.as_text()
-        assert not [word for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute") if word in text]
-        assert f"[{ROOTS},{PERIOD * 2}]" in text
-        assert f"[{8 * ROOTS},{PERIOD * 2}]" not in text
+        exchanges = {name: text.count(f" {name}(") for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute")}
+        ffts = text.count(" fft(")
+        allowed = ffts if jax.__version_info__ < (0, 12) else 0  # older versions gather what goes into an FFT, and nothing else
+        assert exchanges == {"all-gather": exchanges["all-gather"], "all-reduce": 0, "all-to-all": 0, "collective-permute": 0}
+        assert exchanges["all-gather"] <= allowed
+        assert f"u32[{8 * ROOTS},{PERIOD * 2}]" not in text
+        assert f"u32[{ROOTS},{PERIOD * 2}]" in text
 
 
 def test_series_are_finite_of_every_scale_and_rarely_constant(five_thousand):
