@@ -10,7 +10,6 @@ from nutime_jax.evaluation import monitoring
 from nutime_jax.evaluation.anomaly import DETECTORS, anomaly_metrics, most_frequent, score_cases, score_held_out
 from nutime_jax.evaluation.features import Split
 from nutime_jax.evaluation.monitoring import PointScores, point_metrics
-from nutime_jax.evaluation.transfer import read_transfer
 from tests.conftest import SHARED
 
 
@@ -274,48 +273,3 @@ def test_kpi_is_read_and_scored():
     shortest = min(series, key=lambda one: len(one.test.values))
     metrics = point_metrics(monitoring.residual_scores(shortest), shortest)
     assert metrics["auc_pr"] > 5 * metrics["anomalies"]
-
-
-def transfer_arrays(**changes):
-    rng = np.random.default_rng(0)
-    one = {f"X_{split}": rng.normal(size=(4, 2, 9)).astype(np.float32) for split in ("train", "val", "test")}
-    return {**one, **{f"y_{split}": np.array([0, 1, 0, 1]) for split in ("train", "val", "test")}, **changes}
-
-
-def test_transfer_tasks_keep_validation_apart(tmp_path):
-    parts = transfer_arrays()
-    np.savez(tmp_path / "a.npz", **parts)
-    found = read_transfer(tmp_path / "a.npz")
-    assert found.task.name == "a"
-    np.testing.assert_array_equal(found.validation.series[2], parts["X_val"][2])
-    np.testing.assert_array_equal(found.validation.labels, ["0", "1", "0", "1"])
-    np.testing.assert_array_equal(found.task.test.series[2], parts["X_test"][2])
-    shared = transfer_arrays()
-    shared["X_val"][1] = shared["X_test"][3]
-    np.savez(tmp_path / "a.npz", **shared)
-    assert read_transfer(tmp_path / "a.npz").validation is None
-    np.savez(tmp_path / "a.npz", **{name: array for name, array in parts.items() if not name.endswith("val")})
-    assert read_transfer(tmp_path / "a.npz").validation is None
-
-
-def test_transfer_files_that_do_not_fit_are_refused(tmp_path):
-    parts = transfer_arrays()
-    for changes, message in (
-        ({"X_val": parts["X_train"]}, "validation cases are training cases too"),
-        ({"y_val": np.zeros(3)}, "should be"),
-    ):
-        np.savez(tmp_path / "a.npz", **transfer_arrays(**changes))
-        with pytest.raises(InputError, match=message):
-            read_transfer(tmp_path / "a.npz")
-    with pytest.raises(InputError, match=r"is no \.npz file"):
-        read_transfer(tmp_path / "a.ts")
-
-
-@pytest.mark.parametrize(("name", "cases", "validation"), [("Epilepsy", (60, 11420), 20), ("Gesture", (320, 120), None)])
-def test_sets_of_tfc_are_read(name, cases, validation):
-    path = SHARED / "data" / "transfer" / f"{name}.npz"
-    if not path.is_file():
-        pytest.skip("the transfer sets are not on this machine")
-    found = read_transfer(path)
-    assert (len(found.task.train.labels), len(found.task.test.labels)) == cases
-    assert (None if found.validation is None else len(found.validation.labels)) == validation

@@ -18,8 +18,22 @@ from nutime_jax.evaluation.report.summary import DECIMALS, Column, Standing, Tab
 PERCENT = ("accuracy", "f1")
 """Metrics shown in percent; others as they are."""
 
-FAMILIES = {"classification": "Classification", "fewshot": "Few-shot", "clustering": "Clustering", "anomaly": "Anomaly detection"}
-METRICS = {"f1": "F1", "nmi": "NMI", "ari": "ARI", "ri": "RI", "auc_pr": "AUC-PR"}
+FAMILIES = {
+    "classification": "Classification",
+    "fewshot": "Few-shot",
+    "clustering": "Clustering",
+    "anomaly": "Anomalous cases",
+    "monitoring": "Anomalous points",
+}
+METRICS = {
+    "f1": "F1",
+    "nmi": "NMI",
+    "ari": "ARI",
+    "ri": "RI",
+    "roc_auc": "ROC AUC",
+    "auc_pr": "AUC-PR",
+    "f1_adjusted": "point-adjusted F1 (not to be trusted)",
+}
 SPLITS = {"default": "default split", "resample": "resampled splits"}
 
 MOST_DRAWN = 12
@@ -203,6 +217,11 @@ def _notes(contents: Contents) -> str:
         "± is the standard deviation over repetitions (seeds of an encoder, of folds or of fine-tuning, or resampled splits). "
         "A seed that changes nothing on any set is no repetition.",
     ]
+    if any(table.metric == "f1_adjusted" for table, _ in contents.tables):
+        notes.append(
+            "Point-adjusted F1 counts a whole anomalous segment as found once one of its points raises an alarm: random scores reach "
+            "values that papers report as state of the art. It stands here to be compared with theirs, and ranks nothing."
+        )
     if any(column.selection == "test" for column in columns):
         notes.append("† The test split made a choice, the epoch for instance: such a number is too high, and is no fair rival.")
     if {table.split for table, _ in contents.tables} == set(SPLITS):

@@ -14,8 +14,11 @@ import numpy as np
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
 
-APART = ("fewshot", "clustering", "anomaly", "transfer")
+APART = ("fewshot", "clustering", "anomaly", "monitoring")
 """Protocols that ask another question than "which class?", each with tables of its own; all others are classifiers."""
+
+SUPPORTING = ("std", "stderr", "outliers", "anomalies", "train_cv", "validation_accuracy")
+"""Metrics that say how to take another, or what a choice was made by; they stay in the table of results."""
 
 DECIMALS = 4
 """Values that agree to so many decimals are ties: published tables give no more."""
@@ -92,6 +95,8 @@ def make_tables(rows: Iterable[Row]) -> list[Table]:
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         _check(row)
+        if row.metric in SUPPORTING:
+            continue
         family = row.protocol if row.protocol in APART else "classification"
         groups[family, row.metric, row.split.split()[0]].append(row)
     if not groups:
