@@ -25,7 +25,7 @@ class Row:
         published fine-tuning protocol): such rows are marked wherever they are shown.
     split: "default" for the default train and test split, "resample 3" for others; they never share a column.
     train_cases, test_cases: their number.
-    seconds: wall time of the cell, shared features not counted.
+    seconds: wall time of the cell; the first of an encoder on a set makes the features that the others share.
     """
 
     method: str
