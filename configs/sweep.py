@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.stride = 8
     # Classical methods on the raw series: raw_1nn, raw_1nn_dtw, raw_forest, minirocket, multirocket_hydra.
     config.baselines = ("raw_1nn", "raw_forest", "minirocket")
-    # Of ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly and finetune.
+    # Of ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly, finetune and fewshot_finetune.
     config.protocols = ("ridge", "knn", "logistic")
     # Layers that are read: numbers from 0 (before the first block), last (after the last, normalised), or all.
     config.layers = ("last",)
@@ -31,9 +31,10 @@ def get_config() -> ConfigDict:
     config.channels = ("concat",)
     # What probes do to features first: none, standard, minmax.
     config.scalers = ("standard",)
-    # Cases a class, and tasks, of fewshot.
+    # Cases a class of few-shot tasks, and how many tasks: with frozen features, and with fine-tuning.
     config.shots = (5,)
     config.tasks = 100
+    config.tuned_tasks = 10
     # Of what draws at random: forests, few-shot tasks, k-means, fine-tuning, kernels; the rest is computed once.
     config.seeds = (0,)
 

@@ -35,6 +35,7 @@ from nutime_jax.evaluation.fewshot import fewshot_metrics
 from nutime_jax.evaluation.monitoring import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
 from nutime_jax.evaluation.probes import PROBES, probe_metrics
 from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import fine_tune_task
 from nutime_jax.evaluation.tuning.settings import TuningSettings
 
@@ -125,8 +126,11 @@ def make_jobs(config: ConfigDict, depth: int) -> list[Job]:
             jobs += [_unlabelled(protocol, readout) for readout in readouts]
         elif protocol == "finetune":
             jobs.append(_fine_tuning(TuningSettings(**config.finetune.to_dict())))
+        elif protocol == "fewshot_finetune":
+            settings = TuningSettings(**config.finetune.to_dict())
+            jobs += [_tuned_fewshot(settings, shots, config.tuned_tasks) for shots in config.shots]
         else:
-            known = ", ".join((*PROBES, "fewshot", "clustering", "anomaly", "finetune"))
+            known = ", ".join((*PROBES, "fewshot", "fewshot_finetune", "clustering", "anomaly", "finetune"))
             raise InputError(f"protocol {protocol!r} is unknown; choose of {known}")
     return jobs
 
@@ -168,6 +172,13 @@ def _fine_tuning(settings: TuningSettings) -> Job:
         return {row.metric: row.value for row in tuned.rows}
 
     return Job("finetune", settings.words(), run, "test" if settings.selection == "published" else "train")
+
+
+def _tuned_fewshot(settings: TuningSettings, shots: int, tasks: int) -> Job:
+    def run(inputs: Inputs, seed: int) -> dict[str, float]:
+        return tuned_fewshot_metrics(inputs.encoder, inputs.task, shots=shots, tasks=tasks, settings=settings, seed=seed)
+
+    return Job("fewshot", f"finetune {settings.words()} shots={shots} tasks={tasks}", run)
 
 
 class Work(NamedTuple):

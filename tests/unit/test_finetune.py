@@ -10,9 +10,11 @@ from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.features import Task
+from nutime_jax.evaluation.fewshot import draw_tasks
 from nutime_jax.evaluation.tuning import packed
 from nutime_jax.evaluation.tuning.channels import fit_channels
 from nutime_jax.evaluation.tuning.classifier import load_classifier
+from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import carve_validation, fine_tune, fine_tune_task
 from nutime_jax.evaluation.tuning.members import layer_factor, rate_factor, run_epoch
 from nutime_jax.evaluation.tuning.settings import TuningSettings
@@ -397,3 +399,16 @@ def test_labels_that_are_numbers_become_text(encoder):
 def test_no_series_are_refused(fitted):
     with pytest.raises(InputError, match="X holds no series"):
         fitted.predict([])
+
+
+def test_few_shot_tasks_know_their_own_cases_alone(encoder):
+    train, test = toy(), toy(1)
+    options = {"shots": 3, "tasks": 2, "settings": change(epochs=15)}
+    metrics = tuned_fewshot_metrics(encoder, Task("toy", train, test), **options)
+    assert 0.6 < metrics["accuracy"] <= 1
+    known = np.unique(draw_tasks(train.labels, shots=3, tasks=2))
+    assert len(known) < len(train.series)
+    others = [series if i in known else series[:, ::-1] * 1e3 for i, series in enumerate(train.series)]
+    assert tuned_fewshot_metrics(encoder, Task("toy", Cases(others, train.labels), test), **options) == metrics
+    with pytest.raises(InputError, match="class 'class a'"):
+        tuned_fewshot_metrics(encoder, Task("toy", train, test), shots=9, settings=options["settings"])

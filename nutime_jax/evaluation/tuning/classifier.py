@@ -101,6 +101,10 @@ class FittedClassifier:
             parts.append(np.asarray(probabilities)[: len(chunk), : len(self.classes_)])
         return np.concatenate(parts)
 
+    def alone(self, member: int) -> "FittedClassifier":
+        """One member of the ensemble."""
+        return dataclasses.replace(self, members={name: leaf[member : member + 1] for name, leaf in self.members.items()})
+
     def accuracy(self, X: Sequence[np.ndarray], labels: np.ndarray) -> float:
         """Share of cases that are labelled rightly."""
         return float(np.mean(self.predict(X) == np.asarray(labels, str)))

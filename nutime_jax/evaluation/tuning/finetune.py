@@ -55,6 +55,7 @@ def fine_tune(
     settings: TuningSettings = DEFAULTS,
     seed: int = 0,
     published_test: Cases | None = None,
+    only: Sequence[np.ndarray] | None = None,
     progress: Callable[[int, Report], None] | None = None,
 ) -> FittedClassifier:
     """Trains a classifier on labelled cases.
@@ -68,6 +69,8 @@ def fine_tune(
         seed: of fresh weights, folds, order, crops and dropout.
         published_test: the test split, for settings.selection "published" alone: it then chooses epoch and rate, and all
             of `train` is for training. The classifier's `training.selection` says "test".
+        only: places of the cases that each member trains on, equally many for each; all epochs are then run, with the
+            middle one of the rates. None carves validating cases, as above.
         progress: called after every epoch with its number, from 1, and what happened in it.
 
     Raises:
@@ -77,9 +80,9 @@ def fine_tune(
     started = time.monotonic()
     _check(train, settings, published_test)
     seeds = tuple(range(seed, seed + settings.members))
-    prepared = _prepare(train, published_test, seeds, settings)
+    prepared = _prepare(train, published_test, seeds, settings, only)
     validated = prepared.folds.valid_count > 0
-    if not validated:
+    if not validated and only is None:
         rate = settings.rates[len(settings.rates) // 2]
         log.warning("no case can be spared for validation: all %d epochs are run, with rate %g", settings.epochs, rate)
     network = build_classifier(encoder.config, settings, classes=len(prepared.classes))
@@ -163,7 +166,9 @@ def _check(train: Cases, settings: TuningSettings, test: Cases | None) -> None:
         raise InputError("the test split has no labels; selection 'published' needs them")
 
 
-def _prepare(train: Cases, test: Cases | None, seeds: tuple[int, ...], settings: TuningSettings) -> _Prepared:
+def _prepare(
+    train: Cases, test: Cases | None, seeds: tuple[int, ...], settings: TuningSettings, only: Sequence[np.ndarray] | None
+) -> _Prepared:
     """Places the training cases on the device, and behind them the test cases if these validate."""
     channels = fit_channels(train.series, limit=settings.max_channels, reduction=settings.reduction)
     classes, numbers = np.unique(np.asarray(train.labels, str), return_inverse=True)
@@ -173,10 +178,12 @@ def _prepare(train: Cases, test: Cases | None, seeds: tuple[int, ...], settings:
         labels.append(_numbers(np.asarray(test.labels, str), classes))
     packed = pack_cases(series, np.concatenate(labels))
     every = np.arange(len(series))
-    pairs = [
-        carve_validation(numbers, share=settings.validation, seed=seed) if test is None else np.split(every, [len(numbers)])
-        for seed in seeds
-    ]
+    if only is not None:
+        pairs = [(np.sort(places), every[:0]) for places in only]
+    elif test is not None:
+        pairs = [np.split(every, [len(numbers)])] * len(seeds)
+    else:
+        pairs = [carve_validation(numbers, share=settings.validation, seed=seed) for seed in seeds]
     return _Prepared(channels, classes, packed, _folds(pairs, capacity=len(packed.labels)))
 
 
