@@ -9,6 +9,7 @@ configuration on a fixed batch: what the machine can consume.
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -128,9 +129,9 @@ def main() -> None:
     results = measure(args.sources.split(","))
     results["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     results["machine"] = {
-        "device": __import__("jax").devices()[0].device_kind,
+        "commit": subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip(),
         "processor": platform.processor() or platform.machine(),
-        "cores": len(__import__("os").sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "numpy", "tensorflow-datasets", "array-record", "grain")},
     }
