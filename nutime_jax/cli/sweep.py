@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     results = args.out / f"results{ending}.csv"
     write_rows(sweep.rows, results)
     write_failures(sweep.failures, args.out / NAME.replace(".csv", f"{ending}.csv"))
-    print(*(f"failed: {one.method} {one.protocol} on {one.dataset}: {one.message}" for one in sweep.failures), sep="\n", end="")
+    for one in sweep.failures:
+        print(f"failed: {one.method} {one.protocol} on {one.dataset}: {one.message}")
     print(f"{len(sweep.rows)} results are in {results}")
     if not sweep.rows:
         raise InputError("every cell failed; see above")
