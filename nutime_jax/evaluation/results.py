@@ -1,13 +1,10 @@
 """Rows of results, the currency of sweeps and reports: one number of one method on one set."""
 
-import csv
-import dataclasses
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nutime_jax.errors import InputError
+from nutime_jax.evaluation.records import read_records, write_records
 
 
 @dataclass(frozen=True)
@@ -16,7 +13,8 @@ class Row:
 
     method: what is evaluated: an encoder's name ("pretrained", "untrained") or a baseline's ("minirocket").
     dataset: name of the set.
-    protocol: how: "ridge", "logistic", "knn", "forest", "finetune", "fewshot", "clustering", "anomaly", "baseline".
+    protocol: how: "ridge", "logistic", "knn", "forest", "finetune", "fewshot", "clustering", "anomaly",
+        "monitoring", "baseline".
     setting: what else was chosen, in words: "layer=3 readout=cls+mean scaler=standard", "shots=5".
     seed: of the encoder, fold or fine-tuning; 0 for what is deterministic.
     metric: "accuracy", "f1", "nmi", …
@@ -42,36 +40,11 @@ class Row:
     seconds: float = 0.0
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-
-
 def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Writes one line a row, replacing the file in one move; numbers come back to the last digit."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(dataclasses.astuple(row) for row in rows)
-    os.replace(temporary, path)
+    """Writes one line a row; see `write_records`."""
+    write_records(rows, path, kind=Row)
 
 
-def read_rows(path: Path) -> Sequence[Row]:
-    """Reads what `write_rows` wrote.
-
-    Raises:
-        InputError: the file cannot be read, or is no table of results.
-    """
-    kinds = {
-        field.name: {"str": str, "int": int, "float": float}[getattr(field.type, "__name__", field.type)]
-        for field in dataclasses.fields(Row)
-    }
-    try:
-        with open(path, newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := set(COLUMNS) - set(reader.fieldnames or ()):
-                raise InputError(f"{path} is no table of results: it has no column {sorted(missing)[0]}")
-            return [Row(**{name: kinds[name](line[name]) for name in COLUMNS}) for line in reader]
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as a table of results ({error})") from error
+def read_rows(path: Path) -> list[Row]:
+    """Reads what `write_rows` wrote; see `read_records`."""
+    return read_records(path, kind=Row, what="results")
