@@ -60,7 +60,7 @@ def test_methods_can_be_left_out_and_the_reference_is_no_baseline(capfd, results
     ("arguments", "message"),
     [
         (["none.csv"], "none.csv cannot be read as a table of results"),
-        (["paper.csv"], "paper.csv is no table of results: it has no column dataset"),
+        (["paper.csv"], "paper.csv is no table of results: it has no column method"),
         (["empty.csv"], "the tables of results hold no rows"),
         (["nan.csv"], "accuracy of A (ridge) on x is nan"),
         (["sweep", "--reference=E"], "method 'E' is in no table; choose one of 'A', 'B', 'C', 'D'"),
