@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.features import Split
 
-SHOTS = (1, 5, 10, 20)
 TASKS = 100
 HEADS = ("centroid", "ridge")
 PENALTY = 0.1

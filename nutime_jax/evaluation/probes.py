@@ -74,11 +74,6 @@ def probe_metrics(name: str, train: Split, test: Split, *, scaler: str = "standa
     return metrics if math.isnan(held_out) else {**metrics, "train_cv": held_out}
 
 
-def test_accuracy(name: str, train: Split, test: Split) -> float:
-    """Share of test cases that a probe fitted on the training cases labels rightly."""
-    return float(make_probe(name).fit(train.features, train.labels).score(test.features, test.labels))
-
-
 def cross_validated_accuracy(name: str, train: Split, *, folds: int = 5, scaler: str = "standard") -> float:
     """Accuracy by stratified folds within the training cases: what may guide a choice, since no test case is seen.
 
@@ -98,8 +93,3 @@ def cross_validated_accuracy(name: str, train: Split, *, folds: int = 5, scaler:
             probe = make_probe(name, scaler=scaler).fit(train.features[inside], train.labels[inside])
             scores.append(probe.score(train.features[~inside], train.labels[~inside]))
     return float(np.mean(scores))
-
-
-def nearest_neighbour_accuracy(train: Split, test: Split) -> float:
-    """1-NN with Euclidean distance on features as they are: the oldest baseline for raw series."""
-    return float(KNeighborsClassifier(1).fit(train.features, train.labels).score(test.features, test.labels))

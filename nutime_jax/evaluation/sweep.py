@@ -277,7 +277,7 @@ class Sweep:
             seeds = self._seeds(job.protocol)
             for place, seed in enumerate(seeds):
                 # Repetitions of an encoder, and of a protocol that draws, are numbered through.
-                number = one.number * len(seeds) + place if one.number or len(seeds) > 1 else seed
+                number = one.number * len(seeds) + place
                 cell = Cell(one.name, inputs.task.name, job.protocol, job.setting, number, f"{one.digest}{content}{seed}")
                 yield Work(cell, job.selection, partial(job.run, inputs, seed), **sizes)
 

@@ -2,7 +2,6 @@
 
 import csv
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,15 +12,7 @@ from nutime_jax.train.checkpoint import CheckpointStore
 
 # Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
 QUICK = ["--epochs=2", "--rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilations():
-    """What is tested is behaviour, not speed: programs of seconds need no optimisation that takes longer."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compilations")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def blobs(seed, cases=60, spread=0.3):
 
 @pytest.mark.parametrize("probe", ["ridge", "1nn"])
 def test_probes_find_what_is_there_and_nothing_where_nothing_is(probe):
-    assert probes.test_accuracy(probe, blobs(0, spread=0.05), blobs(1, spread=0.05)) > 0.8
+    assert probes.probe_metrics(probe, blobs(0, spread=0.05), blobs(1, spread=0.05))["accuracy"] > 0.8
     assert probes.cross_validated_accuracy(probe, blobs(0, spread=0.05)) > 0.8
     train = blobs(0)
     shuffled = Split(train.features, np.random.default_rng(2).permutation(train.labels))
@@ -35,7 +35,7 @@ def test_probes_do_not_care_for_the_scale_of_a_feature():
     train, test = blobs(0), blobs(1)
     scaled = [Split(one.features * np.array([1e-6, 1, 1e6]), one.labels) for one in (train, test)]
     for probe in ("ridge", "1nn"):
-        assert probes.test_accuracy(probe, train, test) == probes.test_accuracy(probe, *scaled)
+        assert probes.probe_metrics(probe, train, test)["accuracy"] == probes.probe_metrics(probe, *scaled)["accuracy"]
 
 
 def test_a_class_of_one_case_can_be_cross_validated():

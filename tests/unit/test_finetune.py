@@ -20,15 +20,7 @@ from nutime_jax.evaluation.tuning.members import layer_factor, rate_factor, run_
 from nutime_jax.evaluation.tuning.settings import TuningSettings
 
 QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, rates=(1e-3, 1e-2), patience=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilations():
-    """What is tested is arithmetic, not speed: programs of seconds need no optimisation that takes longer."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compilations")
 
 
 @pytest.fixture(scope="module")
