@@ -27,6 +27,12 @@ def get_config() -> ConfigDict:
     # Precision of float32 matrix products: "default" is TF32 on GPU and bfloat16 on TPU, "highest" is float32.
     config.matmul_precision = "highest"
 
+    # Parts that a batch goes through in, to save memory; BatchNorm then sees one part at a time.
+    config.accumulate = 1
+    # What is computed again on the way back, to save memory: "none", "products" (all but the products of weights) or
+    # "everything". The numbers stay.
+    config.remat = "none"
+
     model = config.model = ConfigDict()
     # Points a window (and a token).
     model.window = 16
@@ -89,6 +95,12 @@ def get_config() -> ConfigDict:
     # Threads that read ahead.
     data.threads = 2
 
+    parallel = config.parallel = ConfigDict()
+    # Devices that parameters may be divided over; batches are divided over all.
+    parallel.fsdp = 1
+    # Which are, and along which of their axes: pattern=axes; all else is on every device.
+    parallel.rules = ("kernel$=fsdp",)
+
     run = config.run = ConfigDict()
     # Steps between two lines of metrics, two checkpoints, two probes (0 for none).
     run.log_every = 20
@@ -96,8 +108,19 @@ def get_config() -> ConfigDict:
     run.probe_every = 200
     # Sets whose *train* splits are probed by cross-validation.
     run.probe_sources = ("ArrowHead", "GunPoint", "OSULeaf")
-    # Checkpoints kept.
+    # Checkpoints kept: so many of the newest, those of steps that are multiples of keep_every (0 for none), and the one
+    # at which the metric `best` was highest ("-loss": lowest; empty for none).
+    run.keep_every = 0
+    run.best = "probe"
     run.keep = 2
+
+    # Seconds without a step after which the run counts as hung, and is stopped (0 for never); longer than compilation
+    # and probes take.
+    run.hang_seconds = 1800
+    # Spread of the projections below which they have collapsed, and for how many lines of metrics before the run is
+    # stopped; nothing is saved meanwhile.
+    run.collapse = 0.01
+    run.collapse_patience = 5
 
     evaluation = config.evaluation = ConfigDict()
     # Sets of the table at the end; empty for none.

@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     # Four windows.
     config.length = 64
     config.matmul_precision = "highest"
+    config.accumulate = 1
+    config.remat = "none"
     # Everything there is to an encoder, as small as it goes; dropout as published, so that its keys are exercised.
     config.model = ConfigDict(
         {"window": 16, "width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": 0.1, "scale_dim": 8}
@@ -35,8 +37,10 @@ def get_config() -> ConfigDict:
     # One set of equal and one of unequal lengths.
     config.data = ConfigDict({"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "dir": "", "max_length": 4096, "threads": 2})
     config.data.update({"exclude": (), "weights": (), "alpha": 0.0, "synthetic": 0.0, "resident": False})
+    config.parallel = ConfigDict({"fsdp": 1, "rules": ("kernel$=fsdp",)})
     # Intervals that do not divide each other.
     config.run = ConfigDict({"log_every": 2, "checkpoint_every": 3, "probe_every": 4, "probe_sources": ("ArrowHead",), "keep": 2})
+    config.run.update({"keep_every": 0, "best": "probe", "hang_seconds": 300, "collapse": 0.01, "collapse_patience": 5})
     config.evaluation = ConfigDict({"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "readout": "cls+mean", "channels": "concat"})
     config.evaluation.layer = config_dict.placeholder(int)
     return config

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
-from nutime_jax.parallel import make_mesh, replicated, split
+from nutime_jax.parallel import make_local_mesh, replicated, split
 from nutime_jax.resample import LONGEST, resize
 from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
 from nutime_jax.train.state import build_network, encoder_variables
@@ -97,7 +97,7 @@ class Encoder:
 
     def _map(self, encode: Callable[..., jax.Array], series: list[np.ndarray], batch_size: int, **options) -> np.ndarray:
         """Features of every series: `encode` of its resized pieces, averaged."""
-        variables = jax.device_put(self.variables, replicated(make_mesh()))
+        variables = jax.device_put(self.variables, replicated(make_local_mesh()))
 
         def call(views: jax.Array, offsets: jax.Array) -> jax.Array:
             with jax.default_matmul_precision("highest"):
@@ -123,7 +123,7 @@ def _map_resized(
 
     The order is kept.
     """
-    mesh = make_mesh()
+    mesh = make_local_mesh()
     order = np.argsort([len(one) for one in series], kind="stable")  # alike lengths share a padded width
     parts = []
     for begin in range(0, len(order), batch_size):

@@ -9,4 +9,8 @@ class InputError(ValueError):
 
 
 class DivergenceError(RuntimeError):
-    """Training cannot go on: the loss or the gradient is not finite. The command line exits with status 3."""
+    """Training cannot go on: loss or gradient are not finite, or the projections collapsed. The command line exits with 3."""
+
+
+class PreemptedError(RuntimeError):
+    """The run was told to stop, and has saved its state. The command line exits with status 75: start it again."""

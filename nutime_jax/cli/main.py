@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import nutime_jax
-from nutime_jax.errors import DivergenceError, InputError
+from nutime_jax.errors import DivergenceError, InputError, PreemptedError
 
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
@@ -20,9 +20,12 @@ COMMANDS = {
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 
+PREEMPTED = 75
+"""Exit status of a run that was told to stop and can go on: "temporary failure" among the numbers of sysexits."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand. Returns 0, 2 for bad input, 3 for diverged training; exits with 130 when interrupted."""
+    """Runs one subcommand. Returns 0, 2 for bad input, 3 for diverged training, 75 for a preemption; exits with 130 when interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("absl", "jax"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -34,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, 2)
     except DivergenceError as error:
         return _say(error, 3)
+    except PreemptedError as error:
+        return _say(error, PREEMPTED)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:

@@ -60,22 +60,21 @@ def batches(
     seed: int,
     start: int,
     stop: int,
-    shard: int = 0,
-    shards: int = 1,
+    rows: np.ndarray | None = None,
     threads: int = 2,
 ) -> Iterator[Batch]:
     """Batches number start to stop - 1 of {"series": (batch, corpus.max_length), "length", "offset": (batch,)}.
 
     The position is the step: a run that resumes at step n asks for start=n and sees what it would have seen. With
-    several processes each reads its own rows of the same global batch.
+    several processes each reads its own rows of the same global batch, in their order.
 
     Args:
         shares: how often each class is drawn, see `class_shares`.
-        batch_size: size of the global batch, divisible by shards.
-        shard, shards: this process and their number.
+        batch_size: size of the global batch.
+        rows: those of this process, see `parallel.local_rows`; None is all of them.
         threads: reader threads; they read ahead.
     """
-    rows = slice(shard * batch_size // shards, (shard + 1) * batch_size // shards)
+    rows = np.arange(batch_size) if rows is None else rows
 
     def read(step: int) -> Batch:
         indices = draw_records(corpus.class_sizes, shares, seed=seed, step=step, batch_size=batch_size)[rows]

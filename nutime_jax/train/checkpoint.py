@@ -10,12 +10,17 @@ It is written beside its place and renamed into it when it is complete, so what 
 manifest tells whether it still is (Orbax restores wrong values after a flipped byte, without a word).
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,47 +37,110 @@ _PENDING, _DELETED, _DAMAGED = ".pending-", ".deleted-", "damaged-"
 
 
 class CheckpointStore:
-    """The checkpoints of one run, in one folder.
+    """The checkpoints of one run, in one folder; they are written behind the run's back, one at a time.
 
     keep: how many of the newest to keep.
+    keep_every: those of steps that are multiples of this are kept for good; 0 is none.
+    best: the metric whose best checkpoint is kept aside, "-" before its name if less is better; "" is none.
+    first: whether this is the process that writes what is written once. Every process has to save, restore and close.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int = 2):
+    def __init__(self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int = 0, best: str = "", first: bool = True):
         self.directory = Path(directory).absolute()
-        self.keep = keep
+        self.keep, self.keep_every, self.best = keep, keep_every, best
+        self._first = first
+        self._checkpointer = ocp.StandardCheckpointer()
+        self._behind = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._finishing: Future | None = None
 
-    def save(self, state: Any, *, step: int, about: dict[str, Any]) -> Path:
-        """Writes a checkpoint; it counts only once it is whole. Older ones beyond `keep` go after that, never before."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+    def save(self, state: Any, *, step: int, about: dict[str, Any]) -> None:
+        """Copies the state, and writes it behind the caller's back; the caller may use the state up at once.
+
+        A checkpoint counts only once it is whole. Older ones go after that, never before. What goes wrong is told by the
+        next call, or by `close`.
+
+        Raises:
+            InputError: this or the last checkpoint could not be written.
+        """
+        self.wait()
         pending = self.directory / f"{_PENDING}{step}"
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(pending / "state", state)
-        _write_json(pending / "about.json", {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about})
-        _write_json(pending / "manifest.json", _hashes(pending))
-        final = self.directory / f"{step:08d}"
-        if final.exists():  # only a damaged one can be in the way: a good one would have been resumed from
-            shutil.rmtree(self.directory / f"{_DAMAGED}{final.name}", ignore_errors=True)
-            final.rename(self.directory / f"{_DAMAGED}{final.name}")
-        pending.rename(final)
-        _sync(self.directory)
-        older = [path for path in steps(self.directory) if int(path.name) < step and find_damage(path) is None]
-        for old in older[: max(0, len(older) - self.keep + 1)]:
-            old.rename(self.directory / f"{_DELETED}{old.name}")
-        self._sweep()
-        return final
+        with self._told(step):
+            if self._first:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._sweep()
+            self._checkpointer.save(pending / "state", state)
+        self._finishing = self._behind.submit(self._finish, pending, step, about)
+
+    def wait(self) -> None:
+        """Returns when the last checkpoint is whole.
+
+        Raises:
+            InputError: it could not be written.
+        """
+        finishing, self._finishing = self._finishing, None
+        if finishing is not None:
+            finishing.result()
+
+    def close(self) -> None:
+        """Waits for the last checkpoint, and ends."""
+        try:
+            self.wait()
+        finally:
+            self._behind.shutdown()
+            self._checkpointer.close()
 
     def restore(self, path: Path, like: Any) -> Any:
-        """The state in a checkpoint, with the shapes and shardings of `like` (abstract or concrete)."""
+        """The state in a checkpoint, with the shapes and shardings of `like` (abstract or concrete), on any devices."""
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path / "state", like)
+        return self._checkpointer.restore(path / "state", like)
+
+    def _finish(self, pending: Path, step: int, about: dict[str, Any]) -> None:
+        with self._told(step):
+            self._checkpointer.wait_until_finished()
+            if not self._first:
+                return
+            about = {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about}
+            _write_json(pending / "about.json", about)
+            _write_json(pending / "manifest.json", _hashes(pending))
+            final = self.directory / f"{step:08d}"
+            if final.exists():  # only a damaged one can be in the way: a good one would have been resumed from
+                _set_aside(final)
+            pending.rename(final)
+            _sync(self.directory)
+            for old in self._superseded(step):
+                old.rename(self.directory / f"{_DELETED}{old.name}")
+            self._sweep()
+
+    def _superseded(self, step: int) -> list[Path]:
+        """Intact checkpoints older than `step` that nothing keeps: what is damaged pushes nothing out."""
+        older = [path for path in steps(self.directory) if int(path.name) < step and find_damage(path) is None]
+        old = older[: max(0, len(older) - self.keep + 1)]
+        kept = best_checkpoint(self.directory, self.best)
+        return [path for path in old if path != kept and not (self.keep_every and int(path.name) % self.keep_every == 0)]
 
     def _sweep(self) -> None:
         """Removes what an interrupted save or deletion has left; nothing here ever bore a number of its own."""
         for prefix in (_PENDING, _DELETED):
             for path in self.directory.glob(f"{prefix}*"):
                 shutil.rmtree(path)
+
+    @contextlib.contextmanager
+    def _told(self, step: int) -> Iterator[None]:
+        """Whatever the disk, and the libraries that speak for it, have to say becomes a sentence."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0][:300]
+            raise InputError(
+                f"checkpoint {step} cannot be written to {self.directory} ({reason}); the last good one stays: "
+                "make room or mend the folder, and give the same command again"
+            ) from error
+
+
+def _set_aside(path: Path) -> None:
+    """Gives a damaged checkpoint a name that is never read; what had that name before is kept as well."""
+    names = (path.with_name(f"{_DAMAGED}{path.name}{suffix}") for suffix in itertools.chain([""], map("-{}".format, itertools.count(2))))
+    path.rename(next(name for name in names if not name.exists()))
 
 
 def steps(directory: Path) -> list[Path]:
@@ -98,6 +166,21 @@ def latest(directory: str | os.PathLike) -> Path | None:
     if problems:
         raise InputError(f"no checkpoint in {directory} is intact ({'; '.join(problems)}); put back a copy or use a new workdir")
     return None
+
+
+def best_checkpoint(directory: Path, metric: str) -> Path | None:
+    """The intact checkpoint at which a metric was best, the newest of equals; None where none was measured.
+
+    Args:
+        metric: its name; "-" before it if less is better; "" is none.
+    """
+    sign, name = (-1, metric[1:]) if metric.startswith("-") else (1, metric)
+    found = []
+    for path in steps(directory) if name else []:
+        if find_damage(path) is None:
+            value = sign * (read_about(path).get("metrics") or {}).get(name, math.nan)
+            found += [(value, int(path.name), path)] if math.isfinite(value) else []
+    return max(found)[2] if found else None
 
 
 def find_damage(path: Path) -> str | None:
@@ -139,10 +222,14 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
 def find_checkpoint(path: str | os.PathLike) -> Path:
     """The checkpoint that a path means: itself, or the newest intact one of a workdir or of a folder of checkpoints.
 
+    WORKDIR/best is the one that `run.best` of the run's configuration names.
+
     Raises:
         InputError: there is none, or it is damaged.
     """
     path = Path(path).expanduser().absolute()
+    if path.name == "best" and not path.exists():
+        return _find_best(path.parent)
     if (path / "state").is_dir():
         if problem := find_damage(path):
             raise InputError(f"checkpoint {problem}; use another one")
@@ -150,6 +237,14 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
     found = latest(path / "checkpoints") or latest(path)
     if found is None:
         raise InputError(f"{path} holds no checkpoint; give a workdir of `nutime pretrain` or one folder of its checkpoints")
+    return found
+
+
+def _find_best(workdir: Path) -> Path:
+    metric = read_about(find_checkpoint(workdir))["config"]["run"].get("best", "")
+    found = best_checkpoint(workdir / "checkpoints", metric)
+    if found is None:
+        raise InputError(f"no checkpoint in {workdir} has a value of run.best, which is {metric!r}; give {workdir} for the newest")
     return found
 
 

@@ -18,7 +18,7 @@ from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.pipeline import batches, class_shares
 from nutime_jax.data.resident import Resident, load_resident
 from nutime_jax.errors import InputError
-from nutime_jax.parallel import check_divisible, place_batch, replicated
+from nutime_jax.parallel import check_divisible, local_rows, place, place_batch, replicated
 from nutime_jax.synthetic import synthetic_series
 
 MakeViews = Callable[[Key[Array, ""], Any], Views]
@@ -49,7 +49,6 @@ def make_feed(config: ConfigDict, corpus: Corpus | None, mesh: Mesh) -> Feed:
     crop = {"size": config.length, "ratio": tuple(config.augment.crop)}
     synthetic = synthetic_rows(config)
     real = config.batch_size - synthetic
-    check_divisible(config.batch_size, mesh)
     generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)
     if not real:
         return Feed(lambda start: itertools.repeat({}, config.steps - start), generated)
@@ -62,6 +61,7 @@ def make_feed(config: ConfigDict, corpus: Corpus | None, mesh: Mesh) -> Feed:
 def _streamed(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int, crop: dict[str, Any]) -> Feed:
     check_divisible(rows, mesh)
     options = {"batch_size": rows, "seed": config.seed, "stop": config.steps, "threads": config.data.threads}
+    options["rows"] = local_rows(rows, mesh)
 
     def placed(start: int) -> Iterator[Any]:
         return (place_batch(batch, mesh) for batch in batches(corpus, shares, start=start, **options))
@@ -77,7 +77,7 @@ def _resident(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh
         raise InputError(
             f"the corpus takes {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free; set config.data.resident=false"
         )
-    placed = jax.device_put(resident, replicated(mesh))
+    placed = place(resident, jax.tree.map(lambda _: replicated(mesh), resident))
     return Feed(lambda start: itertools.repeat(placed, config.steps - start), partial(resident_views, count=rows, **crop))
 
 

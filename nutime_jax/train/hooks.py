@@ -1,6 +1,10 @@
 """What happens beside the updates: each hook is called with (step, state, metrics) after every step."""
 
+import contextlib
+import faulthandler
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +15,13 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from nutime_jax.errors import DivergenceError
+from nutime_jax.errors import DivergenceError, PreemptedError
 from nutime_jax.train.checkpoint import CheckpointStore
 from nutime_jax.train.state import TrainState
 from nutime_jax.train.step import Metrics
-from nutime_jax.train.writers import MetricWriter
+from nutime_jax.train.writers import MetricWriter, NoWriter
+
+Writer = MetricWriter | NoWriter
 
 
 class Hook(Protocol):
@@ -33,8 +39,15 @@ class Every:
             self._hook(step, state, metrics)
 
 
-class StopIfNotFinite:
-    """Stops the run before anything is written when the loss or the gradient is NaN or infinite."""
+class Guard:
+    """Stops the run when the loss or the gradient is not finite, or the projections have collapsed `patience` times in a row.
+
+    It is asked before anything is written, so the last checkpoint is always from before.
+    """
+
+    def __init__(self, *, collapse: float, patience: int, warn: Callable[[str], None]):
+        self._collapse, self._patience, self._warn = collapse, patience, warn
+        self._seen: list[int] = []
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         for name in ("loss", "gradient"):
@@ -44,15 +57,28 @@ class StopIfNotFinite:
                     f"the {name} is {value} at step {step}; the last checkpoint is from before it. "
                     "Lower optim.rate or lengthen optim.warmup_steps, and start again in a new workdir with --init_from"
                 )
+        if not self.collapsed(metrics):
+            self._seen = []
+        elif step not in self._seen:
+            self._seen.append(step)
+            said = f"the projections have collapsed (spread {float(metrics['spread']):.4f}, 1 is even)"
+            if len(self._seen) >= self._patience:
+                raise DivergenceError(
+                    f"{said} since step {self._seen[0]}; the last checkpoint is from before it. Lower optim.rate, raise "
+                    "objective.momentum or batch_size, and start again in a new workdir (run.collapse=0 lets it go on)"
+                )
+            self._warn(f"step {step}: {said}; no checkpoint is written meanwhile")
+
+    def collapsed(self, metrics: Metrics) -> bool:
+        """Whether a state is not worth keeping."""
+        return float(metrics["spread"]) < self._collapse
 
 
 class Log:
-    """Writes the metrics, the learning rate and the throughput since the last call; warns when projections collapse."""
+    """Writes the metrics, the learning rate and the throughput since the last call."""
 
-    COLLAPSE = 0.01
-
-    def __init__(self, writer: MetricWriter, *, schedule: optax.Schedule, batch_size: int, start: int, warn: Callable[[str], None]):
-        self._writer, self._schedule, self._batch_size, self._warn = writer, schedule, batch_size, warn
+    def __init__(self, writer: Writer, *, schedule: optax.Schedule, batch_size: int, start: int):
+        self._writer, self._schedule, self._batch_size = writer, schedule, batch_size
         self._step, self._time = start, time.monotonic()
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
@@ -60,8 +86,6 @@ class Log:
         now = time.monotonic()
         rate = (step - self._step) * self._batch_size / (now - self._time)
         self._step, self._time = step, now
-        if values["spread"] < self.COLLAPSE:
-            self._warn(f"step {step}: the projections have collapsed (spread {values['spread']:.4f}, 1 is even); lower optim.rate")
         learning_rate = float(self._schedule(step - 1))
         self._writer.write(step, {**values, "learning_rate": learning_rate, "series_per_second": rate})
 
@@ -69,7 +93,7 @@ class Log:
 class Progress:
     """A bar with loss, series per second and remaining time; on a terminal it moves, elsewhere it is a line now and then."""
 
-    def __init__(self, *, start: int, steps: int, batch_size: int, every: int, label: str):
+    def __init__(self, *, start: int, steps: int, batch_size: int, every: int, label: str, shown: bool):
         self._batch_size, self._every = batch_size, every
         self.bar = tqdm(
             total=steps * batch_size,
@@ -78,6 +102,7 @@ class Progress:
             unit=" series",
             unit_scale=True,
             dynamic_ncols=True,
+            disable=not shown,
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
 
@@ -91,24 +116,98 @@ class Progress:
 
 
 class Save:
-    """Writes a checkpoint, and before it what was logged until then: a run that resumes does not log it again."""
+    """Saves a checkpoint, and before it what was logged until then: a run that resumes does not log it again.
 
-    def __init__(self, store: CheckpointStore, about: dict, writer: MetricWriter):
-        self._store, self._about, self._writer = store, about, writer
+    A step is saved once; a collapsed state never.
+    """
+
+    def __init__(self, store: CheckpointStore, writer: Writer, *, about: dict, guard: Guard, probed: "Probe | None"):
+        self._store, self._writer, self._about, self._guard, self._probed = store, writer, about, guard, probed
+        self._saved = -1
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        self._guard(step, state, metrics)
+        if step == self._saved or self._guard.collapsed(metrics):
+            return
+        self._saved = step
         self._writer.flush()
-        self._store.save(state, step=step, about=self._about)
+        measured = {name: float(value) for name, value in metrics.items()} | (self._probed.at(step) if self._probed else {})
+        self._store.save(state, step=step, about={**self._about, "metrics": measured})
+
+
+class StopIfPreempted:
+    """Saves the state and ends the run when the machine is about to be taken away; all processes do, after the same step."""
+
+    def __init__(self, preempted: Callable[[int], bool], save: Save, store: CheckpointStore):
+        self._preempted, self._save, self._store = preempted, save, store
+
+    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        if self._preempted(step):
+            self._save(step, state, metrics)
+            self._store.wait()
+            raise PreemptedError(f"told to stop after step {step}; the state is saved, and the same command goes on from it")
 
 
 class Probe:
     """Writes what an injected evaluation says of the state: the loop itself knows nothing of evaluation."""
 
-    def __init__(self, writer: MetricWriter, evaluate: Callable[[TrainState], dict[str, float]]):
+    def __init__(self, writer: Writer, evaluate: Callable[[TrainState], dict[str, float]]):
         self._writer, self._evaluate = writer, evaluate
+        self._step, self._measured = -1, {}
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        self._writer.write(step, self._evaluate(state))
+        self._step, self._measured = step, self._evaluate(state)
+        self._writer.write(step, self._measured)
+
+    def at(self, step: int) -> dict[str, float]:
+        """What was measured after this very step, if anything was."""
+        return self._measured if step == self._step else {}
+
+
+class Watchdog:
+    """Ends the process when no step ends for so long that it must hang, and says where every thread stood.
+
+    A thread of its own looks after the others: what hangs cannot end itself. The other processes of a run notice by
+    the silence, with watchdogs of their own.
+
+    seconds: longer than any step, probe or compilation takes; 0 is never.
+    path: where the stacks are written, beside standard error.
+    """
+
+    STATUS = 4
+
+    def __init__(self, seconds: float, path: Path, *, start: int):
+        self._seconds, self._path, self._step = seconds, path, start
+        self._beat, self._ended = threading.Event(), False
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        if seconds:
+            self._thread.start()
+
+    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        self._step = step
+        self._beat.set()
+
+    def close(self) -> None:
+        self._ended = True
+        self._beat.set()
+
+    def _watch(self) -> None:
+        while self._beat.wait(self._seconds):
+            if self._ended:
+                return
+            self._beat.clear()
+        faulthandler.dump_traceback(all_threads=True)
+        where = ""
+        with contextlib.suppress(OSError), open(self._path, "w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+            where = f"; the stacks are in {self._path}"
+        print(
+            f"nutime: no step ended for {self._seconds:g} s after step {self._step}, so this run is stopped{where}. "
+            "The same command goes on from the last checkpoint; if the time is too short, raise run.hang_seconds",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(self.STATUS)
 
 
 class Profile:

@@ -18,22 +18,23 @@ from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import nutime_jax
-from nutime_jax.data.corpus import open_corpus
+from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder
-from nutime_jax.objectives.byol import momentum_schedule
-from nutime_jax.parallel import check_divisible, make_mesh, replicated
+from nutime_jax.parallel import check_divisible, make_mesh, place
+from nutime_jax.processes import Processes
 from nutime_jax.resample import LONGEST
 from nutime_jax.train import hooks
 from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, latest, read_about, read_arrays
-from nutime_jax.train.feed import Feed, make_feed, synthetic_rows
-from nutime_jax.train.optim import learning_rate, make_optimizer
-from nutime_jax.train.state import TrainState, build_network, create_state
-from nutime_jax.train.step import make_train_step
-from nutime_jax.train.writers import MetricWriter
+from nutime_jax.train.feed import make_feed, synthetic_rows
+from nutime_jax.train.optim import learning_rate
+from nutime_jax.train.program import build_program
+from nutime_jax.train.state import TrainState
+from nutime_jax.train.writers import MetricWriter, NoWriter
 
 log = logging.getLogger(__name__)
 
+ALONE = Processes()
 PRECISIONS = ("default", "high", "highest")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -46,91 +47,104 @@ def pretrain(
     init_from: str | os.PathLike | None = None,
     profile: bool = False,
     devices: int | None = None,
+    processes: Processes = ALONE,
 ) -> TrainState:
     """Pretrains on all devices and returns the final state, which is also the last checkpoint in the workdir.
 
-    A workdir that holds a checkpoint is resumed, bit for bit as if it had never stopped (same machine, same devices).
+    A workdir that holds a checkpoint is resumed, bit for bit as if it had never stopped (same machines, same devices; on
+    another number of either, up to rounding).
 
     Args:
         config: see `configs/quickstart.py`, where every field is explained.
-        workdir: where checkpoints, metrics and (unless config.data.dir says otherwise) the corpus go.
-        probe: measures a state every `config.run.probe_every` steps; what it returns is logged.
+        workdir: where checkpoints, metrics and (unless config.data.dir says otherwise) the corpus go; one folder for all
+            processes.
+        probe: measures a state every `config.run.probe_every` steps; what it returns is logged. Every process calls it.
         init_from: workdir or checkpoint whose weights the run starts from, when it does not resume.
         profile: write a trace of a few steps to `<workdir>/profile`.
         devices: how many devices to use; None takes all.
+        processes: those of the run, see `processes.join_processes`.
 
     Raises:
         InputError: the configuration, the corpus or the workdir will not do; the message says which and why.
-        DivergenceError: the loss or the gradient is no longer finite.
+        DivergenceError: the loss or the gradient is no longer finite, or the projections have collapsed.
+        PreemptedError: the processes were told to stop, and the state is saved.
     """
-    mesh = make_mesh(devices)
-    check_divisible(config.batch_size, mesh)
+    mesh = make_mesh(devices, fsdp=config.parallel.fsdp)
+    check_divisible(config.batch_size, mesh, parts=config.accumulate)
     check_config(config)
-    with _own(Path(workdir).expanduser()) as workdir:
-        corpus = None
-        if synthetic_rows(config) < config.batch_size:
-            data = config.data
-            corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=data.dir or workdir / "data", max_length=data.max_length)
+    with _own(Path(workdir).expanduser(), processes) as workdir, contextlib.ExitStack() as stack:
+        corpus = _open_corpus(config, workdir, processes)
         feed = make_feed(config, corpus, mesh)
+        program = build_program(config, views=feed.views, mesh=mesh)
         about = _about(config, corpus.digest if corpus else "synthetic", init_from)
-        store = CheckpointStore(workdir / "checkpoints", keep=config.run.keep)
-        newest = latest(store.directory)
-        if newest is not None:
-            _check_same_run(workdir, read_about(newest), about)
-
-        network = build_network(config)
-        tx = make_optimizer(config.optim, steps=config.steps)
-        state = create_state(network, tx, seed=config.seed, length=config.length, mesh=mesh)
-        if newest is not None:
-            log.info("resuming from %s", newest)
-            state = store.restore(newest, state)
-        elif init_from is not None:
-            state = _initialise(state, find_checkpoint(init_from))
+        run = config.run
+        store = CheckpointStore(workdir / "checkpoints", keep=run.keep, keep_every=run.keep_every, best=run.best, first=processes.first)
+        stack.callback(store.close)
+        newest = processes.agree(partial(_find_own, store, workdir, about))
+        if newest:
+            log.info("resuming from %s", store.directory / newest)
+            state = store.restore(store.directory / newest, program.state)
+        else:
+            state = program.init()
+            state = state if init_from is None else _initialise(state, find_checkpoint(init_from))
         start = int(state.step)
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
         series = f"{len(corpus)} series" if corpus else "synthetic series"
-        log.info("%s, %d encoder parameters, %d %s device(s)", series, size, mesh.size, jax.default_backend())
+        share = f" of {processes.count} processes" if processes.count > 1 else ""
+        log.info("%s, %d encoder parameters, %d %s device(s)%s", series, size, mesh.size, jax.default_backend(), share)
 
-        train_step = jax.jit(_traced_step(config, network, tx, feed), out_shardings=replicated(mesh), donate_argnums=0)
-        with contextlib.ExitStack() as stack:
-            calls = _hooks(config, workdir, stack, store=store, about=about, start=start, probe=probe, profile=profile)
-            for step, batch in enumerate(feed.batches(start), start + 1):
-                state, metrics = train_step(state, batch)
-                for hook in calls:
-                    hook(step, state, metrics)
+        calls = _hooks(config, workdir, stack, store, about=about, start=start, probe=probe, profile=profile, processes=processes)
+        for step, batch in enumerate(feed.batches(start), start + 1):
+            state, metrics = program.step(state, batch)
+            for hook in calls:
+                hook(step, state, metrics)
     return state
 
 
-def _traced_step(config: ConfigDict, network, tx, feed: Feed):
-    """The step of a configuration, its matrix products at the configured precision."""
-    momentum = partial(momentum_schedule, steps=config.steps, base=config.objective.momentum)
-    step = make_train_step(network, tx, augment=feed.views, momentum=momentum, seed=config.seed)
+def _open_corpus(config: ConfigDict, workdir: Path, processes: Processes) -> Corpus | None:
+    """The corpus of a run, the same for every process; None if all its series are synthetic."""
+    data = config.data
+    if synthetic_rows(config) == config.batch_size:
+        return None
+    corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=data.dir or workdir / "data", max_length=data.max_length)
+    if processes.agree(lambda: corpus.digest) != corpus.digest:
+        raise InputError(f"process {processes.index} reads another corpus than the first one; give all of them the same data.sources")
+    return corpus
 
-    def with_precision(state, batch):
-        with jax.default_matmul_precision(config.matmul_precision):
-            return step(state, batch)
 
-    return with_precision
+def _find_own(store: CheckpointStore, workdir: Path, about: dict[str, Any]) -> str:
+    """Name of the newest intact checkpoint, which has to be of this very run; empty if there is none."""
+    newest = latest(store.directory)
+    if newest is None:
+        return ""
+    _check_same_run(workdir, read_about(newest), about)
+    return newest.name
 
 
-def _hooks(config, workdir, stack, *, store, about, start, probe, profile) -> list[hooks.Hook]:
+def _hooks(config, workdir, stack, store, *, about, start, probe, profile, processes) -> list[hooks.Hook]:
     """The hooks of a run, in order: nothing is written of a step that is not finite."""
     run, last = config.run, config.steps
     stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
-    writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start=start)))
-    progress = hooks.Progress(start=start, steps=last, batch_size=config.batch_size, every=run.log_every, label=config.name)
-    stack.enter_context(contextlib.closing(progress))
-    record = hooks.Log(
-        writer, schedule=learning_rate(config.optim, steps=last), batch_size=config.batch_size, start=start, warn=log.warning
+    writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start=start) if processes.first else NoWriter()))
+    progress = hooks.Progress(
+        start=start, steps=last, batch_size=config.batch_size, every=run.log_every, label=config.name, shown=processes.first
     )
+    stack.enter_context(contextlib.closing(progress))
+    stacks = workdir / f"stacks-{processes.index}.txt"
+    watchdog = stack.enter_context(contextlib.closing(hooks.Watchdog(run.hang_seconds, stacks, start=start)))
+    guard = hooks.Guard(collapse=run.collapse, patience=run.collapse_patience, warn=log.warning)
+    record = hooks.Log(writer, schedule=learning_rate(config.optim, steps=last), batch_size=config.batch_size, start=start)
+    measure = hooks.Probe(writer, probe) if probe is not None else None
+    save = hooks.Save(store, writer, about=about, guard=guard, probed=measure)
     calls: list[hooks.Hook] = [
-        hooks.Every(run.log_every, last, hooks.StopIfNotFinite()),
-        hooks.Every(run.checkpoint_every, last, hooks.StopIfNotFinite()),
+        watchdog,
+        hooks.Every(run.log_every, last, guard),
         hooks.Every(run.log_every, last, record),
+        *([hooks.Every(run.probe_every, last, measure)] if measure else []),
+        hooks.Every(run.checkpoint_every, last, save),
+        progress,
+        hooks.StopIfPreempted(processes.preempted, save, store),
     ]
-    if probe is not None:
-        calls.append(hooks.Every(run.probe_every, last, hooks.Probe(writer, probe)))
-    calls += [hooks.Every(run.checkpoint_every, last, hooks.Save(store, about, writer)), progress]
     if profile:
         if last - start < 4:
             log.warning("--profile needs 4 steps or more, %d are left: no trace is written", last - start)
@@ -146,7 +160,8 @@ def check_config(config: ConfigDict) -> None:
     """
     low_high = tuple(config.augment.crop)
     least = {"steps": 1, "batch_size": 2, "length": 1, "data.max_length": 1, "data.threads": 1}
-    least |= {"run.log_every": 1, "run.checkpoint_every": 1, "run.keep": 1, "run.probe_every": 0}
+    least |= {"accumulate": 1, "run.log_every": 1, "run.checkpoint_every": 1, "run.keep": 1, "run.probe_every": 0}
+    least |= {"run.keep_every": 0, "run.collapse": 0, "run.collapse_patience": 1, "run.hang_seconds": 0}
     values = _flatten(config.to_dict())
     for name, value in {"model.window": 1, **least}.items():
         if values.get(name, value) < value:
@@ -166,8 +181,11 @@ def check_config(config: ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def _own(workdir: Path) -> Iterator[Path]:
-    """Makes the workdir and holds it: two runs in one would destroy each other's checkpoints."""
+def _own(workdir: Path, processes: Processes) -> Iterator[Path]:
+    """Makes the workdir and holds it, once a run: two runs in one would destroy each other's checkpoints."""
+    if not processes.first:
+        yield workdir
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -208,7 +226,8 @@ def _commit() -> str | None:
 
 def _check_same_run(workdir: Path, begun: dict[str, Any], about: dict[str, Any]) -> None:
     """Refuses to resume another run; what only watches a run, or says where things lie, may change."""
-    free = ("run.", "evaluation.", "data.sources", "data.exclude", "data.dir", "data.threads")  # the corpus is known by its digest
+    # The corpus is known by its digest; where arrays live, and which are computed twice, moves nothing but rounding.
+    free = ("run.", "evaluation.", "parallel.", "remat", "data.sources", "data.exclude", "data.dir", "data.threads")
     before, now = ({"corpus": one["corpus"], **_flatten(one["config"])} for one in (begun, about))
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and not name.startswith(free)]
     if changed:
@@ -235,4 +254,4 @@ def _initialise(state: TrainState, path: Path) -> TrainState:
     if jax.tree.map(np.shape, ours) != jax.tree.map(np.shape, loaded):
         raise InputError(f"the weights in {path} are of another model; start from a run with the same model and objective")
     log.info("starting from the weights in %s", path)
-    return state.replace(**jax.tree.map(lambda leaf, array: jax.device_put(array, leaf.sharding), ours, loaded))
+    return state.replace(**place(loaded, jax.tree.map(lambda leaf: leaf.sharding, ours)))

@@ -6,12 +6,10 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nutime_jax.models.encoder import build_encoder
 from nutime_jax.models.heads import SiameseNetwork
-from nutime_jax.parallel import replicated
 
 
 @flax.struct.dataclass
@@ -32,19 +30,15 @@ def build_network(config: ConfigDict) -> SiameseNetwork:
     return SiameseNetwork(build_encoder(config.model), hidden=config.objective.hidden, dim=config.objective.dim)
 
 
-def create_state(network: SiameseNetwork, tx: optax.GradientTransformation, *, seed: int, length: int, mesh: Mesh) -> TrainState:
-    """Draws a fresh state on the mesh, in one jitted call, so that no two leaves share a buffer and all can be donated.
+def init_state(network: SiameseNetwork, tx: optax.GradientTransformation, *, seed: int, length: int) -> TrainState:
+    """Draws a fresh state.
 
     Args:
         seed: of the weights.
         length: points of a view.
     """
-
-    def init() -> TrainState:
-        variables = network.init(jax.random.key(seed), jnp.zeros((2, 2, 1, length)), train=False)
-        return state_from_variables(variables, tx)
-
-    return jax.jit(init, out_shardings=replicated(mesh))()
+    variables = network.init(jax.random.key(seed), jnp.zeros((2, 2, 1, length)), train=False)
+    return state_from_variables(variables, tx)
 
 
 def state_from_variables(variables: Any, tx: optax.GradientTransformation, target: Any = None) -> TrainState:

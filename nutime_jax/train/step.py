@@ -9,6 +9,7 @@ import optax
 from nutime_jax.augment import Views
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.objectives.byol import byol_loss, projection_spread, update_target
+from nutime_jax.train.gradients import Differentiate, plain
 from nutime_jax.train.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -21,6 +22,7 @@ def make_train_step(
     augment: Callable[[jax.Array, Any], Views],
     momentum: Callable[[jax.Array], jax.Array],
     seed: int,
+    differentiate: Differentiate = plain,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Builds the pure function (state, batch) -> (state, metrics).
 
@@ -32,6 +34,7 @@ def make_train_step(
         augment: (key, batch) -> two views of every series.
         momentum: step -> momentum of the moving average.
         seed: of views and dropout; the keys of a step depend on the seed and the step alone.
+        differentiate: how the gradient is taken, see `train.gradients`.
     """
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
@@ -39,25 +42,22 @@ def make_train_step(
         view_key, online_key, target_key = jax.random.split(key, 3)
         views = augment(view_key, batch)
         apply = {"train": True, "mutable": ["batch_stats"]}
-        target = {"params": state.target_params, **state.target_variables}
-        targets, target_updated = network.apply(target, *views, method="project", rngs={"dropout": target_key}, **apply)
 
-        def loss_fn(params):
-            variables = {"params": params, **state.variables}
-            outputs, updated = network.apply(variables, *views, rngs={"dropout": online_key}, **apply)
-            return byol_loss(outputs.predictions, targets), (outputs.projections, updated)
+        def loss_fn(params, views, keys):
+            online_key, target_key = keys
+            target = {"params": state.target_params, **state.target_variables}
+            targets, target_updated = network.apply(target, *views, method="project", rngs={"dropout": target_key}, **apply)
+            online = {"params": params, **state.variables}
+            outputs, updated = network.apply(online, *views, rngs={"dropout": online_key}, **apply)
+            return byol_loss(outputs.predictions, targets), (projection_spread(outputs.projections), updated, target_updated)
 
-        (loss, (projections, updated)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        (loss, aux), grads = differentiate(loss_fn)(state.params, views, (online_key, target_key))
+        spread, updated, target_updated = aux
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         online = {name: params[name] for name in state.target_params}
         next_momentum = momentum(state.step + 1)
-        metrics = {
-            "loss": loss,
-            "spread": projection_spread(projections),
-            "gradient": optax.tree.norm(grads),
-            "momentum": next_momentum,
-        }
+        metrics = {"loss": loss, "spread": spread, "gradient": optax.tree.norm(grads), "momentum": next_momentum}
         state = TrainState(
             step=state.step + 1,
             params=params,

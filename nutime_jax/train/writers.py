@@ -24,6 +24,7 @@ class MetricWriter:
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1, flush_secs=30)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Records what was measured after a step."""
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
@@ -34,6 +35,19 @@ class MetricWriter:
     def close(self) -> None:
         self._file.close()
         self._events.close()
+
+
+class NoWriter:
+    """The writer of the processes that write nothing."""
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def _is_until(line: str, step: int) -> bool:

@@ -62,9 +62,9 @@ def test_a_batch_depends_on_its_step_alone(corpus, shares):
     assert not np.array_equal(whole[0]["series"], whole[1]["series"])
 
 
-def test_the_shards_of_a_batch_are_the_batch(corpus, shares):
+def test_the_rows_of_a_batch_are_the_batch(corpus, shares):
     (whole,) = read(corpus, shares, start=2, stop=3)
-    parts = [read(corpus, shares, start=2, stop=3, shard=i, shards=4)[0] for i in range(4)]
+    parts = [read(corpus, shares, start=2, stop=3, rows=np.arange(2 * i, 2 * i + 2))[0] for i in range(4)]
     for name in whole:
         np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
 

@@ -7,12 +7,13 @@ import pytest
 from nutime_jax.augment import Views
 from nutime_jax.cli.config import load_config
 from nutime_jax.encoder import untrained_encoder
+from nutime_jax.errors import DivergenceError
 from nutime_jax.parallel import make_mesh
-from nutime_jax.train.hooks import Every, Log
+from nutime_jax.train.hooks import Every, Guard
 from nutime_jax.train.optim import learning_rate, make_optimizer
-from nutime_jax.train.state import build_network, create_state, encoder_variables, state_from_variables
+from nutime_jax.train.program import build_program
+from nutime_jax.train.state import build_network, encoder_variables, state_from_variables
 from nutime_jax.train.step import make_train_step
-from nutime_jax.train.writers import MetricWriter
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def state(config):
-    return create_state(build_network(config), optax.sgd(0.1), seed=config.seed, length=config.length, mesh=make_mesh())
+    return build_program(config, views=None, mesh=make_mesh()).init()
 
 
 def test_the_learning_rate_warms_up_and_decays():
@@ -68,15 +69,23 @@ def test_the_target_moves_after_the_update_by_the_next_momentum(config):
     assert int(after.step) == 1
 
 
-def test_a_collapse_is_said(tmp_path):
-    said, writer = [], MetricWriter(tmp_path, start=0)
-    log = Log(writer, schedule=lambda step: 0.1, batch_size=8, start=0, warn=said.append)
-    metrics = {"loss": 0.1, "spread": 0.5}
-    log(1, None, metrics)
+def test_a_collapse_is_said_and_then_stops_the_run():
+    said = []
+    guard = Guard(collapse=0.01, patience=3, warn=said.append)
+    well, collapsed = {"loss": 0.1, "gradient": 1.0, "spread": 0.5}, {"loss": 0.1, "gradient": 1.0, "spread": 0.001}
+    guard(1, None, well)
     assert said == []
-    log(2, None, metrics | {"spread": 0.001})
-    assert "step 2: the projections have collapsed (spread 0.0010" in said[0]
-    writer.close()
+    guard(2, None, collapsed)
+    guard(2, None, collapsed)
+    assert guard.collapsed(collapsed)
+    assert said == ["step 2: the projections have collapsed (spread 0.0010, 1 is even); no checkpoint is written meanwhile"]
+    guard(3, None, well)
+    guard(4, None, collapsed)
+    guard(5, None, collapsed)
+    with pytest.raises(DivergenceError, match=r"have collapsed \(spread 0.0010, 1 is even\) since step 4; .* Lower optim.rate"):
+        guard(6, None, collapsed)
+    with pytest.raises(DivergenceError, match="the gradient is nan at step 7"):
+        guard(7, None, well | {"gradient": float("nan")})
 
 
 def test_hooks_are_called_on_time_and_at_the_end():
