@@ -5,22 +5,29 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
+from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.parallel import make_mesh, replicated, split
 from nutime_jax.resample import LONGEST, resize
+from nutime_jax.sealed import CONFIG, is_sealed, read_folder, write_folder
 from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
-from nutime_jax.train.state import build_network, encoder_variables
+from nutime_jax.train.state import encoder_variables
 
 CHANNELS = ("mean", "concat", "none")
+KIND, SCHEMA = "encoder", 1
+KEPT = ("name", "seed", "length", "matmul_precision", "model")
+"""Fields of a configuration that a saved encoder keeps, beside `data.max_length`: none says where or by whom it was trained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +102,21 @@ class Encoder:
         shape = (len(series), self.network.depth + 2, 2, self.network.width)
         return self._map(_encode_layers, list(series), batch_size).reshape(shape)
 
+    def save(self, folder: str | os.PathLike, *, card: str = "") -> Path:
+        """Writes the encoder to a sealed folder (`sealed`), which `load_encoder` reads; an older encoder there is replaced.
+
+        Of the configuration only what the encoder needs is kept (KEPT).
+
+        Args:
+            card: text for readers, in Markdown: what it was trained on, what it is good for, under which terms.
+
+        Raises:
+            InputError: the folder cannot be written, or holds something else.
+        """
+        about = {"encoder": _portable(self.config).to_dict()}
+        arrays = flatten_dict(jax.tree.map(np.asarray, self.variables), sep="/")
+        return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
+
     def _map(self, encode: Callable[..., jax.Array], series: list[np.ndarray], batch_size: int, **options) -> np.ndarray:
         """Features of every series: `encode` of its resized pieces, averaged."""
         variables = jax.device_put(self.variables, replicated(make_mesh()))
@@ -140,20 +162,65 @@ def _map_resized(
 
 
 def load_encoder(path: str | os.PathLike) -> Encoder:
-    """Loads the encoder of a workdir (its newest intact checkpoint) or of one checkpoint.
+    """Loads an encoder: of a folder that `Encoder.save` wrote, of a workdir (its newest intact checkpoint), or of one checkpoint.
 
     Raises:
-        InputError: there is no checkpoint, or it is damaged.
+        InputError: there is no encoder, or it is damaged.
     """
+    if is_sealed(path):
+        return _load_sealed(path)
     found = find_checkpoint(path)
     return Encoder(ConfigDict(read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
 
 
 def untrained_encoder(config: ConfigDict) -> Encoder:
     """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed."""
-    variables = jax.jit(build_network(config).init)(jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)))
-    state = {"params": variables["params"], "variables": {"constants": variables["constants"]}}
-    return Encoder(config, encoder_variables(state))
+    # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
+    network = SiameseNetwork(build_encoder(config.model), hidden=1, dim=1)
+    variables = jax.jit(network.init, static_argnames="train")(
+        jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
+    )
+    return Encoder(config, {name: variables[name]["encoder"] for name in ("params", "constants")})
+
+
+def _load_sealed(folder: str | os.PathLike) -> Encoder:
+    about, arrays, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
+    try:
+        encoder = Encoder(ConfigDict(about["encoder"]), unflatten_dict(arrays, sep="/"))
+        problem = _misfit(encoder)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
+        problem = str(error)
+    if problem:
+        raise InputError(f"{folder} is damaged: its weights are no encoder's of its {CONFIG} ({problem}); use another copy")
+    return encoder
+
+
+def _misfit(encoder: Encoder) -> str | None:
+    """How the weights differ from those that the configuration describes, in words; None where they do not."""
+    config, given = encoder.config, flatten_dict(encoder.variables, sep="/")
+    network = encoder.network
+    for name, value in (("length", config.length), ("data.max_length", config.data.max_length)):
+        if type(value) is not int or value < 1:
+            return f"{name} is {value!r}"
+    blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
+    # Looked at before anything is made of them: a description may ask for more than there is memory.
+    if given["constants/positions"].shape != (network.max_tokens, network.width) or len(blocks) != network.depth:
+        return "they are of another size"
+    channels = given["params/embedding/fusion/kernel"].shape[0] // network.width if "params/embedding/fusion/kernel" in given else 1
+    shape = jax.ShapeDtypeStruct((1, channels, network.window), np.float32)
+    asked = flatten_dict(jax.eval_shape(network.init, jax.random.key(0), shape), sep="/")
+    for name in sorted(asked.keys() | given.keys()):
+        if name not in given or name not in asked:
+            return f"{name} is {'missing' if name not in given else 'foreign'}"
+        if (given[name].shape, given[name].dtype) != (asked[name].shape, asked[name].dtype):
+            return f"{name} is {given[name].dtype}{list(given[name].shape)}"
+    return None
+
+
+def _portable(config: ConfigDict) -> ConfigDict:
+    kept = ConfigDict({name: config[name] for name in KEPT if name in config})
+    kept.data = ConfigDict({"max_length": config.data.max_length})
+    return kept
 
 
 def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
