@@ -9,6 +9,7 @@ _PUBLIC = {
     "untrained_encoder": "nutime_jax.encoder",
     "NuTimeEncoder": "nutime_jax.models.encoder",
     "from_torch_state": "nutime_jax.convert",
+    "to_torch_state": "nutime_jax.convert",
     "pretrain": "nutime_jax.train.loop",
     "fine_tune": "nutime_jax.evaluation.tuning.finetune",
     "TuningSettings": "nutime_jax.evaluation.tuning.settings",

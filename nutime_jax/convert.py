@@ -5,9 +5,11 @@ A state is a mapping of PyTorch names to arrays (`torch_files` reads it from fil
 `1.fc`), or of an encoder (the same without `1.fc`).
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
+from nutime_jax.encoder import Encoder, load_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
+from nutime_jax.sealed import is_sealed
+from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
+from nutime_jax.train.state import build_network
 
-RELEASED_HEAD_DIM = 64
+NETWORKS = ("online", "momentum")
+RELEASED_HEAD_DIM, RELEASED_DROPOUT, RELEASED_WINDOWS, MAX_LENGTH = 64, 0.1, 32, 4096
+ABLATIONS = ("wne_use_in", "wne_use_instance_stats", "use_channel_emb_sum", "scale_weighted_sum")
+"""Settings that leave no trace in the arrays."""
 SETTINGS = {
     "window_size": int,
     "window_emb_dim": int,
@@ -83,6 +93,7 @@ def from_torch_state(mapping: Mapping[str, Any], config: Mapping[str, Any] | Non
     if _is_byol(mapping):
         model, variables = _byol(mapping, config)
         _check_fit(model, variables["online"], (2, 2, 1, model.encoder.window))
+        _check_fit(model, variables["target"], (2, 2, 1, model.encoder.window), method="project")
         return model, variables
     model, variables = _network(mapping, config)
     fusion = mapping.get(f"{_FUSION}0.weight")
@@ -114,9 +125,7 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
     if isinstance(module, NuTimeEncoder):
         return _torch_encoder(module, variables)
     if not isinstance(module, Classifier) or (module.norm, module.channels, module.readout) != ("none", "fusion", "cls"):
-        raise InputError(
-            "the official implementation has no such network; it has encoders, BYOL, and classifiers by a linear head on the fused CLS token"
-        )
+        raise InputError("the official implementation has no such network; convert its encoder, or a Classifier with default options")
     head = variables["params"]["head"]
     return {
         **_torch_encoder(module.encoder, _of_encoder(variables)),
@@ -129,8 +138,7 @@ def infer_config(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any] | 
     """The release's configuration of a state, by its arrays where they tell, else as given, else as released.
 
     Shapes tell all of `SHAPED`, whether mean and std are embedded, and the product of heads and head_dim. Heads are
-    taken to be RELEASED_HEAD_DIM wide; ablations (`wne_use_in`, `wne_use_instance_stats`, `use_channel_emb_sum`, no
-    `scale_weighted_sum`) leave no trace in the arrays and have to be given.
+    taken to be RELEASED_HEAD_DIM wide, and ABLATIONS to be as released, unless they are given.
 
     Raises:
         InputError: an array that is needed is missing, a setting contradicts the arrays or is of another type, or the
@@ -155,7 +163,9 @@ def infer_config(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any] | 
         shaped["mb_emb_dim"] = _matrix(arrays, "0.multi_bias_encoder.ws")[1]
     for name, value in shaped.items():
         if given.get(name, value) != value:
-            raise InputError(f"{name} is {given[name]} in the configuration and {value} by the arrays; give the configuration of this model")
+            raise InputError(
+                f"{name} is {given[name]} in the configuration and {value} by the arrays; give the configuration of this model"
+            )
     released = {"use_ms_embed": scalars, "mb_emb_dim": 32, "wne_use_in": False, "wne_use_instance_stats": False}
     released |= {"use_channel_emb_sum": False, "scale_weighted_sum": True}
     return {**released, **given, **shaped, **_heads(_matrix(arrays, "1.transformer.layers.0.fn.to_qkv.weight")[0] // 3, given)}
@@ -245,6 +255,122 @@ def compare_twin(mapping: Mapping[str, np.ndarray]) -> Twin | None:
     )
 
 
+class Converted(NamedTuple):
+    """An encoder out of a PyTorch state, and what was found.
+
+    kind: "BYOL", "classifier" or "encoder".
+    parameters: trained numbers of the encoder.
+    assumed: settings that neither the arrays nor the configuration told, in words.
+    left_out: arrays that are no part of the encoder, a word for each group.
+    twin: whether the momentum network moved; None where there is none.
+    """
+
+    encoder: Encoder
+    kind: str
+    parameters: int
+    assumed: tuple[str, ...]
+    left_out: tuple[str, ...]
+    twin: Twin | None
+
+
+def encoder_from_torch(
+    mapping: Mapping[str, Any], config: Mapping[str, Any] | None = None, *, which: str = "online", length: int | None = None
+) -> Converted:
+    """The encoder of a PyTorch state, ready to embed and to be saved; float32.
+
+    The channel fusion of a multivariate state is kept in the weights, so that it comes back by `to_torch_state`; nothing
+    else uses it: `Encoder.embed` encodes every channel alone, and fine-tuning draws a fusion of its own.
+
+    Args:
+        mapping, config: as in `from_torch_state`; dropout is as released when absent (fine-tuning uses it).
+        which: network of a BYOL state, one of NETWORKS.
+        length: points that every series is resized to; None is RELEASED_WINDOWS windows, or as many as there are
+            positions for.
+
+    Raises:
+        InputError: as `from_torch_state`; or there is no such network or no such length.
+    """
+    mapping = {name: np.asarray(array) for name, array in mapping.items()}
+    given = {"dropout": RELEASED_DROPOUT, **(config or {})}
+    module, variables = from_torch_state(mapping, given)
+    if which not in NETWORKS:
+        raise InputError(f"network {which!r} is unknown; choose one of {', '.join(NETWORKS)}")
+    if which == "momentum" and not isinstance(module, SiameseNetwork):
+        raise InputError("the state has no momentum network, it is not BYOL's; take the online network, which is the only one")
+    network = module if isinstance(module, NuTimeEncoder) else module.encoder
+    if isinstance(module, SiameseNetwork):
+        variables = variables["online" if which == "online" else "target"]
+    kept = {kind: variables[kind] if module is network else variables[kind]["encoder"] for kind in ("params", "constants")}
+    kept = jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), kept)
+    return Converted(
+        encoder=Encoder(_encoder_config(network, length), kept),
+        kind={SiameseNetwork: "BYOL", Classifier: "classifier", NuTimeEncoder: "encoder"}[type(module)],
+        parameters=sum(array.size for array in jax.tree.leaves(kept["params"])),
+        assumed=_assumed(network, config or {}),
+        left_out=tuple(_left_out(module, variables, which)),
+        twin=compare_twin(mapping),
+    )
+
+
+def torch_state_of(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The PyTorch state of what this library wrote: an encoder's of a folder of `Encoder.save`, BYOL's of a workdir or checkpoint.
+
+    Raises:
+        InputError: there is nothing of the kind, or it is damaged.
+    """
+    if is_sealed(path):
+        encoder = load_encoder(path)
+        return to_torch_state(encoder.network, encoder.variables)
+    found = find_checkpoint(path)
+    about = read_about(found)
+    fields = read_arrays(found, ("params", "variables", "target_params", "target_variables"))
+    online = {"params": fields["params"], **fields["variables"]}
+    target = {"params": fields["target_params"], **fields["target_variables"]}
+    # BatchNorm sees the two views of a step one after the other.
+    return to_torch_state(build_network(ConfigDict(about["config"])), {"online": online, "target": target}, batches=2 * about["step"])
+
+
+def _encoder_config(network: NuTimeEncoder, length: int | None) -> ConfigDict:
+    windows = min(RELEASED_WINDOWS, network.max_tokens - 1)
+    length = windows * network.window if length is None else length
+    if length < 1 or length % network.window or length // network.window >= network.max_tokens:
+        most = (network.max_tokens - 1) * network.window
+        raise InputError(f"length {length} does not suit the encoder; choose a multiple of {network.window}, at most {most}")
+    model = {field.name: getattr(network, field.name) for field in dataclasses.fields(network) if field.name not in ("parent", "name")}
+    return ConfigDict(
+        {
+            "name": "converted",
+            "seed": 0,
+            "length": length,
+            "matmul_precision": "highest",
+            "model": model,
+            "data": {"max_length": MAX_LENGTH},
+        }
+    )
+
+
+def _assumed(network: NuTimeEncoder, config: Mapping[str, Any]) -> tuple[str, ...]:
+    open_ones = {
+        ("transformer_heads", "transformer_head_dim"): f"heads {network.head_dim} wide",
+        ("wne_use_in",): "windows normalised one by one",
+        ("wne_use_instance_stats",): "mean and std of each window",
+        ("scale_weighted_sum",): "weighted scales",
+        ("use_channel_emb_sum",): "channels fused by a linear layer",
+        ("dropout",): f"dropout {network.dropout:g}",
+    }
+    return tuple(words for names, words in open_ones.items() if not any(name in config for name in names))
+
+
+def _left_out(module: nn.Module, variables: Mapping[str, Any], which: str) -> Iterator[str]:
+    if isinstance(module, SiameseNetwork):
+        yield "projector and predictor" if which == "online" else "projector"
+        yield f"the {next(one for one in NETWORKS if one != which)} network"
+    elif isinstance(module, Classifier):
+        yield f"the head of {module.classes} classes"
+    if "unused" in variables:
+        yield "a channel fusion that is never used"
+
+
 def _is_byol(mapping: Mapping[str, Any]) -> bool:
     return any(name.startswith("backbone.") for name in mapping)
 
@@ -269,9 +395,9 @@ def _heads(inner: int, given: Mapping[str, Any]) -> dict[str, int]:
     return {"transformer_heads": heads, "transformer_head_dim": dim}
 
 
-def _check_fit(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...]) -> None:
+def _check_fit(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...], *, method: str = "__call__") -> None:
     """Refuses variables that are not exactly those that the model asks for."""
-    asked = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape)), sep="/")
+    asked = flatten_dict(jax.eval_shape(partial(model.init, method=method), jax.random.key(0), jnp.zeros(shape)), sep="/")
     given = flatten_dict({kind: tree for kind, tree in variables.items() if kind != "unused"}, sep="/")
     for name in sorted(asked.keys() | given.keys()):
         if name not in given or name not in asked:
@@ -297,6 +423,9 @@ def _network(mapping: dict[str, np.ndarray], config: Mapping[str, Any]) -> tuple
 def _byol(mapping: dict[str, np.ndarray], config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     if foreign := [name for name in mapping if not name.startswith(("backbone.", "momentum_backbone.", "predictor."))]:
         raise InputError(f"{foreign[0]!r} is no array of BYOL; pass the release's state_dict of a wne + wint model")
+    for prefix in ("momentum_backbone.", "predictor."):
+        if not _below(mapping, prefix):
+            raise InputError(f"the state has nothing of {prefix.rstrip('.')}; give all of BYOL, or an encoder's arrays without `backbone.`")
     online = _siamese_variables(mapping, "backbone.", "predictor.", config)
     target = _siamese_variables(mapping, "momentum_backbone.", None, config)
     dim, hidden = _matrix(mapping, "backbone.1.fc.3.weight")

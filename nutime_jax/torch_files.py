@@ -7,6 +7,7 @@
 import os
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> Pat
         raise InputError(f"cannot write {path} ({error.strerror}); choose another place") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
-            write(file, {name: np.ascontiguousarray(array) for name, array in state.items()})
+            write(file, {name: np.asarray(array, order="C") for name, array in state.items()})
             file.flush()
             os.fsync(file.fileno())
         os.chmod(pending, 0o644)
@@ -85,24 +86,21 @@ def find_writer(path: Path) -> Callable[[Any, dict[str, np.ndarray]], None]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:  # a dtype without a NumPy twin is a KeyError
-        raise InputError(f"{path} is damaged or no safetensors file ({error}); use another copy") from error
+    except Exception as error:  # a damaged file, or a kind of number that NumPy lacks, under several names
+        raise InputError(f"{path} is no safetensors file that can be read ({error}); use another copy, in float32") from error
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is no .npz file; give names and arrays")
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(f"{path} is no .npz file; give names and arrays")
             state = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} is damaged, or holds objects, which are never opened ({error}); use another copy") from error
     for name, array in state.items():
         if array.dtype.kind not in "biuf":
@@ -113,11 +111,12 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     torch = _torch(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about pickles that PyTorch did not write
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a hostile file provokes
         found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"{found[1]}, which is no array" if found else "what is no array, or is damaged"
-        raise InputError(f"{path} holds {what} ({type(error).__name__}); nothing of it was run: use a file of weights alone") from error
+        what = f"holds {found[1]}, which is no array" if found else f"is damaged or no checkpoint ({type(error).__name__})"
+        raise InputError(f"{path} {what}; nothing of it was run: give a file of a state_dict alone") from error
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
@@ -143,7 +142,7 @@ def _write_safetensors(file: Any, state: dict[str, np.ndarray]) -> None:
 
 def _write_torch(file: Any, state: dict[str, np.ndarray]) -> None:
     torch = _torch(file.name)
-    torch.save({"state_dict": {name: torch.from_numpy(array.copy()) for name, array in state.items()}}, file)
+    torch.save({"state_dict": {name: torch.tensor(array) for name, array in state.items()}}, file)
 
 
 def _torch(path: Any) -> Any:

@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "make one HTML page and a CSV file from tables of results",
     "finetune": "train a classifier on a labelled set, from a pretrained encoder",
     "predict": "label the series of a file with a fine-tuned classifier",
+    "convert": "turn weights of the official PyTorch implementation into an encoder, and back",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 
