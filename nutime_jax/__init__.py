@@ -10,6 +10,8 @@ _PUBLIC = {
     "NuTimeEncoder": "nutime_jax.models.encoder",
     "from_torch_state": "nutime_jax.convert",
     "to_torch_state": "nutime_jax.convert",
+    "export_encoder": "nutime_jax.export",
+    "load_exported": "nutime_jax.export",
     "pretrain": "nutime_jax.train.loop",
     "fine_tune": "nutime_jax.evaluation.tuning.finetune",
     "TuningSettings": "nutime_jax.evaluation.tuning.settings",

@@ -113,7 +113,7 @@ class Encoder:
         Raises:
             InputError: the folder cannot be written, or holds something else.
         """
-        about = {"encoder": _portable(self.config).to_dict()}
+        about = {"encoder": portable(self.config).to_dict()}
         arrays = flatten_dict(jax.tree.map(np.asarray, self.variables), sep="/")
         return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
 
@@ -217,7 +217,8 @@ def _misfit(encoder: Encoder) -> str | None:
     return None
 
 
-def _portable(config: ConfigDict) -> ConfigDict:
+def portable(config: ConfigDict) -> ConfigDict:
+    """What a saved encoder keeps of its configuration: KEPT, and `data.max_length`."""
     kept = ConfigDict({name: config[name] for name in KEPT if name in config})
     kept.data = ConfigDict({"max_length": config.data.max_length})
     return kept

@@ -3,6 +3,7 @@
 config.json          what the folder is (kind, schema), a description, the digest of every other file, and one of its own
 weights.safetensors  the arrays
 card.md              a text for readers, if there is one
+program.jax          a compiled-once program that needs none of this library (`export`), if there is one
 
 A folder is written beside its place and moved there whole. Whatever is not as it was written is refused before it is used.
 """
@@ -20,8 +21,8 @@ import numpy as np
 
 from nutime_jax.errors import InputError
 
-CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "card.md"
-LARGEST = {CONFIG: 1 << 24, WEIGHTS: 1 << 32, CARD: 1 << 20}
+CONFIG, WEIGHTS, CARD, PROGRAM = "config.json", "weights.safetensors", "card.md", "program.jax"
+LARGEST = {CONFIG: 1 << 24, WEIGHTS: 1 << 32, CARD: 1 << 20, PROGRAM: 1 << 32}
 """Bytes of the largest file that is read: hundreds of times what is written."""
 FIRST_KIND = "classifier"
 """What a folder is that does not say it: they were the first."""
@@ -36,16 +37,24 @@ class Contents(NamedTuple):
 
 
 def write_folder(
-    folder: str | os.PathLike, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, kind: str, schema: int, card: str = ""
+    folder: str | os.PathLike,
+    about: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    kind: str,
+    schema: int,
+    card: str = "",
+    program: bytes = b"",
 ) -> Path:
     """Writes a folder; an older one of the same kind is replaced.
 
     Args:
-        about: description, of what JSON knows; "kind", "schema", "weights", "card" and "digest" are taken.
+        about: description, of what JSON knows; "kind", "schema", "weights", "card", "program" and "digest" are taken.
         arrays: by name.
         kind: what the folder is, in a word: "classifier", "encoder".
         schema: version of `about` and of the names of the arrays.
         card: text for readers; none is written where it is empty.
+        program: a serialised program; none is written where it is empty.
 
     Raises:
         InputError: the folder cannot be written, or holds something else.
@@ -56,6 +65,8 @@ def write_folder(
     files = {WEIGHTS: save({name: np.ascontiguousarray(leaf) for name, leaf in arrays.items()})}
     if card:
         files[CARD] = card.encode()
+    if program:
+        files[PROGRAM] = program
     digests = {Path(name).stem: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[CONFIG] = json.dumps(_sealed({"kind": kind, "schema": schema, **about, **digests}), indent=1).encode()
     try:
@@ -90,18 +101,24 @@ def read_folder(folder: str | os.PathLike, *, kind: str, schema: int, writer: st
         raise InputError(f"{folder} holds no {kind} (it is of kind {found!r}); {remedy}")
     if about["schema"] != schema:
         raise InputError(f"{folder} has schema {about['schema']}, this version reads {schema}; use the version that wrote it")
-    contents = {}
-    for name in (WEIGHTS, CARD):
-        if Path(name).stem not in about:
-            continue
-        try:
-            contents[name] = _read(folder, name)
-        except OSError as error:
-            raise InputError(f"{folder} is damaged: {name} cannot be read ({error.strerror}); use another copy") from error
-        if about[Path(name).stem] != hashlib.sha256(contents[name]).hexdigest():
-            raise InputError(f"{folder} is damaged: {name} is not what was written; use another copy")
-    arrays = _arrays(folder, contents[WEIGHTS])
-    return Contents(about, arrays, contents.get(CARD, b"").decode(errors="replace"))
+    arrays = _arrays(folder, read_file(folder, WEIGHTS, about))
+    card = read_file(folder, CARD, about) if Path(CARD).stem in about else b""
+    return Contents(about, arrays, card.decode(errors="replace"))
+
+
+def read_file(folder: str | os.PathLike, name: str, about: Mapping[str, Any]) -> bytes:
+    """The bytes of a file, which `about` holds the digest of.
+
+    Raises:
+        InputError: it cannot be read, or is not what was written.
+    """
+    try:
+        content = _read(Path(folder).expanduser(), name)
+    except OSError as error:
+        raise InputError(f"{folder} is damaged: {name} cannot be read ({error.strerror}); use another copy") from error
+    if about[Path(name).stem] != hashlib.sha256(content).hexdigest():
+        raise InputError(f"{folder} is damaged: {name} is not what was written; use another copy")
+    return content
 
 
 def is_sealed(folder: str | os.PathLike) -> bool:

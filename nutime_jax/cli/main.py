@@ -18,6 +18,7 @@ COMMANDS = {
     "finetune": "train a classifier on a labelled set, from a pretrained encoder",
     "predict": "label the series of a file with a fine-tuned classifier",
     "convert": "turn weights of the official PyTorch implementation into an encoder, and back",
+    "export": "make a program of an encoder that runs without this library, on CPU, GPU and TPU",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 

@@ -171,7 +171,7 @@ class NuTimeEncoder(nn.Module):
         # A variable, not a constant: converted weights bring their own table, to the last bit.
         positions = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(self.max_tokens, self.width)))
         cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
-        tokens = jnp.concatenate([jnp.broadcast_to(cls, (len(tokens), 1, self.width)), tokens], axis=1)
+        tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
         layers = [tokens + positions.value[None, :count].astype(tokens.dtype)]
         for i in range(self.depth):
             block = Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=f"block_{i}")
