@@ -1,7 +1,10 @@
 """Linear resampling of a stretch of a series to a fixed number of points; augmentation, features and export share it."""
 
+from types import ModuleType
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
 
 from nutime_jax.errors import InputError
 
@@ -33,16 +36,40 @@ def resize(
         InputError: the stretch has more than LONGEST points (told only where its length is no traced value).
     """
     length = x.shape[-1] - start if length is None else length
-    if isinstance(length, int) and length > LONGEST:
+    if isinstance(length, int):
+        _check_length(length)
+    return _interpolate(jnp, x, size, start, jnp.asarray(length, jnp.int32))
+
+
+def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[np.ndarray, "*batch {size}"]:
+    """`resize` of whole series in NumPy: the same operations in the same order, each rounded once.
+
+    A compiled program may fuse a product and a sum, or not, as its shapes would have it. Where a series has a jump of a
+    million beside noise of a tenth, that decides the shape of a window: what is embedded is resized here, so that features
+    do not depend on what else is in a batch.
+
+    Raises:
+        InputError: the series have more than LONGEST points.
+    """
+    length = x.shape[-1]
+    _check_length(length)
+    return x.copy() if length == size else _interpolate(np, x, size, 0, np.int32(length))
+
+
+def _check_length(length: int) -> None:
+    if length > LONGEST:
         raise InputError(f"a series of {length} points is too long to be resized; cut it into pieces of at most {LONGEST}")
-    length = jnp.asarray(length, jnp.int32)
-    centres = (length.astype(x.dtype) / size) * (jnp.arange(size, dtype=x.dtype) + 0.5) - 0.5
-    position = jnp.maximum(centres, 0)
-    left = jnp.minimum(position.astype(jnp.int32), length - 1)
-    right = jnp.minimum(left + 1, length - 1)
+
+
+def _interpolate(xp: ModuleType, x, size: int, start, length):
+    """What `resize` says, by the functions of jax.numpy or NumPy."""
+    centres = (length.astype(x.dtype) / size) * (xp.arange(size, dtype=x.dtype) + 0.5) - 0.5
+    position = xp.maximum(centres, 0)
+    left = xp.minimum(position.astype(xp.int32), length - 1)
+    right = xp.minimum(left + 1, length - 1)
     fraction = position - left.astype(x.dtype)
 
     # Halved, which is exact down to 2.4e-38, the difference of two finite values cannot overflow.
-    a = jnp.take(x, start + left, axis=-1, mode="clip") / 2
-    b = jnp.take(x, start + right, axis=-1, mode="clip") / 2
+    a = xp.take(x, start + left, axis=-1, mode="clip") / 2
+    b = xp.take(x, start + right, axis=-1, mode="clip") / 2
     return 2 * (a + fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a))

@@ -32,7 +32,7 @@ def read_npz(path: Path, split: str) -> Read:
     if x not in arrays:
         raise InputError(f"{path} has no array {x}; it holds {names or 'nothing'}")
     _check_shapes(path, arrays[x], arrays.get(y))
-    return list(arrays[x]), arrays.get(y)
+    return Read(list(arrays[x]), arrays.get(y))
 
 
 def array_names(path: Path) -> list[str]:
@@ -50,7 +50,7 @@ def read_npy(path: Path, split: str) -> Read:
     beside = path.with_name(f"y{path.name[1:]}")
     y = _load_npy(beside) if path.stem.lower() in ("x", "x_train", "x_test") and beside.is_file() else None
     _check_shapes(path, x, y)
-    return list(x), y
+    return Read(list(x), y)
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -77,7 +77,7 @@ def read_ts(path: Path, split: str) -> Read:
     except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
         cells = ((number, cell) for number, line in lines for part in line.split(":")[:-1] for cell in part.split(","))
         raise InputError(f"{_fault(path, cells)} cannot be read as .ts ({_line(error)}); correct the file") from error
-    return list(x), y if len(y) == len(x) else None
+    return Read(list(x), y if len(y) == len(x) else None)
 
 
 def read_arff(path: Path, split: str) -> Read:
@@ -94,7 +94,7 @@ def read_arff(path: Path, split: str) -> Read:
     except (ValueError, IndexError, TypeError, OSError) as error:
         cells = ((n, cell.strip("'\"")) for n, line in lines for cell in line.replace("\\n", ",").split(",")[:-1])
         raise InputError(f"{_fault(path, cells)} cannot be read as .arff ({_line(error)}); correct the file") from error
-    return list(x), np.array([label.strip("'\"") for label in y])
+    return Read(list(x), np.array([label.strip("'\"") for label in y]))
 
 
 def _arff_lengths(line: str) -> list[int]:
@@ -120,7 +120,7 @@ def _fault(path: Path, cells: Iterator[tuple[int, str]]) -> str:
 
 def read_csv(path: Path, split: str) -> Read:
     """A table with a header (see `tables`); without, a series a line: cells may be empty, and lines differ in length."""
-    return _read_header(path, ",") or ([_numbers(path, line, cells) for line, cells in _rows(path, ",")], None)
+    return _read_header(path, ",") or Read([_numbers(path, line, cells) for line, cells in _rows(path, ",")])
 
 
 def read_tsv(path: Path, split: str) -> Read:
@@ -139,7 +139,7 @@ def _read_ucr(path: Path, separator: str | None) -> Read:
         series.append(_numbers(path, line, cells, first=2))
         labels.append(label.strip())
     numeric = all(_is_number(label) for label in labels)
-    return series, np.array([_number(label) for label in labels] if numeric else labels)
+    return Read(series, np.array([_number(label) for label in labels] if numeric else labels))
 
 
 def _read_header(path: Path, separator: str) -> Read | None:
@@ -163,7 +163,7 @@ def _read_header(path: Path, separator: str) -> Read | None:
     try:
         frame = pandas.read_csv(path, sep=separator, header=None, names=range(len(names)), skiprows=start, **options)
     except pandas.errors.EmptyDataError:
-        return [], None
+        return Read([])
     except (pandas.errors.ParserError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table ({_line(error)}); correct the file") from error
     if len(frame) != len(lines):

@@ -34,7 +34,8 @@ def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> F
         raise InputError(f"{name} holds {x.dtype} values; convert it to real numbers")
     if x.ndim not in (1, 2):
         raise InputError(f"{name} has shape {x.shape}; give it as (time,) or (channels, time)")
-    x = np.atleast_2d(x).astype(np.float64)
+    with np.errstate(over="ignore"):  # of longer floats; what is infinite is refused
+        x = np.atleast_2d(x).astype(np.float64)
     known = ~np.isnan(x)
     if not known.any():
         raise InputError(f"{name} has no value that is not missing; remove it")
