@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict
 from jax import export
 
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
-from nutime_jax.encoder import KIND, SCHEMA, Encoder, portable
+from nutime_jax.encoder import KIND, SCHEMA, WEIGHTS, Encoder, portable, shipped_encoders
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import read_out
 from nutime_jax.resample import LONGEST, resize
@@ -123,19 +123,17 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str =
 
     def embed(series: jax.Array, lengths: jax.Array, offsets: jax.Array) -> jax.Array:
         known = jnp.all((lengths >= 1) & (lengths <= series.shape[1]))
-        # A branch is compiled by itself. XLA would fuse the resizing with the windows otherwise, barrier or not, round
-        # differently from `Encoder.embed`, and by a window whose std is next to a scale of the NME show it.
-        views = jax.lax.cond(known, _resize, _unknown, series, lengths)
-        # XLA would compute with the weights as it compiles, and round differently from the device.
+
+        def settle(x: jax.Array) -> jax.Array:
+            # XLA fuses across its own barriers, and not across a branch. Fused, the resizing is rounded otherwise than on
+            # the host, and a window whose std is next to a scale of the NME shows it.
+            return jax.lax.cond(known, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
+
+        views = settle(jax.vmap(lambda one, length: resize(one, size, length=length, settle=settle))(series, lengths))
+        # Otherwise XLA computes with the weights as it compiles, and rounds otherwise than the device.
         held = jax.lax.optimization_barrier(variables)
         with jax.default_matmul_precision("highest"):
             return read_out(network.apply(held, views[:, None], offsets[:, None]), layer=layer, readout=readout)
-
-    def _resize(series: jax.Array, lengths: jax.Array) -> jax.Array:
-        return jax.vmap(lambda one, length: resize(one, size, length=length))(series, lengths)
-
-    def _unknown(series: jax.Array, lengths: jax.Array) -> jax.Array:
-        return jnp.full((series.shape[0], size), jnp.nan, series.dtype)
 
     batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {LONGEST}"])
     shapes = (((batch, time), np.float32), ((batch,), np.int32), ((batch,), np.float32))
@@ -169,17 +167,18 @@ def load_exported(folder: str | os.PathLike) -> ExportedEncoder:
     return ExportedEncoder(about["export"], jax.jit(program.call))
 
 
-def read_card(path: str | os.PathLike) -> str:
-    """What the card of an encoder's folder says of the encoder; empty where there is none.
+def read_card(name_or_path: str | os.PathLike) -> str:
+    """What the card of an encoder says of it, by what `load_encoder` takes; empty where there is none.
 
     Raises:
         InputError: the folder is damaged.
     """
+    path = WEIGHTS / name_or_path if os.fspath(name_or_path) in shipped_encoders() else name_or_path
     if not is_sealed(path):
         return ""
     contents = read_folder(path, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     if "export" not in contents.about:
-        return contents.card
+        return contents.card.strip()
     return contents.card.partition(HEADING)[2].strip().partition("\n\n")[2]  # below the line that is written anew
 
 
@@ -204,6 +203,7 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
     parameters = sum(np.size(array) for array in jax.tree.leaves(encoder.variables["params"]))
     layer = "the last layer, normalised" if about["layer"] is None else f"layer {about['layer']}"
     size = f"depth {network.depth}, width {network.width}, heads {network.heads} x {network.head_dim}, window {network.window}"
+    below = f"\n{text.strip()}\n" if text.strip() else ""
     return f"""# Exported NuTime encoder
 
 `program.jax` turns time series of any length and numerical scale into {about["features"]} features each. It needs
@@ -233,4 +233,4 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 {HEADING}
 
 {encoder.config.get("name", "unnamed")}: {parameters:,} parameters, {size}. Made by nutime_jax {about["library"]} with JAX {about["jax"]}.
-{text and f"{chr(10)}{text}"}"""
+{below}"""

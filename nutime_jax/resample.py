@@ -1,5 +1,6 @@
 """Linear resampling of a stretch of a series to a fixed number of points; augmentation, features and export share it."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ def resize(
     *,
     start: int | Int[Array, ""] = 0,
     length: int | Int[Array, ""] | None = None,
+    settle: Callable[[Array], Array] = lambda product: product,
 ) -> Float[Array, "*batch {size}"]:
     """Resizes x[..., start:start + length] to `size` points by linear interpolation.
 
@@ -31,6 +33,8 @@ def resize(
         size: points of the result.
         start: first point of the stretch.
         length: points of the stretch, at least 1 and at most LONGEST; None takes all that follows `start`.
+        settle: what keeps the compiler from fusing a product with the sum that follows it, if that matters; see
+            `resize_on_host`.
 
     Raises:
         InputError: the stretch has more than LONGEST points (told only where its length is no traced value).
@@ -38,7 +42,7 @@ def resize(
     length = x.shape[-1] - start if length is None else length
     if isinstance(length, int):
         _check_length(length)
-    return _interpolate(jnp, x, size, start, jnp.asarray(length, jnp.int32))
+    return _interpolate(jnp, x, size, start, jnp.asarray(length, jnp.int32), settle)
 
 
 def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[np.ndarray, "*batch {size}"]:
@@ -53,7 +57,7 @@ def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[
     """
     length = x.shape[-1]
     _check_length(length)
-    return x.copy() if length == size else _interpolate(np, x, size, 0, np.int32(length))
+    return x.copy() if length == size else _interpolate(np, x, size, 0, np.int32(length), lambda product: product)
 
 
 def _check_length(length: int) -> None:
@@ -61,9 +65,9 @@ def _check_length(length: int) -> None:
         raise InputError(f"a series of {length} points is too long to be resized; cut it into pieces of at most {LONGEST}")
 
 
-def _interpolate(xp: ModuleType, x, size: int, start, length):
+def _interpolate(xp: ModuleType, x, size: int, start, length, settle):
     """What `resize` says, by the functions of jax.numpy or NumPy."""
-    centres = (length.astype(x.dtype) / size) * (xp.arange(size, dtype=x.dtype) + 0.5) - 0.5
+    centres = settle((length.astype(x.dtype) / size) * (xp.arange(size, dtype=x.dtype) + 0.5)) - 0.5
     position = xp.maximum(centres, 0)
     left = xp.minimum(position.astype(xp.int32), length - 1)
     right = xp.minimum(left + 1, length - 1)
@@ -72,4 +76,4 @@ def _interpolate(xp: ModuleType, x, size: int, start, length):
     # Halved, which is exact down to 2.4e-38, the difference of two finite values cannot overflow.
     a = xp.take(x, start + left, axis=-1, mode="clip") / 2
     b = xp.take(x, start + right, axis=-1, mode="clip") / 2
-    return 2 * (a + fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a))
+    return 2 * (a + settle(fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a)))

@@ -15,7 +15,9 @@ from nutime_jax.cli.evaluate import user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", required=True, help="an encoder's folder, a workdir of `nutime pretrain`, or one checkpoint")
+    parser.add_argument(
+        "--encoder", required=True, help="name of a shipped encoder, an encoder's folder, a workdir of `nutime pretrain`, or one checkpoint"
+    )
     parser.add_argument("--out", required=True, type=user_path, help="folder of the program; an older encoder there is replaced")
     parser.add_argument("--layer", type=int, help="layer that is read out (default: the last, normalised)")
     parser.add_argument("--readout", default="cls+mean", help="cls, mean or cls+mean (default)")
