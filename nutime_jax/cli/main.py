@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "evaluate encoders and classical methods on many sets, by every protocol",
     "report": "make one HTML page and a CSV file from tables of results",
     "finetune": "train a classifier on a labelled set, from a pretrained encoder",
+    "embed": "write the features of the series of a file, however many",
     "predict": "label the series of a file with a fine-tuned classifier",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
