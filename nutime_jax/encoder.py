@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
+from nutime_jax.compilation import keep_compiled
 from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
@@ -90,7 +91,7 @@ class Encoder:
         """
         self._check_options(layer=layer, readout=readout, channels=channels, batch_size=batch_size, tokens=tokens)
         encode = partial(_encode_tokens, layer=layer) if tokens else partial(_encode, layer=layer, readout=readout)
-        gather = partial(_gather_case, channels=channels, gather=np.concatenate if tokens else _mean)
+        gather = partial(_gather_case, channels=channels, over_pieces=_end_to_end if tokens else _mean)
         if isinstance(X, Iterator):
             return self._stream(encode, drawn_cases(X), gather, int(batch_size))
         cases = clean_cases(X)
@@ -110,7 +111,7 @@ class Encoder:
         Returns:
             float32, (series, layers, 2, width): layers 0 to depth and then the normalised last, CLS before mean.
         """
-        gather = partial(_gather_case, channels="mean", gather=_mean)
+        gather = partial(_gather_case, channels="mean", over_pieces=_mean)
         return _stack(self._stream(_encode_layers, (one[None] for one in series), gather, batch_size), len(series))
 
     def save(self, folder: str | os.PathLike, *, card: str = "") -> Path:
@@ -143,19 +144,20 @@ class Encoder:
     def _stream(
         self, encode: Callable[..., jax.Array], cases: Iterator[np.ndarray], gather: Callable[..., np.ndarray], batch_size: int
     ) -> Iterator[np.ndarray]:
-        """One array a case, in order: `encode` of the pieces of its channels, `gather`ed from (channels, pieces, …)."""
+        """One array a case, in order: `encode` of the pieces of its channels, (channels, pieces, …), `gather`ed."""
+        longest = self.config.data.max_length
         shapes: deque[tuple[int, int]] = deque()
 
         def pieces() -> Iterator[np.ndarray]:
             for case in cases:
-                shapes.append((len(case), self._pieces(case.shape[1])))
-                for channel in case:
-                    yield from cut_series(channel, self.config.data.max_length)
+                cut = [piece for channel in case for piece in cut_series(channel, longest)]
+                shapes.append((len(case), len(cut) // len(case)))
+                yield from cut
 
         rows = self._encode_pieces(encode, pieces(), batch_size)
         for first in rows:
             shape = shapes.popleft()
-            block = np.stack([first, *islice(rows, math.prod(shape) - 1)])
+            block = np.array([first, *islice(rows, math.prod(shape) - 1)])
             yield gather(block.reshape(*shape, *first.shape))
 
     def _encode_pieces(self, encode: Callable[..., jax.Array], pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
@@ -194,15 +196,22 @@ def _views(series: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndar
     return views, np.array(offsets, np.float32)
 
 
-def _mean(pieces: np.ndarray) -> np.ndarray:
-    return pieces.mean(0) if len(pieces) > 1 else pieces[0]
+def _mean(block: np.ndarray) -> np.ndarray:
+    return block.mean(1) if block.shape[1] > 1 else block[:, 0]
 
 
-def _gather_case(block: np.ndarray, *, channels: str, gather: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What a case gets of the arrays of its pieces, (channels, pieces, …): `gather`ed over pieces, then over channels."""
-    each = np.stack([gather(pieces) for pieces in block])
+def _end_to_end(block: np.ndarray) -> np.ndarray:
+    """(channels, pieces, tokens, width) -> (channels, pieces * tokens, width)."""
+    return block.reshape(len(block), -1, block.shape[-1])
+
+
+def _gather_case(block: np.ndarray, *, channels: str, over_pieces: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What a case gets of the arrays of its pieces, (channels, pieces, …): first over pieces, then over channels."""
+    each = over_pieces(block)
     if channels == "none":
         return each
+    if len(each) == 1:
+        return each[0]
     return each.mean(0) if channels == "mean" else np.concatenate(each, axis=-1)
 
 
@@ -237,6 +246,7 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     Raises:
         InputError: there is no encoder, or it is damaged.
     """
+    keep_compiled()
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise InputError(f"an encoder is loaded by a name or a path, not by {name_or_path!r}; give one of them")
     name, shipped = os.fspath(name_or_path), shipped_encoders()
@@ -262,6 +272,7 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
 
 def untrained_encoder(config: ConfigDict) -> Encoder:
     """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed."""
+    keep_compiled()
     # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
     network = SiameseNetwork(build_encoder(config.model), hidden=1, dim=1)
     variables = jax.jit(network.init, static_argnames="train")(
@@ -294,8 +305,8 @@ def _misfit(encoder: Encoder) -> str | None:
     if given["constants/positions"].shape != (network.max_tokens, network.width) or len(blocks) != network.depth:
         return "they are of another size"
     channels = given["params/embedding/fusion/kernel"].shape[0] // network.width if "params/embedding/fusion/kernel" in given else 1
-    shape = jax.ShapeDtypeStruct((1, channels, network.window), np.float32)
-    asked = flatten_dict(jax.eval_shape(network.init, jax.random.key(0), shape), sep="/")
+    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, network.window))))
+    asked = flatten_dict(asked, sep="/")
     for name in sorted(asked.keys() | given.keys()):
         if name not in given or name not in asked:
             return f"{name} is {'missing' if name not in given else 'foreign'}"

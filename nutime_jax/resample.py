@@ -46,11 +46,10 @@ def resize(
 
 
 def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[np.ndarray, "*batch {size}"]:
-    """`resize` of whole series in NumPy: the same operations in the same order, each rounded once.
+    """`resize` of whole series in NumPy, by the same operations in the same order.
 
-    A compiled program may fuse a product and a sum, or not, as its shapes would have it. Where a series has a jump of a
-    million beside noise of a tenth, that decides the shape of a window: what is embedded is resized here, so that features
-    do not depend on what else is in a batch.
+    What is embedded is resized here: one compiled program then serves series of every length, in the order they come in.
+    Compiled, `resize` may differ in the last bit, where a product and a sum are fused.
 
     Raises:
         InputError: the series have more than LONGEST points.

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from nutime_jax.data.series import clean_series
+from nutime_jax.data.series import clean_block, clean_series
 from nutime_jax.data.tables import read_frame
 from nutime_jax.errors import InputError
 
+BLOCK = 1024
+"""Cases of an array that are cleaned at once."""
 FORMS = "give an array (cases, [channels,] time), a list of arrays ([channels,] time), a pandas frame or an iterator of cases"
 
 
@@ -23,7 +25,12 @@ def clean_cases(X: Any) -> list[np.ndarray]:
     Raises:
         InputError: X is nothing of the kind, empty, has a case that is no series, or cases of unequal channels.
     """
-    cases = [clean_case(one, i) for i, one in enumerate(_raw_cases(X))]
+    raw = _raw_cases(X)
+    if isinstance(raw, np.ndarray):
+        blocks = raw if raw.ndim == 3 else raw[:, None]
+        cases = [case for i in range(0, len(raw), BLOCK) for case in clean_block(blocks[i : i + BLOCK], first=i)]
+    else:
+        cases = [clean_case(one, i) for i, one in enumerate(raw)]
     if not cases:
         raise InputError("X holds no series; give it one or more")
     counts = sorted({len(case) for case in cases})

@@ -4,7 +4,7 @@ import csv
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
 
@@ -23,16 +23,21 @@ def read_npz(path: Path, split: str) -> Read:
     """`X_train`, `y_train`, `X_test`, `y_test`; or `X` and `y`, which are the one split of the file."""
     try:
         with path.open("rb") as content, np.lib.npyio.NpzFile(content, allow_pickle=False) as file:
-            ending = "" if "X" in file and not {"X_train", "X_test"} & set(file.files) else f"_{split}"
-            x, y = f"X{ending}", f"y{ending}"
+            x, y = split_names(file.files, split)
             arrays = {name: np.asarray(file[name]) for name in (x, y) if name in file}
             names = ", ".join(file.files)
     except DAMAGE as error:
         raise InputError(f"{path} cannot be read as .npz ({_line(error)}); write it with numpy.savez, without objects") from error
     if x not in arrays:
         raise InputError(f"{path} has no array {x}; it holds {names or 'nothing'}")
-    _check_shapes(path, arrays[x], arrays.get(y))
+    check_shapes(path, arrays[x].shape, arrays.get(y))
     return Read(list(arrays[x]), arrays.get(y))
+
+
+def split_names(names: Sequence[str], split: str) -> tuple[str, str]:
+    """What series and labels of a split are called in a file of arrays with these names."""
+    ending = "" if "X" in names and not {"X_train", "X_test"} & set(names) else f"_{split}"
+    return f"X{ending}", f"y{ending}"
 
 
 def array_names(path: Path) -> list[str]:
@@ -46,11 +51,15 @@ def array_names(path: Path) -> list[str]:
 
 def read_npy(path: Path, split: str) -> Read:
     """One array (cases, time) or (cases, channels, time); labels where a `y_train.npy` lies beside `X_train.npy`."""
-    x = _load_npy(path)
-    beside = path.with_name(f"y{path.name[1:]}")
-    y = _load_npy(beside) if path.stem.lower() in ("x", "x_train", "x_test") and beside.is_file() else None
-    _check_shapes(path, x, y)
+    x, y = _load_npy(path), labels_beside(path)
+    check_shapes(path, x.shape, y)
     return Read(list(x), y)
+
+
+def labels_beside(path: Path) -> np.ndarray | None:
+    """The labels of `y_train.npy` beside `X_train.npy`, if they are there."""
+    beside = path.with_name(f"y{path.name[1:]}")
+    return _load_npy(beside) if path.stem.lower() in ("x", "x_train", "x_test") and beside.is_file() else None
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -61,9 +70,10 @@ def _load_npy(path: Path) -> np.ndarray:
         raise InputError(f"{path} cannot be read as .npy ({_line(error)}); write it with numpy.save, without objects") from error
 
 
-def _check_shapes(path: Path, x: np.ndarray, y: np.ndarray | None) -> None:
-    if x.ndim not in (2, 3) or (y is not None and y.shape != (len(x),)):
-        shapes = f"series {x.shape}" + ("" if y is None else f" and labels {y.shape}")
+def check_shapes(path: Path, x: tuple[int, ...], y: np.ndarray | None) -> None:
+    """Raises InputError unless an array of shape x holds cases, and y, if any, a label for each."""
+    if len(x) not in (2, 3) or (y is not None and y.shape != x[:1]):
+        shapes = f"series {x}" + ("" if y is None else f" and labels {y.shape}")
         raise InputError(f"{path}: {shapes} should be (cases, [channels,] time) and (cases,)")
 
 

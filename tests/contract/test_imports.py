@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 # From the bottom to the top; the rooms of one line do not use each other, but for the files of one room.
 FLOORS = [
     {"errors"},
-    {"resample", "windows", "nme", "sealed", "torch_files"},
+    {"resample", "windows", "nme", "sealed", "torch_files", "compilation"},
     {"augment", "objectives", "synthetic"},
     {"models", "parallel", "data"},
     {"train.state", "train.optim", "train.feed", "train.checkpoint", "train.writers"},
