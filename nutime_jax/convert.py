@@ -20,7 +20,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from nutime_jax.encoder import Encoder, load_encoder
+from nutime_jax.encoder import Encoder, load_encoder, shipped_encoders
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
@@ -312,16 +312,17 @@ def encoder_from_torch(
     )
 
 
-def torch_state_of(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The PyTorch state of what this library wrote: an encoder's of a folder of `Encoder.save`, BYOL's of a workdir or checkpoint.
+def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The PyTorch state of what this library wrote: an encoder's, of a shipped one or a folder of `Encoder.save`; BYOL's, of a
+    workdir or a checkpoint.
 
     Raises:
         InputError: there is nothing of the kind, or it is damaged.
     """
-    if is_sealed(path):
-        encoder = load_encoder(path)
+    if is_sealed(name_or_path) or os.fspath(name_or_path) in shipped_encoders():
+        encoder = load_encoder(name_or_path)
         return to_torch_state(encoder.network, encoder.variables)
-    found = find_checkpoint(path)
+    found = find_checkpoint(name_or_path)
     about = read_about(found)
     fields = read_arrays(found, ("params", "variables", "target_params", "target_variables"))
     online = {"params": fields["params"], **fields["variables"]}

@@ -21,21 +21,23 @@ from nutime_jax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=user_path, help="file of PyTorch weights; or an encoder's folder, a workdir, a checkpoint")
+    parser.add_argument("source", type=user_path, help="file of PyTorch weights; or an encoder's name or folder, a workdir, a checkpoint")
     parser.add_argument("out", type=user_path, help="folder of the encoder; or file of PyTorch weights (.safetensors, .pth)")
-    parser.add_argument("--config", type=user_path, help="the release's JSON configuration of the checkpoint")
+    parser.add_argument("--config", dest="release", type=user_path, help="the release's JSON configuration of the checkpoint")
     parser.add_argument("--heads", type=int, help="attention heads (default: as many as are 64 wide, as released)")
     parser.add_argument("--which", help="network of a BYOL checkpoint: online (default) or momentum")
     parser.add_argument("--length", type=int, help="points that series are resized to (default: 32 windows, as released)")
 
 
-OPTIONS = ("config", "heads", "which", "length")
+OPTIONS = {"release": "--config", "heads": "--heads", "which": "--which", "length": "--length"}
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.source.is_dir():
-        if given := [name for name in OPTIONS if getattr(args, name) is not None]:
-            raise InputError(f"--{given[0]} is for files of PyTorch weights, and {args.source} is a folder; leave it out")
+    from nutime_jax.encoder import shipped_encoders
+
+    if args.source.is_dir() or str(args.source) in shipped_encoders():
+        if given := [flag for name, flag in OPTIONS.items() if getattr(args, name) is not None]:
+            raise InputError(f"{given[0]} is for files of PyTorch weights, and {args.source} is none; leave it out")
         _to_torch(args.source, args.out)
     else:
         _from_torch(args)
@@ -59,7 +61,7 @@ def _from_torch(args: argparse.Namespace) -> None:
     from nutime_jax.torch_files import read_state
 
     check_target(args.out, kind=KIND)
-    config = {} if args.config is None else read_release_config(args.config)
+    config = {} if args.release is None else read_release_config(args.release)
     if args.heads is not None:
         config = {**config, **check_settings({"transformer_heads": args.heads})}
         config.pop("transformer_head_dim", None)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
 from nutime_jax.convert import from_torch_state, to_torch_state
-from nutime_jax.encoder import load_encoder
+from nutime_jax.encoder import load_encoder, shipped_encoders
 from nutime_jax.train.checkpoint import CheckpointStore
 from nutime_jax.train.state import build_network
 
@@ -84,6 +84,13 @@ def test_a_workdir_becomes_a_checkpoint_of_byol(capfd, workdir, checkpoint, vari
     assert (tmp_path / "byol.safetensors").read_bytes() == checkpoint.read_bytes()
     _, back = from_torch_state(load_file(tmp_path / "byol.safetensors"), {"transformer_heads": 2})
     jax.tree.map(np.testing.assert_array_equal, back, variables)
+
+
+def test_a_shipped_encoder_becomes_a_file(capfd, tmp_path):
+    name = shipped_encoders()[0]
+    assert say(capfd, name, tmp_path / "shipped.safetensors")[0] == 0
+    kernel = load_encoder(name).variables["params"]["embedding"]["shape"]["kernel"]
+    np.testing.assert_array_equal(load_file(tmp_path / "shipped.safetensors")["0.window_embedding.weight"], kernel.T[:, None])
 
 
 @pytest.mark.parametrize(
