@@ -7,6 +7,7 @@ archive. The program is not: an older JAX does not read it, so it is made anew f
 
 import importlib.metadata
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +28,8 @@ from nutime_jax.resample import LONGEST, resize
 from nutime_jax.sealed import PROGRAM, check_target, is_sealed, read_file, read_folder, write_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+SHAPES = r"float32\[b,t\], int32\[b\], float32\[b\] -> float32\[b,\d+\]"
+"""Arguments and result of a program: series, lengths, offsets; features."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,14 @@ def load_exported(folder: str | os.PathLike) -> ExportedEncoder:
     # Checks of shapes are spelt as calls, and are all that is ever written. Any other reaches into the machine.
     if text.count("custom_call") != text.count("custom_call @shape_assertion("):
         raise InputError(f"{folder} has a program that calls what is outside of it; make it anew by `nutime export --encoder={folder}`")
-    return ExportedEncoder(about["export"], jax.jit(program.call))
+    shapes, longest = _shapes(program), about["export"].get("max_length")
+    if re.fullmatch(SHAPES, shapes) is None or type(longest) is not int or longest < 1:
+        raise InputError(f"{folder} has a program of another form ({shapes}); make it anew by `nutime export --encoder={folder}`")
+    return ExportedEncoder({**about["export"], "features": program.out_avals[0].shape[1]}, jax.jit(program.call))
+
+
+def _shapes(program: export.Exported) -> str:
+    return " -> ".join(", ".join(map(str, avals)) for avals in (program.in_avals, program.out_avals))
 
 
 def read_card(name_or_path: str | os.PathLike) -> str:

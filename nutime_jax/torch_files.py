@@ -40,6 +40,8 @@ def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): array for name, array in state.items()}
     for name, array in state.items():
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{name} in {path} holds {array.dtype} values; give arrays of real numbers")
         if not np.isfinite(array).all():
             raise InputError(f"{name} in {path} holds values that are not finite; use another copy")
     return state
@@ -99,13 +101,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is no .npz file; give names and arrays")
     try:
         with np.load(path, allow_pickle=False) as file:
-            state = {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged, or holds objects, which are never opened ({error}); use another copy") from error
-    for name, array in state.items():
-        if array.dtype.kind not in "biuf":
-            raise InputError(f"{name} in {path} holds {array.dtype} values; give arrays of numbers")
-    return state
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:

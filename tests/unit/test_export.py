@@ -133,15 +133,20 @@ def reaching_out():
     return export.export(jax.jit(jnp.linalg.cholesky))(jax.ShapeDtypeStruct((2, 2), np.float32)).serialize()
 
 
+def of_another_form():
+    return export.export(jax.jit(jnp.sin))(jax.ShapeDtypeStruct((2, 2), np.float32)).serialize()
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
         (lambda: b"no program", "which JAX .* does not read"),
         (lambda: b"\x00" * 4096, "which JAX .* does not read"),
         (reaching_out, "calls what is outside of it; make it anew by `nutime export"),
+        (of_another_form, r"of another form \(float32\[2,2\] -> float32\[2,2\]\)"),
         (lambda: b"", "holds an encoder and no program; make one of it by `nutime export`"),
     ],
-    ids=["text", "zeros", "calls", "none"],
+    ids=["text", "zeros", "calls", "form", "none"],
 )
 def test_a_program_that_is_none_is_refused(folder, tmp_path, program, message):
     about, arrays, card = read_folder(folder, kind="encoder", schema=1, writer="")
