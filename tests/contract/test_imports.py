@@ -12,15 +12,15 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 # From the bottom to the top; the rooms of one line do not use each other, but for the files of one room.
 FLOORS = [
     {"errors"},
-    {"resample", "windows", "nme"},
+    {"resample", "windows", "nme", "sealed", "torch_files", "compilation"},
     {"augment", "objectives", "synthetic"},
     {"models", "parallel", "processes", "data"},
-    {"train.state", "train.optim", "train.gradients", "train.feed", "train.checkpoint", "train.writers", "convert"},
+    {"train.state", "train.optim", "train.gradients", "train.feed", "train.checkpoint", "train.writers"},
     {"train.step"},
     {"train.program", "train.hooks"},
     {"train.loop"},
     {"encoder"},
-    {"evaluation"},
+    {"evaluation", "convert", "export"},
     {"cli"},
 ]
 PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
@@ -31,6 +31,7 @@ OWNERS = {
     "pandas": {"data", "evaluation"},
     "pyarrow": {"data"},
     "argparse": {"cli"},
+    "torch": {"torch_files", "data"},
     "tensorboardX": {"train.writers"},
 }
 
