@@ -21,7 +21,7 @@ FLOORS = [
     {"train.loop"},
     {"encoder"},
     {"evaluation"},
-    {"cli"},
+    {"cli", "estimators"},
 ]
 PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
 OWNERS = {
