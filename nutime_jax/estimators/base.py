@@ -67,9 +67,7 @@ class SeriesEstimator(BaseEstimator):
             validate_data(self, X, skip_check_array=True, reset=False)
         cases = clean_cases(collection)
         if len(cases[0]) != self.n_channels_in_:
-            raise InputError(
-                f"cases of X have {len(cases[0])} channels; give the {self.n_channels_in_} that {type(self).__name__} was fitted on"
-            )
+            raise InputError(f"cases of X have {len(cases[0])} channels, but were fitted with {self.n_channels_in_}; give as many")
         return cases
 
 
