@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
 from nutime_jax.data.series import clean_series
+from nutime_jax.data.tables import IDS, TIMES, Table, read_table
 from nutime_jax.encoder import Encoder, load_encoder
 from nutime_jax.errors import InputError
 
@@ -30,7 +31,8 @@ class Collection(NamedTuple):
 def read_collection(X: Any) -> Collection:
     """Series of a table (cases, time), or of a collection: an array (cases, channels, time), a list of arrays, ragged lists.
 
-    A list of NumPy arrays is a collection even if all have one length; lists of numbers of one length are a table.
+    A list of NumPy arrays is a collection even if all have one length; lists of numbers of one length are a table. Of pandas
+    frames (see `data.tables`), those with a row a series and numbers alone are tables, other ones collections.
 
     Raises:
         InputError, TypeError: X is neither, or does not hold real numbers.
@@ -48,8 +50,8 @@ def read_collection(X: Any) -> Collection:
             X = np.array(X)
         except ValueError:  # not of one length
             return Collection([_numeric(one, f"case {i} of X") for i, one in enumerate(X)], None)
-    elif hasattr(X, "iloc"):
-        X = _frame_values(X)
+    elif hasattr(X, "iloc") and np.ndim(X) == 2:
+        return _read_frame(X)
     else:
         X = np.asarray(X)
     if X.dtype == object and X.ndim == 1 and len(X) and all(np.ndim(one) for one in X):
@@ -134,11 +136,20 @@ def _numeric(x: Any, name: str) -> np.ndarray:
     return x
 
 
-def _frame_values(frame: Any) -> np.ndarray:
-    try:
-        return frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"X is a frame of more than numbers ({error}); keep the columns of the series, a row a series") from error
+def _read_frame(frame: Any) -> Collection:
+    """Series of a pandas frame, wide or long; only a wide one all of whose columns are points is a table."""
+    indices = [str(name).strip().lower() for name in frame.index.names]
+    if any(name in IDS + TIMES for name in indices):
+        frame = frame.reset_index()
+    elif len(indices) > 1:
+        raise InputError(f"X is a frame with an index of levels {frame.index.names}; name them id and time, or give a row a series")
+    if any(dtype.kind == "c" for dtype in frame.dtypes):
+        raise InputError("Complex data not supported: X is a frame of complex numbers; give their real parts")
+    if not frame.shape[1]:
+        return Collection([], None)
+    series = list(read_table(Table("X", [str(name) for name in frame.columns], frame))[0])
+    whole = len(series) == len(frame) and all(one.shape == (frame.shape[1],) for one in series)
+    return Collection(series, frame.shape[1] if whole else None)
 
 
 def check_count(name: str, value: Any, *, least: int) -> None:

@@ -189,6 +189,16 @@ def test_one_set_in_every_form_gives_one_result(fitted, name):
         np.testing.assert_array_equal(outcome(estimator, form), expected)
 
 
+def test_long_frames_and_frames_with_more_than_points_are_collections(fitted):
+    wide = pd.DataFrame(X[:, 0]).rename(columns=str)
+    expected = fitted["probe"].predict_proba(X)
+    long = wide.assign(id=range(16)).melt("id", var_name="time", value_name="a").astype({"time": int})
+    labelled = wide.assign(label=CODES)
+    for frame in (long, long.set_index(["id", "time"]), labelled, wide.rename_axis("case")):
+        np.testing.assert_array_equal(fitted["probe"].predict_proba(frame), expected)
+    assert not hasattr(NuTimeTransformer(ENCODER).fit(labelled), "n_features_in_")
+
+
 @pytest.mark.parametrize("name", ["transformer", "probe", "clusterer", "detector", "head"])
 def test_any_length_scale_and_missing_value_is_taken(fitted, name):
     holes = X[:4].copy()
@@ -380,7 +390,10 @@ SERIES = {
     "a masked array": (np.ma.masked_less(X, 0), "X is a masked array; mark missing values as NaN"),
     "cases of other channels": ([X[0], np.vstack([X[1], X[1]])], "cases of X have [1, 2] channels; give every case the same number"),
     "a case of three axes": ([X[:2], X[:2]], "case 0 of X has shape (2, 1, 60)"),
-    "a frame of words": (pd.DataFrame({"a": ["x", "y"], "b": [1, 2]}), "X is a frame of more than numbers"),
+    "a frame of words": (pd.DataFrame({"a": ["x", "y"], "b": [1, 2]}), "X, row 1, column 'a': 'x' is not a number"),
+    "a frame of complex numbers": (pd.DataFrame(X[:, 0] * 1j), "Complex data not supported: X is a frame"),
+    "a frame of no column": (pd.DataFrame(index=range(16)), "X holds no series; give one or more"),
+    "a frame of levels": (pd.DataFrame(X[:, 0]).stack().to_frame(), "X is a frame with an index of levels [None, None]"),
     "a list that is no matrix": ([[1.0, [2.0]], [3.0]], "case 0 of X is no array of numbers"),
 }
 SERIES["a generator"] = ((one for one in X), SERIES["a generator"][1])
