@@ -15,7 +15,9 @@ from nutime_jax.models.encoder import READOUTS
 
 
 class SeriesEstimator(BaseEstimator):
-    """A scikit-learn estimator over series.
+    """A scikit-learn estimator over series and the features of an encoder.
+
+    Its parameters are `encoder`, `layer`, `readout`, `channels`, `batch_size`, and others.
 
     encoder_: the encoder, its weights as NumPy arrays. n_channels_in_: channels of a case. n_features_in_ and, of a
     frame, feature_names_in_: columns of the table that X was, if it was one.
@@ -38,10 +40,19 @@ class SeriesEstimator(BaseEstimator):
         state = super().__getstate__()
         return {name: host_encoder(value) if isinstance(value, Encoder) else value for name, value in state.items()}
 
+    def _check_parameters(self) -> None:
+        """Refuses what can be refused before anything is read."""
+        check_count("batch_size", self.batch_size, least=1)
+        check_choice("readout", self.readout, READOUTS)
+        check_choice("channels", self.channels, ("mean", "concat"))
+        if self.layer is not None:
+            check_count("layer", self.layer, least=0)
+
     def _begin(self, X: Any) -> list[np.ndarray]:
         """Forgets an earlier fit, and reads the cases (channels, time) of this one."""
         for name in [name for name in vars(self) if name == self._last or (name.endswith("_") and not name.startswith("_"))]:
             delattr(self, name)
+        self._check_parameters()
         collection = read_collection(X)
         cases = clean_cases(collection)
         if collection.points is not None:
@@ -70,25 +81,12 @@ class SeriesEstimator(BaseEstimator):
             raise InputError(f"cases of X have {len(cases[0])} channels, but were fitted with {self.n_channels_in_}; give as many")
         return cases
 
-
-class FrozenFeatures(SeriesEstimator):
-    """An estimator over the features of a frozen encoder.
-
-    Its parameters are `encoder`, `layer`, `readout`, `channels` and `batch_size`.
-    """
-
     def _open(self) -> None:
-        """Opens the encoder and refuses what it cannot give."""
-        check_count("batch_size", self.batch_size, least=1)
-        check_choice("readout", self.readout, READOUTS)
-        check_choice("channels", self.channels, ("mean", "concat"))
-        if self.layer is not None:
-            check_count("layer", self.layer, least=0)
+        """Opens the encoder."""
         self.encoder_ = open_encoder(self.encoder)
-        if self.layer is not None and self.layer > self.encoder_.network.depth:
-            raise InputError(
-                f"layer {self.layer} does not exist; choose 0 to {self.encoder_.network.depth}, or None for the normalised last"
-            )
+        depth = self.encoder_.network.depth
+        if self.layer is not None and self.layer > depth:
+            raise InputError(f"layer {self.layer} does not exist; choose 0 to {depth}, or None for the normalised last layer")
 
     def _embed(self, cases: list[np.ndarray]) -> np.ndarray:
         """Features, float32 (cases, features).

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.estimators.base import FrozenFeatures
+from nutime_jax.estimators.base import SeriesEstimator
 from nutime_jax.estimators.inputs import check_choice, check_count, check_share, draw_seed, open_encoder, read_labels
 from nutime_jax.evaluation.probes import PROBES, make_probe
 from nutime_jax.evaluation.tuning.finetune import fine_tune
@@ -35,7 +35,7 @@ def _offers(method: str) -> Callable[["NuTimeClassifier"], bool]:
     return check
 
 
-class NuTimeClassifier(ClassifierMixin, FrozenFeatures):
+class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
     """Classifies series of any length and scale, with any labels.
 
     Args:
@@ -95,9 +95,7 @@ class NuTimeClassifier(ClassifierMixin, FrozenFeatures):
         """Fits on series and one label a case."""
         cases = self._begin(X)
         classes, codes = read_labels(y, len(cases))
-        check_choice("strategy", self.strategy, STRATEGIES)
         if self.strategy == "probe":
-            check_choice("probe", self.probe, tuple(PROBES))
             self._open()
             features = self._embed(cases)
             with threadpool_limits(1):  # as where probes are evaluated
@@ -127,6 +125,13 @@ class NuTimeClassifier(ClassifierMixin, FrozenFeatures):
         """The probe's score of each class, (cases, classes); of two classes that of the second against the first, (cases,)."""
         cases = self._read(X)
         return self.probe_.decision_function(self._embed(cases))
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_choice("strategy", self.strategy, STRATEGIES)
+        check_choice("probe", self.probe, tuple(PROBES))
+        if self.strategy != "probe":
+            self._settings()
 
     def _settings(self) -> TuningSettings:
         for name, least in (("epochs", 1), ("patience", 0), ("members", 1)):

@@ -8,12 +8,12 @@ from sklearn.base import ClusterMixin
 
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.estimators.base import FrozenFeatures
+from nutime_jax.estimators.base import SeriesEstimator
 from nutime_jax.estimators.inputs import check_count, draw_seed
 from nutime_jax.evaluation.clustering import STARTS, fit_clusters
 
 
-class NuTimeClusterer(ClusterMixin, FrozenFeatures):
+class NuTimeClusterer(ClusterMixin, SeriesEstimator):
     """Clusters series of any length and scale; see `evaluation.clustering`.
 
     Args:
@@ -51,8 +51,6 @@ class NuTimeClusterer(ClusterMixin, FrozenFeatures):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Finds clusters; `y` is ignored."""
         cases = self._begin(X)
-        for name in ("n_clusters", "n_init"):
-            check_count(name, getattr(self, name), least=1)
         if len(cases) < self.n_clusters:
             raise InputError(f"n_clusters is {self.n_clusters} and X has {len(cases)} cases; give more cases, or choose fewer clusters")
         self._open()
@@ -65,3 +63,8 @@ class NuTimeClusterer(ClusterMixin, FrozenFeatures):
         """The nearest cluster of each case."""
         features = self._embed(self._read(X))
         return self.pipeline_.predict(features.astype(np.float64))
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for name in ("n_clusters", "n_init"):
+            check_count(name, getattr(self, name), least=1)

@@ -9,12 +9,12 @@ from threadpoolctl import threadpool_limits
 
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.estimators.base import FrozenFeatures
+from nutime_jax.estimators.base import SeriesEstimator
 from nutime_jax.estimators.inputs import check_choice, check_share
 from nutime_jax.evaluation.anomaly import DETECTORS, QUANTILE, score_cases, score_held_out
 
 
-class NuTimeAnomalyDetector(OutlierMixin, FrozenFeatures):
+class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
     """Finds series unlike those that it was fitted on, which are taken for normal; see `evaluation.anomaly`.
 
     Args:
@@ -50,8 +50,6 @@ class NuTimeAnomalyDetector(OutlierMixin, FrozenFeatures):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learns what is normal; `y` is ignored."""
         cases = self._begin(X)
-        check_choice("detector", self.detector, tuple(DETECTORS))
-        check_share("quantile", self.quantile)
         if len(cases) < 2:
             raise InputError("X has 1 sample; give two cases or more to learn what is normal")
         self._open()
@@ -73,3 +71,8 @@ class NuTimeAnomalyDetector(OutlierMixin, FrozenFeatures):
     def predict(self, X: Any) -> np.ndarray:
         """-1 for an anomaly, 1 for a normal case."""
         return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_choice("detector", self.detector, tuple(DETECTORS))
+        check_share("quantile", self.quantile)

@@ -44,7 +44,7 @@ def read_collection(X: Any) -> Collection:
     if isinstance(X, (str, bytes, dict, set)) or not (hasattr(X, "__len__") or hasattr(X, "__array__")):
         raise TypeError(f"X is of type {type(X).__name__}; give an array (cases, time) or (cases, channels, time), or a list of arrays")
     if isinstance(X, (list, tuple)):
-        if any(isinstance(one, np.ndarray) or hasattr(one, "__array__") for one in X) and any(np.ndim(one) for one in X):
+        if any(getattr(one, "ndim", 0) for one in X):
             return Collection([_numeric(one, f"case {i} of X") for i, one in enumerate(X)], None)
         try:
             X = np.array(X)
@@ -54,7 +54,7 @@ def read_collection(X: Any) -> Collection:
         return _read_frame(X)
     else:
         X = np.asarray(X)
-    if X.dtype == object and X.ndim == 1 and len(X) and all(np.ndim(one) for one in X):
+    if X.dtype == object and X.ndim == 1 and len(X) and not any(one is None or np.isscalar(one) for one in X):
         return Collection([_numeric(one, f"case {i} of X") for i, one in enumerate(X)], None)
     X = _numeric(X, "X")
     if X.ndim not in (2, 3):
@@ -63,7 +63,7 @@ def read_collection(X: Any) -> Collection:
             "(Reshape your data: one series alone is X.reshape(1, -1))"
         )
     if not X.size:
-        short = f"0 feature(s) (shape={X.shape}) while a minimum of 1 is required." if len(X) else "0 series in it"
+        short = f"0 feature(s) (shape={X.shape}) while a minimum of 1 is required" if len(X) else "0 series in it"
         raise InputError(f"X has {short}; give one series or more, of one point or more")
     return Collection(list(X), X.shape[1] if X.ndim == 2 else None)
 
@@ -109,14 +109,22 @@ def read_labels(y: Any, cases: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_label_values(y: np.ndarray) -> None:
-    missing = [one is None or one != one for one in y.tolist()]
-    if any(np.asarray(missing, bool)):
+    missing = [_is_missing(one) for one in y.tolist()]
+    if any(missing):
         raise InputError(f"label {missing.index(True)} of y is missing (Input y contains NaN); leave the case out, or label it")
     plain = np.array(y.tolist()) if y.dtype == object and not isinstance(y[0], (tuple, list)) else y
     if plain.dtype.kind == "c":
         raise InputError("Complex data not supported: y holds complex numbers; give text, whole numbers or booleans")
     if plain.dtype.kind == "f" and not (np.isfinite(plain) & (plain == np.rint(plain))).all():
         raise InputError("y holds real numbers (Unknown label type: continuous); give classes: text, whole numbers or booleans")
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a label is None, or differs from itself as NaN does, or cannot tell whether it does, as pandas.NA."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:
+        return True
 
 
 def _numeric(x: Any, name: str) -> np.ndarray:

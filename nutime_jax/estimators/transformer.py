@@ -8,10 +8,10 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
 from nutime_jax.encoder import Encoder
-from nutime_jax.estimators.base import FrozenFeatures
+from nutime_jax.estimators.base import SeriesEstimator
 
 
-class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, FrozenFeatures):
+class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesEstimator):
     """Features of a frozen encoder; nothing is trained.
 
     Args:

@@ -394,6 +394,7 @@ SERIES = {
     "a frame of complex numbers": (pd.DataFrame(X[:, 0] * 1j), "Complex data not supported: X is a frame"),
     "a frame of no column": (pd.DataFrame(index=range(16)), "X holds no series; give one or more"),
     "a frame of levels": (pd.DataFrame(X[:, 0]).stack().to_frame(), "X is a frame with an index of levels [None, None]"),
+    "an object array of no matrix": (np.array([[1.0, [2.0]], [3.0]], object), "case 0 of X is no array of numbers"),
     "a list that is no matrix": ([[1.0, [2.0]], [3.0]], "case 0 of X is no array of numbers"),
 }
 SERIES["a generator"] = ((one for one in X), SERIES["a generator"][1])
@@ -407,6 +408,7 @@ LABELLED = {
     "a missing label": (np.where(np.arange(16) == 4, np.nan, CODES), "label 4 of y is missing"),
     "a missing text": (np.array([*"ababababababababab"[:15], None], object), "label 15 of y is missing"),
     "a missing label of a frame": (pd.Series([*"ababababababababab"[:15], None]), "label 15 of y is missing"),
+    "a label that is not available": (pd.Series([*[1, 2] * 7, 1, None], dtype="Int64"), "label 15 of y is missing"),
     "an infinite label": (np.where(np.arange(16) == 4, np.inf, CODES), "y holds real numbers (Unknown label type: continuous)"),
     "real numbers": (CODES + 0.5, "y holds real numbers (Unknown label type: continuous); give classes"),
     "real numbers as objects": ((CODES + 0.5).astype(object), "y holds real numbers"),
@@ -501,7 +503,7 @@ def test_too_few_cases_and_other_channels_are_refused(fitted):
     refused(lambda: clone(KINDS["detector"]).fit(X[:1]), "X has 1 sample; give two cases or more")
     refused(lambda: clone(KINDS["probe"]).fit(X[:1], CODES[:1]), "y has one class")
     for name, estimator in fitted.items():
-        if name != "transformer":
+        if name != "transformer":  # which was fitted on a table
             refused(
                 lambda one=estimator: outcome(one, waves(channels=2)[0]), "cases of X have 2 channels, but were fitted with 1; give as many"
             )
