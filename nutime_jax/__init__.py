@@ -17,6 +17,10 @@ _PUBLIC = {
     "TuningSettings": "nutime_jax.evaluation.tuning.settings",
     "FittedClassifier": "nutime_jax.evaluation.tuning.classifier",
     "load_classifier": "nutime_jax.evaluation.tuning.classifier",
+    "NuTimeTransformer": "nutime_jax.estimators",
+    "NuTimeClassifier": "nutime_jax.estimators",
+    "NuTimeClusterer": "nutime_jax.estimators",
+    "NuTimeAnomalyDetector": "nutime_jax.estimators",
     "InputError": "nutime_jax.errors",
 }
 

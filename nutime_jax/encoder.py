@@ -52,6 +52,11 @@ class Encoder:
         """The Flax module."""
         return build_encoder(self.config.model)
 
+    def __repr__(self) -> str:
+        # Its weights would fill screens wherever an estimator that has an encoder is printed.
+        name, network = self.config.get("name", "unnamed"), self.network
+        return f"<Encoder {name!r}: width {network.width}, depth {network.depth}, length {self.config.length}>"
+
     def embed(
         self,
         X: Any,

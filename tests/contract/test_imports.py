@@ -21,7 +21,7 @@ FLOORS = [
     {"train.loop"},
     {"encoder"},
     {"evaluation", "convert", "export"},
-    {"cli"},
+    {"cli", "estimators"},
 ]
 PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
 OWNERS = {
