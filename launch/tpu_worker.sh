@@ -18,7 +18,7 @@ case $action in
   install) # the images bring an older Python than is needed: uv brings its own
     python3 -m pip install --user --quiet uv
     python3 -m uv venv --quiet --clear --python=3.12 venv
-    python3 -m uv pip install --quiet --python=venv/bin/python "$HOME/$1[tpu]"
+    python3 -m uv pip install --quiet --python=venv/bin/python "$HOME/$1[tpu,gcs]"
     ;;
   start)
     [[ ! -f pid ]] || kill -KILL -- "-$(cat pid)" 2>/dev/null || true

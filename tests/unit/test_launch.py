@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import yaml
 
 from launch.simulate_pod import Pod, main, parse_kill, total_status
 from nutime_jax.cli.config import load_config
+from nutime_jax.cli.main import _parse
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
@@ -394,3 +397,30 @@ def test_the_job_set_is_what_kubernetes_expects():
     assert container["args"][-1] == "--multihost=auto"
     load_config(*[one.removeprefix("--config=") for one in container["args"] if one.startswith("--config=")])
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+GUIDE = (LAUNCH / "README.md").read_text()
+
+
+def test_every_file_is_explained_and_every_command_is_understood(untouched):
+    files = {path.name for path in LAUNCH.iterdir() if path.is_file()} - {"README.md"}
+    assert files <= set(re.findall(r"\]\(([\w.]+)\)", GUIDE))
+    [block] = re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
+    for command in map(shlex.split, block.splitlines()):
+        if "nutime" in command:
+            args = _parse(command[command.index("nutime") + 1 :])
+            load_config(args.config, args.overrides)
+        if command[0].startswith("launch/"):
+            flags = command[1:2] * command[0].endswith("tpu_pod.sh") + ["--dry-run"]
+            run = shell(Path(command[0]).name, *flags, *command[len(flags) :], tools=untouched)
+            assert run.returncode == 0, run.stderr
+        if command[0] == "python":
+            assert main([*command[2 : command.index("--")], "--dry-run", *command[command.index("--") :]]) == 0
+
+
+def test_the_table_of_the_guide_is_what_its_program_prints(capsys):
+    [program] = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    exec(program, {})
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 7
+    assert printed in GUIDE
