@@ -176,7 +176,7 @@ verdict() {
 }
 
 watch() {
-  local state states now before='' failures=0 again="that did not work; tried again in $every s"
+  local state states now before='' last='' failures=0 again="that did not work; tried again in $every s"
   build
   if [[ -n $dry_run ]]; then
     say "when there is no slice:"; create
@@ -209,9 +209,9 @@ watch() {
             ((failures++ < restarts)) || { say "started $restarts times more; that is enough"; return 1; }
             say "once more ($failures of at most $restarts)"; start || say "$again" ;;
         esac ;;
-      *) say "the slice is $state" ;;
+      *) [[ $state == "$last" ]] || say "the slice is $state" ;;
     esac
-    before=$now
+    before=$now last=$state
     sleep "$every"
   done
 }

@@ -38,6 +38,12 @@ signal.pause()
 """
 
 
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
 def ready(pod: Pod):
     return lambda: all("ready" in pod.output(index) for index in range(pod.processes))
 
@@ -115,9 +121,7 @@ def test_a_pod_that_is_told_to_stop_tells_its_processes(tmp_path):
     (tmp_path / "ready").mkdir()
     command = [sys.executable, LAUNCH / "simulate_pod.py", "--restarts=5", f"--logs={tmp_path}", "--", *python(STOP), tmp_path / "ready"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pod:
-        end = time.monotonic() + 20
-        while not (tmp_path / "ready" / "all").exists() and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_for(tmp_path / "ready" / "all")
         pod.terminate()
         assert "process 0 75, process 1 75" in pod.communicate(timeout=20)[0]
     assert pod.returncode == 75
@@ -268,9 +272,7 @@ def test_a_machine_that_is_told_to_stop_lets_the_run_save(tmp_path):
     command = write_run(tmp_path, "trap 'echo saved; exit 75' TERM; touch ready; while :; do sleep 0.05; done")
     environment = {**os.environ, "PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     with subprocess.Popen(["bash", LAUNCH / "local.sh", "--", *command], cwd=tmp_path, env=environment, stdout=-1, text=True) as local:
-        end = time.monotonic() + 20
-        while not (tmp_path / "ready").exists() and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_for(tmp_path / "ready")
         local.terminate()
         said = local.communicate(timeout=20)[0]
     assert local.returncode == 75
@@ -310,6 +312,20 @@ def test_a_slurm_job_queues_itself_again(tmp_path, ends, starts, status, requeue
     called = (tmp_path / "called").read_text().splitlines()
     assert called[1:] == (["scontrol requeue 17"] if requeued else [])
     assert (tmp_path / "given").read_text() == "pretrain --workdir=W --multihost=auto\n" * 2
+
+
+def test_a_cancelled_slurm_job_is_not_queued_again(tmp_path):
+    tools = tmp_path / "tools"
+    write_tool(tools, "srun", "touch begun; while [ ! -e end ]; do sleep 0.05; done; exit 75")
+    write_tool(tools, "scontrol", "touch requeued")
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(tmp_path), "SLURM_JOB_ID": "17"}
+    with subprocess.Popen(["bash", LAUNCH / "slurm.sbatch", *RUN], cwd=tmp_path, env=environment, stdout=-1) as job:
+        wait_for(tmp_path / "begun")
+        job.terminate()
+        (tmp_path / "end").touch()
+        job.communicate(timeout=20)
+    assert job.returncode == 75
+    assert not (tmp_path / "requeued").exists()
 
 
 # A cloud of one slice with two workers, whose homes are folders. What a worker is told is done, but for the installation.
