@@ -39,11 +39,14 @@ print(loaded - start, time.perf_counter() - ready)
 """
 
 COMMAND = """
-import json, resource, sys, time
+import json, sys, time
 from nutime_jax.cli.main import main
 start = time.perf_counter()
 status = main(sys.argv[1:])
-print(json.dumps([status, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3]))
+seconds = time.perf_counter() - start
+# Not `ru_maxrss`: a process inherits that of the one it was started from.
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([status, seconds, peak / 1e3]))
 """
 
 
