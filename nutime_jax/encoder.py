@@ -100,9 +100,8 @@ class Encoder:
             return self._stream(encode, drawn_cases(X), gather, int(batch_size))
         cases = clean_cases(X)
         if tokens and len(lengths := {self._pieces(len(case[0])) for case in cases}) > 1:
-            raise InputError(
-                f"series make {sorted(lengths)} pieces, so unequal numbers of tokens; give an iterator, or series of one length"
-            )
+            counts = sorted(lengths)
+            raise InputError(f"series are cut into {counts} pieces, of unequally many tokens; give series of one length, or iter(X)")
         return _stack(self._stream(encode, iter(cases), gather, int(batch_size)), len(cases))
 
     def embed_layers(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
@@ -284,7 +283,7 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
     try:
         encoder = Encoder(ConfigDict(about["encoder"]), unflatten_dict(arrays, sep="/"))
         problem = _misfit(encoder)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
         problem = str(error)
     if problem:
         raise InputError(f"{folder} is damaged: its weights are no encoder's of its {CONFIG} ({problem}); use another copy")

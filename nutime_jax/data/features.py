@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -19,9 +19,14 @@ COPIED = 1 << 20
 
 
 class FeatureFile(Protocol):
-    """Takes features, (cases, …) float32, with the labels and ids of the cases, as text, where they have any."""
+    """Takes features, (cases, …) float32, with the labels and ids of the cases, as text, where they have any.
+
+    `finish` writes what is only known at the end; `close` is called in any case.
+    """
 
     def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None: ...
+
+    def finish(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -41,8 +46,9 @@ def open_features(path: Path) -> Iterator[FeatureFile]:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             pending = Path(folder) / path.name
             file = SUFFIXES[path.suffix.lower()](pending)
-            yield file
-            file.close()
+            with closing(file):
+                yield file
+                file.finish()
             os.replace(pending, path)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror or error}); choose another file") from error
@@ -71,8 +77,11 @@ class _NpyFile:
         self._file.write(features.astype("<f4", copy=False).tobytes())
         self._shape = (self._shape[0] + len(features), *features.shape[1:])
 
-    def close(self) -> None:
+    def finish(self) -> None:
         self._header(self._shape)
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
     def _header(self, shape: tuple[int, ...]) -> None:
@@ -91,8 +100,8 @@ class _NpzFile:
         for name, texts in (("labels", labels), ("ids", ids)):
             self._texts[name] += [] if texts is None else texts.tolist()
 
-    def close(self) -> None:
-        self._rows.close()
+    def finish(self) -> None:
+        self._rows.finish()
         with zipfile.ZipFile(self._path, "w") as file:
             with self._features.open("rb") as source, file.open("features.npy", "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target, COPIED)
@@ -100,6 +109,9 @@ class _NpzFile:
                 if texts:
                     with file.open(f"{name}.npy", "w", force_zip64=True) as target:
                         np.lib.format.write_array(target, np.array(texts), allow_pickle=False)
+
+    def close(self) -> None:
+        self._rows.close()
 
 
 class _CsvFile:
@@ -117,6 +129,9 @@ class _CsvFile:
         line = ",".join(["%.9g"] * features.shape[1])  # nine digits are a float32
         for row, *cells in zip(features.tolist(), *texts.values(), strict=True):
             self._writer.writerow([*cells, *(line % tuple(row)).split(",")])
+
+    def finish(self) -> None:
+        self.close()
 
     def close(self) -> None:
         self._file.close()
@@ -138,8 +153,12 @@ class _ParquetFile:
             self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema, write_page_checksum=True)
         self._writer.write_table(table)
 
+    def finish(self) -> None:
+        self.close()
+
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def column_names(features: np.ndarray) -> list[str]:

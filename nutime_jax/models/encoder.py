@@ -47,7 +47,7 @@ def read_out(encoding: Encoding, *, layer: int | None = None, readout: str = "cl
     return jnp.concatenate(parts[readout], axis=-1)
 
 
-def check_readout(depth: int, *, layer: int | None, readout: str) -> None:
+def check_readout(depth: int, *, layer: object, readout: object) -> None:
     """Raises InputError unless an encoder of so many blocks has such a layer, and there is such a readout."""
     if not isinstance(readout, str) or readout not in READOUTS:
         raise InputError(f"readout {readout!r} is unknown; choose one of {', '.join(READOUTS)}")
