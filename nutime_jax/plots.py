@@ -41,7 +41,7 @@ STYLE = {
 METHODS = ("pca", "tsne")
 DECADES = 6
 """Scalars are drawn from 10**-DECADES to 10**DECADES, on both sides of zero."""
-PER_DECADE = 10
+PER_DECADE = 5
 CURVES = {
     "loss": "loss",
     "spread": "spread of projections (0 is collapse)",
@@ -120,6 +120,7 @@ def _project(features: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, 
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     check_method(method)
     if len(features) < 3:
@@ -127,7 +128,8 @@ def _project(features: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, 
     scaled = StandardScaler().fit_transform(np.asarray(features, np.float64))
     if method == "tsne":
         perplexity = min(30.0, (len(scaled) - 1) / 3)
-        return TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(scaled), ("t-SNE 1", "t-SNE 2")
+        with threadpool_limits(1):  # threads sum in any order, and wait for each other
+            return TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(scaled), ("t-SNE 1", "t-SNE 2")
     pca = PCA(2, svd_solver="full")  # its signs are fixed by scikit-learn
     points = pca.fit_transform(scaled)
     first, second = (f"component {i} ({share:.0%} of the variance)" for i, share in enumerate(pca.explained_variance_ratio_, 1))
@@ -144,6 +146,7 @@ def draw_nme(encoder: Encoder) -> "Figure":
     Raises:
         InputError: the encoder embeds no scalars.
     """
+    import jax.numpy as jnp
     from matplotlib.figure import Figure
 
     from nutime_jax.nme import embed_scalar, scale_weights
@@ -151,10 +154,11 @@ def draw_nme(encoder: Encoder) -> "Figure":
     network = encoder.network
     if network.statistics == "none":
         raise InputError(f"{encoder!r} embeds no mean and no std; there is no NME to draw")
-    trained, scales = encoder.variables["params"]["embedding"]["nme"], np.asarray(network.scales, np.float32)
+    trained, scales = encoder.variables["params"]["embedding"]["nme"], jnp.asarray(network.scales, jnp.float32)
     sizes = 10.0 ** np.linspace(-DECADES, DECADES, 2 * DECADES * PER_DECADE + 1)
-    scalars = np.float32(np.concatenate([-sizes[::-1], sizes]))
-    embedded = np.asarray(embed_scalar(scalars, trained["weight"], trained["bias"], scales, weighted=network.weighted_scales))
+    scalars = jnp.asarray(np.concatenate([-sizes[::-1], sizes]), jnp.float32)
+    weight, bias = (jnp.asarray(trained[name]) for name in ("weight", "bias"))
+    embedded = np.asarray(embed_scalar(scalars, weight, bias, scales, weighted=network.weighted_scales))
     unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
     weights = np.asarray(scale_weights(scalars, scales)) if network.weighted_scales else np.ones((len(scalars), len(scales)))
 
@@ -211,6 +215,7 @@ def draw_views(series: Sequence[np.ndarray], *, length: int, crop: tuple[float, 
         InputError: there are no series.
     """
     import jax
+    import jax.numpy as jnp
     from matplotlib.figure import Figure
 
     from nutime_jax.augment import random_crop, two_views
@@ -220,7 +225,7 @@ def draw_views(series: Sequence[np.ndarray], *, length: int, crop: tuple[float, 
         raise InputError("there is no series to draw; give one or more")
     values, offsets = zip(*(split_offset(one) for one in series), strict=True)
     padded, lengths = pad_series(list(values), max(map(len, values)))
-    key = jax.random.key(seed)
+    padded, lengths, key = jnp.asarray(padded), jnp.asarray(lengths), jax.random.key(seed)
     views = np.asarray(two_views(key, padded, lengths, size=length, ratio=crop).values)[:, :, 0]
     crops = jax.vmap(jax.vmap(functools.partial(random_crop, ratio=crop), (0, None)))(jax.random.split(key, (len(series), 2)), lengths)
     starts, sizes = np.asarray(crops.start), np.asarray(crops.size)
@@ -236,9 +241,8 @@ def draw_views(series: Sequence[np.ndarray], *, length: int, crop: tuple[float, 
             start, colour = starts[row, view], COLOURS[view]
             stretch = {"xmin": start, "xmax": start + sizes[row, view] - 1, "ymin": 0.5 * (1 - view), "ymax": 1 - 0.5 * view}
             whole.axvspan(**stretch, color=colour, alpha=0.18, linewidth=0)
-            whole.text(
-                start, 0.97 - 0.5 * view, f" view {view + 1}", color=colour, fontsize=8, va="top", transform=whole.get_xaxis_transform()
-            )
+            if not row:
+                whole.text(start, 0.97 - 0.5 * view, f" view {view + 1}", color=colour, va="top", transform=whole.get_xaxis_transform())
             cut.plot(views[row, view] + shift, color=colour, linestyle=LINES[view], linewidth=1.4, label=f"view {view + 1}")
     boxes[0, 0].set_title("series, and the stretches that are kept", loc="left")
     boxes[0, 1].set_title(f"two views of it, resized to {length} points", loc="left")
