@@ -30,6 +30,7 @@ MARKS = ("o", "^", "s", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
 STYLE = {
     "font.size": 10,
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "axes.titlesize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -147,7 +148,9 @@ def draw_nme(encoder: Encoder) -> "Figure":
         InputError: the encoder embeds no scalars.
     """
     import jax.numpy as jnp
+    import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from nutime_jax.nme import embed_scalar, scale_weights
 
@@ -166,14 +169,17 @@ def draw_nme(encoder: Encoder) -> "Figure":
     boxes = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), height_ratios=(1, 1.5))
     above, below, right = figure.add_subplot(boxes[0, 0]), figure.add_subplot(boxes[1, 0]), figure.add_subplot(boxes[:, 1])
     limit = np.abs(embedded).max()
+    diverging = matplotlib.colormaps["RdBu_r"].resampled(24)  # steps make a file a third as large
     panels = {
         above: (weights, {"cmap": "cividis", "vmin": 0}),
-        below: (embedded, {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}),
-        right: (unit @ unit.T, {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}),
+        below: (embedded, {"cmap": diverging, "vmin": -limit, "vmax": limit}),
+        right: (unit @ unit.T, {"cmap": diverging, "vmin": -1, "vmax": 1}),
     }
     for axes, (values, colours) in panels.items():
         image = axes.imshow(values.T, origin="lower", aspect="auto", interpolation="none", **colours)
-        figure.colorbar(image, ax=axes, pad=0.01).outline.set_visible(False)
+        bar = figure.colorbar(image, ax=axes, pad=0.01, ticks=MaxNLocator(4))
+        bar.outline.set_visible(False)
+        bar.solids.set_rasterized(True)
         axes.spines[:].set_visible(False)
         _mark_decades(axes.xaxis)
     kept = np.arange(0, len(scales), -(-len(scales) // 5))
@@ -198,7 +204,9 @@ def _mark_decades(axis: Any) -> None:
 
 def _power(value: float) -> str:
     exponent = np.log10(value)
-    return f"$10^{{{exponent:.0f}}}$" if abs(exponent - round(exponent)) < 1e-6 else f"{value:.2g}"
+    if abs(exponent - round(exponent)) > 1e-6:
+        return f"{value:.2g}"
+    return "10" + f"{exponent:.0f}".translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 @_styled
@@ -321,11 +329,12 @@ def read_metrics(workdir: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for line in lines:
         try:
             entry = json.loads(line)
-            step = entry.pop("step")
-            for name, value in entry.items():
-                points.setdefault(name, []).append((int(step), float(value)))
+            step = int(entry.pop("step"))
+            found = {name: (step, float(value)) for name, value in entry.items()}
         except (ValueError, KeyError, AttributeError, TypeError):
             continue
+        for name, point in found.items():
+            points.setdefault(name, []).append(point)
     if not points.keys() & CURVES.keys():
         raise InputError(f"{path} holds no metrics of training; let the run take a few steps")
     return {name: (np.array([step for step, _ in found]), np.array([value for _, value in found])) for name, found in points.items()}
