@@ -134,8 +134,8 @@ def render(results: dict) -> str:
 
 ROWS = {
     "fewshot": f"accuracy: ridge on {SHOTS} cases a class, {TASKS} draws",
-    "scales": f"accuracy: classifier, every case times its own 10^{-DECADES} to 10^{DECADES}",
-    "offset": f"accuracy: classifier, {OFFSET:.0e} added to every value, in float64",
+    "scales": f"accuracy: classifier, every case times its own 10^-{DECADES} to 10^{DECADES}",
+    "offset": f"accuracy: classifier, {OFFSET:,.0f} added to every value, in float64",
     "missing": f"accuracy: classifier, {MISSING:.0%} of all points missing (for the others interpolated)",
     "clustering": "agreement of clusters with classes (NMI), no label used",
     "anomaly": "ROC AUC of cases of other classes, one class known",
@@ -153,7 +153,7 @@ def _wins(sets: dict) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    return "0.1 s or less" if value < 0.15 else f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
 def _cell(values: dict[str, float], method: str) -> str:
