@@ -79,7 +79,7 @@ def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
     for files in find_sets("bundled"):
         splits = resized(read_task(files))
         found = results[files.name] = {}
-        for kind, damage in (("scales", _rescale), ("offset", _lift), ("missing", _remove)):
+        for kind, damage in (("scales", _rescale), ("offset", _lift), ("centred", _centre), ("missing", _remove)):
             damaged = [(damage(x, np.random.default_rng(seed)), y) for seed, (x, y) in enumerate(splits)]
             # What refuses missing values is given them interpolated, as the encoder does it for itself.
             mended = [(np.stack(clean_block(x)), y) for x, y in damaged] if kind == "missing" else damaged
@@ -96,6 +96,11 @@ def _rescale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _lift(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return x.astype(np.float64) + OFFSET
+
+
+def _centre(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    lifted = _lift(x, rng)
+    return (lifted - lifted.mean(-1, keepdims=True)).astype(np.float32)
 
 
 def _remove(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -136,6 +141,7 @@ ROWS = {
     "fewshot": f"accuracy: ridge on {SHOTS} cases a class, {TASKS} draws",
     "scales": f"accuracy: classifier, every case times its own 10^-{DECADES} to 10^{DECADES}",
     "offset": f"accuracy: classifier, {OFFSET:,.0f} added to every value, in float64",
+    "centred": "accuracy: the same, after taking the mean of every channel off",
     "missing": f"accuracy: classifier, {MISSING:.0%} of all points missing (for the others interpolated)",
     "clustering": "agreement of clusters with classes (NMI), no label used",
     "anomaly": "ROC AUC of cases of other classes, one class known",
