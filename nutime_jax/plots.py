@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from nutime_jax.augment import Crop, Views, random_crop, two_views
 from nutime_jax.data.archives import Cases
 from nutime_jax.data.inspection import in_order
+from nutime_jax.data.series import pad_series, split_offset
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
+from nutime_jax.nme import embed_scalar, scale_weights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,12 +152,9 @@ def draw_nme(encoder: Encoder) -> "Figure":
     Raises:
         InputError: the encoder embeds no scalars.
     """
-    import jax.numpy as jnp
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
-
-    from nutime_jax.nme import embed_scalar, scale_weights
 
     network = encoder.network
     if network.statistics == "none":
@@ -222,20 +224,14 @@ def draw_views(series: Sequence[np.ndarray], *, length: int, crop: tuple[float, 
     Raises:
         InputError: there are no series.
     """
-    import jax
-    import jax.numpy as jnp
     from matplotlib.figure import Figure
-
-    from nutime_jax.augment import random_crop, two_views
-    from nutime_jax.data.series import pad_series, split_offset
 
     if not series:
         raise InputError("there is no series to draw; give one or more")
     values, offsets = zip(*(split_offset(one) for one in series), strict=True)
     padded, lengths = pad_series(list(values), max(map(len, values)))
-    padded, lengths, key = jnp.asarray(padded), jnp.asarray(lengths), jax.random.key(seed)
-    views = np.asarray(two_views(key, padded, lengths, size=length, ratio=crop).values)[:, :, 0]
-    crops = jax.vmap(jax.vmap(functools.partial(random_crop, ratio=crop), (0, None)))(jax.random.split(key, (len(series), 2)), lengths)
+    views, crops = _cut_views(jax.random.key(seed), jnp.asarray(padded), jnp.asarray(lengths), length=length, crop=crop)
+    views = np.asarray(views.values)[:, :, 0]
     starts, sizes = np.asarray(crops.start), np.asarray(crops.size)
 
     figure = Figure(figsize=(9.2, 0.7 + 1.5 * len(series)), layout="constrained")
@@ -258,6 +254,14 @@ def draw_views(series: Sequence[np.ndarray], *, length: int, crop: tuple[float, 
     boxes[-1, 1].set_xlabel("point of the view")
     boxes[0, 1].legend(frameon=False, loc="best")
     return figure
+
+
+@functools.partial(jax.jit, static_argnames=("length", "crop"))
+def _cut_views(key: jax.Array, padded: jax.Array, lengths: jax.Array, *, length: int, crop: tuple[float, float]) -> tuple[Views, Crop]:
+    """The views of series, and the stretches (series, views) that they are: those of the same keys."""
+    views = two_views(key, padded, lengths, size=length, ratio=crop)
+    draw = jax.vmap(jax.vmap(functools.partial(random_crop, ratio=crop), (0, None)))
+    return views, draw(jax.random.split(key, (len(lengths), 2)), lengths)
 
 
 def spread_over_classes(cases: Cases, count: int) -> list[int]:

@@ -28,11 +28,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 QUICK = {
     "pretrain": [
-        "--config=smoke",
-        "--config.model.depth=1",
-        "--config.steps=3",
-        "--config.run.probe_every=0",
-        "--config.evaluation.sources=",
+        *("--config=smoke", "--devices=1", "--config.model.depth=1", "--config.steps=3"),
+        *("--config.run.probe_every=0", "--config.evaluation.sources="),
     ],
     "finetune": ["--strategy=head", "--epochs=1", "--rates=1e-3"],
 }
