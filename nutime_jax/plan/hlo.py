@@ -1,0 +1,155 @@
+"""What the text of a compiled program tells: how often its parts run, what they move, and what devices tell each other."""
+
+import math
+import re
+from collections import Counter
+from typing import NamedTuple
+
+WIDTHS = {"pred": 1, "s4": 1, "u4": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
+WIDTHS |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8}
+"""Bytes of an element; what is not here (tokens) has none."""
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "partition-id"}
+"""Operations that move nothing themselves."""
+
+_TUPLE = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
+_INSTRUCTION = re.compile(rf"^\s+(?:ROOT )?%?([\w.\-]+) = ({_TUPLE}|\S+) ([\w\-]+)\((.*)$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)")
+_NAME = re.compile(r"%([\w.\-]+)")
+_ORIGIN = re.compile(r'op_name="([^"]*)"')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+
+
+class Instruction(NamedTuple):
+    """name, shape, operation, and all that follows the bracket that opens its operands."""
+
+    name: str
+    shape: str
+    operation: str
+    rest: str
+
+    @property
+    def operands(self) -> list[str]:
+        return _NAME.findall(self.rest.split("), ")[0])
+
+    @property
+    def origin(self) -> str:
+        found = _ORIGIN.search(self.rest)
+        return found[1] if found else ""
+
+
+class Collective(NamedTuple):
+    """One array that devices exchange.
+
+    kind: one of COLLECTIVES. size: its bytes on a device, after the exchange. group: devices that take part.
+    times: in a step. origin: the operation of the program that it stands for.
+    """
+
+    kind: str
+    size: int
+    group: int
+    times: float
+    origin: str
+
+
+class Counts(NamedTuple):
+    """What a device does in a step.
+
+    loops: bytes moved in a step over bytes moved if every loop ran once, which is how the compiler counts.
+    cycles: by the compiler's own estimate, every operation after the other; 0 where it has none.
+    unknown: loops whose length the text does not tell; they are counted as if they ran once.
+    """
+
+    collectives: tuple[Collective, ...]
+    loops: float
+    cycles: float
+    unknown: int
+
+
+def array_bytes(shape: str) -> list[int]:
+    """Bytes of every array in the text of a shape, which may be a tuple; padding of tiles is not counted."""
+    arrays = _ARRAY.findall(shape)
+    return [WIDTHS.get(kind, 0) * math.prod(int(one) for one in sizes.split(",") if one) for kind, sizes in arrays]
+
+
+def count(text: str) -> Counts:
+    """Reads a compiled program, as `Compiled.as_text()` gives it."""
+    computations, entry = _parse(text)
+    times, fused, unknown = _executions(computations, entry)
+    collectives, moved, once, cycles = [], 0.0, 0.0, 0.0
+    for name, instructions in computations.items():
+        shapes = {one.name: one.shape for one in instructions}
+        # Each array of a collective of many has its origin where it is taken out.
+        origins = {_taken(one): one.origin for one in instructions if one.operation == "get-tuple-element"}
+        for one in instructions:
+            found = _CYCLES.search(one.rest)
+            cycles += times[name] * int(found[1]) if found else 0
+            collectives += _collectives(one, times[name], origins)
+            if name not in fused and one.operation not in FREE:
+                size = sum(array_bytes(one.shape)) + sum(sum(array_bytes(shapes.get(operand, ""))) for operand in one.operands)
+                once += size * (times[name] > 0)
+                moved += size * times[name]
+    return Counts(tuple(collectives), moved / once if once else 1.0, cycles, unknown)
+
+
+def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    computations, entry, current = {}, "", []
+    for line in text.splitlines():
+        if header := _COMPUTATION.match(line):
+            current = computations[header[2]] = []
+            entry = header[2] if header[1] else entry
+        elif found := _INSTRUCTION.match(line):
+            current.append(Instruction(*found.groups()))
+    return computations, entry
+
+
+def _executions(computations: dict[str, list[Instruction]], entry: str) -> tuple[Counter, set[str], int]:
+    """How often each computation runs in a step, which are parts of a fusion or a reduction, and loops of unknown length."""
+    times, fused, unknown = Counter(), set(), set()
+
+    def visit(name: str, runs: float) -> None:
+        times[name] += runs
+        for one in computations.get(name, ()):
+            trips = 1
+            if one.operation == "while":
+                found = _TRIPS.search(one.rest)
+                trips = int(found[1]) if found else 1
+                unknown.update([] if found else [one.name])
+            for called in _CALLED.findall(one.rest):
+                for callee in called.strip("{}").replace("%", "").split(", "):
+                    fused.update([callee] if name in fused or one.operation not in ("while", "conditional", "call") else [])
+                    visit(callee, runs * trips)
+
+    visit(entry, 1)
+    return times, fused, len(unknown)
+
+
+def _taken(one: Instruction) -> tuple[str, int]:
+    index = re.search(r"index=(\d+)", one.rest)
+    return (one.operands or [""])[0], int(index[1]) if index else 0
+
+
+def _collectives(one: Instruction, times: float, origins: dict[tuple[str, int], str]) -> list[Collective]:
+    kind = one.operation.removesuffix("-start")
+    if kind not in COLLECTIVES:
+        return []
+    sizes = array_bytes(one.shape)
+    if one.operation == "all-gather-start" or one.operation == "collective-permute-start":
+        sizes = sizes[1:2]  # (what goes in, what comes out, …)
+    group = _group(one.rest)
+    return [Collective(kind, size, group, times, origins.get((one.name, at), one.origin)) for at, size in enumerate(sizes)]
+
+
+def _group(rest: str) -> int:
+    """Devices of a group, from any of the ways in which groups are written; 2 for pairs that pass something on."""
+    if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
+        return len(found[1].split(","))
+    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
+        return int(found[1])
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):
+        axes = dict(re.findall(r"'([^']+)'=(\d+)", found[1]))
+        return math.prod(int(axes[axis]) for axis in re.findall(r"'([^']+)'", found[2]))
+    return 2 if "source_target_pairs" in rest else 1
