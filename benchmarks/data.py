@@ -8,9 +8,6 @@ configuration on a fixed batch: what the machine can consume.
 """
 
 import argparse
-import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -18,8 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
+
+from benchmarks.records import machine, write_results
 
 REPEATS = 9
 BATCH = 256
@@ -69,16 +68,13 @@ def measure(sources: list[str]) -> dict[str, object]:
     import jax
     import numpy as np
 
-    from nutime_jax.augment import two_views
     from nutime_jax.cli.config import load_config
     from nutime_jax.data.corpus import open_corpus
     from nutime_jax.data.pipeline import batches, class_shares
     from nutime_jax.parallel import make_mesh
     from nutime_jax.synthetic import synthetic_series
-    from nutime_jax.train.feed import make_feed
-    from nutime_jax.train.optim import make_optimizer
-    from nutime_jax.train.state import build_network, create_state
-    from nutime_jax.train.step import make_train_step
+    from nutime_jax.train.feed import make_feed, streamed_views
+    from nutime_jax.train.program import build_program
 
     results: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -112,12 +108,17 @@ def measure(sources: list[str]) -> dict[str, object]:
         rates["synthetic_series_alone"] = rate(lambda n: generate(jax.random.key(n), count=BATCH, length=LENGTH), BATCH)
 
         config = load_config("quickstart", base)
-        network, tx = build_network(config), make_optimizer(config.optim, steps=100)
-        state = create_state(network, tx, seed=0, length=LENGTH, mesh=make_mesh(1))
-        fixed = jax.random.normal(jax.random.key(0), (BATCH, LENGTH)), np.full(BATCH, LENGTH, np.int32)
-        augment = lambda key, batch: two_views(key, *batch, size=LENGTH, ratio=(0.5, 1.0))  # noqa: E731
-        step = jax.jit(make_train_step(network, tx, augment=augment, momentum=lambda step: 0.99, seed=0))
-        rates["step"] = rate(lambda n: step(state, fixed), BATCH)
+        fixed = {"series": jax.random.normal(jax.random.key(0), (BATCH, LENGTH)), "length": np.full(BATCH, LENGTH, np.int32)}
+        fixed["offset"] = np.zeros(BATCH, np.float32)
+        program = build_program(config, views=partial(streamed_views, size=LENGTH, ratio=(0.5, 1.0)), mesh=make_mesh(1))
+        states = [program.init()]
+
+        def step(number: int):
+            state, metrics = program.step(states.pop(), fixed)
+            states.append(state)
+            return metrics
+
+        rates["step"] = rate(step, BATCH)
     return results
 
 
@@ -128,18 +129,8 @@ def main() -> None:
     args = parser.parse_args()
     results = measure(args.sources.split(","))
     results["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    results["machine"] = {
-        "commit": subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "numpy", "tensorflow-datasets", "array-record", "grain")},
-    }
-    text = json.dumps(results, indent=2)
-    print(text)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+    results["machine"] = machine("jax", "numpy", "tensorflow-datasets", "array-record", "grain")
+    write_results(results, args.out)
 
 
 if __name__ == "__main__":

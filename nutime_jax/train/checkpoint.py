@@ -145,7 +145,7 @@ def _set_aside(path: Path) -> None:
 
 def steps(directory: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
-    return sorted((path for path in directory.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+    return sorted((path for path in directory.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def latest(directory: str | os.PathLike) -> Path | None:

@@ -1,17 +1,20 @@
 """One path: the number of devices changes nothing but the speed."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.data.archives import find_sets
 from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import InputError
-from nutime_jax.parallel import check_divisible, make_mesh
+from nutime_jax.parallel import check_divisible, make_mesh, shard_by_rules
 from nutime_jax.train.loop import pretrain
+from nutime_jax.train.program import build_program
 
 
 def losses(workdir, devices, *overrides):
@@ -32,6 +35,36 @@ def test_1_2_and_8_devices_give_the_same_losses(tmp_path):
     np.testing.assert_allclose(eight, one, rtol=1e-6)
 
 
+def test_divided_parameters_give_the_same_losses_and_are_resumed_whole(tmp_path):
+    one = losses(tmp_path / "one", 1, "steps=6", "run.checkpoint_every=3")
+    divided = losses(tmp_path / "divided", 8, "steps=6", "run.checkpoint_every=3", "parallel.fsdp=4")
+    np.testing.assert_allclose(divided, one, rtol=1e-6)
+    program = build_program(load_config("smoke", ["parallel.fsdp=4"]), views=None, mesh=make_mesh(fsdp=4))
+    kernel = program.state.params["encoder"]["block_0"]["mlp"]["in"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (kernel.shape[0] // 4, kernel.shape[1])
+    moment = program.state.opt_state[0].mu["encoder"]["block_0"]["mlp"]["in"]["kernel"]
+    assert moment.sharding.spec == kernel.sharding.spec
+    assert program.state.params["encoder"]["cls"].sharding.is_fully_replicated
+    shutil.rmtree(tmp_path / "divided" / "checkpoints" / "00000006")
+    np.testing.assert_allclose(losses(tmp_path / "divided", 1, "steps=6", "run.checkpoint_every=3"), one, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [("kernel$", "write pattern=axes"), ("kernel$=rows", "axes data, fsdp or -"), ("(=fsdp", "is no regular expression")],
+)
+def test_rules_that_are_none_are_refused(rule, message):
+    with pytest.raises(InputError, match=message):
+        shard_by_rules({}, make_mesh(), [rule])
+
+
+def test_leaves_follow_the_first_rule_that_fits():
+    mesh = make_mesh(fsdp=4)
+    leaves = {"a": {"kernel": np.ones((8, 6))}, "b": {"kernel": np.ones((6, 8))}, "c": np.ones(3)}
+    found = shard_by_rules(leaves, mesh, ["b/kernel$=-/fsdp", "kernel$=fsdp"])
+    assert [leaf.spec for leaf in jax.tree.leaves(found)] == [PartitionSpec("fsdp"), PartitionSpec(None, "fsdp"), PartitionSpec()]
+
+
 def test_views_made_on_the_devices_do_not_depend_on_their_number(tmp_path):
     one, eight = (losses(tmp_path / str(n), n, "steps=4", "data.synthetic=0.25", "data.resident=true") for n in (1, 8))
     np.testing.assert_allclose(eight, one, rtol=1e-6)
@@ -42,6 +75,10 @@ def test_a_mesh_of_more_devices_than_there_are_is_refused():
         make_mesh(9)
     with pytest.raises(InputError, match="batch size 12 is not divisible by 8 devices; 8 would be"):
         check_divisible(12, make_mesh())
+    with pytest.raises(InputError, match="batch size 24 is not divisible by 8 devices times accumulate 2; 16 would be"):
+        check_divisible(24, make_mesh(), parts=2)
+    with pytest.raises(InputError, match=r"parallel.fsdp is 3; choose a divisor of the number of devices, which is 8"):
+        make_mesh(fsdp=3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])

@@ -17,8 +17,14 @@ def store(tmp_path):
     store = CheckpointStore(tmp_path / "checkpoints", keep=2)
     for step in (3, 6, 9):
         state = jax.tree.map(lambda leaf, step=step: leaf + step, STATE)
-        store.save(state, step=step, about={"config": {"a": 1}})
-    return store
+        save(store, state, step=step, about={"config": {"a": 1}})
+    yield store
+    store.close()
+
+
+def save(store, state, *, step, about):
+    store.save(state, step=step, about=about)
+    store.wait()
 
 
 def test_what_was_saved_is_restored_and_old_ones_go(store):
@@ -72,7 +78,7 @@ def test_without_an_intact_checkpoint_it_refuses(store):
 
 def test_saving_over_a_damaged_checkpoint_keeps_it_aside(store):
     damage(store.directory / "00000009" / "about.json", "flip")
-    store.save(STATE, step=9, about={})
+    save(store, STATE, step=9, about={})
     assert latest(store.directory).name == "00000009"
     assert (store.directory / "damaged-00000009").is_dir()
     assert (store.directory / "00000006").is_dir()
@@ -82,13 +88,65 @@ def test_leftovers_of_a_kill_are_swept_and_never_used(store):
     for name in (".pending-12", ".deleted-00000003"):
         (store.directory / name / "state").mkdir(parents=True)
     assert latest(store.directory).name == "00000009"
-    store.save(STATE, step=12, about={})
+    save(store, STATE, step=12, about={})
     assert sorted(path.name for path in store.directory.iterdir()) == ["00000009", "00000012"]
+
+
+@pytest.mark.parametrize(("best", "kept"), [("probe", "00000006"), ("-loss", "00000003"), ("", None)])
+def test_the_best_is_kept_aside(tmp_path, best, kept):
+    store = CheckpointStore(tmp_path / "checkpoints", keep=1, best=best)
+    measured = {3: {"loss": 0.1, "probe": 0.5}, 6: {"loss": 0.3, "probe": 0.9}, 9: {"loss": 0.2}, 12: {"loss": float("nan"), "probe": 0.9}}
+    measured[12]["probe"] = 0.7
+    for step, metrics in measured.items():
+        save(store, STATE, step=step, about={"config": {"run": {"best": best}}, "metrics": metrics})
+    store.close()
+    assert [path.name for path in steps(store.directory)] == [*([kept] if kept else []), "00000012"]
+    assert find_checkpoint(tmp_path).name == "00000012"
+    if kept:
+        assert find_checkpoint(tmp_path / "best").name == kept
+    else:
+        with pytest.raises(InputError, match=r"no checkpoint in .* has a value of run.best, which is ''"):
+            find_checkpoint(tmp_path / "best")
+
+
+def test_multiples_are_kept_for_good(tmp_path):
+    store = CheckpointStore(tmp_path, keep=1, keep_every=10)
+    for step in (5, 10, 15, 20, 25):
+        save(store, STATE, step=step, about={})
+    store.close()
+    assert [int(path.name) for path in steps(tmp_path)] == [10, 20, 25]
+
+
+def test_a_state_may_be_used_up_while_it_is_written(tmp_path):
+    """Writing goes on behind the caller's back, who gives the same memory to the next steps at once."""
+    use_up = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
+    store = CheckpointStore(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        state = jax.jit(lambda step: {"w": jnp.full((512, 1024), step, jnp.float32)})(step)
+        store.save(state, step=step, about={})
+        for _ in range(5):
+            state = use_up(state)
+    store.close()
+    for step, path in enumerate(steps(tmp_path), 1):
+        np.testing.assert_array_equal(read_arrays(path, ("w",))["w"], step)
+
+
+def test_what_goes_wrong_behind_is_told_and_the_last_good_one_stays(store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        store.save(STATE, step=12, about={})
+        with pytest.raises(
+            InputError, match=r"checkpoint 12 cannot be written .*No space left on device.*; the last good one stays: make room"
+        ):
+            store.wait()
+    assert latest(store.directory).name == "00000009"
+    save(store, STATE, step=15, about={})
+    assert [path.name for path in steps(store.directory)] == ["00000009", "00000015"]
 
 
 def test_another_schema_is_refused_and_no_older_checkpoint_taken_instead(store, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA", 99)
-    store.save(STATE, step=12, about={})
+    save(store, STATE, step=12, about={})
     monkeypatch.undo()
     with pytest.raises(InputError, match="has schema 99, this version reads 1"):
         latest(store.directory)
@@ -96,9 +154,9 @@ def test_another_schema_is_refused_and_no_older_checkpoint_taken_instead(store, 
 
 def test_damaged_checkpoints_do_not_push_out_good_ones(store):
     damage(store.directory / "00000009" / "about.json", "flip")
-    store.save(STATE, step=12, about={})
+    save(store, STATE, step=12, about={})
     assert [path.name for path in steps(store.directory)] == ["00000006", "00000009", "00000012"]
-    assert CheckpointStore(store.directory, keep=9).save(STATE, step=15, about={})
+    save(CheckpointStore(store.directory, keep=9), STATE, step=15, about={})
     assert [path.name for path in steps(store.directory)] == ["00000006", "00000009", "00000012", "00000015"]
 
 
@@ -122,7 +180,7 @@ def test_a_kill_at_any_file_operation_loses_nothing(tmp_path, monkeypatch):
     for survived in range(40):
         directory = tmp_path / str(survived)
         store = CheckpointStore(directory, keep=1)
-        store.save(STATE, step=3, about={})
+        save(store, STATE, step=3, about={})
         left[0] = survived
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint.Path, "rename", mortal(checkpoint.Path.rename))
@@ -130,14 +188,14 @@ def test_a_kill_at_any_file_operation_loses_nothing(tmp_path, monkeypatch):
             patch.setattr(checkpoint.os, "unlink", mortal(os.unlink))
             patch.setattr(checkpoint.os, "rmdir", mortal(os.rmdir))
             try:
-                store.save(jax.tree.map(lambda leaf: leaf + 6, STATE), step=6, about={})
+                save(store, jax.tree.map(lambda leaf: leaf + 6, STATE), step=6, about={})
                 finished = True
             except Killed:
                 finished = False
         found = latest(directory)
         restored = store.restore(found, STATE)
         np.testing.assert_array_equal(restored["step"], 7 if found.name == "00000003" else 13)
-        store.save(STATE, step=9, about={})
+        save(store, STATE, step=9, about={})
         assert [path.name for path in directory.iterdir()] == ["00000009"]
         if finished:
             break

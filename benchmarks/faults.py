@@ -1,0 +1,345 @@
+"""Fault drills: real runs are killed, preempted, hung and damaged, and have to end as if nothing had happened.
+
+    python -m benchmarks.faults
+    python -m benchmarks.faults --drills=kills,damage --kills=50 --out=benchmarks/results/faults.json
+
+kills      SIGKILL at random moments of a run of one process, while it starts, trains and writes checkpoints; started again
+           each time, it has to end with the very bits of a run that was left alone
+sigterms   SIGTERM to a random process of three: all have to stop after the same step, and the run to end with the same bits
+topology   the same seed and global batch on 4 processes of 2 devices and on 1 of 1, and a run that goes on on others
+damage     the newest checkpoint damaged in every way, disks that are full or cannot be written: the last good one is used
+           and named, or the run refuses in a sentence; nothing good is deleted
+hang       a process that stops breathing: the others have to say where they stand, and end
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from launch.simulate_pod import Pod
+
+from benchmarks.records import machine, write_results
+
+PREEMPTED, HUNG = 75, 4
+FIELDS = ("step", "params", "variables", "target_params", "target_variables", "opt_state")
+QUIET = ("--config.evaluation.sources=", "--config.run.probe_every=0")
+"""What a drill can do without: the table at the end, and probes."""
+
+
+def pretrain_command(workdir: Path, *overrides: str) -> list[str]:
+    return ["nutime", "pretrain", "--config=smoke", f"--workdir={workdir}", *QUIET, *(f"--config.{one}" for one in overrides)]
+
+
+def final_state(workdir: Path) -> dict:
+    """All arrays of the newest intact checkpoint of a workdir."""
+    from nutime_jax.train.checkpoint import latest, read_arrays
+
+    return read_arrays(latest(workdir / "checkpoints"), FIELDS)
+
+
+def metrics(workdir: Path) -> list[dict]:
+    """All that was logged, times aside."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if name != "series_per_second"} for line in lines]
+
+
+def losses(workdir: Path) -> np.ndarray:
+    return np.array([line["loss"] for line in metrics(workdir)])
+
+
+def same_bits(a: Path, b: Path) -> bool:
+    """Whether two runs left the same arrays and the same metrics."""
+    import jax
+
+    equal = jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), final_state(a), final_state(b))
+    return all(jax.tree.leaves(equal)) and metrics(a) == metrics(b)
+
+
+def newest(workdir: Path) -> int:
+    """Step of the newest checkpoint, intact or not; -1 if there is none."""
+    return max((int(path.name) for path in (workdir / "checkpoints").glob("0*")), default=-1)
+
+
+def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) -> dict:
+    """Every fifth kill comes at any time since the start; the others soon after a new checkpoint, in the midst of the next."""
+    overrides = (f"steps={steps}", "run.checkpoint_every=5", "run.log_every=5")
+    pod = Pod(pretrain_command(folder / "calm", *overrides), processes=1, devices=1, logs=folder / "logs")
+    with pod:
+        assert_ended(pod.start().wait(timeout=900), [0], pod)
+    moments: Counter[str] = Counter()
+    longest = 8.0
+    with Pod(pretrain_command(folder / "killed", *overrides), processes=1, devices=1, logs=folder / "logs") as pod:
+        for number in range(kills):
+            before, began = newest(folder / "killed"), time.monotonic()
+            pod.start()
+            if number % 5:
+                pod.wait_until(lambda before=before: newest(folder / "killed") > before, timeout=900)
+                longest = time.monotonic() - began
+                time.sleep(draw.uniform(0, 0.4))
+            else:
+                time.sleep(draw.uniform(0, longest))
+            if not pod.alive():
+                raise RuntimeError(f"the run ended after {number} kills; give it more steps")
+            pod.kill(0)
+            pod.wait(timeout=60)
+            writing = any((folder / "killed" / "checkpoints").glob(".pending-*"))
+            moments["writing a checkpoint" if writing else "starting" if newest(folder / "killed") == before else "training"] += 1
+        last = newest(folder / "killed")
+        assert_ended(pod.start().wait(timeout=900), [0], pod)
+        resumed = f"resuming from {folder / 'killed' / 'checkpoints'}" in pod.output(0)
+    identical = same_bits(folder / "killed", folder / "calm")
+    return {"tried": kills, "moments": dict(moments), "last_resumed_at": last, "resumed": resumed, "identical": identical}
+
+
+def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Random) -> dict:
+    """A process that hears SIGTERM tells the others; all save the same step, and end with 75."""
+    overrides = (f"steps={steps}", "batch_size=24", f"run.checkpoint_every={steps}", "run.log_every=50")
+    with Pod(pretrain_command(folder / "calm", *overrides), processes=3, devices=1, logs=folder / "logs") as pod:
+        assert_ended(pod.start().wait(timeout=1800), [0, 0, 0], pod)
+    statuses: Counter[str] = Counter()
+    with Pod(pretrain_command(folder / "told", *overrides), processes=3, devices=1, logs=folder / "logs") as pod:
+        for number in range(signals):
+            pod.start()
+            pod.wait_until(lambda: "encoder parameters" in pod.output(0), timeout=300)
+            time.sleep(draw.uniform(0, 3))
+            if not pod.alive():
+                raise RuntimeError(f"the run ended after {number} signals; give it more steps")
+            pod.kill(draw.randrange(3), signum=signal.SIGTERM)
+            statuses[" ".join(map(str, pod.wait(timeout=120)))] += 1
+        stopped_at = newest(folder / "told")
+        assert_ended(pod.start().wait(timeout=1800), [0, 0, 0], pod)
+    identical = same_bits(folder / "told", folder / "calm")
+    return {"tried": signals, "statuses": dict(statuses), "last_resumed_at": stopped_at, "identical": identical}
+
+
+def drill_topology(folder: Path) -> dict:
+    """Largest relative difference of losses between layouts of the same run."""
+    # The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
+    overrides = ("batch_size=48", "objective.dim=256", "steps=40", "run.log_every=1", "run.checkpoint_every=20")
+    runs = {}
+    for processes, devices in ((1, 1), (4, 2), (3, 1), (2, 4)):
+        name = f"{processes}x{devices}"
+        with Pod(pretrain_command(folder / name, *overrides), processes=processes, devices=devices, logs=folder / "logs") as pod:
+            assert_ended(pod.start().wait(timeout=900), [0] * processes, pod)
+        runs[name] = losses(folder / name)
+    figures = {f"{name} against 1x1, 40 steps": difference(run, runs["1x1"]) for name, run in runs.items() if name != "1x1"}
+    for before, (processes, devices) in {"3x1": (1, 1), "4x2": (3, 1), "1x1": (2, 4)}.items():
+        moved = folder / f"{before}-moved"
+        shutil.copytree(folder / before, moved)
+        shutil.rmtree(moved / "checkpoints" / "00000040")
+        with Pod(pretrain_command(moved, *overrides), processes=processes, devices=devices, logs=folder / "logs") as pod:
+            assert_ended(pod.start().wait(timeout=900), [0] * processes, pod)
+        figures[f"{before}, from step 20 on as {processes}x{devices}, against {before}"] = difference(losses(moved), runs[before])
+    return {"relative_differences": figures, "within": all(value <= 1e-6 for value in figures.values())}
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a / b - 1).max())
+
+
+def damages() -> dict[str, Callable[[Path], object]]:
+    """Name -> what is done to the folder of checkpoints of a run with checkpoints at 4, 8 and 12 steps."""
+    kinds = {
+        "about": lambda new: new / "about.json",
+        "manifest": lambda new: new / "manifest.json",
+        "metadata": lambda new: new / "state" / "_METADATA",
+        "data": lambda new: max((path for path in new.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size),
+    }
+    deeds = {"truncated": _truncate, "deleted": Path.unlink, "zeroed": _zero, "one bit flipped": _flip}
+    named = {
+        f"{kind} {deed}": lambda folder, find=find, act=act: act(find(folder / "00000012"))
+        for kind, find in kinds.items()
+        for deed, act in deeds.items()
+    }
+    return named | {
+        "state folder deleted": lambda folder: shutil.rmtree(folder / "00000012" / "state"),
+        "half renamed: an empty folder": lambda folder: (folder / "00000016").mkdir(),
+        "half renamed: without manifest": lambda folder: shutil.copytree(
+            folder / "00000012", folder / "00000016", ignore=shutil.ignore_patterns("manifest.json")
+        ),
+        "left over: pending and deleted": lambda folder: [
+            (folder / name / "state").mkdir(parents=True) for name in (".pending-16", ".deleted-4")
+        ],
+        "stray file beside": lambda folder: (folder / "notes.txt").write_text("mine"),
+        "stray file inside": lambda folder: (folder / "00000012" / "notes.txt").write_text("mine"),
+        "a file in place of a folder": lambda folder: (folder / "00000016").write_text(""),
+        "all of them zeroed": lambda folder: [_zero(path / "state" / "_METADATA") for path in folder.glob("0*")],
+    }
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def drill_damage(folder: Path) -> dict:
+    """Outcome of every damage; `failed` names those that ended wrongly."""
+    overrides = ("steps=12", "run.checkpoint_every=4", "run.keep=9")
+    whole = folder / "whole"
+    status, _ = run_here(whole, *overrides)
+    if status:
+        raise RuntimeError("the run that is to be damaged did not end")
+    other = folder / "other"
+    run_here(other, *overrides, "model.width=8")
+    outcomes, failed = {}, []
+    cases = damages()
+    cases["another model's checkpoint"] = lambda checkpoints: shutil.copytree(other / "checkpoints" / "00000012", checkpoints / "00000016")
+    for name, damage in cases.items():
+        workdir = folder / "damaged"
+        shutil.rmtree(workdir, ignore_errors=True)
+        shutil.copytree(whole, workdir)
+        damage(workdir / "checkpoints")
+        good = intact(workdir)
+        status, said = run_here(workdir, *overrides)
+        kept = good <= intact(workdir)
+        right = (status == 0 and same_bits(workdir, whole)) or (status == 2 and len(said) == 1)
+        outcomes[name] = f"status {status}" + (f": {said[-1]}" if said else "")
+        failed += [] if kept and right else [name]
+    for name, limited in (("disk full", tiny_disk), ("read-only", read_only_disk), ("file size limit", file_size_limit)):
+        with limited(folder) as (workdir, about):
+            if workdir is None:
+                outcomes[name] = f"not tried: {about}"
+                continue
+            status, said = run_here(workdir, *overrides, subprocess_limit=about)
+            outcomes[name] = f"status {status}: {said[-1] if said else ''}"
+            failed += [] if status == 2 and len(said) == 1 else [name]
+    return {"tried": len(outcomes), "failed": failed, "outcomes": {name: text.replace(str(folder), "") for name, text in outcomes.items()}}
+
+
+def intact(workdir: Path) -> set[str]:
+    from nutime_jax.train.checkpoint import find_damage, steps
+
+    return {path.name for path in steps(workdir / "checkpoints") if find_damage(path) is None}
+
+
+def run_here(workdir: Path, *overrides: str, subprocess_limit: int = 0) -> tuple[int, list[str]]:
+    """Status of a run, and what it said: warnings and refusals. In this process; in one of its own if files are limited."""
+    command = pretrain_command(workdir, *overrides)[1:]
+    if subprocess_limit:
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (subprocess_limit, subprocess_limit))  # noqa: E731
+        done = subprocess.run([sys.executable, "-m", "nutime_jax.cli.main", *command], capture_output=True, text=True, preexec_fn=limit)
+        return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("nutime:")]
+    from nutime_jax.cli.main import main
+
+    warnings, errors = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(warnings)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+            status = main(command)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    refusals = [line for line in errors.getvalue().splitlines() if line.startswith("nutime:")]
+    return status, warnings.getvalue().splitlines() + refusals
+
+
+@contextlib.contextmanager
+def tiny_disk(folder: Path) -> Iterator[tuple[Path | None, object]]:
+    """A disk that is full before the first checkpoint is whole."""
+    with mounted(folder / "tiny", "size=200k") as where:
+        yield (where / "run", 0) if where else (None, "no file system can be mounted here")
+
+
+@contextlib.contextmanager
+def read_only_disk(folder: Path) -> Iterator[tuple[Path | None, object]]:
+    with mounted(folder / "fixed", "ro") as where:
+        yield (where / "run", 0) if where else (None, "no file system can be mounted here")
+
+
+@contextlib.contextmanager
+def file_size_limit(folder: Path) -> Iterator[tuple[Path | None, object]]:
+    """Files of at most so many bytes: what a quota does."""
+    yield folder / "limited", 60_000
+
+
+@contextlib.contextmanager
+def mounted(where: Path, options: str) -> Iterator[Path | None]:
+    where.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)], capture_output=True, check=False)
+    try:
+        yield where if done.returncode == 0 else None
+    finally:
+        if done.returncode == 0:
+            subprocess.run(["umount", str(where)], check=True)
+
+
+def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
+    """One of three processes is stopped (SIGSTOP): the others wait for it, notice, and end."""
+    overrides = ("steps=100000", "batch_size=24", "run.checkpoint_every=50", "run.log_every=50", f"run.hang_seconds={seconds}")
+    with Pod(pretrain_command(folder / "hung", *overrides), processes=3, devices=1, logs=folder / "logs", grace=30) as pod:
+        pod.start()
+        pod.wait_until(lambda: newest(folder / "hung") > 0, timeout=300)
+        pod.kill(1, signum=signal.SIGSTOP)
+        stopped = time.monotonic()
+        pod.wait_until(lambda: bool(pod.failed), timeout=120)
+        noticed = time.monotonic() - stopped
+        statuses = pod.wait(timeout=120)
+        said = "no step ended for" in "".join(pod.output(i) for i in range(3))
+    stacks = [path.name for path in sorted((folder / "hung").glob("stacks-*.txt")) if "train/loop.py" in path.read_text()]
+    figures = {"hang_seconds": seconds, "noticed_after_seconds": noticed, "statuses": statuses, "stacks": stacks, "said": said}
+    return {**figures, "detected": statuses[0] == statuses[2] == HUNG and len(stacks) == 2 and said}
+
+
+def assert_ended(statuses: Sequence[int], wanted: Sequence[int], pod: Pod) -> None:
+    if list(statuses) != list(wanted):
+        raise RuntimeError(f"a run ended with {statuses}; the log of one process ends with\n{pod.tail(pod.failed[0])}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drills", default="kills,sigterms,topology,damage,hang", help="separated by commas (default: all)")
+    parser.add_argument("--kills", type=int, default=50, help="SIGKILLs (default: 50)")
+    parser.add_argument("--sigterms", type=int, default=20, help="SIGTERMs (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON; drills that are not run keep their figures there")
+    args = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    draw = random.Random(args.seed)
+    drills = {
+        "kills": lambda folder: drill_kills(folder, kills=args.kills, steps=60 + 12 * args.kills, draw=draw),
+        "sigterms": lambda folder: drill_sigterms(folder, signals=args.sigterms, steps=1000 + 600 * args.sigterms, draw=draw),
+        "topology": drill_topology,
+        "damage": drill_damage,
+        "hang": drill_hang,
+    }
+    results = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{scratch}/compilations")
+        for name in args.drills.split(","):
+            began = time.monotonic()
+            folder = Path(scratch) / name
+            folder.mkdir()
+            results[name] = drills[name](folder) | {"seconds": round(time.monotonic() - began)}
+            print(name, json.dumps(results[name], indent=1), flush=True)
+    results["machine"] = machine("jax", "orbax-checkpoint")
+    write_results(results, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""What every benchmark leaves: its figures, and the machine, versions and commit that they belong to."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+
+def machine(*packages: str) -> dict[str, object]:
+    """The commit, the processor, and the versions of these packages."""
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return {
+        "commit": git.stdout.strip(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def write_results(results: dict, out: Path | None) -> None:
+    """Prints results as JSON, and writes them to a file if one is given."""
+    text = json.dumps(results, indent=2)
+    print(text)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")

@@ -1,0 +1,65 @@
+"""Ways to take a gradient, on a function that can be worked out by hand, and on the real step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.errors import InputError
+from nutime_jax.parallel import make_mesh
+from nutime_jax.train.gradients import POLICIES, accumulated, plain, rematerialised
+from nutime_jax.train.program import build_program
+
+
+def spread_loss(weight, views, keys):
+    """Depends on the mean of its part of the batch, as BatchNorm does; the auxiliary value is the part itself."""
+    (rows,) = views
+    return jnp.square(weight * (rows - rows.mean(0, keepdims=True))).mean(), {"mean": rows.mean(), "key": jax.random.uniform(keys[0])}
+
+
+def test_parts_are_averaged_and_each_sees_only_itself():
+    rows = jnp.arange(12.0)[:, None] ** 2
+    (loss, aux), gradient = accumulated(plain, count=3)(spread_loss)(jnp.float32(2), (rows,), (jax.random.key(0),))
+    parts = [rows[i::3] for i in range(3)]
+    spreads = [float(jnp.square(part - part.mean()).mean()) for part in parts]
+    np.testing.assert_allclose(loss, 4 * np.mean(spreads), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 4 * np.mean(spreads), rtol=1e-6)
+    np.testing.assert_allclose(aux["mean"], rows.mean(), rtol=1e-6)
+    keys = jax.random.split(jax.random.key(0), 3)
+    np.testing.assert_allclose(aux["key"], np.mean([jax.random.uniform(key) for key in keys]), rtol=1e-6)
+
+
+def test_one_part_is_the_plain_gradient():
+    assert accumulated(plain, count=1) is plain
+    assert rematerialised(plain, policy="none") is plain
+    with pytest.raises(InputError, match="remat is 'all'; choose one of none, products, everything"):
+        rematerialised(plain, policy="all")
+
+
+def after_one_step(*overrides):
+    config = load_config("smoke", ["model.dropout=0.0", "optim.warmup_steps=0", *overrides])
+    program = build_program(config, views=lambda key, batch: batch, mesh=make_mesh(2))
+    views = jax.random.normal(jax.random.key(1), (16, 2, 1, config.length)), jnp.zeros((16, 1))
+    return program.step(program.init(), views)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return after_one_step()
+
+
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "none"])
+def test_rematerialisation_changes_nothing(whole, policy):
+    state, metrics = after_one_step(f"remat={policy}")
+    np.testing.assert_allclose(metrics["gradient"], whole[1]["gradient"], rtol=1e-5)
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, state.variables["batch_stats"], whole[0].variables["batch_stats"])
+
+
+def test_accumulation_moves_running_statistics_by_the_mean_over_the_parts(whole):
+    state, metrics = after_one_step("accumulate=4")
+    assert int(state.step) == 1
+    assert abs(float(metrics["loss"]) / float(whole[1]["loss"]) - 1) > 1e-4  # batches of 4 are normalised by other statistics
+    ours, theirs = (one.variables["batch_stats"]["projector"]["norm"]["mean"] for one in (state, whole[0]))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)  # the mean of means is the mean
