@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "make one HTML page and a CSV file from tables of results",
     "finetune": "train a classifier on a labelled set, from a pretrained encoder",
     "predict": "label the series of a file with a fine-tuned classifier",
+    "plan": "say what a run takes on accelerators that are not here",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 

@@ -115,16 +115,29 @@ def _executions(computations: dict[str, list[Instruction]], entry: str) -> tuple
         for one in computations.get(name, ()):
             trips = 1
             if one.operation == "while":
-                found = _TRIPS.search(one.rest)
-                trips = int(found[1]) if found else 1
-                unknown.update([] if found else [one.name])
+                trips = _trips(one, computations)
+                unknown.update([one.name] if trips is None else [])
             for called in _CALLED.findall(one.rest):
                 for callee in called.strip("{}").replace("%", "").split(", "):
                     fused.update([callee] if name in fused or one.operation not in ("while", "conditional", "call") else [])
-                    visit(callee, runs * trips)
+                    visit(callee, runs * (trips or 1))
 
     visit(entry, 1)
     return times, fused, len(unknown)
+
+
+def _trips(loop: Instruction, computations: dict[str, list[Instruction]]) -> int | None:
+    """How often a loop runs: as the compiler notes it, or by its condition, which for a scan is "counter < length"."""
+    if found := _TRIPS.search(loop.rest):
+        return int(found[1])
+    condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.rest)
+    instructions = {one.name: one for one in computations.get(condition[1], ())} if condition else {}
+    for one in instructions.values():
+        if one.operation == "compare" and "direction=LT" in one.rest and len(one.operands) == 2:
+            limit = instructions.get(one.operands[1])
+            if limit is not None and limit.operation == "constant" and (number := re.match(r"(\d+)\)", limit.rest)):
+                return int(number[1])
+    return None
 
 
 def _taken(one: Instruction) -> tuple[str, int]:

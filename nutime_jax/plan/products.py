@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -10,38 +11,44 @@ from ml_collections import ConfigDict
 from nutime_jax.models.encoder import build_encoder
 
 
-def count_products(jaxpr: Any) -> Counter:
-    """FLOPs of all matrix products of a program before it is divided over devices, by their precision.
+class Products(NamedTuple):
+    """Of all devices together. flops: by precision. moved: bytes that the products read and write, if nothing is shared."""
 
-    The body of a scan counts as often as it runs, and what is computed again counts again.
+    flops: dict[str, float]
+    moved: float
+
+
+def count_products(jaxpr: Any, *, repeat: Callable[[int], int] = lambda length: length) -> Products:
+    """All matrix products of a program before it is divided over devices.
+
+    What is computed again counts again, and so do all branches of a condition.
+
+    Args:
+        repeat: length of a scan -> how often its body counts.
     """
-    total = Counter()
+    flops, moved = Counter(), 0
+    for eqn, times in _products(jaxpr, repeat):
+        (contracting, _), _ = eqn.params["dimension_numbers"]
+        summed = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
+        flops[_precision(eqn.params["precision"])] += times * 2 * summed * eqn.outvars[0].aval.size
+        moved += times * sum(one.aval.size * one.aval.dtype.itemsize for one in (*eqn.invars, *eqn.outvars))
+    return Products(dict(flops), moved)
+
+
+def _products(jaxpr: Any, repeat: Callable[[int], int], times: int = 1) -> Iterator[tuple[Any, int]]:
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
-            total[_precision(eqn.params["precision"])] += _dot_flops(eqn)
-        times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        inner = [count_products(one) for one in _jaxprs(eqn.params)]
-        if eqn.primitive.name == "cond":
-            inner = [max(inner, key=Counter.total)]
-        for one in inner:
-            total.update({name: times * flops for name, flops in one.items()})
-    return total
-
-
-def _dot_flops(eqn: Any) -> int:
-    (contracting, _), _ = eqn.params["dimension_numbers"]
-    summed = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
-    return 2 * summed * math.prod(eqn.outvars[0].aval.shape)
+            yield eqn, times
+        inner = times * (repeat(eqn.params["length"]) if eqn.primitive.name == "scan" else 1)
+        values = [one for value in eqn.params.values() for one in (value if isinstance(value, (tuple, list)) else [value])]
+        for one in values:
+            if hasattr(one, "eqns") or hasattr(one, "jaxpr"):
+                yield from _products(getattr(one, "jaxpr", one), repeat, inner)
 
 
 def _precision(precision: Any) -> str:
     one = precision[0] if isinstance(precision, tuple) else precision
     return "default" if one is None else jax.lax.Precision(one).name.lower()
-
-
-def _jaxprs(params: dict[str, Any]) -> list[Any]:
-    values = [one for value in params.values() for one in (value if isinstance(value, (tuple, list)) else [value])]
-    return [getattr(one, "jaxpr", one) for one in values if hasattr(one, "eqns") or hasattr(one, "jaxpr")]
 
 
 def products_by_formula(config: ConfigDict) -> float:

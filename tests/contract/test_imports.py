@@ -20,7 +20,7 @@ FLOORS = [
     {"train.program", "train.hooks"},
     {"train.loop"},
     {"encoder"},
-    {"evaluation"},
+    {"evaluation", "plan"},
     {"cli"},
 ]
 PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
