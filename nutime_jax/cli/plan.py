@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
 
     config, topology = load_config(args.config, args.overrides), parse_topology(args.topology)
     size = _corpus_size(args.corpus)
+    if args.json and not args.json.expanduser().parent.is_dir():
+        raise InputError(f"cannot write {args.json}, whose folder does not exist; choose another --json")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # with its compiler installed, jax would look for a TPU
     from nutime_jax.plan.table import render_plan
     from nutime_jax.plan.work import make_plan

@@ -10,7 +10,7 @@ from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
-from nutime_jax.parallel import check_divisible, make_mesh
+from nutime_jax.parallel import make_mesh
 from nutime_jax.plan.chips import Topology
 from nutime_jax.plan.hlo import Collective, count
 from nutime_jax.plan.products import count_products
@@ -22,6 +22,8 @@ from nutime_jax.train.program import build_program
 
 # The library would ask which TPU it runs on, and shut out other users of it: there is no TPU.
 NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+# Any name that it knows will do; without one it complains.
+NO_TPU["TPU_ACCELERATOR_TYPE"] = "v5litepod-4"
 
 
 def make_plan(config: ConfigDict, topology: Topology, *, size: CorpusSize | None = None, chips: Sequence[int] = ()) -> dict[str, Any]:
@@ -102,7 +104,11 @@ def analyse_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | N
     """
     check_config(config)
     mesh = make_mesh(1)
-    check_divisible(config.batch_size, mesh, parts=topology.chips * config.accumulate)
+    parts = topology.chips * config.accumulate
+    if config.batch_size % parts:
+        times = f" times accumulate {config.accumulate}" if config.accumulate > 1 else ""
+        nearest = max(config.batch_size // parts, 1) * parts
+        raise InputError(f"batch size {config.batch_size} is not divisible by {topology.chips} chips{times}; {nearest} would be")
     program, batch = build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh, size=size)
     products = count_products(program.step.trace(program.state, batch).jaxpr)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
@@ -136,7 +142,7 @@ def _devices(topology: Topology) -> list[jax.Device]:
 
 
 def _sentence(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ").removeprefix("INVALID_ARGUMENT: ").strip()
+    return str(error).strip().splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ").removeprefix("INVALID_ARGUMENT: ").strip(" .")
 
 
 def _bytes(tree: Any) -> float:
