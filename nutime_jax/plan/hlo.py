@@ -15,7 +15,7 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while
 _TUPLE = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
 _INSTRUCTION = re.compile(rf"^\s+(?:ROOT )?%?([\w.\-]+) = ({_TUPLE}|\S+) ([\w\-]+)\((.*)$")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _ORIGIN = re.compile(r'op_name="([^"]*)"')
@@ -58,28 +58,36 @@ class Collective(NamedTuple):
 class Counts(NamedTuple):
     """What a device does in a step.
 
-    loops: bytes moved in a step over bytes moved if every loop ran once, which is how the compiler counts.
+    traffic: bytes to and from HBM, over those that the compiler counts: each loop once, and what stays on the chip too.
     cycles: by the compiler's own estimate, every operation after the other; 0 where it has none.
     unknown: loops whose length the text does not tell; they are counted as if they ran once.
     """
 
     collectives: tuple[Collective, ...]
-    loops: float
+    traffic: float
     cycles: float
     unknown: int
 
 
-def array_bytes(shape: str) -> list[int]:
-    """Bytes of every array in the text of a shape, which may be a tuple; padding of tiles is not counted."""
-    arrays = _ARRAY.findall(shape)
-    return [WIDTHS.get(kind, 0) * math.prod(int(one) for one in sizes.split(",") if one) for kind, sizes in arrays]
+class Array(NamedTuple):
+    """Bytes of an array, without the padding of tiles, and whether they lie in HBM rather than in memory on the chip."""
+
+    size: int
+    outside: bool
+
+
+def read_arrays(shape: str) -> list[Array]:
+    """Every array in the text of a shape, which may be a tuple."""
+    found = _ARRAY.findall(shape)
+    sizes = [WIDTHS.get(kind, 0) * math.prod(int(one) for one in axes.split(",") if one) for kind, axes, _ in found]
+    return [Array(size, "S(" not in layout) for size, (_, _, layout) in zip(sizes, found, strict=True)]
 
 
 def count(text: str) -> Counts:
     """Reads a compiled program, as `Compiled.as_text()` gives it."""
     computations, entry = _parse(text)
     times, fused, unknown = _executions(computations, entry)
-    collectives, moved, once, cycles = [], 0.0, 0.0, 0.0
+    collectives, moved, counted, cycles = [], 0.0, 0.0, 0.0
     for name, instructions in computations.items():
         shapes = {one.name: one.shape for one in instructions}
         # Each array of a collective of many has its origin where it is taken out.
@@ -88,11 +96,14 @@ def count(text: str) -> Counts:
             found = _CYCLES.search(one.rest)
             cycles += times[name] * int(found[1]) if found else 0
             collectives += _collectives(one, times[name], origins)
-            if name not in fused and one.operation not in FREE:
-                size = sum(array_bytes(one.shape)) + sum(sum(array_bytes(shapes.get(operand, ""))) for operand in one.operands)
-                once += size * (times[name] > 0)
-                moved += size * times[name]
-    return Counts(tuple(collectives), moved / once if once else 1.0, cycles, unknown)
+            if name in fused or one.operation in FREE or one.operation.endswith("-done"):
+                continue
+            # What starts something asynchronous gives both what goes in and what comes out.
+            operands = [] if one.operation.endswith("-start") else one.operands
+            for array in read_arrays(" ".join([one.shape, *(shapes.get(operand, "") for operand in operands)])):
+                counted += array.size * (times[name] > 0)
+                moved += array.size * times[name] * array.outside
+    return Counts(tuple(collectives), moved / counted if counted else 1.0, cycles, unknown)
 
 
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -149,7 +160,7 @@ def _collectives(one: Instruction, times: float, origins: dict[tuple[str, int], 
     kind = one.operation.removesuffix("-start")
     if kind not in COLLECTIVES:
         return []
-    sizes = array_bytes(one.shape)
+    sizes = [array.size for array in read_arrays(one.shape)]
     if one.operation == "all-gather-start" or one.operation == "collective-permute-start":
         sizes = sizes[1:2]  # (what goes in, what comes out, …)
     group = _group(one.rest)

@@ -79,14 +79,14 @@ def compile_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | N
 def read_work(jaxpr: Any, compiled: Any, *, chips: int) -> Work:
     """What is known of a step that is compiled.
 
-    The compiler counts the body of a loop once: products are added as often as their scans run, bytes multiplied by what
-    the loops in its text say.
+    The compiler counts the body of a loop once, and bytes that never leave the chip: products are added as often as their
+    scans run, and bytes are multiplied by the share that its text says, see `hlo.Counts`.
     """
     costs, memory, counts = compiled.cost_analysis(), compiled.memory_analysis(), count(compiled.as_text())
     products, once = count_products(jaxpr).flops, count_products(jaxpr, repeat=lambda length: 1).flops
     return Work(
         products={name: flops / chips for name, flops in products.items()},
-        moved=costs["bytes accessed"] * counts.loops,
+        moved=costs["bytes accessed"] * counts.traffic,
         collectives=counts.collectives,
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
