@@ -40,9 +40,10 @@ class Work(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Seconds a step, at published peaks: of matrix products, of HBM traffic, of exchanges that nothing hides.
+    """Seconds a step: of matrix products and of HBM traffic at published peaks, and of exchanges that nothing hides.
 
-    schedule: what the compiler's own estimate of every operation adds up to, without exchanges.
+    schedule: what the compiler's own estimate of every operation adds up to, without exchanges; None without a compiler.
+    It knows of vector arithmetic, random bits, padding and small arrays, of which peaks know nothing.
     """
 
     products: float
@@ -51,13 +52,19 @@ class Estimate(NamedTuple):
     schedule: float | None
 
     @property
-    def step(self) -> float:
-        """The longer of products and traffic, and the exchanges: no step is faster."""
+    def floor(self) -> float:
+        """The roofline: the longer of products and traffic, and the exchanges. No step is faster."""
         return max(self.products, self.memory) + self.exchange
 
     @property
+    def step(self) -> float:
+        """What is to be expected."""
+        return max(self.floor, (self.schedule or 0) + self.exchange)
+
+    @property
     def bound(self) -> str:
-        return "matrix products" if self.products > self.memory else "memory traffic"
+        """What sets the floor."""
+        return "matrix products" if self.products > self.memory else "HBM traffic"
 
 
 class Point(NamedTuple):
@@ -78,7 +85,7 @@ def estimate(work: Work, topology: Topology) -> Estimate:
     """The step time of a slice, or of GPUs in as many nodes as they take."""
     chip = topology.chip
     return Estimate(
-        _products_seconds(work.products, chip),
+        sum(flops * chip.passes[precision] for precision, flops in work.products.items()) / chip.peak,
         work.moved / chip.bandwidth,
         exchange_seconds(work.collectives, chip, links=topology.links),
         work.cycles / chip.clock if work.cycles and chip.clock else None,
@@ -102,7 +109,8 @@ def exchange_seconds(collectives: Sequence[Collective], chip: Chip, *, links: fl
 def scale(work: Work, chip: Chip, *, rows: float, parameters: int, chips: Sequence[int], batch: int | None = None) -> list[Point]:
     """Predicts the step of other numbers of chips from the work of one.
 
-    Products and traffic are proportional to the rows of a chip, but for the update, which moves UPDATE bytes a parameter.
+    Products, traffic and the compiler's estimate are proportional to the rows of a chip, but for the update, which moves
+    UPDATE bytes a parameter.
     What is reduced is reduced once over all chips. Latency, which counts on thousands of chips, and padding, which counts
     at few rows a chip, are left out.
 
@@ -112,25 +120,21 @@ def scale(work: Work, chip: Chip, *, rows: float, parameters: int, chips: Sequen
         chips: their numbers; more than make a slice or node are several of them, joined by the network.
         batch: of all chips together; None for `rows` on every one.
     """
-    update = UPDATE * parameters
+    update = UPDATE * parameters / chip.bandwidth
+    alone = estimate(work._replace(collectives=()), Topology("", chip, (1,) * chip.axes))
     reduced = sum(one.size * one.times for one in work.collectives if one.kind == "all-reduce")
 
     def step(count: int, mine: float) -> tuple[float, float]:
         share = mine / rows
-        products = share * _products_seconds(work.products, chip)
-        memory = (update + share * max(work.moved - update, 0)) / chip.bandwidth
+        memory, schedule = (update + share * max(seconds - update, 0) for seconds in (alone.memory, alone.schedule or 0))
         links = chip.links if count >= chip.ring**chip.axes else chip.links / 2
         exchange = exchange_seconds([Collective("all-reduce", reduced, count, 1, "")], chip, links=links)
-        return max(products, memory) + exchange, exchange
+        return max(share * alone.products, memory, schedule) + exchange, exchange
 
     points = []
     for count in chips:
         mine = rows if batch is None else batch / count
         seconds, exchange = step(count, mine)
-        alone = step(1, mine)[0] if batch is None else step(1, batch)[0] / count
-        points.append(Point(count, mine, seconds, exchange, mine * count / seconds, alone / seconds))
+        ideal = step(1, mine)[0] if batch is None else step(1, batch)[0] / count
+        points.append(Point(count, mine, seconds, exchange, mine * count / seconds, ideal / seconds))
     return points
-
-
-def _products_seconds(products: dict[str, float], chip: Chip) -> float:
-    return sum(flops * chip.passes[precision] for precision, flops in products.items()) / chip.peak

@@ -184,8 +184,9 @@ def test_a_step_takes_the_longer_of_products_and_traffic_and_the_exchanges():
     assert found.memory == pytest.approx(1e-3)
     assert found.exchange == pytest.approx(2 * 2 * 1e9 * 255 / 256 / 200e9)
     assert found.schedule == pytest.approx(1e-3)
-    assert found.step == pytest.approx(found.products + found.exchange)
+    assert found.floor == found.step == pytest.approx(found.products + found.exchange)
     assert found.bound == "matrix products"
+    assert found._replace(schedule=1.0).step == pytest.approx(1 + found.exchange)
 
 
 def test_exchanges_between_nodes_take_the_network():
@@ -208,6 +209,9 @@ def test_scaling_keeps_the_update_and_shares_the_rest():
     assert [point.rows for point in strong] == [256, 1]
     assert strong[0].efficiency == 1
     assert strong[1].efficiency == pytest.approx(strong[0].seconds / 256 / strong[1].seconds)
+    slow = scale(work._replace(cycles=3e6), chip, rows=16, parameters=parameters, chips=(1,), batch=32)
+    update = UPDATE * parameters / chip.bandwidth
+    assert slow[0].seconds == pytest.approx(update + 2 * (2e-3 - update))
 
 
 @pytest.mark.parametrize("overrides", [[], ["data.resident=true"], ["data.synthetic=1.0", "batch_size=64"], ["data.synthetic=0.5"]])
@@ -236,8 +240,8 @@ def test_gpus_are_planned_by_analysis(tmp_path, capsys):
     parameters = plan["exchanges"]["all-reduce of gradients"]["bytes"] / 4
     corpus = 4 * (1000000 + 3 * 5000 + 3 * 20)
     assert plan["arguments_bytes"] > 5 * 4 * 0.8 * parameters + corpus  # both networks, without a second predictor, and moments
-    seconds = plan["seconds"]["step"]
-    assert plan["run"]["chip_hours"] == pytest.approx(16 * seconds * config.steps / 3600)
+    seconds = plan["seconds"]["floor"]
+    assert plan["floor"]["chip_hours"] == pytest.approx(16 * seconds * config.steps / 3600)
     for line in plan["scaling"].values():
         assert [point["chips"] for point in line] == [1, 4, 16, 64, 256, 1024, 4096]
     for words in ("smoke on h100:16: 16 chips, by analysis", "all-reduce of gradients", "HBM needed", "chip-hours", "4096 series in all"):
