@@ -31,9 +31,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from launch.simulate_pod import Pod
 
 from benchmarks.records import machine, write_results
+from launch.simulate_pod import Pod
 
 PREEMPTED, HUNG = 75, 4
 FIELDS = ("step", "params", "variables", "target_params", "target_variables", "opt_state")
@@ -77,7 +77,7 @@ def newest(workdir: Path) -> int:
 
 def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) -> dict:
     """Every fifth kill comes at any time since the start; the others soon after a new checkpoint, in the midst of the next."""
-    overrides = (f"steps={steps}", "run.checkpoint_every=5", "run.log_every=5")
+    overrides = (f"steps={steps}", "run.checkpoint_every=5", "run.log_every=5", "run.keep=2")
     pod = Pod(pretrain_command(folder / "calm", *overrides), processes=1, devices=1, logs=folder / "logs")
     with pod:
         assert_ended(pod.start().wait(timeout=900), [0], pod)
@@ -224,7 +224,8 @@ def drill_damage(folder: Path) -> dict:
             if workdir is None:
                 outcomes[name] = f"not tried: {about}"
                 continue
-            status, said = run_here(workdir, *overrides, subprocess_limit=about)
+            apart = f"data.dir={whole / 'data'}"
+            status, said = run_here(workdir, *overrides, apart, subprocess_limit=about)
             outcomes[name] = f"status {status}: {said[-1] if said else ''}"
             failed += [] if status == 2 and len(said) == 1 else [name]
     return {"tried": len(outcomes), "failed": failed, "outcomes": {name: text.replace(str(folder), "") for name, text in outcomes.items()}}
@@ -288,7 +289,7 @@ def mounted(where: Path, options: str) -> Iterator[Path | None]:
             subprocess.run(["umount", str(where)], check=True)
 
 
-def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
+def drill_hang(folder: Path, *, seconds: int = 60) -> dict:
     """One of three processes is stopped (SIGSTOP): the others wait for it, notice, and end."""
     overrides = ("steps=100000", "batch_size=24", "run.checkpoint_every=50", "run.log_every=50", f"run.hang_seconds={seconds}")
     with Pod(pretrain_command(folder / "hung", *overrides), processes=3, devices=1, logs=folder / "logs", grace=30) as pod:

@@ -44,7 +44,7 @@ class Pod:
     command: what each process runs; --multihost=localhost:PORT is added, at a free port, anew at every start. `nutime` is the one
         of this Python.
     processes, devices: how many, and how many CPU devices each has.
-    logs: folder of process-0.log, process-1.log, ..., to which every start appends, and of the compilation cache.
+    logs: folder of process-0.log, process-1.log, ..., to which every start appends, and of compiled programs where one process runs.
     environment: variables set, or changed, beside those of this process.
     grace: seconds that the others have to end by themselves once one has failed; then they are killed.
     """
@@ -161,10 +161,14 @@ class Pod:
 
     def _environment(self, index: int) -> dict[str, str]:
         flags = [one for one in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in one]
+        # On CPU the first process alone finds its compiled programs again: its peers would compile while it waits for them, and
+        # it waits for half a minute at most. So all of them compile.
+        cached = self.processes == 1
         return {
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compilations"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **os.environ,
+            "JAX_ENABLE_COMPILATION_CACHE": str(cached).lower(),
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={self.devices}"]),
             "PYTHONUNBUFFERED": "1",

@@ -80,6 +80,9 @@ def join_processes(multihost: str) -> Iterator[Processes]:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
         return
+    if jax.config.jax_compilation_cache_dir is None:
+        # Programs that only the first process finds make it wait for the others; a folder that all see has to be chosen.
+        jax.config.update("jax_enable_compilation_cache", False)
     try:
         jax.distributed.initialize(**_explicit(multihost))
     except (ValueError, RuntimeError) as error:

@@ -8,6 +8,7 @@ test split; 1-NN on the raw series stands beside them. Writes a row a set, metho
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
 
 def user_path(text: str) -> Path:
     """A path as a user writes it, ~ included."""
+    if re.match(r"\w+://", text):
+        raise argparse.ArgumentTypeError(f"{text} is no folder here; mount the bucket (launch/README.md says how), and give the path")
     return Path(text).expanduser()
 
 

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import nutime_jax
@@ -35,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except InputError as error:
-        return _say(error, 2)
+        return _leave(_say(error, 2))
     except DivergenceError as error:
-        return _say(error, 3)
+        return _leave(_say(error, 3))
     except PreemptedError as error:
-        return _say(error, PREEMPTED)
+        return _leave(_say(error, PREEMPTED))
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
@@ -47,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # threads in the middle of a write would complain; nothing half-written is ever used
+    except Exception:
+        if _joined():
+            traceback.print_exc()
+            _leave(1)
+        raise
     return 0
 
 
@@ -72,6 +78,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if unknown := [one for one in rest if not (one.startswith(prefix) and hasattr(args, "config"))]:
         parser.error(f"unknown argument {unknown[0]}; `nutime {args.command} --help` lists those there are")
     return args
+
+
+def _joined() -> bool:
+    """Whether this process is still tied to others of a run."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def _leave(status: int) -> int:
+    """Ends a process that fails alone at once: on its way out JAX would wait for the others, which wait for it."""
+    if _joined():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _say(message: object, status: int) -> int:

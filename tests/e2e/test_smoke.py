@@ -18,7 +18,6 @@ from nutime_jax.evaluation.results import read_rows
 from nutime_jax.train.checkpoint import latest, read_arrays
 
 ROOT = Path(__file__).parents[2]
-FIELDS = ("step", "params", "variables", "target_params", "target_variables", "opt_state")
 
 
 @pytest.fixture(scope="module")
@@ -124,32 +123,6 @@ def test_the_python_of_readme_runs(environment, workdir, tmp_path):
     assert script.returncode == 0
 
 
-def test_a_killed_run_ends_as_one_that_never_stopped(environment, tmp_path):
-    rest = ["--config.steps=120", "--config.run.checkpoint_every=5", "--config.run.probe_every=20", "--config.evaluation.sources="]
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    run(environment, "pretrain", "--config=smoke", f"--workdir={calm}", *rest)
-    random, kills = np.random.default_rng(), 0
-    while True:
-        process = start(environment, "pretrain", "--config=smoke", f"--workdir={killed}", *rest)
-        before = latest(killed / "checkpoints")
-        while kills < 3 and process.poll() is None and latest_name(killed) == (before and before.name):
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 0.3))
-        if kills == 3 or process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += 1
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert kills == 3
-    assert "resuming from" in err
-    ours, theirs = (read_arrays(latest(folder / "checkpoints"), FIELDS) for folder in (killed, calm))
-    assert int(ours["step"]) == 120
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert read_metrics(killed) == read_metrics(calm)
-
-
 def test_an_interrupted_run_says_how_to_go_on(environment, tmp_path):
     process = start(environment, "pretrain", "--config=smoke", f"--workdir={tmp_path}", "--config.steps=9000")
     deadline = time.monotonic() + 60
@@ -160,12 +133,6 @@ def test_an_interrupted_run_says_how_to_go_on(environment, tmp_path):
     assert process.returncode == 130
     assert "nutime: interrupted; the same command goes on from the last checkpoint" in err
     assert "Traceback" not in err
-
-
-def read_metrics(workdir):
-    """All that was logged, times aside."""
-    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name != "series_per_second"} for line in lines]
 
 
 def latest_name(workdir):

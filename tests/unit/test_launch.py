@@ -1,6 +1,9 @@
 """What starts runs elsewhere: the pod on one machine, and scripts that are only ever talked to here."""
 
+import math
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,8 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from launch.simulate_pod import Pod, main, parse_kill, total_status
+from nutime_jax.cli.config import load_config
+from nutime_jax.cli.main import _parse
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
@@ -30,6 +36,12 @@ while len(os.listdir(sys.argv[1])) < int(os.environ["NUTIME_PROCESSES"]): time.s
 pathlib.Path(sys.argv[1], "all").touch()
 signal.pause()
 """
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def ready(pod: Pod):
@@ -109,9 +121,7 @@ def test_a_pod_that_is_told_to_stop_tells_its_processes(tmp_path):
     (tmp_path / "ready").mkdir()
     command = [sys.executable, LAUNCH / "simulate_pod.py", "--restarts=5", f"--logs={tmp_path}", "--", *python(STOP), tmp_path / "ready"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pod:
-        end = time.monotonic() + 20
-        while not (tmp_path / "ready" / "all").exists() and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_for(tmp_path / "ready" / "all")
         pod.terminate()
         assert "process 0 75, process 1 75" in pod.communicate(timeout=20)[0]
     assert pod.returncode == 75
@@ -123,3 +133,310 @@ def test_a_dry_run_of_a_pod_runs_nothing(tmp_path, capsys):
     assert [f"NUTIME_PROCESS={index} NUTIME_PROCESSES=3" in line for index, line in enumerate(lines)] == [True] * 3
     assert all(line.endswith("pretrain --config=smoke --workdir=W --multihost=localhost:PORT") for line in lines)
     assert os.listdir(tmp_path) == []
+
+
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
+POD = ["--name=pod", "--zone=somewhere"]
+RUN = ["nutime", "pretrain", "--config=smoke", "--config.data.sources=a b", "--workdir=W"]
+
+
+def shell(script: str, *args: str, tools: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a script with the commands in `tools` before all others."""
+    path = f"{tools}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HOME": str(tools), **environment}
+    command = ["bash", LAUNCH / script, *args]
+    return subprocess.run(command, cwd=tools, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def write_tool(tools: Path, name: str, code: str) -> None:
+    tools.mkdir(exist_ok=True)
+    (tools / name).write_text(f"#!/usr/bin/env bash\n{code}\n")
+    (tools / name).chmod(0o755)
+
+
+@pytest.fixture
+def untouched(tmp_path):
+    """Tools of clusters that must not be called."""
+    for name in ("gcloud", "srun", "scontrol", "nutime"):
+        write_tool(tmp_path / "tools", name, f'echo "{name} $*" >>{tmp_path}/called; exit 1')
+    yield tmp_path / "tools"
+    assert not (tmp_path / "called").exists()
+
+
+def test_there_are_scripts():
+    assert [path.name for path in SCRIPTS] == ["local.sh", "slurm.sbatch", "tpu_pod.sh", "tpu_worker.sh"]
+
+
+def test_scripts_are_clean():
+    assert subprocess.run([Path(sys.executable).parent / "shellcheck", *SCRIPTS], capture_output=True, text=True, check=False).stdout == ""
+    assert all(os.access(path, os.X_OK) for path in LAUNCH.glob("*.sh"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse(script):
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize("script", ["local.sh", "tpu_pod.sh"])
+def test_help_is_the_head_of_the_script(untouched, script):
+    run = shell(script, "--help", tools=untouched)
+    assert run.returncode == 0
+    assert f"launch/{script} " in run.stdout
+    assert "set -euo" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "said"),
+    [
+        ("local.sh", [], "there is no command"),
+        ("local.sh", ["--often"], "--often is unknown"),
+        ("local.sh", ["--restarts=x", "--", "true"], "--restarts is x"),
+        ("slurm.sbatch", [], "there is no command"),
+        ("slurm.sbatch", ["nutime"], "this is no Slurm job"),
+        ("tpu_pod.sh", ["fly"], "fly is unknown"),
+        ("tpu_pod.sh", ["create"], "no name or no zone"),
+        ("tpu_pod.sh", ["create", *POD, "--capacity=free"], "--capacity is free"),
+        ("tpu_pod.sh", ["watch", *POD], "there is no command"),
+        ("tpu_pod.sh", ["run", *POD, "--", "rm"], "the command begins with rm"),
+    ],
+)
+def test_what_scripts_refuse(untouched, script, args, said):
+    run = shell(script, *args, tools=untouched, SLURM_JOB_ID="")
+    assert run.returncode == 2
+    assert said in run.stderr
+
+
+def test_a_dry_run_prints_commands_and_runs_none(untouched):
+    run = shell("local.sh", "--dry-run", "--", *RUN, tools=untouched)
+    assert run.returncode == 0
+    assert "command nutime pretrain --config=smoke --config.data.sources=a\\ b --workdir=W\n" in run.stdout
+    assert "commit " in run.stdout
+    run = shell("slurm.sbatch", "--dry-run", *RUN, tools=untouched)
+    assert run.returncode == 0
+    assert "command srun --kill-on-bad-exit=1" in run.stdout
+    assert "--workdir=W --multihost=auto" in run.stdout
+    assert "task-%t.log" in run.stdout
+    assert sorted(os.listdir(untouched)) == ["gcloud", "nutime", "scontrol", "srun"]
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ("create", ["tpus queued-resources create pod --node-id=pod --accelerator-type=v6e-64", "--spot --network=mine --zone=somewhere"]),
+        ("install", ["+ git clone", "pip wheel", "tpu-vm scp", "bash tpu_worker.sh install nutime_jax-VERSION-py3-none-any.whl"]),
+        ("run", ["bash tpu_worker.sh start", "pretrain --config=smoke", "a b", "--multihost=auto"]),
+        ("status", ["bash tpu_worker.sh state nutime pretrain"]),
+        ("logs", ["bash tpu_worker.sh log 20"]),
+        ("stop", ["bash tpu_worker.sh stop"]),
+        ("watch", ["queued-resources create", "scp", "start", "queued-resources describe", "tpu-vm describe", "queued-resources delete"]),
+        ("delete", ["tpus queued-resources delete pod --force --zone=somewhere"]),
+    ],
+)
+def test_a_dry_run_of_a_slice_calls_nothing(untouched, action, expected):
+    flags = [*POD, "--type=v6e-64", "--capacity=queued-spot", "--create=--network=mine", "--dry-run"]
+    run = shell("tpu_pod.sh", action, *flags, "--", *RUN, tools=untouched)
+    assert run.returncode == 0, run.stderr
+    rest = run.stdout
+    for part in expected:
+        assert part in rest
+        rest = rest[rest.index(part) :]
+
+
+def write_run(tmp_path: Path, *ends: str) -> list[str]:
+    """A command that ends in another way every time."""
+    cases = " ".join(f"{number}) {end} ;;" for number, end in enumerate(ends, 1))
+    write_tool(tmp_path / "tools", "nutime", f"echo $* >>{tmp_path}/given; case $(wc -l <{tmp_path}/given) in {cases} esac")
+    return ["nutime", "pretrain", "--workdir=W"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "statuses"),
+    [
+        (["exit 75", "exit 4", "kill -KILL $$", "exit 0"], [75, 4, 137, 0]),
+        (["exit 75", "exit 3"], [75, 3]),
+        (["exit 2"], [2]),
+        (["exit 1"], [1]),
+        (["exit 130"], [130]),
+        (["exit 4"] * 4, [4] * 4),
+    ],
+)
+def test_a_machine_gives_the_command_again_until_it_ends_for_good(tmp_path, ends, statuses):
+    run = shell("local.sh", "--restarts=3", "--pause=0", "--log=deep/log", "--", *write_run(tmp_path, *ends), tools=tmp_path / "tools")
+    assert [int(line.split()[3]) for line in run.stdout.splitlines() if " ended with " in line] == statuses
+    assert run.returncode == statuses[-1]
+    assert set((tmp_path / "given").read_text().splitlines()) == {"pretrain --workdir=W"}
+    assert "ended with" in (tmp_path / "tools" / "deep" / "log").read_text()
+
+
+def test_a_machine_that_is_told_to_stop_lets_the_run_save(tmp_path):
+    command = write_run(tmp_path, "trap 'echo saved; exit 75' TERM; touch ready; while :; do sleep 0.05; done")
+    environment = {**os.environ, "PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    with subprocess.Popen(["bash", LAUNCH / "local.sh", "--", *command], cwd=tmp_path, env=environment, stdout=-1, text=True) as local:
+        wait_for(tmp_path / "ready")
+        local.terminate()
+        said = local.communicate(timeout=20)[0]
+    assert local.returncode == 75
+    assert "saved" in said
+    assert "once more" not in said
+
+
+# Two tasks, one after the other; like srun it tells the highest status.
+SRUN = """
+echo "srun $*" >>../called
+while [[ $1 == --* ]]; do shift; done
+worst=0
+for task in 0 1; do SLURM_PROCID=$task "$@"; status=$?; ((status <= worst)) || worst=$status; done
+exit $worst
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "starts", "status", "requeued"),
+    [
+        (["exit 0", "exit 0"], "0", 0, False),
+        (["exit 75", "exit 75"], "0", 75, True),
+        (["exit 4", "exit 143"], "3", 143, True),
+        (["exit 3", "exit 143"], "0", 3, False),
+        (["exit 143", "exit 2"], "0", 2, False),
+        (["exit 1", "exit 0"], "0", 1, False),
+        (["exit 75", "exit 75"], "50", 75, False),
+    ],
+)
+def test_a_slurm_job_queues_itself_again(tmp_path, ends, starts, status, requeued):
+    write_tool(tmp_path / "tools", "srun", SRUN)
+    write_tool(tmp_path / "tools", "scontrol", 'echo "scontrol $*" >>../called')
+    command = write_run(tmp_path, *ends)
+    job = {"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": starts, "SLURM_SUBMIT_DIR": str(ROOT)}
+    run = shell("slurm.sbatch", *command, tools=tmp_path / "tools", **job)
+    assert run.returncode == status, run.stderr
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called[1:] == (["scontrol requeue 17"] if requeued else [])
+    assert (tmp_path / "given").read_text() == "pretrain --workdir=W --multihost=auto\n" * 2
+
+
+def test_a_cancelled_slurm_job_is_not_queued_again(tmp_path):
+    tools = tmp_path / "tools"
+    write_tool(tools, "srun", "touch begun; while [ ! -e end ]; do sleep 0.05; done; exit 75")
+    write_tool(tools, "scontrol", "touch requeued")
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(tmp_path), "SLURM_JOB_ID": "17"}
+    with subprocess.Popen(["bash", LAUNCH / "slurm.sbatch", *RUN], cwd=tmp_path, env=environment, stdout=-1) as job:
+        wait_for(tmp_path / "begun")
+        job.terminate()
+        (tmp_path / "end").touch()
+        job.communicate(timeout=20)
+    assert job.returncode == 75
+    assert not (tmp_path / "requeued").exists()
+
+
+# A cloud of one slice with two workers, whose homes are folders. What a worker is told is done, but for the installation.
+GCLOUD = """
+cloud=HERE
+shift 3 # compute tpus tpu-vm
+echo "$1" >>$cloud/calls
+case $1 in
+  create) [ ! -e $cloud/pod ] && mkdir -p $cloud/pod/{0,1} && echo READY >$cloud/pod/state ;;
+  delete) for pid in $cloud/pod/*/nutime/pid; do kill -KILL -- -$(cat $pid); done; rm -r $cloud/pod ;;
+  describe) [ -e $cloud/pod ] || { echo "ERROR: NOT_FOUND: no such node" >&2; exit 1; }; cat $cloud/pod/state ;;
+  scp) for home in $cloud/pod/[01]; do cp "$2" "$3" $home; done ;;
+  ssh) for home in $cloud/pod/[01]; do (cd $home && HOME=$home && for one; do case $one in
+    "--command=bash tpu_worker.sh install "*) mkdir -p nutime/venv/bin && cp $cloud/nutime nutime/venv/bin ;;
+    --command=*) bash -c "${one#--command=}" ;;
+  esac; done) || exit 1; done ;;
+esac
+"""
+
+
+def watch_slice(tmp_path: Path, nutime: str, *flags: str) -> tuple[int, str, list[str]]:
+    """Watches a run on the slice; the status, what was said, and what the cloud was asked for, but for looking."""
+    tools = tmp_path / "tools"
+    write_tool(tools, "gcloud", GCLOUD.replace("HERE", str(tmp_path)))
+    write_tool(tmp_path, "nutime", nutime.replace("HERE", str(tmp_path)))
+    (tools / "any.whl").touch()
+    run = shell("tpu_pod.sh", "watch", *POD, "--every=0.1", "--wheel=any.whl", *flags, "--", *RUN, tools=tools)
+    calls = [call for call in (tmp_path / "calls").read_text().split() if call in ("create", "delete", "scp")]
+    return run.returncode, run.stdout, calls
+
+
+def test_a_preempted_slice_is_made_anew_and_goes_on_with_the_identical_command(tmp_path):
+    # The first worker of the first slice has it taken away.
+    nutime = 'echo $0 "$@" >>HERE/given; [ -e HERE/second ] && exit 0; touch HERE/second; echo PREEMPTED >HERE/pod/state; sleep 60'
+    status, said, calls = watch_slice(tmp_path, f"sleep 0.1; {nutime}")
+    assert status == 0, said
+    assert calls == ["create", "scp", "delete", "create", "scp"]
+    assert "the slice is PREEMPTED; it is made anew" in said
+    assert "the run ended with 0" in said
+    runs = (tmp_path / "given").read_text().splitlines()
+    assert len(runs) >= 3
+    assert {line.split("nutime/venv/bin/")[1] for line in runs} == {" ".join([*RUN, "--multihost=auto"])}
+
+
+def test_a_run_that_dies_is_started_again(tmp_path):
+    # Two die, one killed and one of grief; the next two are told to stop; the last two are done.
+    nutime = "echo $0 >>HERE/given; case $(wc -l <HERE/given) in 1) kill -KILL $$ ;; 2) exit 1 ;; 3 | 4) exit 75 ;; esac"
+    status, said, calls = watch_slice(tmp_path, nutime)
+    assert status == 0, said
+    assert calls == ["create", "scp"]
+    assert "once more (1 of at most 20)" in said
+
+
+@pytest.mark.parametrize(("nutime", "status"), [("echo nutime: no corpus; exit 2", 2), ("echo nutime: no corpus; exit 1", 1)])
+def test_a_watch_ends_with_what_starting_again_does_not_mend(tmp_path, nutime, status):
+    ended, said, calls = watch_slice(tmp_path, nutime, "--restarts=1")
+    assert ended == status
+    assert calls == ["create", "scp"]
+    assert "nutime: no corpus" in said
+
+
+def test_the_job_set_is_what_kubernetes_expects():
+    job_set = yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text())
+    assert job_set["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert job_set["kind"] == "JobSet"
+    spec = job_set["spec"]
+    assert spec.keys() <= {"network", "successPolicy", "failurePolicy", "replicatedJobs", "startupPolicy", "suspend", "coordinator"}
+    [rule] = spec["failurePolicy"]["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
+    [slices] = spec["replicatedJobs"]
+    job = slices["template"]["spec"]
+    pod = job["template"]["spec"]
+    [container] = pod["containers"]
+    # A pod a host, and the chips of all hosts are those of the topology.
+    chips = container["resources"]["limits"]["google.com/tpu"]
+    topology = [int(side) for side in pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")]
+    assert job["completions"] == job["parallelism"] == math.prod(topology) // chips
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    # One pod that fails is a reason to start all of them anew; only then does a policy by exit status count.
+    assert (job["backoffLimit"], job["completionMode"], pod["restartPolicy"]) == (0, "Indexed", "Never")
+    [policy] = job["podFailurePolicy"]["rules"]
+    assert policy["action"] == "FailJob"
+    assert policy["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [2, 3]}
+    assert container["command"][2].endswith('exec "$@"')
+    assert container["args"][-1] == "--multihost=auto"
+    load_config(*[one.removeprefix("--config=") for one in container["args"] if one.startswith("--config=")])
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+GUIDE = (LAUNCH / "README.md").read_text()
+
+
+def test_every_file_is_explained_and_every_command_is_understood(untouched):
+    files = {path.name for path in LAUNCH.iterdir() if path.is_file()} - {"README.md"}
+    assert files <= set(re.findall(r"\]\(([\w.]+)\)", GUIDE))
+    [block] = re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
+    for command in map(shlex.split, block.splitlines()):
+        if "nutime" in command:
+            args = _parse(command[command.index("nutime") + 1 :])
+            load_config(args.config, args.overrides)
+        if command[0].startswith("launch/"):
+            flags = command[1:2] * command[0].endswith("tpu_pod.sh") + ["--dry-run"]
+            run = shell(Path(command[0]).name, *flags, *command[len(flags) :], tools=untouched)
+            assert run.returncode == 0, run.stderr
+        if command[0] == "python":
+            assert main([*command[2 : command.index("--")], "--dry-run", *command[command.index("--") :]]) == 0
+
+
+def test_the_table_of_the_guide_is_what_its_program_prints(capsys):
+    [program] = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    exec(program, {})
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 7
+    assert printed in GUIDE

@@ -1,0 +1,71 @@
+"""Several processes make one run: the drills of benchmarks/faults.py, as far as a test has time for them."""
+
+import random
+import signal
+
+import numpy as np
+import pytest
+
+from benchmarks import faults
+from launch.simulate_pod import Pod
+from nutime_jax.cli.config import load_config
+from nutime_jax.train.loop import pretrain
+
+# The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
+OVERRIDES = ("batch_size=16", "objective.dim=256", "steps=400", "run.log_every=1", "run.checkpoint_every=10", "optim.rate=1e-4")
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory):
+    """Two processes of two devices, of which one is told to stop; then the identical command again."""
+    folder = tmp_path_factory.mktemp("pod")
+    with Pod(faults.pretrain_command(folder / "run", *OVERRIDES), processes=2, devices=2, logs=folder / "logs") as pod:
+        pod.start()
+        assert pod.wait_until(lambda: faults.newest(folder / "run") >= STEPS, timeout=400), pod.tail(0)
+        pod.kill(1, signum=signal.SIGTERM)
+        assert pod.wait(timeout=400) == [faults.PREEMPTED] * 2, pod.tail(0)
+        told, stopped_at = [pod.output(i) for i in range(2)], faults.newest(folder / "run")
+        pod.start()
+        assert pod.wait(timeout=400) == [0, 0], pod.tail(0)
+        yield folder / "run", told, stopped_at, pod.output(0)
+
+
+def test_all_processes_stop_after_the_same_step(pod):
+    _, told, stopped_at, _ = pod
+    for output in told:
+        assert f"nutime: told to stop after step {stopped_at}; the state is saved, and the same command goes on from it" in output
+        assert "Traceback" not in output
+
+
+def test_the_run_goes_on_and_is_recorded_once(pod):
+    workdir, _, stopped_at, output = pod
+    assert f"resuming from {workdir}/checkpoints/{stopped_at:08d}" in output
+    assert "4 cpu device(s) of 2 processes" in output
+    assert [line["step"] for line in faults.metrics(workdir)] == list(range(1, 401))
+    assert int(faults.final_state(workdir)["step"]) == 400
+
+
+def test_one_process_has_the_same_losses(pod, tmp_path):
+    config = load_config("smoke", [*OVERRIDES, "run.probe_every=0"])
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(state):
+        raise EnoughError
+
+    config.run.probe_every = STEPS
+    with pytest.raises(EnoughError):
+        pretrain(config, tmp_path, devices=1, probe=stop)
+    alone = faults.losses(tmp_path)
+    assert len(alone) == STEPS
+    assert np.ptp(alone) > 1e-3
+    np.testing.assert_allclose(faults.losses(pod[0])[:STEPS], alone, rtol=1e-6)
+
+
+def test_a_killed_run_ends_as_one_that_never_stopped(tmp_path):
+    figures = faults.drill_kills(tmp_path, kills=3, steps=120, draw=random.Random())
+    assert sum(figures["moments"].values()) == 3
+    assert figures["resumed"]
+    assert figures["identical"]
