@@ -76,7 +76,7 @@ def render_plan(plan: dict[str, Any]) -> str:
     """The plan for a reader who has to decide."""
     seconds, peaks = plan["seconds"], plan["peaks"]
     rows = plan["batch_size"] / plan["chips"]
-    how = "compiled" if plan["compiled"] else "by analysis, not compiled: every number is a lower bound"
+    how = "compiled" if plan["compiled"] else "by analysis, not compiled: bytes and times are lower bounds"
     parts = f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
     remat = f", remat {plan['remat']}" if plan["remat"] != "none" else ""
     lines = [

@@ -79,8 +79,8 @@ def compile_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | N
 def read_work(jaxpr: Any, compiled: Any, *, chips: int) -> Work:
     """What is known of a step that is compiled.
 
-    The compiler counts the body of a loop once, and bytes that never leave the chip: products are added as often as their
-    scans run, and bytes are multiplied by the share that its text says, see `hlo.Counts`.
+    The compiler counts the body of a loop once, and bytes that never leave the chip. Its FLOPs are multiplied as those of
+    products are by their scans (nearly all of a step is in them), its bytes by what its text says, see `hlo.Counts`.
     """
     costs, memory, counts = compiled.cost_analysis(), compiled.memory_analysis(), count(compiled.as_text())
     products, once = count_products(jaxpr).flops, count_products(jaxpr, repeat=lambda length: 1).flops
@@ -91,7 +91,7 @@ def read_work(jaxpr: Any, compiled: Any, *, chips: int) -> Work:
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        flops=costs["flops"] + (sum(products.values()) - sum(once.values())) / chips,
+        flops=costs["flops"] * sum(products.values()) / sum(once.values()),
         cycles=counts.cycles or None,
         unknown=counts.unknown,
     )
