@@ -18,7 +18,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nutime_jax.errors import InputError
@@ -90,8 +90,11 @@ class Disk:
 
     def hashes(self, folder: Path) -> dict[str, str]:
         """SHA-256 of every file below a folder but the manifest."""
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-        return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        names = [name for name in _files_below(folder) if name != MANIFEST]
+        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
 
     def write(self, path: Path, content: bytes) -> None:
         """Writes a new file, which is on the disk when this returns."""
@@ -112,6 +115,11 @@ class Disk:
 
     def bring(self, near: Path, folder: Path) -> None:
         """Brings what has grown to its place; here it is."""
+
+    @contextlib.contextmanager
+    def here(self, folder: Path) -> Iterator[Path]:
+        """A folder of this machine that holds the same files, for as long as the context lasts."""
+        yield folder
 
     def numbered(self, directory: Path) -> list[Path]:
         """Numbered folders that were complete once, oldest first."""
@@ -153,7 +161,7 @@ def _set_aside(path: Path) -> None:
 
 
 class Bucket:
-    """Folders of Google Cloud Storage. A numbered folder is written in its place, and counts from its manifest on.
+    """Folders of Google Cloud Storage. A numbered folder is written on this machine, copied, and counts from its manifest on.
 
     Without locks two runs in one folder are not told from each other: `.owner` says who came last. A damaged numbered
     folder is not kept aside when its number is written again: that would be a copy of every object.
@@ -178,6 +186,12 @@ class Bucket:
         return fsspec.filesystem("gcs")
 
     @functools.cached_property
+    def _scratch(self) -> Path:
+        scratch = Path(tempfile.mkdtemp(prefix="nutime-"))
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        return scratch
+
+    @functools.cached_property
     def _hashes(self) -> dict[tuple[str, str], str]:
         """Hashes by object and version, of which none ever changes: each is read once, however often it is verified."""
         return {}
@@ -191,58 +205,76 @@ class Bucket:
         yield
 
     def names(self, folder: Path) -> set[str]:
-        return {name.split("/")[0] for name in self._below(folder)}
+        try:
+            return {key.removeprefix(f"{_key(folder)}/") for key in self._files.ls(_key(folder), detail=False)}
+        except FileNotFoundError:
+            return set()
 
     def hashes(self, folder: Path) -> dict[str, str]:
-        found = {_key(folder / name): version for name, version in self._below(folder).items() if name != MANIFEST}
-        unknown = [key for key, version in found.items() if (key, version) not in self._hashes]
-        for key, content in (self._files.cat(unknown) if unknown else {}).items():
-            self._hashes[key, found[key]] = hashlib.sha256(content).hexdigest()
-        return {key.removeprefix(f"{_key(folder)}/"): self._hashes[key, version] for key, version in found.items()}
+        found = {name: (str(folder / name), version) for name, version in self._below(folder).items() if name != MANIFEST}
+        unknown = [name for name, known in found.items() if known not in self._hashes]
+        for name, content in self._read(folder, unknown).items():
+            self._hashes[found[name]] = hashlib.sha256(content).hexdigest()
+        return {name: self._hashes[known] for name, known in found.items()}
+
+    def read(self, path: Path) -> bytes:
+        return self._files.cat_file(_key(path))
 
     def write(self, path: Path, content: bytes) -> None:
-        self._files.pipe_file(str(path), content)
+        self._files.pipe_file(_key(path), content)
 
     replace = write
 
     def near(self, folder: Path) -> Path:
-        near = Path(tempfile.mkdtemp(prefix="nutime-"))
-        atexit.register(shutil.rmtree, near, ignore_errors=True)
-        return near
+        return Path(tempfile.mkdtemp(dir=self._scratch))
 
     def bring(self, near: Path, folder: Path) -> None:
         try:
-            for path in near.rglob("*"):
-                if path.is_file():
-                    self.write(folder / path.relative_to(near).as_posix(), path.read_bytes())
+            self._copy(near, folder, _files_below(near))
         except self.failures as error:
             raise InputError(f"{folder} cannot be written ({said(error)}); mend the access, and give the same command again") from error
+
+    @contextlib.contextmanager
+    def here(self, folder: Path) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self._scratch) as near:
+            for name, content in self._read(folder, self._below(folder)).items():
+                path = Path(near, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            yield Path(near)
 
     def numbered(self, directory: Path) -> list[Path]:
         return [path for path, complete in self._numbered(directory) if complete]
 
     def begin(self, directory: Path, name: str) -> Path:
-        return directory / name
+        return self._scratch / name
 
     def clear(self, directory: Path, name: str) -> None:
         self.sweep(directory)
+        shutil.rmtree(self._scratch / name, ignore_errors=True)
         for path in self.numbered(directory):
             if path.name == name:  # a damaged one: a good one would have been resumed from
                 log.warning("checkpoint %s is damaged, and written anew", path)
                 self.remove(path)
 
     def finish(self, pending: Path, final: Path) -> None:
-        """The manifest was it."""
+        """Copies everything, reads it back, and copies the manifest."""
+        names = [name for name in _files_below(pending) if name != MANIFEST]
+        self._copy(pending, final, names)
+        if self.hashes(final) != json.loads((pending / MANIFEST).read_text()):
+            raise OSError("the copy is not what was copied")
+        self._copy(pending, final, [MANIFEST])
+        shutil.rmtree(pending)
 
     def remove(self, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(str(path / MANIFEST))
-        self._files.rm(str(path), recursive=True)
+            self._files.rm_file(_key(path / MANIFEST))
+        self._files.rm(_key(path), recursive=True)
 
     def sweep(self, directory: Path) -> None:
         for path, complete in self._numbered(directory):
             if not complete:
-                self._files.rm(str(path), recursive=True)
+                self._files.rm(_key(path), recursive=True)
 
     def _numbered(self, directory: Path) -> list[tuple[Path, bool]]:
         """Numbered folders, and whether they have a manifest, in ascending order."""
@@ -250,11 +282,25 @@ class Bucket:
         numbers = {name.split("/")[0] for name in found if "/" in name}
         return [(directory / name, f"{name}/{MANIFEST}" in found) for name in sorted(filter(str.isdecimal, numbers), key=int)]
 
+    def _read(self, folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+        """Contents of objects by name, all at once."""
+        keys = {name: _key(folder / name) for name in names}
+        contents = self._files.cat(list(keys.values())) if keys else {}
+        return {name: contents[key] for name, key in keys.items()}
+
+    def _copy(self, near: Path, folder: Path, names: Sequence[str]) -> None:
+        """Copies files of this machine, all at once."""
+        self._files.pipe({_key(folder / name): (near / name).read_bytes() for name in names})
+
     def _below(self, folder: Path) -> dict[str, str]:
         """Names of all objects below a folder, relative to it, and their versions."""
         prefix = _key(folder) + "/"
         found = self._files.find(prefix, detail=True)
-        return {key.removeprefix(prefix): one["generation"] for key, one in found.items() if not key.endswith("/")}
+        return {key.removeprefix(prefix): one["generation"] for key, one in found.items() if key.startswith(prefix) and key[-1] != "/"}
+
+
+def _files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _key(path: Path) -> str:

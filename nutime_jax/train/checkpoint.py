@@ -28,6 +28,7 @@ import orbax.checkpoint as ocp
 
 from nutime_jax.errors import InputError
 from nutime_jax.folders import MANIFEST, as_folder, place_of, said
+from nutime_jax.parallel import fetch, place
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class CheckpointStore:
         self._place = place_of(self.directory)
         self.keep, self.keep_every, self.best = keep, keep_every, best
         self._first = first
-        self._checkpointer = ocp.StandardCheckpointer()
+        self._arrays = _Copied(first=first) if self._place.remote else _Shared()
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._finishing: Future | None = None
 
@@ -67,8 +68,7 @@ class CheckpointStore:
         with self._told(step):
             if self._first:
                 self._place.clear(self.directory, name)
-            # By force: there is room, and a process that looks for itself may see what the first one has begun to write.
-            self._checkpointer.save(pending / "state", state, force=True)
+            self._arrays.save(pending / "state", state)
         self._finishing = self._behind.submit(self._finish, pending, step, about)
 
     def wait(self) -> None:
@@ -87,21 +87,21 @@ class CheckpointStore:
             self.wait()
         finally:
             self._behind.shutdown()
-            self._checkpointer.close()
+            self._arrays.close()
 
     def restore(self, path: Path, like: Any) -> Any:
         """The state in a checkpoint, with the shapes and shardings of `like` (abstract or concrete), on any devices."""
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        return self._checkpointer.restore(path / "state", like)
+        with self._place.here(path) as here:
+            return self._arrays.restore(here / "state", like)
 
     def _finish(self, pending: Path, step: int, about: dict[str, Any]) -> None:
         with self._told(step):
-            self._checkpointer.wait_until_finished()
+            self._arrays.wait()
             if not self._first:
                 return
             about = {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about}
             _write_json(pending / "about.json", about)
-            _write_json(pending / MANIFEST, self._place.hashes(pending))
+            _write_json(pending / MANIFEST, place_of(pending).hashes(pending))
             self._place.finish(pending, self.directory / f"{step:08d}")
             for old in self._superseded(step):
                 self._place.remove(old)
@@ -124,6 +124,43 @@ class CheckpointStore:
                 f"checkpoint {step} cannot be written to {self.directory} ({said(error)}); the last good one stays: "
                 "make room or mend the folder, and give the same command again"
             ) from error
+
+
+class _Shared:
+    """Arrays in a folder that all processes see: each writes and reads what its devices hold."""
+
+    def __init__(self):
+        self._checkpointer = ocp.StandardCheckpointer()
+        self.wait, self.close = self._checkpointer.wait_until_finished, self._checkpointer.close
+
+    def save(self, path: Path, state: Any) -> None:
+        self._checkpointer.save(path, state)
+
+    def restore(self, path: Path, like: Any) -> Any:
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
+        return self._checkpointer.restore(path, like)
+
+
+class _Copied:
+    """Arrays in folders of which every process has its own copy: the first one writes them whole, every one reads its own.
+
+    No process waits for another, but for what the first one lacks of the arrays.
+    """
+
+    def __init__(self, *, first: bool):
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+        self._checkpointer, self._first = ocp.StandardCheckpointer(multiprocessing_options=alone), first
+        self.wait, self.close = self._checkpointer.wait_until_finished, self._checkpointer.close
+
+    def save(self, path: Path, state: Any) -> None:
+        whole = fetch(state)
+        if self._first:
+            self._checkpointer.save(path, whole)
+
+    def restore(self, path: Path, like: Any) -> Any:
+        whole = self._checkpointer.restore(path, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like))
+        return place(whole, jax.tree.map(lambda leaf: leaf.sharding, like))
 
 
 def steps(directory: Path) -> list[Path]:
@@ -168,11 +205,11 @@ def best_checkpoint(directory: Path, metric: str) -> Path | None:
 
 def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None when every file is what was written."""
-    place = place_of(path)
+    where = place_of(path)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        found = place.hashes(path)
-    except place.damage as error:
+        manifest = json.loads(where.read(path / MANIFEST))
+        found = where.hashes(path)
+    except where.damage as error:
         return f"{path.name} cannot be read ({error})"
     for name in sorted(manifest.keys() | found.keys()):
         if manifest.get(name) != found.get(name):
@@ -187,7 +224,7 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it was written under another schema.
     """
-    about = json.loads((path / "about.json").read_text())
+    about = json.loads(place_of(path).read(path / "about.json"))
     if about.get("schema") != SCHEMA:
         raise InputError(f"checkpoint {path} has schema {about.get('schema')}, this version reads {SCHEMA}; use the version that wrote it")
     return about
@@ -196,11 +233,12 @@ def read_about(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Some fields of the state in a checkpoint, as NumPy arrays, whatever devices wrote them."""
     checkpointer = ocp.PyTreeCheckpointer()
-    tree = checkpointer.metadata(path / "state").item_metadata.tree
-    wanted = {name: tree[name] for name in names}
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    restore = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
-    return checkpointer.restore(path / "state", args=restore)
+    with place_of(path).here(path) as here:
+        tree = checkpointer.metadata(here / "state").item_metadata.tree
+        wanted = {name: tree[name] for name in names}
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        restore = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+        return checkpointer.restore(here / "state", args=restore)
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:

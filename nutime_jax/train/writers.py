@@ -19,7 +19,7 @@ class MetricWriter:
         name, place = "metrics.jsonl", place_of(workdir)
         near = place.near(workdir)
         self._bring = lambda: place.bring(near, workdir)
-        lines = (workdir / name).read_text().splitlines() if name in place.names(workdir) else []
+        lines = place.read(workdir / name).decode(errors="replace").splitlines() if name in place.names(workdir) else []
         kept = [line for line in lines if _is_until(line, start)]
         DISK.replace(near / name, "".join(line + "\n" for line in kept).encode())
         self._file = (near / name).open("a", buffering=1)
