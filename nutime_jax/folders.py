@@ -40,7 +40,9 @@ def as_folder(path: str | os.PathLike) -> Path:
     if found := re.fullmatch(r"gs:/+([^/]+(/.*)?)", text):  # pathlib makes one slash of two
         if importlib.util.find_spec("gcsfs") is None:
             raise InputError(f"{text} is in a bucket; pip install '.[gcs]' to reach it, or mount it and give the path")
-        return _in_bucket(f"gs://{found[1]}")
+        from etils import epath
+
+        return epath.Path(f"gs://{found[1]}")
     if re.match(r"\w+://", text):
         raise InputError(f"{text} is neither a folder of this machine nor gs://BUCKET/FOLDER; mount what it names, and give the path")
     return Path(text).expanduser().absolute()
@@ -183,7 +185,7 @@ class Bucket:
     def _files(self):
         import fsspec
 
-        return fsspec.filesystem("gcs")
+        return fsspec.filesystem("gcs", use_listings_cache=False)  # what another process has written is seen at once
 
     @functools.cached_property
     def _scratch(self) -> Path:
@@ -309,14 +311,3 @@ def _key(path: Path) -> str:
 
 
 DISK, BUCKET = Disk(), Bucket()
-
-
-@functools.cache
-def _in_bucket(text: str) -> Path:
-    os.environ.setdefault("EPATH_USE_TF", "false")  # one library speaks to the bucket, whatever else is installed
-    import fsspec
-    from etils import epath
-
-    # What another process, or another library of this one, has written is seen at once.
-    fsspec.config.conf["gcs"] = {"use_listings_cache": False, **fsspec.config.conf.get("gcs", {})}
-    return epath.Path(text)
