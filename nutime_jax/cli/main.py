@@ -29,7 +29,7 @@ PREEMPTED = 75
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns 0, 2 for bad input, 3 for diverged training, 75 for a preemption; exits with 130 when interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("absl", "jax"):
+    for noisy in ("absl", "jax", "gcsfs"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     args = _parse(sys.argv[1:] if argv is None else list(argv))

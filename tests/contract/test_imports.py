@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 # From the bottom to the top; the rooms of one line do not use each other, but for the files of one room.
 FLOORS = [
     {"errors"},
-    {"resample", "windows", "nme"},
+    {"folders", "resample", "windows", "nme"},
     {"augment", "objectives", "synthetic"},
     {"models", "parallel", "processes", "data"},
     {"train.state", "train.optim", "train.gradients", "train.feed", "train.checkpoint", "train.writers", "convert"},
@@ -32,6 +32,9 @@ OWNERS = {
     "pyarrow": {"data"},
     "argparse": {"cli"},
     "tensorboardX": {"train.writers"},
+    "etils": {"folders"},
+    "fsspec": {"folders"},
+    "gcsfs": {"folders"},
 }
 
 
