@@ -21,7 +21,8 @@ STEPS = 20
 def pod(tmp_path_factory):
     """Two processes of two devices, of which one is told to stop; then the identical command again."""
     folder = tmp_path_factory.mktemp("pod")
-    with Pod(faults.pretrain_command(folder / "run", *OVERRIDES), processes=2, devices=2, logs=folder / "logs") as pod:
+    command = faults.pretrain_command(folder / "run", *OVERRIDES)
+    with Pod(command, processes=2, devices=2, logs=folder / "logs", environment={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}) as pod:
         pod.start()
         assert pod.wait_until(lambda: faults.newest(folder / "run") > 0, timeout=400), pod.tail(0)
         pod.kill(1, signum=signal.SIGTERM)
@@ -47,7 +48,7 @@ def test_the_run_goes_on_and_is_recorded_once(pod):
     assert int(faults.final_state(workdir)["step"]) == 120
 
 
-def test_one_process_has_the_same_losses(pod, tmp_path):
+def test_one_process_has_the_same_losses(pod, quick_compilations, tmp_path):
     config = load_config("smoke", [*OVERRIDES, "run.probe_every=0"])
 
     class EnoughError(Exception):
