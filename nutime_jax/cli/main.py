@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "label the series of a file with a fine-tuned classifier",
     "convert": "turn weights of the official PyTorch implementation into an encoder, and back",
     "export": "make a program of an encoder that runs without this library, on CPU, GPU and TPU",
+    "plan": "say what a run takes on accelerators that are not here",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 

@@ -20,7 +20,7 @@ FLOORS = [
     {"train.program", "train.hooks"},
     {"train.loop"},
     {"encoder"},
-    {"evaluation", "convert", "export"},
+    {"evaluation", "convert", "export", "plan"},
     {"cli", "estimators"},
 ]
 PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
