@@ -283,7 +283,9 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
     about, arrays, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     try:
         encoder = Encoder(ConfigDict(about["encoder"]), unflatten_dict(arrays, sep="/"))
-        problem = _misfit(encoder)
+        # A name that goes on where another ends would hide it.
+        clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
+        problem = "two names clash" if clash else _misfit(encoder)
     except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
         problem = str(error)
     if problem:
