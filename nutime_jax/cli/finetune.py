@@ -35,13 +35,14 @@ CHOICES = ("strategy", "epochs", "batch_size", "members", "head_norm", "layer_de
 
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.encoder import load_encoder
-    from nutime_jax.evaluation.tuning.classifier import check_target
+    from nutime_jax.evaluation.tuning.classifier import KIND
     from nutime_jax.evaluation.tuning.finetune import fine_tune
     from nutime_jax.evaluation.tuning.settings import TuningSettings
+    from nutime_jax.sealed import check_target
 
     given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
     settings = TuningSettings(**given | ({"rates": _numbers(args.rates)} if args.rates is not None else {}))
-    check_target(args.out)
+    check_target(args.out, kind=KIND)
     files = one_set(args.dataset, flag="--dataset")
     train, test = files.read("train"), _read_test(files)
     published = test if settings.selection == "published" else None

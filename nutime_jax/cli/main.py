@@ -17,7 +17,10 @@ COMMANDS = {
     "sweep": "evaluate encoders and classical methods on many sets, by every protocol",
     "report": "make one HTML page and a CSV file from tables of results",
     "finetune": "train a classifier on a labelled set, from a pretrained encoder",
+    "embed": "write the features of the series of a file, however many",
     "predict": "label the series of a file with a fine-tuned classifier",
+    "convert": "turn weights of the official PyTorch implementation into an encoder, and back",
+    "export": "make a program of an encoder that runs without this library, on CPU, GPU and TPU",
     "plan": "say what a run takes on accelerators that are not here",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
