@@ -33,7 +33,6 @@ OWNERS = {
     "argparse": {"cli"},
     "tensorboardX": {"train.writers"},
     "etils": {"folders"},
-    "fsspec": {"folders"},
     "gcsfs": {"folders"},
 }
 
