@@ -183,9 +183,10 @@ class Bucket:
 
     @functools.cached_property
     def _files(self):
-        import fsspec
+        # Not the newer class, which asks another service, with other rights, what kind of bucket it is, at every call.
+        from gcsfs.core import GCSFileSystem
 
-        return fsspec.filesystem("gcs", use_listings_cache=False)  # what another process has written is seen at once
+        return GCSFileSystem(use_listings_cache=False)  # what another process has written is seen at once
 
     @functools.cached_property
     def _scratch(self) -> Path:

@@ -57,14 +57,13 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def bucket() -> str:
     """The address of an empty bucket, which an emulator keeps in memory, for this process and those that it starts."""
+    reason = "pip install gcsfs gcp-storage-emulator to test workdirs in a bucket"
+    pytest.importorskip("gcsfs", reason=reason)
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # it asks the true service what kind of bucket it is
-        reason = "pip install gcsfs gcp-storage-emulator to test workdirs in a bucket"
-        pytest.importorskip("gcsfs", reason=reason)
-        emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
         with emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket"):
             yield "gs://bucket"
 

@@ -34,7 +34,6 @@ OWNERS = {
     "torch": {"torch_files", "data"},
     "tensorboardX": {"train.writers"},
     "etils": {"folders"},
-    "fsspec": {"folders"},
     "gcsfs": {"folders"},
 }
 

@@ -111,7 +111,7 @@ def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
     for kill in range(100):
         left[0] = -1
         save(store, 100 * kill + 3)
-        left[0] = 4 * kill  # not every object of a copy: they are alike
+        left[0] = 6 * kill  # not every object of a copy: they are alike
         with monkeypatch.context() as patch:
             patch.setattr(files, "pipe", pipe)
             patch.setattr(files, "rm_file", mortal(files.rm_file))
