@@ -1,24 +1,26 @@
-"""What the scikit-learn estimators score on the bundled sets, and how long they take, beside aeon's MiniRocket.
+"""What the scikit-learn estimators score on the bundled sets, and how long they take, beside aeon's MiniRocket and 1-NN.
 
     python -m benchmarks.estimators --encoder=runs/small
     python -m benchmarks.estimators --encoder=runs/small --tuned=GunPoint,ArrowHead --out=benchmarks/results/estimators.json
 
-Default splits; the test split is scored once, and chooses nothing. A probe, and MiniRocket, is fitted and scored twice: `first`
-compiles what it needs, `seconds` does not. Fine-tuning is timed with its compilation, which sets share. Seconds are those of
+Default splits; the test split is scored once, and chooses nothing. A probe, MiniRocket and 1-NN are fitted and scored twice:
+`first` compiles what it needs, `seconds` does not. Fine-tuning is timed with its compilation, which sets share. Seconds are those of
 fit and of predicting the test split together.
 """
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from benchmarks.records import machine, write_results
+
+if TYPE_CHECKING:
+    from nutime_jax.evaluation.features import Task
 
 TUNED = "GunPoint,ItalyPowerDemand,PickupGestureWiimoteZ"
 
@@ -34,24 +36,34 @@ def score(make: Callable[[], object], train: tuple, test: tuple, *, repeats: int
     return {"accuracy": 100 * float(accuracy), **times}
 
 
+def resized(task: "Task") -> tuple[tuple, tuple]:
+    """Both splits as arrays (cases, channels, time) of one length, which is what methods without an encoder take, and labels."""
+    from nutime_jax.evaluation.features import raw_cases
+
+    length = max(case.shape[1] for case in task.train.series)
+    train, test = (
+        (raw_cases(cases, length=length).features.reshape(len(cases.series), -1, length), cases.labels) for cases in (task.train, task.test)
+    )
+    return train, test
+
+
 def measure(encoder: str, tuned: list[str]) -> dict[str, dict]:
     from aeon.classification.convolution_based import MiniRocketClassifier
 
     from nutime_jax.data.archives import find_sets
     from nutime_jax.encoder import load_encoder
     from nutime_jax.estimators import NuTimeClassifier
-    from nutime_jax.evaluation.features import raw_cases, read_task
+    from nutime_jax.evaluation.features import read_task
 
     loaded, results = load_encoder(encoder), {}
     for files in find_sets("bundled"):
         task = read_task(files)
         ours = [(cases.series, cases.labels) for cases in (task.train, task.test)]
-        length = max(case.shape[1] for case in task.train.series)
-        resized = [raw_cases(cases, length=length).features.reshape(len(cases.series), -1, length) for cases in (task.train, task.test)]
-        theirs = list(zip(resized, (task.train.labels, task.test.labels), strict=True))
+        theirs = resized(task)
         found = results[files.name] = {
             "probe": score(lambda: NuTimeClassifier(loaded), *ours, repeats=2),
             "minirocket": score(lambda: MiniRocketClassifier(random_state=0), *theirs, repeats=2),
+            "raw_1nn": score(nearest_neighbour, *theirs, repeats=2),
         }
         for strategy in ("head", "full") if files.name in tuned else ():
             found[strategy] = score(lambda s=strategy: NuTimeClassifier(loaded, strategy=s, random_state=0), *ours, repeats=1)
@@ -61,6 +73,15 @@ def measure(encoder: str, tuned: list[str]) -> dict[str, dict]:
     return results
 
 
+def nearest_neighbour():
+    """1-NN on the raw series, all channels at once."""
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    return make_pipeline(FunctionTransformer(lambda x: x.reshape(len(x), -1)), KNeighborsClassifier(1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="small", help="a shipped encoder, a workdir or a checkpoint")
@@ -68,21 +89,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args()
     sets = measure(args.encoder, args.tuned.split(","))
-    methods = ("probe", "minirocket")
+    methods = ("probe", "minirocket", "raw_1nn")
     mean = {name: float(np.mean([found[name]["accuracy"] for found in sets.values()])) for name in methods}
-    machine = {
-        "commit": subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "numpy", "scikit-learn", "aeon")},
-    }
-    text = json.dumps({"sets": sets, "mean_accuracy": mean, "encoder": args.encoder, "machine": machine}, indent=2)
-    print(text)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+    about = {**machine("jax", "numpy", "scikit-learn", "aeon"), "load": os.getloadavg()[0]}
+    write_results({"sets": sets, "mean_accuracy": mean, "encoder": args.encoder, "machine": about}, args.out)
 
 
 if __name__ == "__main__":

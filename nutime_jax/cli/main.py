@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "turn weights of the official PyTorch implementation into an encoder, and back",
     "export": "make a program of an encoder that runs without this library, on CPU, GPU and TPU",
     "plan": "say what a run takes on accelerators that are not here",
+    "plot": "draw features, NME, views or training curves to a PNG or SVG file",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 

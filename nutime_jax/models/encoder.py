@@ -194,7 +194,6 @@ class NuTimeEncoder(nn.Module):
         positions = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(self.max_tokens, self.width)))
         cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
         tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
-        tokens = jnp.concatenate([jnp.broadcast_to(cls, (len(tokens), 1, self.width)), tokens], axis=1)
 
         def run(block: Block, tokens: Array) -> Array:
             return block(tokens, train=train)

@@ -20,7 +20,7 @@ FLOORS = [
     {"train.program", "train.hooks"},
     {"train.loop"},
     {"encoder"},
-    {"evaluation", "convert", "export", "plan"},
+    {"evaluation", "convert", "export", "plan", "plots"},
     {"cli", "estimators"},
 ]
 PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
@@ -31,6 +31,7 @@ OWNERS = {
     "pandas": {"data", "evaluation"},
     "pyarrow": {"data"},
     "argparse": {"cli"},
+    "matplotlib": {"plots", "evaluation", "data"},
     "torch": {"torch_files", "data"},
     "tensorboardX": {"train.writers"},
     "etils": {"folders"},
