@@ -165,15 +165,16 @@ class Encoder:
 
     def _encode_pieces(self, encode: Callable[..., jax.Array], pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
         """`encode` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
-        mesh = make_local_mesh()
-        variables = jax.device_put(self.variables, replicated(mesh))
+        mesh, network = make_local_mesh(), self.network
+        # By way of NumPy: those of a run may lie on devices of other processes as well.
+        variables = jax.device_put(jax.tree.map(np.asarray, self.variables), replicated(mesh))
         working = None
         while batch := list(islice(pieces, batch_size)):
             views, offsets = _views(batch, self.config.length)
             blank = _padded_rows(len(batch), batch_size, mesh.size) - len(batch)
             views, offsets = jax.device_put((np.pad(views, ((0, blank), (0, 0))), np.pad(offsets, (0, blank))), split(mesh))
             with jax.default_matmul_precision("highest"):
-                started = encode(variables, views, offsets, network=self.network), len(batch)
+                started = encode(variables, views, offsets, network=network), len(batch)
             if working is not None:
                 yield from np.asarray(working[0])[: working[1]]
             working = started
@@ -275,14 +276,16 @@ def untrained_encoder(config: ConfigDict) -> Encoder:
     variables = jax.jit(network.init, static_argnames="train")(
         jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
     )
-    return Encoder(config, {name: variables[name]["encoder"] for name in ("params", "constants")})
+    return Encoder(config, {name: jax.tree.map(np.asarray, variables[name]["encoder"]) for name in ("params", "constants")})
 
 
 def _load_sealed(folder: str | os.PathLike) -> Encoder:
     about, arrays, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     try:
         encoder = Encoder(ConfigDict(about["encoder"]), unflatten_dict(arrays, sep="/"))
-        problem = _misfit(encoder)
+        # A name that goes on where another ends would hide it.
+        clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
+        problem = "two names clash" if clash else _misfit(encoder)
     except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
         problem = str(error)
     if problem:

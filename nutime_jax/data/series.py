@@ -58,7 +58,7 @@ def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> F
     return x if np.any(lost & ~constant) else narrow
 
 
-def clean_block(x: Shaped[np.ndarray, "cases channels time"], *, first: int = 0) -> list[Float[np.ndarray, "channels time"]]:
+def clean_block(x: Shaped[np.ndarray, "cases channels time"], *, first: int = 0) -> list[Float[np.ndarray, "channels _"]]:
     """`clean_series` of many cases at once; most need no more than a look at them.
 
     Args:

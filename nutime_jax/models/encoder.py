@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -16,6 +17,14 @@ from nutime_jax.models.scalars import NME
 from nutime_jax.windows import normalise_windows
 
 READOUTS = ("cls", "mean", "cls+mean")
+REMAT = {
+    "none": None,
+    # What the matrix products of weights give is kept; attention, dropout, norms and activations are computed again.
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Only what goes into a block is kept.
+    "everything": jax.checkpoint_policies.nothing_saveable,
+}
+"""What the blocks keep for the way back, by name; numbers are the same up to rounding."""
 
 
 class Encoding(NamedTuple):
@@ -56,16 +65,22 @@ def check_readout(depth: int, *, layer: object, readout: object) -> None:
         raise InputError(f"layer {layer!r} does not exist; choose 0 to {depth}, or none for the normalised last layer")
 
 
-def build_encoder(config: ConfigDict) -> "NuTimeEncoder":
+def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder":
     """The encoder that the `model` section of a configuration describes; what it leaves out has the released value.
 
+    Args:
+        remat: what its blocks compute again on the way back, see REMAT.
+
     Raises:
-        InputError: a name that is no attribute of `NuTimeEncoder`.
+        InputError: a name that is no attribute of `NuTimeEncoder`, or none of REMAT.
     """
-    known = {field.name for field in dataclasses.fields(NuTimeEncoder)} - {"parent", "name"}
+    known = {field.name for field in dataclasses.fields(NuTimeEncoder)} - {"parent", "name", "remat"}
     if unknown := sorted(set(config) - known):
         raise InputError(f"model.{unknown[0]} is unknown; an encoder has {', '.join(sorted(known))}")
-    return NuTimeEncoder(**{name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()})
+    if remat not in REMAT:
+        raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
+    fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
+    return NuTimeEncoder(**fields, remat=remat)
 
 
 def sinusoidal_positions(tokens: int, width: int) -> np.ndarray:
@@ -127,6 +142,7 @@ class NuTimeEncoder(nn.Module):
     normalisation: "window", or "instance" (shape normalised over the whole series; the release's ablation).
     statistics: what is embedded beside the shape: those of the "window", of the "instance", or "none".
     fusion: how the channels of a series become one token: "linear" (published; never pretrained) or "sum".
+    remat: what blocks compute again on the way back, to save memory, see REMAT.
     """
 
     window: int = 16
@@ -143,6 +159,7 @@ class NuTimeEncoder(nn.Module):
     normalisation: Literal["window", "instance"] = "window"
     statistics: Literal["window", "instance", "none"] = "window"
     fusion: Literal["linear", "sum"] = "linear"
+    remat: Literal["none", "products", "everything"] = "none"
 
     @nn.compact
     def __call__(
@@ -177,8 +194,13 @@ class NuTimeEncoder(nn.Module):
         positions = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(self.max_tokens, self.width)))
         cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
         tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
+
+        def run(block: Block, tokens: Array) -> Array:
+            return block(tokens, train=train)
+
+        run = run if self.remat == "none" else nn.remat(run, policy=REMAT[self.remat])
         layers = [tokens + positions.value[None, :count].astype(tokens.dtype)]
         for i in range(self.depth):
             block = Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=f"block_{i}")
-            layers.append(block(layers[-1], train=train))
+            layers.append(run(block, layers[-1]))
         return Encoding(tuple(layers), LayerNorm(name="norm")(layers[-1]))

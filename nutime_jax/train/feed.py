@@ -18,7 +18,7 @@ from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.pipeline import batches, class_shares
 from nutime_jax.data.resident import Resident, load_resident
 from nutime_jax.errors import InputError
-from nutime_jax.parallel import check_divisible, local_rows, place, place_batch, replicated
+from nutime_jax.parallel import check_divisible, local_rows, place, place_batch, replicated, split
 from nutime_jax.synthetic import synthetic_series
 
 MakeViews = Callable[[Key[Array, ""], Any], Views]
@@ -36,6 +36,26 @@ def synthetic_rows(config: ConfigDict) -> int:
     return round(config.data.synthetic * config.batch_size)
 
 
+class CorpusSize(NamedTuple):
+    """What the memory of a resident corpus depends on."""
+
+    points: int
+    series: int
+    classes: int
+
+
+def make_views(config: ConfigDict) -> MakeViews:
+    """What a step makes of its batch; its `data`, `augment`, `batch_size` and `length` count."""
+    crop = {"size": config.length, "ratio": tuple(config.augment.crop)}
+    synthetic = synthetic_rows(config)
+    real = config.batch_size - synthetic
+    generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)
+    if not real:
+        return generated
+    drawn = partial(resident_views, count=real, **crop) if config.data.resident else partial(streamed_views, **crop)
+    return partial(mixed_views, first=drawn, second=generated) if synthetic else drawn
+
+
 def make_feed(config: ConfigDict, corpus: Corpus | None, mesh: Mesh) -> Feed:
     """The feed that a configuration describes.
 
@@ -46,30 +66,47 @@ def make_feed(config: ConfigDict, corpus: Corpus | None, mesh: Mesh) -> Feed:
     Raises:
         InputError: rows that the devices cannot share evenly, weights that do not fit, a corpus too large to be resident.
     """
-    crop = {"size": config.length, "ratio": tuple(config.augment.crop)}
-    synthetic = synthetic_rows(config)
-    real = config.batch_size - synthetic
-    generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)
-    if not real:
-        return Feed(lambda start: itertools.repeat({}, config.steps - start), generated)
+    rows = config.batch_size - synthetic_rows(config)
+    if not rows:
+        return Feed(lambda start: itertools.repeat({}, config.steps - start), make_views(config))
     shares = class_shares(corpus, alpha=config.data.alpha, weights=config.data.weights)
     make = _resident if config.data.resident else _streamed
-    feed = make(config, corpus, shares, mesh, rows=real, crop=crop)
-    return feed._replace(views=partial(mixed_views, first=feed.views, second=generated)) if synthetic else feed
+    return Feed(make(config, corpus, shares, mesh, rows=rows), make_views(config))
 
 
-def _streamed(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int, crop: dict[str, Any]) -> Feed:
+def describe_batch(config: ConfigDict, mesh: Mesh, *, size: CorpusSize | None = None) -> Any:
+    """Shapes, dtypes and shardings of what every step of `make_feed` is given, without a corpus.
+
+    A streamed series is taken to be as long as `data.max_length` allows.
+
+    Args:
+        size: of the corpus, if it is resident.
+
+    Raises:
+        InputError: rows that the devices cannot share evenly, or a resident corpus of unknown size.
+    """
+    rows = config.batch_size - synthetic_rows(config)
+    if not rows:
+        return {}
+    if not config.data.resident:
+        check_divisible(rows, mesh)
+        shapes = {"series": ((rows, config.data.max_length), jnp.float32), "length": ((rows,), jnp.int32), "offset": ((rows,), jnp.float32)}
+        return {name: jax.ShapeDtypeStruct(*one, sharding=split(mesh)) for name, one in shapes.items()}
+    if size is None:
+        raise InputError("data.resident is true and the size of the corpus is not known; give its points, series and classes")
+    counts = Resident(size.points, *(size.series,) * 3, *(size.classes,) * 3)
+    kinds = Resident(jnp.float32, jnp.int32, jnp.int32, jnp.float32, jnp.int32, jnp.int32, jnp.float32)
+    return jax.tree.map(lambda count, kind: jax.ShapeDtypeStruct((count,), kind, sharding=replicated(mesh)), counts, kinds)
+
+
+def _streamed(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
     check_divisible(rows, mesh)
     options = {"batch_size": rows, "seed": config.seed, "stop": config.steps, "threads": config.data.threads}
     options["rows"] = local_rows(rows, mesh)
-
-    def placed(start: int) -> Iterator[Any]:
-        return (place_batch(batch, mesh) for batch in batches(corpus, shares, start=start, **options))
-
-    return Feed(placed, partial(streamed_views, **crop))
+    return lambda start: (place_batch(batch, mesh) for batch in batches(corpus, shares, start=start, **options))
 
 
-def _resident(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int, crop: dict[str, Any]) -> Feed:
+def _resident(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
     resident = load_resident(corpus, shares)
     size = sum(array.nbytes for array in resident)
     free = _free_bytes(mesh)
@@ -78,7 +115,7 @@ def _resident(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh
             f"the corpus takes {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free; set config.data.resident=false"
         )
     placed = place(resident, jax.tree.map(lambda _: replicated(mesh), resident))
-    return Feed(lambda start: itertools.repeat(placed, config.steps - start), partial(resident_views, count=rows, **crop))
+    return lambda start: itertools.repeat(placed, config.steps - start)
 
 
 def _free_bytes(mesh: Mesh) -> float:

@@ -1,4 +1,4 @@
-"""Ways to take the gradient of a step in less memory; each stands in for `jax.value_and_grad` in `train.step`."""
+"""Ways to take the gradient of a step; each stands in for `jax.value_and_grad` in `train.step`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,42 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nutime_jax.errors import InputError
-
 LossFn = Callable[[Any, Any, Any], tuple[jax.Array, Any]]
 """(params, views, keys) -> (loss, auxiliary values)."""
 GradientFn = Callable[[Any, Any, Any], tuple[tuple[jax.Array, Any], Any]]
 """(params, views, keys) -> ((loss, auxiliary values), gradient)."""
 Differentiate = Callable[[LossFn], GradientFn]
 
-POLICIES = {
-    "none": None,
-    # What matrix products of weights give is kept; attention, dropout, norms and activations are computed again.
-    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    # Nothing between the blocks is kept but what the compiler chooses to.
-    "everything": jax.checkpoint_policies.nothing_saveable,
-}
-
 
 def plain(loss_fn: LossFn) -> GradientFn:
-    """Backpropagation as it is: every activation is kept."""
+    """Backpropagation over the whole batch at once."""
     return jax.value_and_grad(loss_fn, has_aux=True)
-
-
-def rematerialised(differentiate: Differentiate, *, policy: str) -> Differentiate:
-    """Activations are computed again on the way back; the numbers, BatchNorm's included, are the same up to rounding.
-
-    Args:
-        policy: what is computed again, see POLICIES.
-
-    Raises:
-        InputError: an unknown policy.
-    """
-    if policy not in POLICIES:
-        raise InputError(f"remat is {policy!r}; choose one of {', '.join(POLICIES)}")
-    if policy == "none":
-        return differentiate
-    return lambda loss_fn: differentiate(jax.checkpoint(loss_fn, policy=POLICIES[policy]))
 
 
 def accumulated(differentiate: Differentiate, *, count: int) -> Differentiate:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from nutime_jax.objectives.byol import momentum_schedule
 from nutime_jax.parallel import check_divisible, replicated, shard_by_rules
 from nutime_jax.train.feed import MakeViews
-from nutime_jax.train.gradients import accumulated, plain, rematerialised
+from nutime_jax.train.gradients import accumulated, plain
 from nutime_jax.train.optim import make_optimizer
 from nutime_jax.train.state import TrainState, build_network, init_state
 from nutime_jax.train.step import Metrics, make_train_step
@@ -52,7 +52,7 @@ def build_program(config: ConfigDict, *, views: MakeViews, mesh: Mesh) -> Progra
         augment=views,
         momentum=partial(momentum_schedule, steps=config.steps, base=config.objective.momentum),
         seed=config.seed,
-        differentiate=accumulated(rematerialised(plain, policy=config.remat), count=config.accumulate),
+        differentiate=accumulated(plain, count=config.accumulate),
     )
 
     def train_step(state, batch):

@@ -27,7 +27,9 @@ class TrainState:
 
 def build_network(config: ConfigDict) -> SiameseNetwork:
     """The network that a configuration describes."""
-    return SiameseNetwork(build_encoder(config.model), hidden=config.objective.hidden, dim=config.objective.dim)
+    return SiameseNetwork(
+        build_encoder(config.model, remat=config.get("remat", "none")), hidden=config.objective.hidden, dim=config.objective.dim
+    )
 
 
 def init_state(network: SiameseNetwork, tx: optax.GradientTransformation, *, seed: int, length: int) -> TrainState:

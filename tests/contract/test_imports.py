@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 # From the bottom to the top; the rooms of one line do not use each other, but for the files of one room.
 FLOORS = [
     {"errors"},
-    {"resample", "windows", "nme", "sealed", "torch_files", "compilation"},
+    {"resample", "windows", "nme", "folders", "sealed", "torch_files", "compilation"},
     {"augment", "objectives", "synthetic"},
     {"models", "parallel", "processes", "data"},
     {"train.state", "train.optim", "train.gradients", "train.feed", "train.checkpoint", "train.writers"},
@@ -20,7 +20,7 @@ FLOORS = [
     {"train.program", "train.hooks"},
     {"train.loop"},
     {"encoder"},
-    {"evaluation", "convert", "export", "plots"},
+    {"evaluation", "convert", "export", "plan", "plots"},
     {"cli", "estimators"},
 ]
 PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
@@ -34,6 +34,8 @@ OWNERS = {
     "matplotlib": {"plots", "evaluation", "data"},
     "torch": {"torch_files", "data"},
     "tensorboardX": {"train.writers"},
+    "etils": {"folders"},
+    "gcsfs": {"folders"},
 }
 
 

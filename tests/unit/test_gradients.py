@@ -7,8 +7,9 @@ import pytest
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.errors import InputError
+from nutime_jax.models.encoder import REMAT, build_encoder
 from nutime_jax.parallel import make_mesh
-from nutime_jax.train.gradients import POLICIES, accumulated, plain, rematerialised
+from nutime_jax.train.gradients import accumulated, plain
 from nutime_jax.train.program import build_program
 
 
@@ -32,13 +33,15 @@ def test_parts_are_averaged_and_each_sees_only_itself():
 
 def test_one_part_is_the_plain_gradient():
     assert accumulated(plain, count=1) is plain
-    assert rematerialised(plain, policy="none") is plain
+
+
+def test_an_unknown_rematerialisation_is_refused():
     with pytest.raises(InputError, match="remat is 'all'; choose one of none, products, everything"):
-        rematerialised(plain, policy="all")
+        build_encoder(load_config("smoke").model, remat="all")
 
 
 def after_one_step(*overrides):
-    config = load_config("smoke", ["model.dropout=0.0", "optim.warmup_steps=0", *overrides])
+    config = load_config("smoke", ["optim.warmup_steps=0", *overrides])
     program = build_program(config, views=lambda key, batch: batch, mesh=make_mesh(2))
     views = jax.random.normal(jax.random.key(1), (16, 2, 1, config.length)), jnp.zeros((16, 1))
     return program.step(program.init(), views)
@@ -46,19 +49,24 @@ def after_one_step(*overrides):
 
 @pytest.fixture(scope="module")
 def whole():
+    return after_one_step("model.dropout=0.0")
+
+
+@pytest.fixture(scope="module")
+def dropped():
     return after_one_step()
 
 
-@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "none"])
-def test_rematerialisation_changes_nothing(whole, policy):
+@pytest.mark.parametrize("policy", [name for name in REMAT if name != "none"])
+def test_rematerialisation_changes_nothing(dropped, policy):
     state, metrics = after_one_step(f"remat={policy}")
-    np.testing.assert_allclose(metrics["gradient"], whole[1]["gradient"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["gradient"], dropped[1]["gradient"], rtol=1e-5)
     close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6)  # noqa: E731
-    jax.tree.map(close, state.variables["batch_stats"], whole[0].variables["batch_stats"])
+    jax.tree.map(close, state.variables["batch_stats"], dropped[0].variables["batch_stats"])
 
 
 def test_accumulation_moves_running_statistics_by_the_mean_over_the_parts(whole):
-    state, metrics = after_one_step("accumulate=4")
+    state, metrics = after_one_step("accumulate=4", "model.dropout=0.0")
     assert int(state.step) == 1
     assert abs(float(metrics["loss"]) / float(whole[1]["loss"]) - 1) > 1e-4  # batches of 4 are normalised by other statistics
     ours, theirs = (one.variables["batch_stats"]["projector"]["norm"]["mean"] for one in (state, whole[0]))

@@ -1,0 +1,63 @@
+"""What `nutime plan` says of the base configuration, for slices of TPUs that are not here.
+
+    python -m benchmarks.plan --out=benchmarks/results/plan.json
+    python -m benchmarks.plan v5e:4x4 v5e:4x4/remat=everything --out=benchmarks/results/plan.json
+
+A case is a topology and overrides, separated by slashes; without any, those of the committed table. Needs the compiler
+for TPUs (pip install 'nutime_jax[tpu]') and minutes a case. Cases that the file holds already are kept beside the new.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from benchmarks.records import machine
+
+BATCH = 4096
+CASES = (
+    "v5e:4x4",
+    "v5e:16x16",
+    "v5p:8x8x8",
+    "v6e:16x16",
+    # The rows a chip of v5e:16x16 in a batch of a sixteenth: what differs grows with the batch of all chips.
+    "v5e:4x4/batch_size=256",
+    "v5e:4x4/remat=products",
+    "v5e:4x4/remat=everything",
+    "v5e:4x4/accumulate=4",
+    "v5e:4x4/accumulate=4/remat=everything",
+    "h100:8",
+    "h200:8",
+)
+
+
+def measure(case: str) -> dict:
+    """The plan of a case, the seconds that it took, and the machine it was made on."""
+    from nutime_jax.cli.config import load_config
+    from nutime_jax.cli.plan import SCALING
+    from nutime_jax.plan.chips import parse_topology
+    from nutime_jax.plan.work import make_plan
+
+    topology, *overrides = case.split("/")
+    config = load_config("nutime_base", [f"batch_size={BATCH}", *overrides])
+    start = time.perf_counter()
+    plan = make_plan(config, parse_topology(topology), chips=() if overrides else SCALING)
+    return plan | {"seconds_to_plan": round(time.perf_counter() - start, 1), "machine": machine()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=CASES)
+    parser.add_argument("--out", type=Path, required=True, help="file for the results, as JSON")
+    args = parser.parse_args()
+    from nutime_jax.plan.table import render_plan
+
+    for case in args.cases:
+        plan = measure(case)
+        print(f"\n{case}\n{render_plan(plan)}", flush=True)
+        results = json.loads(args.out.read_text()) if args.out.exists() else {}
+        args.out.write_text(json.dumps(results | {case: plan}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
