@@ -337,7 +337,9 @@ def _encoder_config(network: NuTimeEncoder, length: int | None) -> ConfigDict:
     if length < 1 or length % network.window or length // network.window >= network.max_tokens:
         most = (network.max_tokens - 1) * network.window
         raise InputError(f"length {length} does not suit the encoder; choose a multiple of {network.window}, at most {most}")
-    model = {field.name: getattr(network, field.name) for field in dataclasses.fields(network) if field.name not in ("parent", "name")}
+    model = {
+        field.name: getattr(network, field.name) for field in dataclasses.fields(network) if field.name not in ("parent", "name", "remat")
+    }
     return ConfigDict(
         {
             "name": "converted",

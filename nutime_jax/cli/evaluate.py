@@ -17,7 +17,9 @@ from nutime_jax.folders import as_folder, place_of, said
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, type=run_path, help="workdir of `nutime pretrain`, or one checkpoint")
+    parser.add_argument(
+        "--checkpoint", required=True, type=encoder_path, help="a shipped encoder, a workdir of `nutime pretrain`, or one checkpoint"
+    )
     parser.add_argument("--datasets", default="bundled", help="names, files or folders, separated by commas (default: bundled)")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
     parser.add_argument("--readout", default="cls+mean", help="cls, mean or cls+mean (default: cls+mean)")
@@ -47,6 +49,11 @@ def run_path(text: str) -> Path:
         return as_folder(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def encoder_path(text: str) -> str | Path:
+    """The name of a shipped encoder as it is; a workdir or checkpoint as `run_path` reads it."""
+    return text if re.fullmatch(r"[\w.-]+", text) and not Path(text).exists() else run_path(text)
 
 
 def compare_sets(encoders: dict, sources: Sequence[str], output: Path, **options) -> None:

@@ -10,12 +10,14 @@ split chooses epoch and rate, as the paper's numbers were made: the accuracy tha
 
 import argparse
 
-from nutime_jax.cli.evaluate import run_path, user_path
+from nutime_jax.cli.evaluate import encoder_path, user_path
 from nutime_jax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, type=run_path, help="workdir of `nutime pretrain`, or one checkpoint")
+    parser.add_argument(
+        "--checkpoint", required=True, type=encoder_path, help="a shipped encoder, a workdir of `nutime pretrain`, or one checkpoint"
+    )
     parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier there is replaced")
     parser.add_argument("--strategy", help="full: train everything (default). head: leave the encoder as it is")
