@@ -37,7 +37,9 @@ def workdir(variables, tmp_path_factory):
     for role, prefix in (("online", ""), ("target", "target_")):
         state[f"{prefix}params"] = variables[role]["params"]
         state[f"{prefix}variables"] = {kind: variables[role][kind] for kind in ("batch_stats", "constants")}
-    CheckpointStore(folder / "checkpoints").save(state, step=3, about={"config": CONFIG.to_dict()})
+    store = CheckpointStore(folder / "checkpoints")
+    store.save(state, step=3, about={"config": CONFIG.to_dict()})
+    store.close()  # it is written behind our back
     return folder
 
 

@@ -22,7 +22,9 @@ def workdir(tmp_path_factory):
     config = load_config("smoke", ["model.depth=1"])
     variables = untrained_encoder(config).variables
     state = {"params": {"encoder": variables["params"]}, "variables": {"constants": {"encoder": variables["constants"]}}}
-    CheckpointStore(folder / "checkpoints").save(state, step=1, about={"config": config.to_dict()})
+    store = CheckpointStore(folder / "checkpoints")
+    store.save(state, step=1, about={"config": config.to_dict()})
+    store.close()  # it is written behind our back
     return folder
 
 
@@ -91,7 +93,7 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
         (["--rates=1e-3,fast"], "rates are '1e-3,fast'; write numbers, separated by commas"),
         (["--rates=0"], "give one or more numbers above 0"),
         (["--out={tmp}"], "exists and is no classifier's; choose another folder"),
-        (["--checkpoint={tmp}/nowhere"], "holds no checkpoint"),
+        (["--checkpoint={tmp}/nowhere"], "there is no encoder"),
     ],
 )
 def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, message):
