@@ -239,7 +239,8 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
 
     Args:
         name_or_path: the name of a shipped encoder (a folder of that name is "./name"), a folder that `Encoder.save`
-            wrote, a workdir of `nutime pretrain` (its newest intact checkpoint), or one checkpoint.
+            wrote, a workdir of `nutime pretrain` (its newest intact checkpoint; WORKDIR/best is the best by `run.best`),
+            one checkpoint, or either in a bucket, gs://….
 
     Raises:
         InputError: there is no encoder, or it is damaged.
@@ -252,7 +253,7 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     try:
         if is_sealed(path):
             return _load_sealed(path)
-        if not path.exists():
+        if not (path.exists() or path.parts[:1] == ("gs:",) or (path.name == "best" and path.parent.exists())):
             near = difflib.get_close_matches(name, shipped, n=1)
             guess = f", did you mean {near[0]!r}?" if near else ""
             known = f"shipped are {', '.join(shipped)}" if shipped else "none is shipped"
