@@ -9,11 +9,18 @@ _PUBLIC = {
     "untrained_encoder": "nutime_jax.encoder",
     "NuTimeEncoder": "nutime_jax.models.encoder",
     "from_torch_state": "nutime_jax.convert",
+    "to_torch_state": "nutime_jax.convert",
+    "export_encoder": "nutime_jax.export",
+    "load_exported": "nutime_jax.export",
     "pretrain": "nutime_jax.train.loop",
     "fine_tune": "nutime_jax.evaluation.tuning.finetune",
     "TuningSettings": "nutime_jax.evaluation.tuning.settings",
     "FittedClassifier": "nutime_jax.evaluation.tuning.classifier",
     "load_classifier": "nutime_jax.evaluation.tuning.classifier",
+    "NuTimeTransformer": "nutime_jax.estimators",
+    "NuTimeClassifier": "nutime_jax.estimators",
+    "NuTimeClusterer": "nutime_jax.estimators",
+    "NuTimeAnomalyDetector": "nutime_jax.estimators",
     "InputError": "nutime_jax.errors",
 }
 

@@ -1,26 +1,38 @@
 """The encoder's face: load a trained encoder, give it series of any length and scale, get features."""
 
 import dataclasses
+import difflib
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
+from nutime_jax.compilation import keep_compiled
+from nutime_jax.data.inputs import clean_cases, drawn_cases
+from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_readout, read_out
+from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.parallel import make_local_mesh, replicated, split
-from nutime_jax.resample import LONGEST, resize
-from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
-from nutime_jax.train.state import build_network, encoder_variables
+from nutime_jax.resample import resize_on_host
+from nutime_jax.sealed import CONFIG, is_sealed, read_folder, write_folder
 
 CHANNELS = ("mean", "concat", "none")
+KIND, SCHEMA = "encoder", 1
+WEIGHTS = Path(__file__).parent / "weights"
+"""A folder a shipped encoder, by name."""
+KEPT = ("name", "seed", "length", "matmul_precision", "model")
+"""Fields of a configuration that a saved encoder keeps, beside `data.max_length`: none says where or by whom it was trained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,120 +52,274 @@ class Encoder:
         """The Flax module."""
         return build_encoder(self.config.model)
 
+    def __repr__(self) -> str:
+        # Its weights would fill screens wherever an estimator that has an encoder is printed.
+        name, network = self.config.get("name", "unnamed"), self.network
+        return f"<Encoder {name!r}: width {network.width}, depth {network.depth}, length {self.config.length}>"
+
     def embed(
         self,
-        X: np.ndarray | Sequence[np.ndarray],
+        X: Any,
         *,
         layer: int | None = None,
         readout: str = "cls+mean",
         channels: str = "mean",
         batch_size: int = 256,
-    ) -> np.ndarray:
+        tokens: bool = False,
+    ) -> np.ndarray | Iterator[np.ndarray]:
         """Features of series of any length and scale, missing values allowed (see `data.series.clean_series`).
 
         Every channel is encoded alone; one that is longer than the corpus's longest (`config.data.max_length`) is cut as
-        corpora are (`data.series.cut_series`), and its features are the mean over the pieces. The result does not depend
-        on the batch size beyond rounding.
+        corpora are (`data.series.cut_series`), and its features are the mean over the pieces. Neither the batch size nor
+        what else is in X changes the features of a case beyond rounding (1e-5). The input is not touched. Only devices of
+        this process are used.
 
         Args:
-            X: (cases, time), (cases, channels, time), or a sequence of arrays (time,) or (channels, time).
+            X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a pandas frame
+                (see `data.inputs.clean_cases`); or an iterator of such arrays, each a case.
             layer, readout: see `models.encoder.read_out`.
             channels: "mean" over the channels of a case, "concat", or "none": (cases, channels, features).
-            batch_size: channels embedded at once.
+            batch_size: pieces of channels embedded at once.
+            tokens: return the window tokens of `layer` themselves, in the order of time, without the CLS token; `readout`
+                is not looked at. The tokens of the pieces of a long series follow one another. With "concat" those of the
+                channels stand side by side.
 
         Returns:
-            float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean".
+            float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean". With tokens,
+            (cases, windows, width), or (cases, channels, windows, width) for "none". For an iterator: an iterator of the
+            rows of that array, in order, which reads ahead by less than three batches and keeps no more than these.
 
         Raises:
-            InputError: X is empty, or not numbers of such a shape, or an option is unknown.
+            InputError: X is empty, or not numbers of such a shape, or an option is unknown. Of an iterator, when the case
+                is drawn.
         """
-        if channels not in CHANNELS:
-            raise InputError(f"channels {channels!r} is unknown; choose one of {', '.join(CHANNELS)}")
-        if not len(X):
-            raise InputError("X holds no series")
-        cases = [clean_series(one, name=f"case {i}") for i, one in enumerate(X)]
-        counts = {len(case) for case in cases}
-        if len(counts) > 1:
-            raise InputError(f"cases have {sorted(counts)} channels; every case needs the same number")
-        count = counts.pop()
-        flat = self._map(_encode, [channel for case in cases for channel in case], batch_size, layer=layer, readout=readout)
-        features = flat.reshape(len(cases), count, -1)
-        if channels == "none":
-            return features
-        return features.mean(1) if channels == "mean" else features.reshape(len(cases), -1)
+        self._check_options(layer=layer, readout=readout, channels=channels, batch_size=batch_size, tokens=tokens)
+        encode = partial(_encode_tokens, layer=layer) if tokens else partial(_encode, layer=layer, readout=readout)
+        gather = partial(_gather_case, channels=channels, over_pieces=_end_to_end if tokens else _mean)
+        if isinstance(X, Iterator):
+            return self._stream(encode, drawn_cases(X), gather, int(batch_size))
+        cases = clean_cases(X)
+        if tokens and len(lengths := {self._pieces(len(case[0])) for case in cases}) > 1:
+            counts = sorted(lengths)
+            raise InputError(f"series are cut into {counts} pieces, of unequally many tokens; give series of one length, or iter(X)")
+        return _stack(self._stream(encode, iter(cases), gather, int(batch_size)), len(cases))
 
     def embed_layers(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
         """CLS token and mean window token of every layer, for sweeps over readouts; otherwise as `embed`.
 
         Args:
             series: channels, (time,) each, as `data.series.clean_series` gives them.
-            batch_size: channels embedded at once.
+            batch_size: pieces of channels embedded at once.
 
         Returns:
             float32, (series, layers, 2, width): layers 0 to depth and then the normalised last, CLS before mean.
         """
-        shape = (len(series), self.network.depth + 2, 2, self.network.width)
-        return self._map(_encode_layers, list(series), batch_size).reshape(shape)
+        gather = partial(_gather_case, channels="mean", over_pieces=_mean)
+        return _stack(self._stream(_encode_layers, (one[None] for one in series), gather, batch_size), len(series))
 
-    def _map(self, encode: Callable[..., jax.Array], series: list[np.ndarray], batch_size: int, **options) -> np.ndarray:
-        """Features of every series: `encode` of its resized pieces, averaged."""
-        variables = jax.device_put(self.variables, replicated(make_local_mesh()))
+    def save(self, folder: str | os.PathLike, *, card: str = "") -> Path:
+        """Writes the encoder to a sealed folder (`sealed`), which `load_encoder` reads; an older encoder there is replaced.
 
-        def call(views: jax.Array, offsets: jax.Array) -> jax.Array:
+        Of the configuration only what the encoder needs is kept (KEPT).
+
+        Args:
+            card: text for readers, in Markdown: what it was trained on, what it is good for, under which terms.
+
+        Raises:
+            InputError: the folder cannot be written, or holds something else.
+        """
+        about = {"encoder": portable(self.config).to_dict()}
+        arrays = flatten_dict(jax.tree.map(np.asarray, self.variables), sep="/")
+        return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
+
+    def _check_options(self, *, layer, readout, channels, batch_size, tokens) -> None:
+        check_readout(self.network.depth, layer=layer, readout=readout)
+        if not isinstance(channels, str) or channels not in CHANNELS:
+            raise InputError(f"channels {channels!r} is unknown; choose one of {', '.join(CHANNELS)}")
+        if not isinstance(batch_size, (int, np.integer)) or isinstance(batch_size, bool) or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}; choose a whole number from 1 up")
+        if not isinstance(tokens, (bool, np.bool)):
+            raise InputError(f"tokens is {tokens!r}; choose True or False")
+
+    def _pieces(self, length: int) -> int:
+        return -(-length // self.config.data.max_length)
+
+    def _stream(
+        self, encode: Callable[..., jax.Array], cases: Iterator[np.ndarray], gather: Callable[..., np.ndarray], batch_size: int
+    ) -> Iterator[np.ndarray]:
+        """One array a case, in order: `encode` of the pieces of its channels, (channels, pieces, …), `gather`ed."""
+        longest = self.config.data.max_length
+        shapes: deque[tuple[int, int]] = deque()
+
+        def pieces() -> Iterator[np.ndarray]:
+            for case in cases:
+                cut = [piece for channel in case for piece in cut_series(channel, longest)]
+                shapes.append((len(case), len(cut) // len(case)))
+                yield from cut
+
+        rows = self._encode_pieces(encode, pieces(), batch_size)
+        for first in rows:
+            shape = shapes.popleft()
+            block = np.array([first, *islice(rows, math.prod(shape) - 1)])
+            yield gather(block.reshape(*shape, *first.shape))
+
+    def _encode_pieces(self, encode: Callable[..., jax.Array], pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
+        """`encode` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
+        mesh, network = make_local_mesh(), self.network
+        # By way of NumPy: those of a run may lie on devices of other processes as well.
+        variables = jax.device_put(jax.tree.map(np.asarray, self.variables), replicated(mesh))
+        working = None
+        while batch := list(islice(pieces, batch_size)):
+            views, offsets = _views(batch, self.config.length)
+            blank = _padded_rows(len(batch), batch_size, mesh.size) - len(batch)
+            views, offsets = jax.device_put((np.pad(views, ((0, blank), (0, 0))), np.pad(offsets, (0, blank))), split(mesh))
             with jax.default_matmul_precision("highest"):
-                return encode(variables, views, offsets, network=self.network, **options)
+                started = encode(variables, views, offsets, network=network), len(batch)
+            if working is not None:
+                yield from np.asarray(working[0])[: working[1]]
+            working = started
+        if working is not None:
+            yield from np.asarray(working[0])[: working[1]]
 
-        pieces = [cut_series(one, self.config.data.max_length) for one in series]
-        counts = np.array([len(one) for one in pieces])
-        features = _map_resized(call, list(chain(*pieces)), size=self.config.length, batch_size=batch_size)
-        return np.add.reduceat(features, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
 
-
-def resize_series(series: Sequence[np.ndarray], size: int, *, batch_size: int = 256) -> np.ndarray:
+def resize_series(series: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Series (time,) of any lengths, resized to `size` points as they are before they are encoded; (cases, size)."""
-    offsets = np.array([split_offset(one)[1] for one in series], np.float64)
-    views = _map_resized(lambda views, offsets: views, series, size=size, batch_size=batch_size)
-    return views if not offsets.any() else views + offsets[:, None]
+    views, offsets = _views(series, size)
+    return views if not offsets.any() else views + offsets.astype(np.float64)[:, None]
 
 
-def _map_resized(
-    call: Callable[[jax.Array, jax.Array], jax.Array], series: Sequence[np.ndarray], *, size: int, batch_size: int
-) -> np.ndarray:
-    """Applies `call` to batches of resized series and their offsets, every batch of one shape, split over all devices.
-
-    The order is kept.
-    """
-    mesh = make_local_mesh()
-    order = np.argsort([len(one) for one in series], kind="stable")  # alike lengths share a padded width
-    parts = []
-    for begin in range(0, len(order), batch_size):
-        batch, offsets = zip(*(split_offset(series[i]) for i in order[begin : begin + batch_size]), strict=True)
-        padded, lengths = pad_series(list(batch), _padded_length(len(batch[-1])))
-        blank = _padded_rows(len(batch), batch_size, mesh.size) - len(batch)
-        padded, lengths = np.pad(padded, ((0, blank), (0, 0))), np.pad(lengths, (0, blank), constant_values=1)
-        padded, lengths, offsets = jax.device_put((padded, lengths, np.pad(offsets, (0, blank))), split(mesh))
-        parts.append((call(_resize_batch(padded, lengths, size=size), offsets), len(batch)))
-    results = np.concatenate([np.asarray(part)[:n] for part, n in parts])
-    restored = np.empty_like(results)
-    restored[order] = results
-    return restored
+def _views(series: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Series (time,) taken apart and resized: (cases, size), and what is to be added to each."""
+    values, offsets = zip(*map(split_offset, series), strict=True)
+    views = np.empty((len(series), size), np.float32)
+    places = defaultdict(list)
+    for place, one in enumerate(values):
+        places[len(one)].append(place)
+    for alike in places.values():
+        views[alike] = resize_on_host(np.stack([values[place] for place in alike]), size)
+    return views, np.array(offsets, np.float32)
 
 
-def load_encoder(path: str | os.PathLike) -> Encoder:
-    """Loads the encoder of a workdir (its newest intact checkpoint) or of one checkpoint.
+def _mean(block: np.ndarray) -> np.ndarray:
+    return block.mean(1) if block.shape[1] > 1 else block[:, 0]
+
+
+def _end_to_end(block: np.ndarray) -> np.ndarray:
+    """(channels, pieces, tokens, width) -> (channels, pieces * tokens, width)."""
+    return block.reshape(len(block), -1, block.shape[-1])
+
+
+def _gather_case(block: np.ndarray, *, channels: str, over_pieces: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What a case gets of the arrays of its pieces, (channels, pieces, …): first over pieces, then over channels."""
+    each = over_pieces(block)
+    if channels == "none":
+        return each
+    if len(each) == 1:
+        return each[0]
+    return each.mean(0) if channels == "mean" else np.concatenate(each, axis=-1)
+
+
+def _stack(rows: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """Rows of one shape, without a second copy of all."""
+    first = next(rows)
+    stacked = np.empty((count, *first.shape), np.float32)
+    stacked[0] = first
+    for place, row in enumerate(rows, 1):
+        stacked[place] = row
+    return stacked
+
+
+def shipped_encoders() -> list[str]:
+    """Names of the encoders that come with the package."""
+    return sorted(path.name for path in WEIGHTS.glob("*") if is_sealed(path))
+
+
+def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
+    """Loads an encoder.
+
+    Args:
+        name_or_path: the name of a shipped encoder (a folder of that name is "./name"), a folder that `Encoder.save`
+            wrote, a workdir of `nutime pretrain` (its newest intact checkpoint), or one checkpoint.
 
     Raises:
-        InputError: there is no checkpoint, or it is damaged.
+        InputError: there is no encoder, or it is damaged.
     """
+    keep_compiled()
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise InputError(f"an encoder is loaded by a name or a path, not by {name_or_path!r}; give one of them")
+    name, shipped = os.fspath(name_or_path), shipped_encoders()
+    path = WEIGHTS / name if name in shipped else Path(name).expanduser()
+    try:
+        if is_sealed(path):
+            return _load_sealed(path)
+        if not path.exists():
+            near = difflib.get_close_matches(name, shipped, n=1)
+            guess = f", did you mean {near[0]!r}?" if near else ""
+            known = f"shipped are {', '.join(shipped)}" if shipped else "none is shipped"
+            raise InputError(f"there is no encoder {name!r}{guess}; {known}, or give a folder of one, or a workdir of `nutime pretrain`")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name!r} cannot be a path ({error}); give the name or the folder of an encoder") from error
+    from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
+    from nutime_jax.train.state import encoder_variables
+
     found = find_checkpoint(path)
     return Encoder(ConfigDict(read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
 
 
 def untrained_encoder(config: ConfigDict) -> Encoder:
     """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed."""
-    variables = jax.jit(build_network(config).init)(jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)))
-    state = {"params": variables["params"], "variables": {"constants": variables["constants"]}}
-    return Encoder(config, encoder_variables(state))
+    keep_compiled()
+    # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
+    network = SiameseNetwork(build_encoder(config.model), hidden=1, dim=1)
+    variables = jax.jit(network.init, static_argnames="train")(
+        jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
+    )
+    return Encoder(config, {name: jax.tree.map(np.asarray, variables[name]["encoder"]) for name in ("params", "constants")})
+
+
+def _load_sealed(folder: str | os.PathLike) -> Encoder:
+    about, arrays, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
+    try:
+        encoder = Encoder(ConfigDict(about["encoder"]), unflatten_dict(arrays, sep="/"))
+        # A name that goes on where another ends would hide it.
+        clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
+        problem = "two names clash" if clash else _misfit(encoder)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
+        problem = str(error)
+    if problem:
+        raise InputError(f"{folder} is damaged: its weights are no encoder's of its {CONFIG} ({problem}); use another copy")
+    return encoder
+
+
+def _misfit(encoder: Encoder) -> str | None:
+    """How the weights differ from those that the configuration describes, in words; None where they do not."""
+    config, given = encoder.config, flatten_dict(encoder.variables, sep="/")
+    network = encoder.network
+    for name, value in (("length", config.length), ("data.max_length", config.data.max_length)):
+        if type(value) is not int or value < 1:
+            return f"{name} is {value!r}"
+    blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
+    # Looked at before anything is made of them: a description may ask for more than there is memory.
+    if given["constants/positions"].shape != (network.max_tokens, network.width) or len(blocks) != network.depth:
+        return "they are of another size"
+    channels = given["params/embedding/fusion/kernel"].shape[0] // network.width if "params/embedding/fusion/kernel" in given else 1
+    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, network.window))))
+    asked = flatten_dict(asked, sep="/")
+    for name in sorted(asked.keys() | given.keys()):
+        if name not in given or name not in asked:
+            return f"{name} is {'missing' if name not in given else 'foreign'}"
+        if (given[name].shape, given[name].dtype) != (asked[name].shape, asked[name].dtype):
+            return f"{name} is {given[name].dtype}{list(given[name].shape)}"
+    return None
+
+
+def portable(config: ConfigDict) -> ConfigDict:
+    """What a saved encoder keeps of its configuration: KEPT, and `data.max_length`."""
+    kept = ConfigDict({name: config[name] for name in KEPT if name in config})
+    kept.data = ConfigDict({"max_length": config.data.max_length})
+    return kept
 
 
 def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
@@ -162,23 +328,19 @@ def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
     return -(-padded // devices) * devices
 
 
-def _padded_length(length: int) -> int:
-    """Next power of two, at least 64: few shapes, so few compilations."""
-    return min(max(64, 1 << (length - 1).bit_length()), LONGEST)
-
-
-@partial(jax.jit, static_argnames="size")
-def _resize_batch(series, lengths, *, size: int):
-    return jax.vmap(lambda one, length: resize(one, size, length=length))(series, lengths)
-
-
 @partial(jax.jit, static_argnames=("network", "layer", "readout"))
 def _encode(variables, views, offsets, *, network: NuTimeEncoder, layer: int | None, readout: str):
     return read_out(network.apply(variables, views[:, None], offsets[:, None]), layer=layer, readout=readout)
+
+
+@partial(jax.jit, static_argnames=("network", "layer"))
+def _encode_tokens(variables, views, offsets, *, network: NuTimeEncoder, layer: int | None):
+    encoding = network.apply(variables, views[:, None], offsets[:, None])
+    return (encoding.normalised if layer is None else encoding.layers[layer])[:, 1:]
 
 
 @partial(jax.jit, static_argnames="network")
 def _encode_layers(variables, views, offsets, *, network: NuTimeEncoder):
     encoding = network.apply(variables, views[:, None], offsets[:, None])
     layers = jnp.stack([*encoding.layers, encoding.normalised], axis=1)  # (batch, layers, tokens, width)
-    return jnp.stack([layers[:, :, 0], layers[:, :, 1:].mean(2)], axis=2).reshape(len(views), -1)
+    return jnp.stack([layers[:, :, 0], layers[:, :, 1:].mean(2)], axis=2)

@@ -1,7 +1,11 @@
 """Linear resampling of a stretch of a series to a fixed number of points; augmentation, features and export share it."""
 
+from collections.abc import Callable
+from types import ModuleType
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
 
 from nutime_jax.errors import InputError
 
@@ -15,6 +19,7 @@ def resize(
     *,
     start: int | Int[Array, ""] = 0,
     length: int | Int[Array, ""] | None = None,
+    settle: Callable[[Array], Array] = lambda product: product,
 ) -> Float[Array, "*batch {size}"]:
     """Resizes x[..., start:start + length] to `size` points by linear interpolation.
 
@@ -28,21 +33,46 @@ def resize(
         size: points of the result.
         start: first point of the stretch.
         length: points of the stretch, at least 1 and at most LONGEST; None takes all that follows `start`.
+        settle: what keeps the compiler from fusing a product with the sum that follows it, if that matters; see
+            `resize_on_host`.
 
     Raises:
         InputError: the stretch has more than LONGEST points (told only where its length is no traced value).
     """
     length = x.shape[-1] - start if length is None else length
-    if isinstance(length, int) and length > LONGEST:
+    if isinstance(length, int):
+        _check_length(length)
+    return _interpolate(jnp, x, size, start, jnp.asarray(length, jnp.int32), settle)
+
+
+def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[np.ndarray, "*batch {size}"]:
+    """`resize` of whole series in NumPy, by the same operations in the same order.
+
+    What is embedded is resized here: one compiled program then serves series of every length, in the order they come in.
+    Compiled, `resize` may differ in the last bit, where a product and a sum are fused.
+
+    Raises:
+        InputError: the series have more than LONGEST points.
+    """
+    length = x.shape[-1]
+    _check_length(length)
+    return x.copy() if length == size else _interpolate(np, x, size, 0, np.int32(length), lambda product: product)
+
+
+def _check_length(length: int) -> None:
+    if length > LONGEST:
         raise InputError(f"a series of {length} points is too long to be resized; cut it into pieces of at most {LONGEST}")
-    length = jnp.asarray(length, jnp.int32)
-    centres = (length.astype(x.dtype) / size) * (jnp.arange(size, dtype=x.dtype) + 0.5) - 0.5
-    position = jnp.maximum(centres, 0)
-    left = jnp.minimum(position.astype(jnp.int32), length - 1)
-    right = jnp.minimum(left + 1, length - 1)
+
+
+def _interpolate(xp: ModuleType, x, size: int, start, length, settle):
+    """What `resize` says, by the functions of jax.numpy or NumPy."""
+    centres = settle((length.astype(x.dtype) / size) * (xp.arange(size, dtype=x.dtype) + 0.5)) - 0.5
+    position = xp.maximum(centres, 0)
+    left = xp.minimum(position.astype(xp.int32), length - 1)
+    right = xp.minimum(left + 1, length - 1)
     fraction = position - left.astype(x.dtype)
 
     # Halved, which is exact down to 2.4e-38, the difference of two finite values cannot overflow.
-    a = jnp.take(x, start + left, axis=-1, mode="clip") / 2
-    b = jnp.take(x, start + right, axis=-1, mode="clip") / 2
-    return 2 * (a + fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a))
+    a = xp.take(x, start + left, axis=-1, mode="clip") / 2
+    b = xp.take(x, start + right, axis=-1, mode="clip") / 2
+    return 2 * (a + settle(fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a)))

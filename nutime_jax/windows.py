@@ -49,22 +49,41 @@ def normalise_windows(
     largest = jnp.finfo(x.dtype).max
     constant = jax.lax.stop_gradient
 
-    # Differences of huge values overflow, and so do their reciprocals: make those windows smaller, by a power of two.
-    huge = jnp.abs(constant(x)).max(-1, keepdims=True) > largest / 256
-    power = jnp.where(huge, 1 / 256, 1.0).astype(x.dtype)
-    first = constant(x[..., :1]) * power
-    shifted = x * power - first
+    # Differences and sums of huge values overflow, and so do reciprocals: make those windows smaller, by a power of two.
+    margin = 256 << (window - 1).bit_length()
+    huge = jnp.abs(constant(x)).max(-1, keepdims=True) > largest / margin
+    power = jnp.where(huge, 1 / margin, 1.0).astype(x.dtype)
+    scaled = x * power
+    first = constant(scaled[..., :1])
+    shifted = scaled - first
     magnitude = jnp.abs(constant(shifted)).max(-1, keepdims=True)
-    magnitude = jnp.where(magnitude > 0, magnitude, 1)
+    varies = magnitude > 0
+    magnitude = jnp.where(varies, magnitude, 1)
     unit = shifted / magnitude
 
-    unit_mean = constant(unit).mean(-1, keepdims=True)
-    centred = unit - unit_mean
+    centred = unit - constant(unit).mean(-1, keepdims=True)
     unit_std = jnp.sqrt(jnp.square(constant(centred)).sum(-1, keepdims=True) / max(window - 1, 1))
     shape = centred / (unit_std + eps / (magnitude / power))
 
-    mean = jnp.clip((first + magnitude * unit_mean) / power, -largest, largest)
+    # To the last bit: what is embedded is the magnitude of the mean, and noise about zero has one of few true digits.
+    mean = jnp.where(varies, _sum_exactly(constant(scaled)) / window, first)
+    mean = jnp.clip(mean / power, -largest, largest)
     if offset is not None:
         mean = jnp.clip(mean + offset[..., None, None], -largest, largest)
     std = jnp.minimum(magnitude * unit_std / power, largest)
     return Windows(shape, mean[..., 0], std[..., 0])
+
+
+def _sum_exactly(x: Float[Array, "*batch time"]) -> Float[Array, "*batch 1"]:
+    """The sum over the last axis, about as if it were rounded once: pairwise, with what every addition loses kept apart.
+
+    A plain sum depends on the order of additions, which is the compiler's choice and changes with the shape of a batch.
+    """
+    lost = jnp.zeros_like(x)
+    while x.shape[-1] > 1:
+        x, lost = (jnp.pad(one, [(0, 0)] * (one.ndim - 1) + [(0, one.shape[-1] % 2)]) for one in (x, lost))
+        a, b = x[..., ::2], x[..., 1::2]
+        x = a + b
+        part = x - a
+        lost = lost[..., ::2] + lost[..., 1::2] + ((a - (x - part)) + (b - part))
+    return x + lost

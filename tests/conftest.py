@@ -5,6 +5,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
+import socket
 import tempfile
 from pathlib import Path
 
@@ -51,6 +52,20 @@ def golden() -> Path:
     if not (SHARED / "golden").is_dir():
         pytest.skip("the arrays of the published implementation are not on this machine")
     return SHARED / "golden"
+
+
+@pytest.fixture(scope="session")
+def bucket() -> str:
+    """The address of an empty bucket, which an emulator keeps in memory, for this process and those that it starts."""
+    reason = "pip install gcsfs gcp-storage-emulator to test workdirs in a bucket"
+    pytest.importorskip("gcsfs", reason=reason)
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        with emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket"):
+            yield "gs://bucket"
 
 
 @pytest.fixture

@@ -13,10 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nutime_jax.errors import InputError
+from nutime_jax.folders import as_folder, place_of, said
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, type=user_path, help="workdir of `nutime pretrain`, or one checkpoint")
+    parser.add_argument(
+        "--checkpoint", required=True, type=encoder_path, help="a shipped encoder, a workdir of `nutime pretrain`, or one checkpoint"
+    )
     parser.add_argument("--datasets", default="bundled", help="names, files or folders, separated by commas (default: bundled)")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
     parser.add_argument("--readout", default="cls+mean", help="cls, mean or cls+mean (default: cls+mean)")
@@ -38,6 +41,19 @@ def user_path(text: str) -> Path:
     if re.match(r"\w+://", text):
         raise argparse.ArgumentTypeError(f"{text} is no folder here; mount the bucket (launch/README.md says how), and give the path")
     return Path(text).expanduser()
+
+
+def run_path(text: str) -> Path:
+    """A workdir or checkpoint as a user writes it: a path, or gs://BUCKET/FOLDER."""
+    try:
+        return as_folder(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def encoder_path(text: str) -> str | Path:
+    """The name of a shipped encoder as it is; a workdir or checkpoint as `run_path` reads it."""
+    return text if re.fullmatch(r"[\w.-]+", text) and not Path(text).exists() else run_path(text)
 
 
 def compare_sets(encoders: dict, sources: Sequence[str], output: Path, **options) -> None:
@@ -68,6 +84,6 @@ def compare_sets(encoders: dict, sources: Sequence[str], output: Path, **options
     print(*(f"\nleft out: {error}" for error in left_out), sep="")
     try:
         write_rows(rows, output)
-    except OSError as error:
-        raise InputError(f"cannot write {output} ({error.strerror}); choose another --output") from error
+    except place_of(output).failures as error:
+        raise InputError(f"cannot write {output} ({said(error)}); choose another --output") from error
     print(f"written to {output}")

@@ -10,12 +10,14 @@ split chooses epoch and rate, as the paper's numbers were made: the accuracy tha
 
 import argparse
 
-from nutime_jax.cli.evaluate import user_path
+from nutime_jax.cli.evaluate import encoder_path, user_path
 from nutime_jax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, type=user_path, help="workdir of `nutime pretrain`, or one checkpoint")
+    parser.add_argument(
+        "--checkpoint", required=True, type=encoder_path, help="a shipped encoder, a workdir of `nutime pretrain`, or one checkpoint"
+    )
     parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier there is replaced")
     parser.add_argument("--strategy", help="full: train everything (default). head: leave the encoder as it is")
@@ -35,13 +37,14 @@ CHOICES = ("strategy", "epochs", "batch_size", "members", "head_norm", "layer_de
 
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.encoder import load_encoder
-    from nutime_jax.evaluation.tuning.classifier import check_target
+    from nutime_jax.evaluation.tuning.classifier import KIND
     from nutime_jax.evaluation.tuning.finetune import fine_tune
     from nutime_jax.evaluation.tuning.settings import TuningSettings
+    from nutime_jax.sealed import check_target
 
     given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
     settings = TuningSettings(**given | ({"rates": _numbers(args.rates)} if args.rates is not None else {}))
-    check_target(args.out)
+    check_target(args.out, kind=KIND)
     files = one_set(args.dataset, flag="--dataset")
     train, test = files.read("train"), _read_test(files)
     published = test if settings.selection == "published" else None

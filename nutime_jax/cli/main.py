@@ -17,8 +17,12 @@ COMMANDS = {
     "sweep": "evaluate encoders and classical methods on many sets, by every protocol",
     "report": "make one HTML page and a CSV file from tables of results",
     "finetune": "train a classifier on a labelled set, from a pretrained encoder",
+    "embed": "write the features of the series of a file, however many",
     "predict": "label the series of a file with a fine-tuned classifier",
+    "convert": "turn weights of the official PyTorch implementation into an encoder, and back",
+    "export": "make a program of an encoder that runs without this library, on CPU, GPU and TPU",
     "plan": "say what a run takes on accelerators that are not here",
+    "plot": "draw features, NME, views or training curves to a PNG or SVG file",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
 
@@ -29,7 +33,7 @@ PREEMPTED = 75
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns 0, 2 for bad input, 3 for diverged training, 75 for a preemption; exits with 130 when interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("absl", "jax"):
+    for noisy in ("absl", "jax", "gcsfs"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     args = _parse(sys.argv[1:] if argv is None else list(argv))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from nutime_jax.cli.config import load_config, shipped_configs
-from nutime_jax.cli.evaluate import compare_sets, user_path
+from nutime_jax.cli.evaluate import compare_sets, run_path
 
 if TYPE_CHECKING:
     from nutime_jax.encoder import Encoder
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(shipped_configs())
     parser.add_argument("--config", required=True, help=f"a shipped configuration ({names}) or a path to a .py file")
-    parser.add_argument("--workdir", required=True, type=user_path, help="folder of the run; resumed if it holds a checkpoint")
-    parser.add_argument("--init_from", type=user_path, help="workdir or checkpoint whose weights a new run starts from")
+    parser.add_argument(
+        "--workdir", required=True, type=run_path, help="folder of the run, or gs://BUCKET/FOLDER; resumed if it holds a checkpoint"
+    )
+    parser.add_argument("--init_from", type=run_path, help="workdir or checkpoint whose weights a new run starts from")
     parser.add_argument("--devices", type=int, help="how many devices to use (default: all)")
     parser.add_argument("--multihost", default="off", help="off (default), auto, or host:port of the first of several processes")
     parser.add_argument("--profile", action="store_true", help="write a trace of five steps to WORKDIR/profile")

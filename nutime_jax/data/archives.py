@@ -34,10 +34,14 @@ SUFFIXES = tuple(READERS)
 
 @dataclass(frozen=True)
 class Cases:
-    """Series (channels, time) of any lengths, and one label a case, as text; None without labels."""
+    """Series (channels, time) of any lengths, and one label a case, as text; None without labels.
+
+    ids: what the file calls each case, as text; None where it gives them no names.
+    """
 
     series: list[np.ndarray]
     labels: np.ndarray | None
+    ids: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,15 @@ class SetFiles:
             InputError: the split is absent, or a file does not hold what its name says.
         """
         path = self.path(split)
-        series, labels = READERS[path.suffix.lower()](path, split)
+        series, labels, ids = READERS[path.suffix.lower()](path, split)
         if not len(series):
             raise InputError(f"{path} holds no series; remove it")
         series = [np.atleast_2d(one) for one in series]
         channels = sorted({len(one) for one in series})
         if len(channels) > 1:
             raise InputError(f"cases of {path} ({split}) have {channels} channels; every case of a set needs the same number")
-        return Cases(series, None if labels is None else _texts(np.asarray(labels), path, split))
+        labels = None if labels is None else label_texts(np.asarray(labels), f"{path} ({split})")
+        return Cases(series, labels, None if ids is None else np.array([str(one) for one in ids]))
 
     def clean(self, raw: Cases, split: str) -> Cases:
         """What `read` gives, of what `read_raw` gave."""
@@ -85,11 +90,11 @@ class SetFiles:
         return path
 
 
-def _texts(labels: np.ndarray, path: Path, split: str) -> np.ndarray:
+def label_texts(labels: np.ndarray, where: str) -> np.ndarray:
     """Labels as text; whole numbers in floats are written as such, "1" and not "1.0"."""
     missing = [label is None or label != label or label == "" for label in labels.tolist()]
     if any(missing):
-        raise InputError(f"case {missing.index(True)} of {path} ({split}) has no label; give it one, or remove the column of labels")
+        raise InputError(f"case {missing.index(True)} of {where} has no label; give it one, or remove the column of labels")
     if labels.dtype.kind == "f" and (labels == np.rint(labels)).all() and np.abs(labels).max() < 2**53:
         labels = labels.astype(np.int64)
     return np.array([label.decode() if isinstance(label, bytes) else str(label) for label in labels.tolist()])

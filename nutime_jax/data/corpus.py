@@ -162,6 +162,23 @@ def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_leng
     return Corpus(tuple(_open_part(source, data_dir, max_length) for source in find_sources(sources, exclude=exclude)))
 
 
+def open_built(folder: str | os.PathLike) -> Corpus:
+    """Opens what `nutime data build` wrote: the folder it was told (`data_dir`), with all its parts, or one part's folder.
+
+    Raises:
+        InputError: there is no part, one is damaged, or two are of one source, and one must be named.
+    """
+    folder = Path(folder).expanduser()
+    infos = [folder / "dataset_info.json"] if (folder / "dataset_info.json").is_file() else sorted(folder.rglob("dataset_info.json"))
+    names = [info.parent.parent.name.rpartition("-")[0] for info in infos]
+    if not infos:
+        raise InputError(f"{folder} holds no corpus; give the folder that `nutime data build --data_dir` named")
+    if len(set(names)) < len(names):
+        again = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{folder} holds source {again} more than once; name one: {infos[names.index(again)].parent}")
+    return Corpus(tuple(_read_part(name, info.parent) for name, info in zip(names, infos, strict=True)))
+
+
 def _open_part(source: Source, data_dir: Path, max_length: int) -> Part:
     stamps = [(str(one.train.absolute()), one.train.stat().st_size, one.train.stat().st_mtime_ns) for one in source.sets]
     recipe = hashlib.sha256(json.dumps([stamps, max_length]).encode()).hexdigest()[:16]
@@ -169,10 +186,18 @@ def _open_part(source: Source, data_dir: Path, max_length: int) -> Part:
     folder = data_dir / "series_corpus" / config / str(SeriesCorpus.VERSION)
     if not folder.exists():
         _build(source, data_dir, config, max_length)
-    builder = tfds.builder_from_directory(folder)
-    card = dict(builder.info.metadata)
-    _check_files(folder, card["files"])
-    return Part(source.name, builder.as_data_source(split="train"), card)
+    return _read_part(source.name, folder)
+
+
+def _read_part(name: str, folder: Path) -> Part:
+    try:
+        builder = tfds.builder_from_directory(folder)
+        card = dict(builder.info.metadata)
+        files = dict(card["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is damaged, or no corpus of this library; remove it and start again") from error
+    _check_files(folder, files)
+    return Part(name, builder.as_data_source(split="train"), card)
 
 
 def _check_files(folder: Path, checksums: dict[str, str]) -> None:

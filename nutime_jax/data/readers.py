@@ -4,7 +4,7 @@ import csv
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
 
@@ -23,16 +23,21 @@ def read_npz(path: Path, split: str) -> Read:
     """`X_train`, `y_train`, `X_test`, `y_test`; or `X` and `y`, which are the one split of the file."""
     try:
         with path.open("rb") as content, np.lib.npyio.NpzFile(content, allow_pickle=False) as file:
-            ending = "" if "X" in file and not {"X_train", "X_test"} & set(file.files) else f"_{split}"
-            x, y = f"X{ending}", f"y{ending}"
+            x, y = split_names(file.files, split)
             arrays = {name: np.asarray(file[name]) for name in (x, y) if name in file}
             names = ", ".join(file.files)
     except DAMAGE as error:
         raise InputError(f"{path} cannot be read as .npz ({_line(error)}); write it with numpy.savez, without objects") from error
     if x not in arrays:
         raise InputError(f"{path} has no array {x}; it holds {names or 'nothing'}")
-    _check_shapes(path, arrays[x], arrays.get(y))
-    return list(arrays[x]), arrays.get(y)
+    check_shapes(path, arrays[x].shape, arrays.get(y))
+    return Read(list(arrays[x]), arrays.get(y))
+
+
+def split_names(names: Sequence[str], split: str) -> tuple[str, str]:
+    """What series and labels of a split are called in a file of arrays with these names."""
+    ending = "" if "X" in names and not {"X_train", "X_test"} & set(names) else f"_{split}"
+    return f"X{ending}", f"y{ending}"
 
 
 def array_names(path: Path) -> list[str]:
@@ -46,11 +51,15 @@ def array_names(path: Path) -> list[str]:
 
 def read_npy(path: Path, split: str) -> Read:
     """One array (cases, time) or (cases, channels, time); labels where a `y_train.npy` lies beside `X_train.npy`."""
-    x = _load_npy(path)
+    x, y = _load_npy(path), labels_beside(path)
+    check_shapes(path, x.shape, y)
+    return Read(list(x), y)
+
+
+def labels_beside(path: Path) -> np.ndarray | None:
+    """The labels of `y_train.npy` beside `X_train.npy`, if they are there."""
     beside = path.with_name(f"y{path.name[1:]}")
-    y = _load_npy(beside) if path.stem.lower() in ("x", "x_train", "x_test") and beside.is_file() else None
-    _check_shapes(path, x, y)
-    return list(x), y
+    return _load_npy(beside) if path.stem.lower() in ("x", "x_train", "x_test") and beside.is_file() else None
 
 
 def _load_npy(path: Path) -> np.ndarray:
@@ -61,9 +70,10 @@ def _load_npy(path: Path) -> np.ndarray:
         raise InputError(f"{path} cannot be read as .npy ({_line(error)}); write it with numpy.save, without objects") from error
 
 
-def _check_shapes(path: Path, x: np.ndarray, y: np.ndarray | None) -> None:
-    if x.ndim not in (2, 3) or (y is not None and y.shape != (len(x),)):
-        shapes = f"series {x.shape}" + ("" if y is None else f" and labels {y.shape}")
+def check_shapes(path: Path, x: tuple[int, ...], y: np.ndarray | None) -> None:
+    """Raises InputError unless an array of shape x holds cases, and y, if any, a label for each."""
+    if len(x) not in (2, 3) or (y is not None and y.shape != x[:1]):
+        shapes = f"series {x}" + ("" if y is None else f" and labels {y.shape}")
         raise InputError(f"{path}: {shapes} should be (cases, [channels,] time) and (cases,)")
 
 
@@ -77,7 +87,7 @@ def read_ts(path: Path, split: str) -> Read:
     except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
         cells = ((number, cell) for number, line in lines for part in line.split(":")[:-1] for cell in part.split(","))
         raise InputError(f"{_fault(path, cells)} cannot be read as .ts ({_line(error)}); correct the file") from error
-    return list(x), y if len(y) == len(x) else None
+    return Read(list(x), y if len(y) == len(x) else None)
 
 
 def read_arff(path: Path, split: str) -> Read:
@@ -94,7 +104,7 @@ def read_arff(path: Path, split: str) -> Read:
     except (ValueError, IndexError, TypeError, OSError) as error:
         cells = ((n, cell.strip("'\"")) for n, line in lines for cell in line.replace("\\n", ",").split(",")[:-1])
         raise InputError(f"{_fault(path, cells)} cannot be read as .arff ({_line(error)}); correct the file") from error
-    return list(x), np.array([label.strip("'\"") for label in y])
+    return Read(list(x), np.array([label.strip("'\"") for label in y]))
 
 
 def _arff_lengths(line: str) -> list[int]:
@@ -120,7 +130,7 @@ def _fault(path: Path, cells: Iterator[tuple[int, str]]) -> str:
 
 def read_csv(path: Path, split: str) -> Read:
     """A table with a header (see `tables`); without, a series a line: cells may be empty, and lines differ in length."""
-    return _read_header(path, ",") or ([_numbers(path, line, cells) for line, cells in _rows(path, ",")], None)
+    return _read_header(path, ",") or Read([_numbers(path, line, cells) for line, cells in _rows(path, ",")])
 
 
 def read_tsv(path: Path, split: str) -> Read:
@@ -139,7 +149,7 @@ def _read_ucr(path: Path, separator: str | None) -> Read:
         series.append(_numbers(path, line, cells, first=2))
         labels.append(label.strip())
     numeric = all(_is_number(label) for label in labels)
-    return series, np.array([_number(label) for label in labels] if numeric else labels)
+    return Read(series, np.array([_number(label) for label in labels] if numeric else labels))
 
 
 def _read_header(path: Path, separator: str) -> Read | None:
@@ -163,7 +173,7 @@ def _read_header(path: Path, separator: str) -> Read | None:
     try:
         frame = pandas.read_csv(path, sep=separator, header=None, names=range(len(names)), skiprows=start, **options)
     except pandas.errors.EmptyDataError:
-        return [], None
+        return Read([])
     except (pandas.errors.ParserError, ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table ({_line(error)}); correct the file") from error
     if len(frame) != len(lines):

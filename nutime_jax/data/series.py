@@ -34,7 +34,11 @@ def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> F
         raise InputError(f"{name} holds {x.dtype} values; convert it to real numbers")
     if x.ndim not in (1, 2):
         raise InputError(f"{name} has shape {x.shape}; give it as (time,) or (channels, time)")
-    x = np.atleast_2d(x).astype(np.float64)
+    x = np.atleast_2d(x)
+    if x.dtype == np.float32 and x.size and np.isfinite(x).all():
+        return x.copy()
+    with np.errstate(over="ignore"):  # of longer floats; what is infinite is refused
+        x = x.astype(np.float64)
     known = ~np.isnan(x)
     if not known.any():
         raise InputError(f"{name} has no value that is not missing; remove it")
@@ -52,6 +56,25 @@ def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> F
     lost = np.abs(x - narrow).max(-1) > np.ldexp(x.max(-1) - x.min(-1), -SHAPE_BITS)
     constant = x.max(-1) == x.min(-1)
     return x if np.any(lost & ~constant) else narrow
+
+
+def clean_block(x: Shaped[np.ndarray, "cases channels time"], *, first: int = 0) -> list[Float[np.ndarray, "channels _"]]:
+    """`clean_series` of many cases at once; most need no more than a look at them.
+
+    Args:
+        x: any real dtype.
+        first: the number of the first case, for errors.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = x.astype(np.float32)
+        plain = np.isfinite(narrow).all((1, 2))
+        if x.size and not np.can_cast(x.dtype, np.float32):
+            x64 = x.astype(np.float64)
+            spans = x64.max(-1) - x64.min(-1)
+            lost = np.abs(x64 - narrow).max(-1) > np.ldexp(spans, -SHAPE_BITS)
+            plain &= ~(lost & (spans != 0)).any(-1)
+    plain &= x[0].size > 0
+    return [narrow[i] if plain[i] else clean_series(x[i], name=f"case {first + i}") for i in range(len(x))]
 
 
 def split_offset(x: Float[np.ndarray, " time"]) -> tuple[Float32[np.ndarray, " time"], np.float32]:
@@ -72,7 +95,7 @@ def cut_series(x: Float[np.ndarray, " time"], max_length: int) -> list[Float[np.
     The rule of corpora and of embedding alike (where the features of a series are the mean over its pieces). The
     release means to cut at 2048 points, but its limit has no effect.
     """
-    return np.array_split(x, math.ceil(len(x) / max_length))
+    return [x] if len(x) <= max_length else np.array_split(x, math.ceil(len(x) / max_length))
 
 
 def pad_series(

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,24 +11,33 @@ from nutime_jax.errors import InputError
 LABELS = ("label", "class", "target", "y")
 IDS = ("id", "series_id", "unique_id", "item_id")
 TIMES = ("time", "timestamp", "ds", "date", "t")
-Read = tuple[list[np.ndarray], np.ndarray | None]
-"""Series, (time,) or (channels, time) each, and their labels, if any."""
+
+
+class Read(NamedTuple):
+    """Series, (time,) or (channels, time) each, their labels and what their source calls them, where it has these."""
+
+    series: list[np.ndarray]
+    labels: np.ndarray | None = None
+    ids: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Table:
     """A pandas frame whose columns are known by place, the names of these, and where a row stands in the file.
 
-    lines: the line of each row; None where the format has no lines.
+    source: the file, or what an error calls the frame.
+    lines: the line of each row; None where the source has no lines.
+    first: the row of the source that is the first of the frame.
     """
 
-    path: Path
+    source: object
     names: list[str]
     frame: Any
     lines: Sequence[int] | None = None
+    first: int = 0
 
     def place(self, row: int) -> str:
-        return f"{self.path}, row {row + 1}" if self.lines is None else f"{self.path}, line {self.lines[row]}"
+        return f"{self.source}, row {self.first + row + 1}" if self.lines is None else f"{self.source}, line {self.lines[row]}"
 
 
 def read_table(table: Table) -> Read:
@@ -41,13 +49,30 @@ def read_table(table: Table) -> Read:
     Raises:
         InputError: a column twice, no column of numbers, or what is no number in one.
     """
-    ids, times, label = (find_column(table.path, table.names, known) for known in (IDS, TIMES, label_names(table.names)))
+    ids, times, label = (find_column(table.source, table.names, known) for known in (IDS, TIMES, label_names(table.names)))
     if ids is not None and times is not None:
         return _read_long(table, ids, times, label)
     if times is not None:
         name = table.names[times]
-        raise InputError(f"{table.path} has a time column {name!r} but no id column; add `id`, which says whose step a row is")
+        raise InputError(f"{table.source} has a time column {name!r} but no id column; add `id`, which says whose step a row is")
     return _read_wide(table, ids, label)
+
+
+def read_frame(frame: Any, *, name: str) -> Read:
+    """The series of a pandas frame that a user hands over; an index with a name is a column like any other.
+
+    Args:
+        name: what an error calls the frame.
+
+    Raises:
+        InputError: see `read_table`.
+    """
+    if any(one is not None for one in frame.index.names):
+        try:
+            frame = frame.reset_index()
+        except ValueError as error:
+            raise InputError(f"{name} has an index that is called like a column ({error}); rename one of them") from error
+    return read_table(Table(name, [str(column) for column in frame.columns], frame))
 
 
 def label_names(names: Sequence[str]) -> Sequence[str]:
@@ -57,12 +82,12 @@ def label_names(names: Sequence[str]) -> Sequence[str]:
     return LABELS if lowered.isdisjoint(IDS) or lowered.isdisjoint(TIMES) else LABELS[:2]
 
 
-def find_column(path: Path, names: Sequence[str], known: Sequence[str]) -> int | None:
+def find_column(source: object, names: Sequence[str], known: Sequence[str]) -> int | None:
     """The place of the one column that has one of the known names."""
     places = [place for place, name in enumerate(names) if name.strip().lower() in known]
     if len(places) > 1:
         found = " and ".join(repr(names[place]) for place in places)
-        raise InputError(f"{path} has columns {found}, of which one can be meant; rename or remove the others")
+        raise InputError(f"{source} has columns {found}, of which one can be meant; rename or remove the others")
     return places[0] if places else None
 
 
@@ -79,27 +104,40 @@ def _is_index(place: int, name: str) -> bool:
 def _read_wide(table: Table, ids: int | None, label: int | None) -> Read:
     places = _values(table, ids, label)
     if not places:
-        raise InputError(f"{table.path} has no column of numbers; a row is a series, a column a time step")
+        raise InputError(f"{table.source} has no column of numbers; a row is a series, a column a time step")
     labels = None if label is None else table.frame.iloc[:, label].to_numpy()
     lists = [place for place in places if _holds_lists(table, place)]
+    names = None if ids is None else table.frame.iloc[:, ids].to_numpy()
     if not lists:
-        return list(np.column_stack([_numbers(table, place) for place in places])), labels
+        return Read(list(np.column_stack([_numbers(table, place) for place in places])), labels, names)
     if lists != places:
         name = table.names[next(place for place in places if place not in lists)]
-        raise InputError(f"{table.path} has lists of numbers beside the column {name!r}; remove it, or call it `label`")
-    return [_channels(table, lists, row) for row in range(len(table.frame))], labels
+        raise InputError(f"{table.source} has lists of numbers beside the column {name!r}; remove it, or call it `label`")
+    return Read([_channels(table, lists, row) for row in range(len(table.frame))], labels, names)
 
 
 def _holds_lists(table: Table, place: int) -> bool:
     column = table.frame.iloc[:, place]
-    return column.dtype == object and any(isinstance(cell, np.ndarray) for cell in column)
+    return column.dtype == object and any(_is_list(cell) for cell in column)
+
+
+def _is_list(cell: object) -> bool:
+    import pandas
+
+    return isinstance(cell, (np.ndarray, list, tuple, pandas.Series))
+
+
+def _is_ragged(cell) -> bool:
+    """Whether a cell holds lists in its lists."""
+    return any(_is_list(one) for one in cell)
 
 
 def _channels(table: Table, places: list[int], row: int) -> np.ndarray:
     """A series whose channels are the lists of a row."""
     cells = [table.frame.iat[row, place] for place in places]
+    cells = [np.asarray(cell) if _is_list(cell) and not _is_ragged(cell) else cell for cell in cells]
     for place, cell in zip(places, cells, strict=True):
-        if not isinstance(cell, np.ndarray) or cell.dtype.kind not in "biuf":
+        if not isinstance(cell, np.ndarray) or cell.dtype.kind not in "biuf" or cell.ndim != 1:
             name = table.names[place]
             raise InputError(f"{table.place(row)}, column {name!r} is no list of numbers; give one list a row and channel")
     if len({len(cell) for cell in cells}) > 1:
@@ -151,14 +189,15 @@ def _read_long(table: Table, ids: int, times: int, label: int | None) -> Read:
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     channels = _long_channels(table, _values(table, ids, times, label))
     series = np.split(channels[:, order], starts[1:], axis=1) if len(order) else []
-    return series, None if label is None else _long_labels(table, label, order, starts)
+    names = table.frame.iloc[:, ids].to_numpy()[order[starts]]
+    return Read(series, None if label is None else _long_labels(table, label, order, starts), names)
 
 
 def _long_channels(table: Table, places: list[int]) -> np.ndarray:
     """The columns that hold numbers, (channels, rows); those of text alone describe the series, and are left out."""
     columns = [_numbers(table, place) for place in places if not _parse(table.frame.iloc[:, place])[1].all()]
     if not columns:
-        raise InputError(f"{table.path} has no column of numbers beside id and time; add one a channel")
+        raise InputError(f"{table.source} has no column of numbers beside id and time; add one a channel")
     return np.stack(columns)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -40,11 +41,22 @@ class FoldedLogistic(ClassifierMixin, BaseEstimator):
         self.coef_, self.intercept_ = right.T @ weights[0], bias[0]
         return self
 
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        """The logit of every class, (cases, classes); of two classes that of the second against the first, (cases,)."""
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """The probability of every class, (cases, classes)."""
+        return softmax(self._logits(X), axis=1)
+
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The class of the largest score."""
+        return self.classes_[self._logits(X).argmax(1)]
+
+    def _logits(self, X: np.ndarray) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.classes_[((X - self.mean_) @ self.coef_ + self.intercept_).argmax(1)]
+        return (validate_data(self, X, dtype=np.float64, reset=False) - self.mean_) @ self.coef_ + self.intercept_
 
     def _choose(self, rotated: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
         folds = deal_folds(codes, folds=min(self.folds, len(codes)))

@@ -2,24 +2,24 @@
 
 import csv
 import dataclasses
-import os
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from nutime_jax.errors import InputError
+from nutime_jax.folders import place_of
 
 T = TypeVar("T")
 
 
 def write_records(records: Iterable[T], path: Path, *, kind: type[T]) -> None:
     """Writes one line a record of a dataclass, replacing the file in one move; numbers come back to the last digit."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(field.name for field in dataclasses.fields(kind))
-        writer.writerows(dataclasses.astuple(record) for record in records)
-    os.replace(temporary, path)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(field.name for field in dataclasses.fields(kind))
+    writer.writerows(dataclasses.astuple(record) for record in records)
+    place_of(path).replace(path, table.getvalue().encode())
 
 
 def read_records(path: Path, *, kind: type[T], what: str) -> list[T]:

@@ -51,11 +51,18 @@ class LeaveOneOutRidge(ClassifierMixin, BaseEstimator):
         self.intercept_ = level - mean @ self.coef_
         return self
 
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        """The score of every class, (cases, classes); of two classes that of the second, (cases,)."""
+        scores = self._scores(X)
+        return scores[:, 1] if len(self.classes_) == 2 else scores
+
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The class of the largest score."""
+        return self.classes_[self._scores(X).argmax(1)]
+
+    def _scores(self, X: np.ndarray) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.classes_[(X @ self.coef_ + self.intercept_).argmax(1)]
+        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_ + self.intercept_
 
 
 def decompose(X: Float64[np.ndarray, "cases features"]) -> Decomposition:

@@ -49,15 +49,20 @@ def read_out(encoding: Encoding, *, layer: int | None = None, readout: str = "cl
     Raises:
         InputError: no such layer or readout.
     """
-    if readout not in READOUTS:
-        raise InputError(f"readout {readout!r} is unknown; choose one of {', '.join(READOUTS)}")
-    depth = len(encoding.layers) - 1
-    if layer is not None and not 0 <= layer <= depth:
-        raise InputError(f"layer {layer} does not exist; choose 0 to {depth}, or none for the normalised last layer")
+    check_readout(len(encoding.layers) - 1, layer=layer, readout=readout)
     tokens = encoding.normalised if layer is None else encoding.layers[layer]
     parts = {"cls": [tokens[:, 0]], "mean": [tokens[:, 1:].mean(1)]}
     parts["cls+mean"] = parts["cls"] + parts["mean"]
     return jnp.concatenate(parts[readout], axis=-1)
+
+
+def check_readout(depth: int, *, layer: object, readout: object) -> None:
+    """Raises InputError unless an encoder of so many blocks has such a layer, and there is such a readout."""
+    if not isinstance(readout, str) or readout not in READOUTS:
+        raise InputError(f"readout {readout!r} is unknown; choose one of {', '.join(READOUTS)}")
+    whole = layer is None or (isinstance(layer, (int, np.integer)) and not isinstance(layer, bool))
+    if not whole or (layer is not None and not 0 <= layer <= depth):
+        raise InputError(f"layer {layer!r} does not exist; choose 0 to {depth}, or none for the normalised last layer")
 
 
 def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder":
@@ -188,7 +193,7 @@ class NuTimeEncoder(nn.Module):
         # A variable, not a constant: converted weights bring their own table, to the last bit.
         positions = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(self.max_tokens, self.width)))
         cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
-        tokens = jnp.concatenate([jnp.broadcast_to(cls, (len(tokens), 1, self.width)), tokens], axis=1)
+        tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
 
         def run(block: Block, tokens: Array) -> Array:
             return block(tokens, train=train)

@@ -6,18 +6,16 @@ A checkpoint is a folder named by its step:
     about.json     schema version, step, time, configuration, corpus digest, commit, package versions
     manifest.json  SHA-256 of every other file
 
-It is written beside its place and renamed into it when it is complete, so what bears a number was complete once; the
-manifest tells whether it still is (Orbax restores wrong values after a flipped byte, without a word).
+It is written beside its place and renamed into it when it is complete (in a bucket: the manifest is written last), so
+what bears a number was complete once; the manifest tells whether it still is (Orbax restores wrong values after a flipped
+byte, without a word).
 """
 
 import contextlib
-import hashlib
-import itertools
 import json
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,11 +27,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from nutime_jax.errors import InputError
+from nutime_jax.folders import MANIFEST, as_folder, place_of, said
+from nutime_jax.parallel import fetch, place
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-_PENDING, _DELETED, _DAMAGED = ".pending-", ".deleted-", "damaged-"
 
 
 class CheckpointStore:
@@ -46,10 +45,11 @@ class CheckpointStore:
     """
 
     def __init__(self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int = 0, best: str = "", first: bool = True):
-        self.directory = Path(directory).absolute()
+        self.directory = as_folder(directory)
+        self._place = place_of(self.directory)
         self.keep, self.keep_every, self.best = keep, keep_every, best
         self._first = first
-        self._checkpointer = ocp.StandardCheckpointer()
+        self._arrays = _Copied(first=first) if self._place.remote else _Shared()
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._finishing: Future | None = None
 
@@ -63,12 +63,12 @@ class CheckpointStore:
             InputError: this or the last checkpoint could not be written.
         """
         self.wait()
-        pending = self.directory / f"{_PENDING}{step}"
+        name = f"{step:08d}"
+        pending = self._place.begin(self.directory, name)
         with self._told(step):
             if self._first:
-                self.directory.mkdir(parents=True, exist_ok=True)
-                self._sweep()
-            self._checkpointer.save(pending / "state", state)
+                self._place.clear(self.directory, name)
+            self._arrays.save(pending / "state", state)
         self._finishing = self._behind.submit(self._finish, pending, step, about)
 
     def wait(self) -> None:
@@ -87,29 +87,25 @@ class CheckpointStore:
             self.wait()
         finally:
             self._behind.shutdown()
-            self._checkpointer.close()
+            self._arrays.close()
 
     def restore(self, path: Path, like: Any) -> Any:
         """The state in a checkpoint, with the shapes and shardings of `like` (abstract or concrete), on any devices."""
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
-        return self._checkpointer.restore(path / "state", like)
+        with self._place.here(path) as here:
+            return self._arrays.restore(here / "state", like)
 
     def _finish(self, pending: Path, step: int, about: dict[str, Any]) -> None:
         with self._told(step):
-            self._checkpointer.wait_until_finished()
+            self._arrays.wait()
             if not self._first:
                 return
             about = {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about}
             _write_json(pending / "about.json", about)
-            _write_json(pending / "manifest.json", _hashes(pending))
-            final = self.directory / f"{step:08d}"
-            if final.exists():  # only a damaged one can be in the way: a good one would have been resumed from
-                _set_aside(final)
-            pending.rename(final)
-            _sync(self.directory)
+            _write_json(pending / MANIFEST, place_of(pending).hashes(pending))
+            self._place.finish(pending, self.directory / f"{step:08d}")
             for old in self._superseded(step):
-                old.rename(self.directory / f"{_DELETED}{old.name}")
-            self._sweep()
+                self._place.remove(old)
+            self._place.sweep(self.directory)
 
     def _superseded(self, step: int) -> list[Path]:
         """Intact checkpoints older than `step` that nothing keeps: what is damaged pushes nothing out."""
@@ -118,34 +114,58 @@ class CheckpointStore:
         kept = best_checkpoint(self.directory, self.best)
         return [path for path in old if path != kept and not (self.keep_every and int(path.name) % self.keep_every == 0)]
 
-    def _sweep(self) -> None:
-        """Removes what an interrupted save or deletion has left; nothing here ever bore a number of its own."""
-        for prefix in (_PENDING, _DELETED):
-            for path in self.directory.glob(f"{prefix}*"):
-                shutil.rmtree(path)
-
     @contextlib.contextmanager
     def _told(self, step: int) -> Iterator[None]:
         """Whatever the disk, and the libraries that speak for it, have to say becomes a sentence."""
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0][:300]
+        except self._place.failures as error:
             raise InputError(
-                f"checkpoint {step} cannot be written to {self.directory} ({reason}); the last good one stays: "
+                f"checkpoint {step} cannot be written to {self.directory} ({said(error)}); the last good one stays: "
                 "make room or mend the folder, and give the same command again"
             ) from error
 
 
-def _set_aside(path: Path) -> None:
-    """Gives a damaged checkpoint a name that is never read; what had that name before is kept as well."""
-    names = (path.with_name(f"{_DAMAGED}{path.name}{suffix}") for suffix in itertools.chain([""], map("-{}".format, itertools.count(2))))
-    path.rename(next(name for name in names if not name.exists()))
+class _Shared:
+    """Arrays in a folder that all processes see: each writes and reads what its devices hold."""
+
+    def __init__(self):
+        self._checkpointer = ocp.StandardCheckpointer()
+        self.wait, self.close = self._checkpointer.wait_until_finished, self._checkpointer.close
+
+    def save(self, path: Path, state: Any) -> None:
+        self._checkpointer.save(path, state)
+
+    def restore(self, path: Path, like: Any) -> Any:
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like)
+        return self._checkpointer.restore(path, like)
+
+
+class _Copied:
+    """Arrays in folders of which every process has its own copy: the first one writes them whole, every one reads its own.
+
+    No process waits for another, but for what the first one lacks of the arrays.
+    """
+
+    def __init__(self, *, first: bool):
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+        self._checkpointer, self._first = ocp.StandardCheckpointer(multiprocessing_options=alone), first
+        self.wait, self.close = self._checkpointer.wait_until_finished, self._checkpointer.close
+
+    def save(self, path: Path, state: Any) -> None:
+        whole = fetch(state)
+        if self._first:
+            self._checkpointer.save(path, whole)
+
+    def restore(self, path: Path, like: Any) -> Any:
+        whole = self._checkpointer.restore(path, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like))
+        return place(whole, jax.tree.map(lambda leaf: leaf.sharding, like))
 
 
 def steps(directory: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
-    return sorted((path for path in directory.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
+    return place_of(directory).numbered(directory)
 
 
 def latest(directory: str | os.PathLike) -> Path | None:
@@ -155,7 +175,7 @@ def latest(directory: str | os.PathLike) -> Path | None:
         InputError: there are checkpoints, and none is intact, or the newest has another schema.
     """
     problems = []
-    for path in reversed(steps(Path(directory))):
+    for path in reversed(steps(as_folder(directory))):
         problem = find_damage(path)
         if problem is None:
             read_about(path)  # another schema is a reason to stop, not to take an older checkpoint
@@ -185,10 +205,11 @@ def best_checkpoint(directory: Path, metric: str) -> Path | None:
 
 def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None when every file is what was written."""
+    where = place_of(path)
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        found = _hashes(path)
-    except (OSError, ValueError) as error:
+        manifest = json.loads(where.read(path / MANIFEST))
+        found = where.hashes(path)
+    except where.damage as error:
         return f"{path.name} cannot be read ({error})"
     for name in sorted(manifest.keys() | found.keys()):
         if manifest.get(name) != found.get(name):
@@ -203,7 +224,7 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it was written under another schema.
     """
-    about = json.loads((path / "about.json").read_text())
+    about = json.loads(place_of(path).read(path / "about.json"))
     if about.get("schema") != SCHEMA:
         raise InputError(f"checkpoint {path} has schema {about.get('schema')}, this version reads {SCHEMA}; use the version that wrote it")
     return about
@@ -212,11 +233,12 @@ def read_about(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Some fields of the state in a checkpoint, as NumPy arrays, whatever devices wrote them."""
     checkpointer = ocp.PyTreeCheckpointer()
-    tree = checkpointer.metadata(path / "state").item_metadata.tree
-    wanted = {name: tree[name] for name in names}
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    restore = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
-    return checkpointer.restore(path / "state", args=restore)
+    with place_of(path).here(path) as here:
+        tree = checkpointer.metadata(here / "state").item_metadata.tree
+        wanted = {name: tree[name] for name in names}
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        restore = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+        return checkpointer.restore(here / "state", args=restore)
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
@@ -227,10 +249,11 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    path = Path(path).expanduser().absolute()
-    if path.name == "best" and not path.exists():
+    path = as_folder(path)
+    held = place_of(path).names(path)
+    if path.name == "best" and not held:
         return _find_best(path.parent)
-    if (path / "state").is_dir():
+    if "state" in held:
         if problem := find_damage(path):
             raise InputError(f"checkpoint {problem}; use another one")
         return path
@@ -248,19 +271,5 @@ def _find_best(workdir: Path) -> Path:
     return found
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json")
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def _write_json(path: Path, value: Any) -> None:
-    with open(path, "w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    place_of(path).write(path, json.dumps(value, indent=1).encode())

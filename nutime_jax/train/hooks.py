@@ -171,7 +171,7 @@ class Watchdog:
     the silence, with watchdogs of their own.
 
     seconds: longer than any step, probe or compilation takes; 0 is never.
-    path: where the stacks are written, beside standard error.
+    path: where the stacks are written, beside standard error: on this machine, since a network may be what hangs.
     """
 
     STATUS = 4

@@ -1,13 +1,12 @@
 """Pretraining: from a configuration and a workdir to a trained state; started again, it goes on where it was."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import nutime_jax
 from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.errors import InputError
+from nutime_jax.folders import as_folder, place_of
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
@@ -57,7 +57,7 @@ def pretrain(
     Args:
         config: see `configs/quickstart.py`, where every field is explained.
         workdir: where checkpoints, metrics and (unless config.data.dir says otherwise) the corpus go; one folder for all
-            processes.
+            processes, or gs://BUCKET/FOLDER, where no corpus can be.
         probe: measures a state every `config.run.probe_every` steps; what it returns is logged. Every process calls it.
         init_from: workdir or checkpoint whose weights the run starts from, when it does not resume.
         profile: write a trace of a few steps to `<workdir>/profile`.
@@ -72,7 +72,9 @@ def pretrain(
     mesh = make_mesh(devices, fsdp=config.parallel.fsdp)
     check_divisible(config.batch_size, mesh, parts=config.accumulate)
     check_config(config)
-    with _own(Path(workdir).expanduser(), processes) as workdir, contextlib.ExitStack() as stack:
+    workdir = as_folder(workdir)
+    _check_reach(config, workdir, profile)
+    with _own(workdir, processes), contextlib.ExitStack() as stack:
         corpus = _open_corpus(config, workdir, processes)
         feed = make_feed(config, corpus, mesh)
         program = build_program(config, views=feed.views, mesh=mesh)
@@ -130,7 +132,7 @@ def _hooks(config, workdir, stack, store, *, about, start, probe, profile, proce
         start=start, steps=last, batch_size=config.batch_size, every=run.log_every, label=config.name, shown=processes.first
     )
     stack.enter_context(contextlib.closing(progress))
-    stacks = workdir / f"stacks-{processes.index}.txt"
+    stacks = place_of(workdir).near(workdir) / f"stacks-{processes.index}.txt"
     watchdog = stack.enter_context(contextlib.closing(hooks.Watchdog(run.hang_seconds, stacks, start=start)))
     guard = hooks.Guard(collapse=run.collapse, patience=run.collapse_patience, warn=log.warning)
     record = hooks.Log(writer, schedule=learning_rate(config.optim, steps=last), batch_size=config.batch_size, start=start)
@@ -180,23 +182,21 @@ def check_config(config: ConfigDict) -> None:
         raise InputError(f"matmul_precision is {config.matmul_precision!r}; choose one of {', '.join(PRECISIONS)}")
 
 
-@contextlib.contextmanager
-def _own(workdir: Path, processes: Processes) -> Iterator[Path]:
-    """Makes the workdir and holds it, once a run: two runs in one would destroy each other's checkpoints."""
-    if not processes.first:
-        yield workdir
+def _check_reach(config: ConfigDict, workdir: Path, profile: bool) -> None:
+    """Refuses what can only be kept in a folder of this machine, and would go elsewhere."""
+    if place_of(config.data.dir).remote:
+        raise InputError(f"data.dir is {config.data.dir}; a corpus is read from a folder of this machine, or one that is mounted")
+    if not place_of(workdir).remote:
         return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"workdir {workdir} cannot be written ({error.strerror}); choose another --workdir") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"workdir {workdir} is in use by another run; wait for it, or choose another --workdir") from error
-        yield workdir
+    if not config.data.dir and synthetic_rows(config) < config.batch_size:
+        raise InputError(f"data.dir is empty, and workdir {workdir} cannot hold a corpus; set data.dir to a folder of this machine")
+    if profile:
+        raise InputError(f"a profile cannot be written to {workdir}; leave out --profile, or choose a --workdir on this machine")
+
+
+def _own(workdir: Path, processes: Processes) -> contextlib.AbstractContextManager:
+    """Makes the workdir and holds it, once a run: two runs in one would destroy each other's checkpoints. A bucket has no lock."""
+    return place_of(workdir).hold(workdir) if processes.first else contextlib.nullcontext()
 
 
 def _about(config: ConfigDict, corpus: str, init_from: str | os.PathLike | None) -> dict[str, Any]:

@@ -12,16 +12,16 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 # From the bottom to the top; the rooms of one line do not use each other, but for the files of one room.
 FLOORS = [
     {"errors"},
-    {"resample", "windows", "nme"},
+    {"resample", "windows", "nme", "folders", "sealed", "torch_files", "compilation"},
     {"augment", "objectives", "synthetic"},
     {"models", "parallel", "processes", "data"},
-    {"train.state", "train.optim", "train.gradients", "train.feed", "train.checkpoint", "train.writers", "convert"},
+    {"train.state", "train.optim", "train.gradients", "train.feed", "train.checkpoint", "train.writers"},
     {"train.step"},
     {"train.program", "train.hooks"},
     {"train.loop"},
     {"encoder"},
-    {"evaluation", "plan"},
-    {"cli"},
+    {"evaluation", "convert", "export", "plan", "plots"},
+    {"cli", "estimators"},
 ]
 PURE = {"resample", "windows", "nme", "augment", "objectives", "synthetic"}
 OWNERS = {
@@ -31,7 +31,11 @@ OWNERS = {
     "pandas": {"data", "evaluation"},
     "pyarrow": {"data"},
     "argparse": {"cli"},
+    "matplotlib": {"plots", "evaluation", "data"},
+    "torch": {"torch_files", "data"},
     "tensorboardX": {"train.writers"},
+    "etils": {"folders"},
+    "gcsfs": {"folders"},
 }
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from nutime_jax.augment import Views
-from nutime_jax.convert import from_torch_state
+from nutime_jax.convert import encoder_from_torch, from_torch_state, to_torch_state
 from nutime_jax.models.encoder import read_out
 from nutime_jax.nme import embed_scalar
 from nutime_jax.resample import resize
@@ -34,9 +34,36 @@ def leaves(tree):
     return {tuple(key.key for key in path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-@pytest.mark.parametrize(
-    "variant", ["univariate", "multivariate", "channel_sum", "no_mean_std", "univariate_instance_norm", "unweighted_scales"]
-)
+VARIANTS = ["univariate", "multivariate", "channel_sum", "no_mean_std", "univariate_instance_norm", "unweighted_scales"]
+
+
+def assert_same_bits(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert (ours[name].dtype, ours[name].shape) == (array.dtype, array.shape), name
+        assert ours[name].tobytes() == array.tobytes(), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_weights_of_encoders_come_back_bit_for_bit(golden, variant):
+    with np.load(golden / f"encoder_{variant}.npz", allow_pickle=False) as file:
+        state = below(file, "state/")
+        assert_same_bits(to_torch_state(*from_torch_state(state, json.loads(str(file["config"])))), state)
+        found = encoder_from_torch(state, json.loads(str(file["config"])))
+        unused = ("1.fc.", "0.channel_embedding.") if variant == "channel_sum" else ("1.fc.",)
+        kept = {name: array for name, array in state.items() if not name.startswith(unused)}
+        assert_same_bits(to_torch_state(found.encoder.network, found.encoder.variables), kept)
+
+
+@pytest.mark.parametrize(("when", "batches"), [("init", 0), ("final", 6)])
+def test_weights_of_byol_come_back_bit_for_bit(golden, when, batches):
+    with np.load(golden / "byol_three_steps.npz", allow_pickle=False) as file:
+        state = below(file, "init/") | below(file, f"{when}/")
+        network, variables = from_torch_state(state, json.loads(str(file["config"])))
+        assert_same_bits(to_torch_state(network, variables, batches=batches), state)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_encoder(golden, variant):
     with np.load(golden / f"encoder_{variant}.npz", allow_pickle=False) as file:
         model, variables = from_torch_state(below(file, "state/"), json.loads(str(file["config"])))

@@ -12,7 +12,8 @@ from nutime_jax.cli.config import load_config
 from nutime_jax.train.loop import pretrain
 
 # The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
-OVERRIDES = ("batch_size=16", "objective.dim=256", "steps=400", "run.log_every=1", "run.checkpoint_every=10", "optim.rate=1e-4")
+# So many checkpoints take seconds, in which a signal is heard, and few steps.
+OVERRIDES = ("batch_size=16", "objective.dim=256", "steps=120", "run.log_every=1", "run.checkpoint_every=2")
 STEPS = 20
 
 
@@ -20,9 +21,10 @@ STEPS = 20
 def pod(tmp_path_factory):
     """Two processes of two devices, of which one is told to stop; then the identical command again."""
     folder = tmp_path_factory.mktemp("pod")
-    with Pod(faults.pretrain_command(folder / "run", *OVERRIDES), processes=2, devices=2, logs=folder / "logs") as pod:
+    command = faults.pretrain_command(folder / "run", *OVERRIDES)
+    with Pod(command, processes=2, devices=2, logs=folder / "logs", environment={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}) as pod:
         pod.start()
-        assert pod.wait_until(lambda: faults.newest(folder / "run") >= STEPS, timeout=400), pod.tail(0)
+        assert pod.wait_until(lambda: faults.newest(folder / "run") > 0, timeout=400), pod.tail(0)
         pod.kill(1, signum=signal.SIGTERM)
         assert pod.wait(timeout=400) == [faults.PREEMPTED] * 2, pod.tail(0)
         told, stopped_at = [pod.output(i) for i in range(2)], faults.newest(folder / "run")
@@ -42,11 +44,11 @@ def test_the_run_goes_on_and_is_recorded_once(pod):
     workdir, _, stopped_at, output = pod
     assert f"resuming from {workdir}/checkpoints/{stopped_at:08d}" in output
     assert "4 cpu device(s) of 2 processes" in output
-    assert [line["step"] for line in faults.metrics(workdir)] == list(range(1, 401))
-    assert int(faults.final_state(workdir)["step"]) == 400
+    assert [line["step"] for line in faults.metrics(workdir)] == list(range(1, 121))
+    assert int(faults.final_state(workdir)["step"]) == 120
 
 
-def test_one_process_has_the_same_losses(pod, tmp_path):
+def test_one_process_has_the_same_losses(pod, quick_compilations, tmp_path):
     config = load_config("smoke", [*OVERRIDES, "run.probe_every=0"])
 
     class EnoughError(Exception):

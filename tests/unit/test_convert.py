@@ -3,9 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.convert import from_torch_state
+from nutime_jax.convert import compare_twin, encoder_from_torch, from_torch_state, infer_config, read_release_config, to_torch_state
+from nutime_jax.encoder import load_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder, sinusoidal_positions
+from nutime_jax.models.heads import Classifier
 
 CONFIG = {
     "window_emb_dim": 8,
@@ -52,12 +54,40 @@ SHAPES = {
 }
 
 
+HEAD = {
+    "0.weight": (6, 8),
+    **{f"1.{name}": (6,) for name in ("weight", "bias", "running_mean", "running_var")},
+    "3.weight": (4, 6),
+    "3.bias": (4,),
+}
+FUSION = {"0.weight": (8, 24), "0.bias": (8,), "1.weight": (8,), "1.bias": (8,)}
+
+
+def draw(shapes, *, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
 @pytest.fixture
 def state():
-    rng = np.random.default_rng(0)
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()} | {
-        "0.multi_bias_encoder.scales": np.float32([0.1, 1, 10])
-    }
+    buffers = {"0.multi_bias_encoder.scales": np.float32([0.1, 1, 10]), "0.multi_bias_encoder.locs": np.zeros(1, np.int64)}
+    return draw(SHAPES) | buffers
+
+
+@pytest.fixture
+def byol(state):
+    head, counter = draw(HEAD), {"1.num_batches_tracked": np.asarray(6)}
+    predictor = {**draw(HEAD | {"0.weight": (6, 4)}), **counter}
+    backbone = {**state, **{f"1.fc.{name}": array for name, array in {**head, **counter}.items()}}
+    byol = {f"{network}.{name}": array for network in ("backbone", "momentum_backbone") for name, array in backbone.items()}
+    return {**byol, **{f"predictor.{name}": array for name, array in predictor.items()}}
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert (ours[name].dtype, ours[name].shape) == (array.dtype, array.shape), name
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
 
 
 def test_every_array_finds_its_place(state):
@@ -65,14 +95,14 @@ def test_every_array_finds_its_place(state):
     assert isinstance(model, NuTimeEncoder)
     kernel = variables["params"]["embedding"]["shape"]["kernel"]
     np.testing.assert_array_equal(kernel, state["0.window_embedding.weight"][:, 0].T)
-    encoding = model.apply(jax.tree.map(jnp.asarray, variables), jnp.ones((2, 1, 64)))
+    encoding = jax.jit(model.apply)(variables, jnp.ones((2, 1, 64)))
     assert encoding.normalised.shape == (2, 5, 8)
 
 
 def test_a_linear_head_makes_a_classifier(state):
     state |= {"1.fc.weight": np.ones((3, 8), np.float32), "1.fc.bias": np.zeros(3, np.float32)}
     model, variables = from_torch_state(state, CONFIG)
-    assert model.apply(jax.tree.map(jnp.asarray, variables), jnp.ones((2, 1, 64))).shape == (2, 3)
+    assert jax.jit(model.apply)(variables, jnp.ones((2, 1, 64))).shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +119,147 @@ def test_what_does_not_fit_is_refused(state, change, message):
     state = {name: array for name, array in {**state, **change}.items() if array is not None}
     with pytest.raises(InputError, match=message):
         from_torch_state(state, CONFIG)
+
+
+def test_a_network_comes_back_as_it_was(state):
+    head = {"1.fc.weight": np.ones((3, 8), np.float32), "1.fc.bias": np.zeros(3, np.float32)}
+    fusion = {f"0.channel_embedding.{name}": array for name, array in draw(FUSION).items()}
+    for whole in (state, state | head, state | fusion, state | head | fusion):
+        assert_same(to_torch_state(*from_torch_state(whole, CONFIG)), whole)
+    summed = from_torch_state(state | head | fusion, CONFIG | {"use_channel_emb_sum": True})
+    assert_same(to_torch_state(*summed), state | head | fusion)
+    plain = {name: array for name, array in state.items() if "multi_bias" not in name and "ms_embed" not in name}
+    assert_same(to_torch_state(*from_torch_state(plain, {"transformer_heads": 2})), plain)
+
+
+def test_byol_comes_back_as_it_was(byol):
+    network, variables = from_torch_state(byol, CONFIG)
+    assert (network.hidden, network.dim) == (6, 4)
+    assert_same(to_torch_state(network, jax.tree.map(jnp.asarray, variables), batches=6), byol)
+
+
+def test_what_the_release_has_not_is_refused():
+    classifier = Classifier(NuTimeEncoder(), classes=2, norm="batch")
+    with pytest.raises(InputError, match="no such network"):
+        to_torch_state(classifier, {})
+
+
+def test_arrays_tell_the_configuration(state):
+    released = {"transformer_heads": 2, "dropout": 0.1, "lr": 1e-3}
+    assert infer_config(state, released) == CONFIG | {"dropout": 0.1}
+    wide = {**state, "1.transformer.layers.0.fn.to_qkv.weight": np.zeros((3 * 192, 8), np.float32)}
+    assert [infer_config(wide)[f"transformer_{name}"] for name in ("heads", "head_dim")] == [3, 64]
+    assert infer_config(wide, {"transformer_head_dim": 32})["transformer_heads"] == 6
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "the attention is 8 wide and heads of 64, as released, do not divide it; give the number of heads"),
+        ({"transformer_heads": 3}, "the attention is 8 wide and 3 heads of 2 are given"),
+        ({"transformer_heads": 2, "transformer_head_dim": 5}, "the attention is 8 wide and 2 heads of 5 are given"),
+        ({"transformer_depth": 10**9}, "transformer_depth is 1000000000 in the configuration and 1 by the arrays"),
+        ({"window_size": 32}, "window_size is 32 in the configuration and 16 by the arrays"),
+        ({"transformer_heads": 0}, "transformer_heads is 0 in the configuration; it has to be a whole number above 0"),
+        ({"transformer_heads": "two"}, "transformer_heads is 'two'"),
+        ({"wne_use_in": 1}, "wne_use_in is 1 in the configuration; it has to be true or false"),
+        ({"dropout": 1.0}, "dropout is 1.0 in the configuration; it has to be a number from 0 to below 1"),
+        ({"transformer_heads": 2, "use_ms_embed": False}, "embedding/merge/bias has no place in the model"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(state, config, message):
+    with pytest.raises(InputError, match=message):
+        from_torch_state(state, config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra.weight": np.ones(3)}, "'extra.weight' is no array of BYOL"),
+        ({"momentum_backbone.1.norm.bias": None}, "params/encoder/norm/bias is missing"),
+        ({"momentum_backbone": None}, "the state has nothing of momentum_backbone"),
+        ({"predictor": None}, "the state has nothing of predictor"),
+        ({"backbone.1.fc.3.weight": np.ones(3)}, r"backbone.1.fc.3.weight has shape \(3,\) where 2 axes are due"),
+    ],
+)
+def test_byol_that_does_not_fit_is_refused(byol, change, message):
+    (name, array), *_ = change.items()
+    byol = {one: value for one, value in byol.items() if array is not None or not one.startswith(name)}
+    with pytest.raises(InputError, match=message):
+        from_torch_state(byol | ({} if array is None else change), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read"),
+        ("window_size: 16", "is no JSON file"),
+        ("[" * 100_000, "is no JSON file"),
+        ("[1, 2]", "has none of the release's settings"),
+        ('{"lr": 1}', "has none of the release's settings"),
+        ('{"window_size": 16.5}', "window_size is 16.5"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "release.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_release_config(tmp_path / "release.json")
+
+
+def test_a_momentum_network_that_never_moved_is_found(byol):
+    assert compare_twin(draw(SHAPES)) is None
+    copied = compare_twin(byol)
+    assert (copied.arrays, copied.equal) == (29, 29)
+    assert copied.verdict.startswith("the momentum network is a copy of the online network: all 29 arrays are equal")
+
+    rng = np.random.default_rng(1)
+    moved = {name: array + rng.normal(size=array.shape) if name.startswith("momentum") else array for name, array in byol.items()}
+    assert compare_twin(moved).verdict.startswith("the momentum network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29")
+
+    norms = [name for name in moved if "norm." in name or "ms_embed_fc.1." in name]
+    start = {name: np.full(byol[name].shape, float(name.endswith("weight"))) for name in norms}
+    momentum = {name: array for name, array in start.items() if name.startswith("momentum")}
+    stuck = compare_twin(moved | momentum)
+    assert (stuck.norms, stuck.untouched, stuck.online_untouched) == (10, 10, 0)
+    assert stuck.verdict.startswith("the momentum network never moved: its 10 layer-norm arrays are exactly 1 and 0")
+    assert "nothing tells" in compare_twin(moved | start).verdict
+
+
+def test_an_encoder_comes_out_of_every_kind_of_state(byol, state, tmp_path):
+    online = encoder_from_torch(byol, {"transformer_heads": 2})
+    assert (online.kind, online.left_out) == ("BYOL", ("projector and predictor", "the momentum network"))
+    # CLS, the window's embedding, two norms, NME, the merge; a block; the last norm.
+    assert online.parameters == 8 + 136 + 32 + 24 + 136 + (32 + 192 + 72 + 108 + 104) + 16
+    assert online.encoder.config.length == 31 * 16  # as many windows as there are positions for
+    assert "dropout 0.1" in online.assumed
+    assert not [words for words in online.assumed if words.startswith("heads")]
+
+    fused = state | {f"0.channel_embedding.{name}": array for name, array in draw(FUSION).items()}
+    head = {"1.fc.weight": np.ones((3, 8), np.float32), "1.fc.bias": np.zeros(3, np.float32)}
+    labelled = encoder_from_torch({name: array.astype(np.float64) for name, array in (fused | head).items()}, CONFIG, length=64)
+    assert (labelled.kind, labelled.left_out, labelled.twin) == ("classifier", ("the head of 3 classes",), None)
+    loaded = load_encoder(labelled.encoder.save(tmp_path / "encoder"))
+    assert_same(to_torch_state(loaded.network, loaded.variables), fused)
+    x = np.random.default_rng(0).normal(size=(2, 3, 100)).astype(np.float32)
+    alone = encoder_from_torch(state, CONFIG, length=64).encoder
+    np.testing.assert_array_equal(loaded.embed(x, channels="none"), alone.embed(x, channels="none"))
+
+
+def test_the_network_of_a_state_is_chosen(byol, state):
+    byol["momentum_backbone.1.norm.bias"] = np.arange(8, dtype=np.float32)
+    momentum = encoder_from_torch(byol, CONFIG, which="momentum")
+    np.testing.assert_array_equal(momentum.encoder.variables["params"]["norm"]["bias"], np.arange(8))
+    assert momentum.left_out == ("projector", "the online network")
+    assert momentum.twin.equal == 28
+    for wrong, message in (
+        ({"which": "momentum"}, "no momentum network"),
+        ({"which": "target"}, "network 'target' is unknown; choose one of online, momentum"),
+        ({"length": 40}, "length 40 does not suit the encoder; choose a multiple of 16, at most 496"),
+        ({"length": 512}, "length 512 does not suit"),
+    ):
+        with pytest.raises(InputError, match=message):
+            encoder_from_torch(state, CONFIG, **wrong)
 
 
 def test_positions_are_sines_and_cosines():

@@ -99,7 +99,7 @@ def test_raw_series_are_resized_channel_by_channel():
     features = raw_cases(one, length=50).features
     assert features.shape == (16, 100)
     np.testing.assert_allclose(features[3, 50:], reference.resize(one.series[3][1].astype(np.float64), 50), atol=1e-5)
-    np.testing.assert_allclose(resize_series([c[0] for c in one.series], 50, batch_size=8), features[:, :50], atol=1e-6)
+    np.testing.assert_allclose(resize_series([c[0] for c in one.series], 50), features[:, :50], atol=1e-6)
 
 
 @pytest.mark.parametrize(("channels", "shape"), [("mean", (16, 32)), ("concat", (16, 64)), ("none", (16, 2, 32))])

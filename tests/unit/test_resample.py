@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nutime_jax.errors import InputError
-from nutime_jax.resample import resize
+from nutime_jax.resample import resize, resize_on_host
 from tests import reference
 
 resize_jitted = jax.jit(lambda x, length: resize(x, 64, length=length))
@@ -49,3 +49,28 @@ def test_what_lies_outside_the_stretch_is_never_read():
 def test_a_series_beyond_float32_positions_is_refused():
     with pytest.raises(InputError, match="too long to be resized"):
         jax.eval_shape(lambda x: resize(x, 512), jax.ShapeDtypeStruct((2**24,), jnp.float32))
+
+
+@given(st.lists(finite, min_size=1, max_size=40))
+def test_on_the_host_it_is_the_same_to_rounding(values):
+    x = np.array(values, np.float32)
+    padded = jnp.asarray(np.pad(x, (0, 40 - len(x))))
+    slack = 3e-7 * np.abs(x).max() + 1e-37
+    np.testing.assert_allclose(resize_on_host(x, 64), resize_jitted(padded, len(x)), rtol=0, atol=slack)
+
+
+@pytest.mark.parametrize("length", [1, 7, 500, 512, 513, 20_000])
+def test_on_the_host_it_follows_the_reference(length):
+    x = np.random.default_rng(0).normal(size=(3, length)).astype(np.float32)
+    resized = resize_on_host(x, 512)
+    assert resized.dtype == np.float32
+    assert not np.shares_memory(resized, x)
+    # Positions are float32: at 20,000 points they are rounded to 0.001.
+    expected = [reference.resize(one.astype(np.float64), 512) for one in x]
+    np.testing.assert_allclose(resized, expected, rtol=0, atol=1e-6 * max(1, length))
+    assert (resize_on_host(np.full(length, 0.1, np.float32), 512) == np.float32(0.1)).all()
+
+
+def test_on_the_host_a_series_beyond_float32_positions_is_refused():
+    with pytest.raises(InputError, match="too long to be resized"):
+        resize_on_host(np.broadcast_to(np.float32(1), 2**24), 512)

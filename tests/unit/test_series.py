@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
+from nutime_jax.data.series import clean_block, clean_series, cut_series, pad_series, split_offset
 from nutime_jax.errors import InputError
 
 nan = np.nan
@@ -89,3 +89,30 @@ def test_padding_keeps_series_and_lengths():
     padded, lengths = pad_series([np.ones(2, np.float32), np.ones(4, np.float32)], 5)
     np.testing.assert_array_equal(padded, [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0]])
     np.testing.assert_array_equal(lengths, [2, 4])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.int8, bool])
+def test_a_block_is_cleaned_as_its_cases_are(dtype):
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((9, 2, 5)) < 0.5, 3 * rng.normal(size=(9, 2, 5)), 0)
+    if dtype == np.float64:
+        x[1] += 1e7  # float32 would lose its shape
+        x[2, 0] = 1e-60
+        x[3] = 0.1
+    if np.dtype(dtype).kind == "f":
+        x[4, :, 0] = x[5, 1, 2] = nan
+    x = x.astype(dtype)
+    cleaned = clean_block(x)
+    for case, one in zip(cleaned, x, strict=True):
+        expected = clean_series(one)
+        assert case.dtype == expected.dtype
+        np.testing.assert_array_equal(case, expected)
+    assert not any(np.shares_memory(case, x) for case in cleaned)
+
+
+def test_a_block_names_its_wrong_case():
+    x = np.ones((3, 1, 4))
+    for wrong, message in [(nan, "has no value"), (np.inf, "infinite"), (1e39, "beyond")]:
+        x[2] = wrong
+        with pytest.raises(InputError, match=f"case 12 .*{message}"):
+            clean_block(x, first=10)

@@ -92,3 +92,26 @@ def test_an_offset_comes_back_in_the_means_alone():
     np.testing.assert_allclose(apart.std, std, rtol=1e-4)
     together = normalise_windows(jnp.asarray(x, jnp.float32), window=16)
     assert np.abs(together.shape - shape).max() > 0.1  # what float32 alone makes of it
+
+
+@pytest.mark.parametrize("window", [1, 2, 12, 16, 512])
+def test_the_mean_of_a_window_is_exact_in_any_batch(window):
+    """Noise about zero has a mean of few true digits; NME embeds its magnitude, so that every one of them counts."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(300, 1024 // window * window)) * 10.0 ** rng.uniform(-20, 37, size=(300, 1))).astype(np.float32)
+    means = jax.jit(lambda x: normalise_windows(x, window=window).mean)
+    exact = x.astype(np.float64).reshape(300, -1, window).mean(-1)
+    whole = np.asarray(means(x))
+    np.testing.assert_allclose(whole, exact, rtol=1e-6)
+    for rows in (1, 7):
+        np.testing.assert_allclose(means(x[:rows]), whole[:rows], rtol=1.2e-7)
+
+
+def test_huge_and_constant_windows_have_their_mean():
+    largest = np.finfo(np.float32).max
+    for window in (16, 512):
+        for value in (largest, -largest, largest / 300, np.float32(0.1), np.float32(1e-37)):
+            mean = normalise_windows(jnp.full(512, value), window=window).mean
+            np.testing.assert_array_equal(mean, np.full(512 // window, value, np.float32))
+        half = jnp.asarray(np.repeat(np.float32([largest, largest / 2]), 256))
+        np.testing.assert_allclose(normalise_windows(half, window=512).mean, [0.75 * largest], rtol=1e-6)

@@ -1,15 +1,7 @@
-"""A fine-tuned encoder with its head: it labels series, and is kept in a folder of two files, without pickle.
-
-config.json          the encoder's configuration, the settings, the classes, the channels, how training went
-weights.safetensors  the arrays
-"""
+"""A fine-tuned encoder with its head: it labels series, and is kept in a sealed folder (`sealed`), without pickle."""
 
 import dataclasses
-import hashlib
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +17,10 @@ from nutime_jax.evaluation.tuning.packed import LEAST_CASES, LEAST_CLASSES, LEAS
 from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.models.encoder import build_encoder
 from nutime_jax.models.heads import Classifier
+from nutime_jax.sealed import read_folder, write_folder
 
-SCHEMA = 1
+KIND, SCHEMA = "classifier", 1
 BATCH = 64
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -130,30 +122,15 @@ class FittedClassifier:
         Raises:
             InputError: the folder cannot be written, or holds something else.
         """
-        from safetensors.numpy import save
-
-        folder = check_target(folder)
-        weights = save({f"{kind}/{name}": np.ascontiguousarray(leaf) for kind, name, leaf in self._arrays()})
-        about = _sealed(
-            {
-                "schema": SCHEMA,
-                "encoder": self.config.to_dict(),
-                "settings": dataclasses.asdict(self.settings),
-                "classes": self.classes_.tolist(),
-                "channels": dataclasses.asdict(self.channels),
-                "training": dataclasses.asdict(self.training),
-                "weights": hashlib.sha256(weights).hexdigest(),
-            }
-        )
-        try:
-            _replace_folder(folder, {WEIGHTS: weights, CONFIG: json.dumps(about, indent=1).encode()})
-        except OSError as error:
-            raise InputError(f"cannot write {folder} ({error.strerror}); choose another folder") from error
-        return folder
-
-    def _arrays(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        for kind in ("members", "shared"):
-            yield from ((kind, name, leaf) for name, leaf in getattr(self, kind).items())
+        about = {
+            "encoder": self.config.to_dict(),
+            "settings": dataclasses.asdict(self.settings),
+            "classes": self.classes_.tolist(),
+            "channels": dataclasses.asdict(self.channels),
+            "training": dataclasses.asdict(self.training),
+        }
+        arrays = {f"{kind}/{name}": leaf for kind in ("members", "shared") for name, leaf in getattr(self, kind).items()}
+        return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA)
 
 
 def build_classifier(config: ConfigDict, settings: TuningSettings, *, classes: int) -> Classifier:
@@ -168,59 +145,28 @@ def build_classifier(config: ConfigDict, settings: TuningSettings, *, classes: i
     )
 
 
-def check_target(folder: str | os.PathLike) -> Path:
-    """The folder that a classifier may be written to: a new or empty one, or that of another classifier.
-
-    Raises:
-        InputError: it is something else, which must not be lost.
-    """
-    folder = Path(folder).expanduser().absolute()
-    if folder.exists() and not (folder.is_dir() and {one.name for one in folder.iterdir()} <= {CONFIG, WEIGHTS}):
-        raise InputError(f"{folder} exists and is no classifier's; choose another folder")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error.strerror}); choose another folder") from error
-    if not os.access(folder.parent, os.W_OK):
-        raise InputError(f"cannot write {folder} (permission denied); choose another folder")
-    return folder
-
-
 def load_classifier(folder: str | os.PathLike) -> FittedClassifier:
     """Loads what `FittedClassifier.save` wrote.
 
     Raises:
         InputError: the folder holds no classifier, or one of another schema, or a damaged one.
     """
-    from safetensors.numpy import load
-
-    folder = Path(folder).expanduser()
-    try:
-        about, weights = json.loads((folder / CONFIG).read_bytes()), (folder / WEIGHTS).read_bytes()
-    except OSError as error:
-        raise InputError(f"{folder} holds no classifier ({error.strerror}); give a folder that `nutime finetune` wrote") from error
-    except ValueError as error:
-        raise InputError(f"{folder} is damaged: {CONFIG} is not what was written; use another copy") from error
-    if not isinstance(about, dict) or "digest" not in about:
-        raise InputError(f"{folder} holds no classifier (its {CONFIG} is of something else); give a folder that `nutime finetune` wrote")
-    if about["digest"] != _sealed(about)["digest"]:
-        raise InputError(f"{folder} is damaged: {CONFIG} is not what was written; use another copy")
-    if about["schema"] != SCHEMA:
-        raise InputError(f"{folder} has schema {about['schema']}, this version reads {SCHEMA}; use the version that wrote it")
-    if about["weights"] != hashlib.sha256(weights).hexdigest():
-        raise InputError(f"{folder} is damaged: {WEIGHTS} is not what was written; use another copy")
+    about, leaves, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`nutime finetune`")
     arrays: dict[str, dict] = {"members": {}, "shared": {}}
-    for name, leaf in load(weights).items():
-        kind, _, rest = name.partition("/")
-        arrays[kind][rest] = leaf
-    return FittedClassifier(
-        config=ConfigDict(about["encoder"]),
-        settings=TuningSettings(**about["settings"]),
-        classes_=np.asarray(about["classes"]),
-        channels=ChannelMap(**{name: _tuples(value) for name, value in about["channels"].items()}),
-        training=Training(**{name: _tuples(value) for name, value in about["training"].items()}),
-        **arrays,
-    )
+    try:
+        for name, leaf in leaves.items():
+            kind, _, rest = name.partition("/")
+            arrays[kind][rest] = leaf
+        return FittedClassifier(
+            config=ConfigDict(about["encoder"]),
+            settings=TuningSettings(**about["settings"]),
+            classes_=np.asarray(about["classes"]),
+            channels=ChannelMap(**{name: _tuples(value) for name, value in about["channels"].items()}),
+            training=Training(**{name: _tuples(value) for name, value in about["training"].items()}),
+            **arrays,
+        )
+    except (KeyError, TypeError, AttributeError) as error:  # sealed, and yet by something else
+        raise InputError(f"{folder} is damaged: what it describes is no classifier ({error}); use another copy") from error
 
 
 def _chunks(cases: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
@@ -234,34 +180,5 @@ def _chunks(cases: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
     yield cases[first:]
 
 
-def _sealed(about: dict) -> dict:
-    """With a digest of everything else in it."""
-    rest = {name: value for name, value in about.items() if name != "digest"}
-    return {**rest, "digest": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
-
-
 def _tuples(value):
     return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
-
-
-def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """A kill leaves the old folder, the new one, or (between two renames) neither, with both whole beside its place."""
-    pending = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    new, old = pending / "new", pending / "old"
-    try:
-        new.mkdir()
-        for name, content in files.items():
-            with open(new / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(pending)

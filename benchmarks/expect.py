@@ -1,0 +1,196 @@
+"""What to expect of an encoder on the bundled sets, beside aeon's MiniRocket and the raw series: the figures of docs/expect.md.
+
+    python -m benchmarks.expect
+    python -m benchmarks.expect --encoder=runs/quickstart --out=expect.json --page=none
+
+measures, writes benchmarks/results/expect.json, and puts the tables into docs/expect.md between its two markers. Default splits;
+test splits choose nothing. All draws have seed 0.
+"""
+
+import argparse
+import operator
+import os
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.estimators import TUNED, measure, nearest_neighbour, resized, score
+from benchmarks.records import machine, write_results
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "expect.json", ROOT / "docs" / "expect.md"
+BEGIN, END = "<!-- made by python -m benchmarks.expect -->", "<!-- end -->"
+METHODS = ("encoder", "minirocket", "raw")
+SHOTS, TASKS = 5, 20
+DECADES = 3
+"""Every case is multiplied by a number of its own, from 10**-DECADES to 10**DECADES."""
+OFFSET = 1e8
+"""What is added to every value, in float64."""
+MISSING = 0.3
+"""Share of the points of every channel that are taken away, in both splits."""
+
+
+def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Set -> what is measured -> method -> value in percent, of what needs few labels or none."""
+    from aeon.transformations.collection.convolution_based import MiniRocket
+
+    from nutime_jax.data.archives import find_sets
+    from nutime_jax.encoder import load_encoder
+    from nutime_jax.evaluation.anomaly import anomaly_metrics
+    from nutime_jax.evaluation.clustering import clustering_metrics
+    from nutime_jax.evaluation.features import Split, encode_cases, read_task
+    from nutime_jax.evaluation.fewshot import fewshot_metrics
+
+    loaded, results = load_encoder(encoder), {}
+    for files in find_sets("bundled"):
+        task = read_task(files)
+        (train, train_labels), (test, test_labels) = resized(task)
+        rocket = MiniRocket(random_state=0).fit(train)
+        splits = {
+            "encoder": tuple(encode_cases(loaded, cases, channels="concat") for cases in (task.train, task.test)),
+            "minirocket": (Split(rocket.transform(train), train_labels), Split(rocket.transform(test), test_labels)),
+            "raw": (Split(train.reshape(len(train), -1), train_labels), Split(test.reshape(len(test), -1), test_labels)),
+        }
+        found = results[files.name] = {"fewshot": {}, "clustering": {}, "anomaly": {}}
+        for name, both in splits.items():
+            found["fewshot"][name] = 100 * fewshot_metrics(*both, shots=SHOTS, tasks=TASKS)["accuracy"]
+            found["clustering"][name] = 100 * clustering_metrics(both[1])["nmi"]
+            found["anomaly"][name] = 100 * anomaly_metrics(*both)["roc_auc"]
+        print(files.name, found, flush=True)
+    return results
+
+
+def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Set -> kind of damage -> method -> accuracy in percent of classifiers that were fitted and scored on damaged cases."""
+    from aeon.classification.convolution_based import MiniRocketClassifier
+
+    from nutime_jax.data.archives import find_sets
+    from nutime_jax.data.series import clean_block
+    from nutime_jax.encoder import load_encoder
+    from nutime_jax.estimators import NuTimeClassifier
+    from nutime_jax.evaluation.features import read_task
+
+    loaded, results = load_encoder(encoder), {}
+    methods = {
+        "encoder": lambda: NuTimeClassifier(loaded),
+        "minirocket": lambda: MiniRocketClassifier(random_state=0),
+        "raw": nearest_neighbour,
+    }
+    for files in find_sets("bundled"):
+        splits = resized(read_task(files))
+        found = results[files.name] = {}
+        for kind, damage in (("scales", _rescale), ("offset", _lift), ("centred", _centre), ("missing", _remove)):
+            damaged = [(damage(x, np.random.default_rng(seed)), y) for seed, (x, y) in enumerate(splits)]
+            # What refuses missing values is given them interpolated, as the encoder does it for itself.
+            mended = [(np.stack(clean_block(x)), y) for x, y in damaged] if kind == "missing" else damaged
+            found[kind] = {
+                name: score(make, *(damaged if name == "encoder" else mended), repeats=1)["accuracy"] for name, make in methods.items()
+            }
+        print(files.name, found, flush=True)
+    return results
+
+
+def _rescale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return (x * 10.0 ** rng.uniform(-DECADES, DECADES, (len(x), 1, 1))).astype(np.float32)
+
+
+def _lift(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return x.astype(np.float64) + OFFSET
+
+
+def _centre(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    lifted = _lift(x, rng)
+    return (lifted - lifted.mean(-1, keepdims=True)).astype(np.float32)
+
+
+def _remove(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The ends of a series stay: without them it would be shorter."""
+    missing = rng.random(x.shape) < MISSING
+    missing[..., [0, -1]] = False
+    return np.where(missing, np.float32(np.nan), x)
+
+
+def render(results: dict) -> str:
+    """The tables of the page, in Markdown."""
+    sets, about = results["sets"], results["machine"]
+    columns = {"probe": "encoder, probe", "head": "head trained", "full": "all trained", "minirocket": "MiniRocket", "raw_1nn": "raw 1-NN"}
+    lines = [f"| set | {' | '.join(columns.values())} |", "|---|" + "---|" * len(columns)]
+    for name, found in sets.items():
+        cells = [f"{found[m]['accuracy']:.1f} ({_seconds(found[m]['seconds'])})" if m in found else "" for m in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    whole = [m for m in columns if all(m in found for found in sets.values())]
+    lines.append(f"| **mean of {len(sets)}** | {' | '.join(f'**{_mean_of(sets, m):.1f}**' if m in whole else '' for m in columns)} |")
+    lines += ["", f"Accuracy in % on the test split, and seconds of fit and prediction together. {_wins(sets)}", ""]
+    accuracy = dict(zip(METHODS, (_mean_of(sets, m) for m in ("probe", "minirocket", "raw_1nn")), strict=True))
+    table = [
+        ("accuracy: classifier, all training cases", accuracy),
+        *((words, results["means"][kind]) for kind, words in ROWS.items()),
+    ]
+    lines += ["| mean over the sets, in % | encoder | MiniRocket | raw series |", "|---|---|---|---|"]
+    lines += [f"| {words} | {' | '.join(_cell(values, m) for m in METHODS)} |" for words, values in table]
+    versions = ", ".join(f"{name} {about[name]}" for name in ("jax", "aeon", "scikit-learn"))
+    lines += [
+        "",
+        f"Encoder `{results['encoder']}`; {about['cores']} CPU cores, at the start with a load of {about['load']:.0f}; {versions}; "
+        f"commit {about['commit']}.",
+    ]
+    return "\n".join(lines)
+
+
+ROWS = {
+    "fewshot": f"accuracy: ridge on {SHOTS} cases a class, {TASKS} draws",
+    "scales": f"accuracy: classifier, every case times its own 10^-{DECADES} to 10^{DECADES}",
+    "offset": f"accuracy: classifier, {OFFSET:,.0f} added to every value, in float64",
+    "centred": "accuracy: the same, after taking the mean of every channel off",
+    "missing": f"accuracy: classifier, {MISSING:.0%} of all points missing (for the others interpolated)",
+    "clustering": "agreement of clusters with classes (NMI), no label used",
+    "anomaly": "ROC AUC of cases of other classes, one class known",
+}
+
+
+def _mean_of(sets: dict, method: str) -> float:
+    return float(np.mean([found[method]["accuracy"] for found in sets.values()]))
+
+
+def _wins(sets: dict) -> str:
+    pairs = [(found["minirocket"]["accuracy"], found["probe"]["accuracy"]) for found in sets.values()]
+    ahead, level = (sum(test(a, b) for a, b in pairs) for test in (operator.gt, operator.eq))
+    return f"MiniRocket is ahead of the probe on {ahead} of {len(pairs)} sets, and level on {level}."
+
+
+def _seconds(value: float) -> str:
+    return "0.1 s or less" if value < 0.15 else f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
+def _cell(values: dict[str, float], method: str) -> str:
+    """A number, bold where it is the best of its row."""
+    text = f"{values[method]:.1f}"
+    return f"**{text}**" if text == f"{max(values.values()):.1f}" else text
+
+
+def write_page(text: str, page: Path) -> None:
+    """Puts the tables between the markers of the page."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="small", help="a shipped encoder, a workdir or a checkpoint (default: small)")
+    parser.add_argument("--tuned", default=TUNED, help=f"sets that are fine-tuned on as well (default: {TUNED}); may be empty")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file for the results")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page whose tables are replaced, or none")
+    args = parser.parse_args()
+    about = {**machine("jax", "numpy", "scikit-learn", "aeon"), "load": os.getloadavg()[0]}
+    sets = measure(args.encoder, args.tuned.split(","))
+    others = [measure_features(args.encoder), measure_damage(args.encoder)]
+    details = {name: {**others[0][name], **others[1][name]} for name in sets}
+    means = {kind: {m: float(np.mean([found[kind][m] for found in details.values()])) for m in METHODS} for kind in ROWS}
+    results = {"sets": sets, "means": means, "details": details, "encoder": args.encoder, "machine": about}
+    write_results(results, args.out)
+    if str(args.page) != "none":
+        write_page(render(results), args.page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Files of features, written a block at a time and moved to their place when they are whole."""
+
+import csv
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+
+from nutime_jax.errors import InputError
+
+COPIED = 1 << 20
+"""Bytes that are copied at once."""
+
+
+class FeatureFile(Protocol):
+    """Takes features, (cases, …) float32, with the labels and ids of the cases, as text, where they have any.
+
+    `finish` writes what is only known at the end; `close` is called in any case.
+    """
+
+    def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def open_features(path: Path) -> Iterator[FeatureFile]:
+    """A file of features by its suffix (see SUFFIXES); it is at its place only when everything is written.
+
+    .npy holds the features alone; .npz `features`, `labels` and `ids`; .csv and .parquet a row a case: columns `id` and
+    `label`, where there are any, and f0, f1, ….
+
+    Raises:
+        InputError: another suffix, the file cannot be written, or nothing was.
+    """
+    check_output(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            pending = Path(folder) / path.name
+            file = SUFFIXES[path.suffix.lower()](pending)
+            with closing(file):
+                yield file
+                file.finish()
+            os.replace(pending, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror or error}); choose another file") from error
+
+
+def check_output(path: Path) -> None:
+    """Raises InputError unless a file of features may be written there."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path} has no suffix that says how to write features; choose one of {', '.join(SUFFIXES)}")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; choose another file")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"cannot write {path} (there is no folder {path.absolute().parent}); make it, or choose another file")
+
+
+class _NpyFile:
+    """The number of rows is known at the end: the header is written twice, and is as long both times."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("wb")
+        self._shape: tuple[int, ...] = (0,)
+
+    def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None:
+        if not self._shape[0]:
+            self._header((0, *features.shape[1:]))
+        self._file.write(features.astype("<f4", copy=False).tobytes())
+        self._shape = (self._shape[0] + len(features), *features.shape[1:])
+
+    def finish(self) -> None:
+        self._header(self._shape)
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _header(self, shape: tuple[int, ...]) -> None:
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+
+
+class _NpzFile:
+    def __init__(self, path: Path):
+        self._path, self._features = path, path.with_name("features.npy")
+        self._rows = _NpyFile(self._features)
+        self._texts: dict[str, list[str]] = {"labels": [], "ids": []}
+
+    def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None:
+        self._rows.write(features, labels=None, ids=None)
+        for name, texts in (("labels", labels), ("ids", ids)):
+            self._texts[name] += [] if texts is None else texts.tolist()
+
+    def finish(self) -> None:
+        self._rows.finish()
+        with zipfile.ZipFile(self._path, "w") as file:
+            with self._features.open("rb") as source, file.open("features.npy", "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, COPIED)
+            for name, texts in self._texts.items():
+                if texts:
+                    with file.open(f"{name}.npy", "w", force_zip64=True) as target:
+                        np.lib.format.write_array(target, np.array(texts), allow_pickle=False)
+
+    def close(self) -> None:
+        self._rows.close()
+
+
+class _CsvFile:
+    def __init__(self, path: Path):
+        self._file: IO[str] = path.open("w", newline="")
+        self._writer = csv.writer(self._file)
+        self._started = False
+
+    def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None:
+        texts = {"id": ids, "label": labels}
+        texts = {name: column for name, column in texts.items() if column is not None}
+        if not self._started:
+            self._writer.writerow([*texts, *column_names(features)])
+            self._started = True
+        line = ",".join(["%.9g"] * features.shape[1])  # nine digits are a float32
+        for row, *cells in zip(features.tolist(), *texts.values(), strict=True):
+            self._writer.writerow([*cells, *(line % tuple(row)).split(",")])
+
+    def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ParquetFile:
+    def __init__(self, path: Path):
+        self._path = path
+        self._writer = None
+
+    def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = {name: column for name, column in (("id", ids), ("label", labels)) if column is not None}
+        columns |= dict(zip(column_names(features), np.ascontiguousarray(features.T), strict=True))
+        table = pyarrow.table({name: pyarrow.array(column) for name, column in columns.items()})
+        if self._writer is None:
+            self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema, write_page_checksum=True)
+        self._writer.write_table(table)
+
+    def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def column_names(features: np.ndarray) -> list[str]:
+    """f0, f1, …
+
+    Raises:
+        InputError: the features of a case are no vector.
+    """
+    if features.ndim != 2:
+        raise InputError(f"features of shape {features.shape[1:]} a case make no table; write .npy or .npz, or choose other channels")
+    return [f"f{i}" for i in range(features.shape[1])]
+
+
+SUFFIXES = {".npz": _NpzFile, ".npy": _NpyFile, ".parquet": _ParquetFile, ".csv": _CsvFile}

@@ -1,0 +1,70 @@
+"""Clusters of series: k-means on standardised frozen features."""
+
+import os
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import ClusterMixin
+
+from nutime_jax.encoder import Encoder
+from nutime_jax.errors import InputError
+from nutime_jax.estimators.base import SeriesEstimator
+from nutime_jax.estimators.inputs import check_count, draw_seed
+from nutime_jax.evaluation.clustering import STARTS, fit_clusters
+
+
+class NuTimeClusterer(ClusterMixin, SeriesEstimator):
+    """Clusters series of any length and scale; see `evaluation.clustering`.
+
+    Args:
+        encoder, layer, readout, channels, batch_size: see `NuTimeTransformer`.
+        n_clusters: how many.
+        n_init: starts of k-means, of which the best by its own objective is kept.
+        random_state: of the starts.
+
+    labels_: the cluster of each case that was fitted on. inertia_: what k-means makes small. pipeline_: scaler and k-means.
+    """
+
+    _last = "labels_"
+
+    def __init__(
+        self,
+        encoder: str | os.PathLike | Encoder = "small",
+        *,
+        n_clusters: int = 8,
+        n_init: int = STARTS,
+        layer: int | None = None,
+        readout: str = "cls+mean",
+        channels: str = "concat",
+        batch_size: int = 32,
+        random_state: int | np.random.RandomState | None = None,
+    ):
+        self.encoder = encoder
+        self.n_clusters = n_clusters
+        self.n_init = n_init
+        self.layer = layer
+        self.readout = readout
+        self.channels = channels
+        self.batch_size = batch_size
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Finds clusters; `y` is ignored."""
+        cases = self._begin(X)
+        if len(cases) < self.n_clusters:
+            raise InputError(f"n_clusters is {self.n_clusters} and X has {len(cases)} cases; give more cases, or choose fewer clusters")
+        self._open()
+        seed = draw_seed(self.random_state)
+        self.pipeline_ = fit_clusters(self._embed(cases), self.n_clusters, starts=self.n_init, seed=seed)
+        self.inertia_, self.labels_ = float(self.pipeline_[-1].inertia_), self.pipeline_[-1].labels_
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The nearest cluster of each case."""
+        features = self._embed(self._read(X))
+        return self.pipeline_.predict(features.astype(np.float64))
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for name in ("n_clusters", "n_init"):
+            check_count(name, getattr(self, name), least=1)

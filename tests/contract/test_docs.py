@@ -1,0 +1,178 @@
+"""What the pages of docs/ tell a reader to type runs; links lead somewhere; what is made by a script is as it makes it."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from benchmarks.expect import BEGIN, END, RESULTS, render
+from docs.make_api import make_page
+from nutime_jax.cli.config import load_config
+from nutime_jax.cli.main import _parse, main
+from nutime_jax.encoder import load_encoder, untrained_encoder
+from nutime_jax.evaluation.probes import PROBES
+from nutime_jax.evaluation.results import read_rows
+from nutime_jax.train.checkpoint import latest, read_arrays
+from tests.unit.test_convert import SHAPES, draw
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+QUICK = {
+    "pretrain": [
+        *("--config=smoke", "--devices=1", "--config.model.depth=1", "--config.steps=3"),
+        *("--config.run.probe_every=0", "--config.evaluation.sources="),
+    ],
+    "finetune": ["--strategy=head", "--epochs=1", "--rates=1e-3"],
+}
+"""What makes a command one of seconds; of a flag that is given twice the last counts."""
+
+
+def blocks(page):
+    """(language, text) of every block of code, in order."""
+    return re.findall(r"```(\w+)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def commands(text):
+    return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+
+
+def shell_commands():
+    return [line for page in PAGES for language, text in blocks(page.name) if language == "bash" for line in commands(text)]
+
+
+def read_page(page):
+    """Runs a page as a reader would, in one folder; Python names last from block to block."""
+    names = {}
+    for number, (language, text) in enumerate(blocks(page)):
+        if language == "python" and not text.startswith("# nutime_jax/"):
+            exec(compile(text, f"{page}, block {number}", "exec"), names)
+        elif language == "bash":
+            for line in commands(text):
+                argv = shlex.split(line)[1:]
+                assert main([*argv, *QUICK.get(argv[0], [])]) == 0, line
+    return names
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A folder to read in, where the shipped encoder is one that runs in no time."""
+    untrained_encoder(load_config("smoke", ["model.depth=1"])).save(tmp_path / "weights" / "small")
+    monkeypatch.setattr("nutime_jax.encoder.WEIGHTS", tmp_path / "weights")
+    (tmp_path / "desk").mkdir()
+    monkeypatch.chdir(tmp_path / "desk")
+    return tmp_path / "desk"
+
+
+@pytest.mark.usefixtures("quick_compilations")
+def test_the_guide_runs(desk):
+    # What stands in for the official checkpoint: its names, one block, one head of 64.
+    wide = {"1.pos_embed": (1, 40, 8)}
+    wide |= {"1.transformer.layers.0.fn.to_qkv.weight": (192, 8), "1.transformer.layers.0.fn.to_out.0.weight": (8, 64)}
+    state = draw(SHAPES | wide) | {"0.multi_bias_encoder.scales": np.float32([0.1, 1, 10])}
+    save_file(state, "checkpoint.safetensors")
+
+    names = read_page("guide.md")
+    assert names["features"].shape == (2, 32)
+    assert names["accuracy"] > 0.5
+    assert len(names["labels"]) == len(names["test"].series)
+    assert len(names["scores"]) == len(names["windows"]) - 60
+    assert np.load("features.npz")["features"].shape == (40, 32)  # BasicMotions has 40 training cases
+    assert load_encoder("encoders/official").network.width == 8
+    assert sorted(path.name for path in desk.glob("*.svg")) == ["embedding.svg", "nme.svg", "training.svg", "views.svg"]
+
+
+@pytest.mark.usefixtures("quick_compilations")
+def test_a_probe_from_outside_the_package(desk, monkeypatch):
+    monkeypatch.setitem(PROBES, "centroid", None)  # so that it is gone afterwards
+    (text,) = (text for language, text in blocks("extend.md") if language == "python" and not text.startswith("# nutime_jax/"))
+    exec(compile(text, "extend.md", "exec"), {})
+    rows = read_rows(desk / "results" / "centroid" / "results.csv")
+    assert {row.protocol for row in rows} == {"centroid", "ridge"}
+
+
+def test_the_changes_of_extend_apply_and_work(tmp_path):
+    """All of them at once, in a copy of the package: a run with its scalar encoder and objective, a sweep with its protocol."""
+    for folder in ("nutime_jax", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    found = blocks("extend.md")
+    files = {text.split("\n", 1)[0][2:]: text for language, text in found if language == "python" and text.startswith("# nutime_jax/")}
+    assert len(files) == 3
+    for path, text in files.items():
+        assert not (tmp_path / path).exists(), f"{path} is there by now; the page has to name another file"
+        (tmp_path / path).write_text(text)
+    patch = "".join(text for language, text in found if language == "diff")
+    subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path, check=True)
+    train = ["pretrain", "--config=smoke", "--workdir=run", *QUICK["pretrain"]]
+    grid = ["protocols=retrieval", "encoders=changed=run", "sources=ArrowHead", "baselines="]
+    sweep = ["sweep", "--config=sweep", "--out=results", *(f"--config.{one}" for one in grid)]
+    code = f"from nutime_jax.cli.main import main\nassert main({train}) == 0\nassert main({sweep}) == 0"
+    alone = {**os.environ, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # one device
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(1 < loss < 10 for loss in losses)  # about the logarithm of 16 series; BYOL's is below 4 / 16
+    nme = read_arrays(latest(tmp_path / "run" / "checkpoints"), ("params",))["params"]["encoder"]["embedding"]["nme"]
+    assert nme.keys() == {"in", "out"}
+    (row,) = read_rows(tmp_path / "results" / "results.csv")
+    assert (row.protocol, row.metric) == ("retrieval", "precision")
+    assert 1 / 3 < row.value <= 1  # ArrowHead has three classes
+
+
+@pytest.mark.parametrize("command", [line for line in shell_commands() if line.startswith("nutime ")])
+def test_commands_parse(command):
+    args = _parse(shlex.split(command)[1:])
+    if hasattr(args, "config") and args.command != "convert":
+        load_config(args.config, args.overrides, example="sweep" if args.command == "sweep" else "quickstart")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        assert not path or (page.parent / path).exists(), target
+        if anchor:
+            linked = (page.parent / path).read_text() if path else text
+            headings = re.findall(r"^#+ (.*)$", linked, re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings], target
+
+
+def test_the_index_names_every_page():
+    listed = set(re.findall(r"\]\(([a-z]+\.md)\)", (DOCS / "README.md").read_text()))
+    assert listed == {page.name for page in PAGES} - {"README.md"}
+
+
+def test_pictures_are_small():
+    assert all(path.stat().st_size < 60_000 for path in (DOCS / "figures").iterdir())
+
+
+def test_the_api_page_is_up_to_date():
+    assert (DOCS / "api.md").read_text() == make_page(), "docstrings or flags have changed: run python -m docs.make_api"
+
+
+@pytest.fixture(scope="module")
+def results():
+    return json.loads(RESULTS.read_text())
+
+
+def test_what_the_page_says_in_words_is_so(results):
+    from aeon.classification.convolution_based import MiniRocketClassifier
+
+    sets = results["sets"].values()
+    mean = {method: sum(found[method]["accuracy"] for found in sets) / len(sets) for method in ("probe", "minirocket")}
+    assert mean["minirocket"] > mean["probe"], "the page advises a ROCKET where accuracy is all"
+    assert not any(MiniRocketClassifier.get_class_tag(f"capability:{name}") for name in ("unequal_length", "missing_values"))
+
+
+def test_what_to_expect_shows_the_figures(results):
+    shown = (DOCS / "expect.md").read_text().partition(BEGIN)[2].partition(END)[0]
+    assert shown.strip() == render(results), "run python -m benchmarks.expect"

@@ -1,0 +1,118 @@
+"""Conversion as a user meets it: a file or a folder goes in, a folder or a file comes out, with what was found."""
+
+import json
+import pickle
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.cli.main import main
+from nutime_jax.convert import from_torch_state, to_torch_state
+from nutime_jax.encoder import load_encoder, shipped_encoders
+from nutime_jax.train.checkpoint import CheckpointStore
+from nutime_jax.train.state import build_network
+
+CONFIG = load_config("smoke", ["model.depth=1"])
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Of both networks of BYOL, drawn without compiling anything."""
+    shapes = jax.eval_shape(partial(build_network(CONFIG).init, train=False), jax.random.key(0), jnp.zeros((2, 2, 1, CONFIG.length)))
+    rng = np.random.default_rng(0)
+    online, target = (jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes) for _ in range(2))
+    target = {kind: {name: tree for name, tree in part.items() if name != "predictor"} for kind, part in target.items()}
+    return {"online": online, "target": target}
+
+
+@pytest.fixture(scope="module")
+def workdir(variables, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    state = {}
+    for role, prefix in (("online", ""), ("target", "target_")):
+        state[f"{prefix}params"] = variables[role]["params"]
+        state[f"{prefix}variables"] = {kind: variables[role][kind] for kind in ("batch_stats", "constants")}
+    CheckpointStore(folder / "checkpoints").save(state, step=3, about={"config": CONFIG.to_dict()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(variables, tmp_path_factory):
+    path = tmp_path_factory.mktemp("official") / "byol.safetensors"
+    state = to_torch_state(build_network(CONFIG), variables, batches=6)
+    save_file({name: np.asarray(array, order="C") for name, array in state.items()}, path)
+    return path
+
+
+def say(capfd, *arguments):
+    status = main(["convert", *map(str, arguments)])
+    captured = capfd.readouterr()
+    return status, captured.out, [line for line in captured.err.splitlines() if line.startswith("nutime: ")]
+
+
+def test_a_checkpoint_becomes_an_encoder_and_a_file_again(capfd, checkpoint, variables, tmp_path):
+    (tmp_path / "release.json").write_text(json.dumps({"transformer_heads": 9, "transformer_head_dim": 9, "dropout": 0.2, "lr": 1}))
+    arguments = [checkpoint, tmp_path / "encoder", "--heads=2", f"--config={tmp_path / 'release.json'}", "--which=momentum", "--length=64"]
+    status, text, _ = say(capfd, *arguments)
+    assert status == 0
+    assert "BYOL; the encoder has" in text
+    assert "depth 1, width 16, heads 2 x 8, MLP 32, window 16, 9 scales from 0.0001 to 10000" in text
+    assert "the momentum network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29 arrays equal the online ones" in text
+    assert text.endswith(f"left out: projector, the online network\nwritten to {tmp_path / 'encoder'}\n")
+    encoder = load_encoder(tmp_path / "encoder")
+    assert (encoder.config.length, encoder.network.dropout) == (64, 0.2)
+    jax.tree.map(np.testing.assert_array_equal, encoder.variables["params"], variables["target"]["params"]["encoder"])
+    card = (tmp_path / "encoder" / "card.md").read_text()
+    assert "the momentum network moved" in card
+    assert "`byol.safetensors` (SHA-256 " in card
+
+    status, text, _ = say(capfd, tmp_path / "encoder", tmp_path / "back.safetensors")
+    assert (status, text) == (0, f"27 arrays of an encoder written to {tmp_path / 'back.safetensors'}\n")
+    official, back = load_file(checkpoint), load_file(tmp_path / "back.safetensors")
+    for name, array in back.items():
+        np.testing.assert_array_equal(array, official[f"momentum_backbone.{name}"])
+
+
+def test_a_workdir_becomes_a_checkpoint_of_byol(capfd, workdir, checkpoint, variables, tmp_path):
+    status, text, _ = say(capfd, workdir, tmp_path / "byol.safetensors")
+    assert (status, text) == (0, f"78 arrays of BYOL written to {tmp_path / 'byol.safetensors'}\n")
+    assert (tmp_path / "byol.safetensors").read_bytes() == checkpoint.read_bytes()
+    _, back = from_torch_state(load_file(tmp_path / "byol.safetensors"), {"transformer_heads": 2})
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+
+
+def test_a_shipped_encoder_becomes_a_file(capfd, tmp_path):
+    name = shipped_encoders()[0]
+    assert say(capfd, name, tmp_path / "shipped.safetensors")[0] == 0
+    kernel = load_encoder(name).variables["params"]["embedding"]["shape"]["kernel"]
+    np.testing.assert_array_equal(load_file(tmp_path / "shipped.safetensors")["0.window_embedding.weight"], kernel.T[:, None])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{checkpoint}", "{tmp}/encoder"], "heads of 64, as released, do not divide it; give the number of heads"),
+        (["{checkpoint}", "{tmp}/encoder", "--heads=3"], "the attention is 16 wide and 3 heads of 5 are given"),
+        (["{checkpoint}", "{tmp}/encoder", "--heads=0"], "it has to be a whole number above 0"),
+        (["{checkpoint}", "{tmp}/encoder", "--heads=2", "--which=both"], "network 'both' is unknown"),
+        (["{checkpoint}", "{tmp}/encoder", "--config={tmp}/hostile.pth"], "is no JSON file"),
+        (["{checkpoint}", "{tmp}"], "exists and is no encoder's; choose another folder"),
+        (["{tmp}/hostile.pth", "{tmp}/encoder"], "hostile.pth"),
+        (["{tmp}/nowhere", "{tmp}/encoder"], "no file of weights that is known"),
+        (["{workdir}", "{tmp}/byol.bin"], "choose one of .safetensors, .pth"),
+        (["{workdir}", "{tmp}/byol.safetensors", "--heads=2"], "--heads is for files of PyTorch weights"),
+        (["{tmp}", "{tmp}/byol.safetensors"], "holds no checkpoint"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_sentence(capfd, workdir, checkpoint, tmp_path, arguments, message):
+    (tmp_path / "hostile.pth").write_bytes(pickle.dumps(print))
+    places = {"checkpoint": checkpoint, "workdir": workdir, "tmp": tmp_path}
+    status, _, sentences = say(capfd, *(one.format(**places) for one in arguments))
+    assert (status, len(sentences)) == (2, 1)
+    assert message in sentences[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["hostile.pth"]

@@ -1,0 +1,57 @@
+"""Export as a user meets it: one command, and a folder that says how to use it."""
+
+import numpy as np
+import pytest
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.cli.main import main
+from nutime_jax.encoder import untrained_encoder
+from nutime_jax.export import load_exported
+from nutime_jax.sealed import write_folder
+
+pytestmark = pytest.mark.usefixtures("quick_compilations")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    encoder = untrained_encoder(load_config("smoke", ["model.depth=1"]))
+    return encoder.save(tmp_path_factory.mktemp("encoders") / "source", card="# Source\n\nOf a test.\n")
+
+
+def say(capfd, *arguments):
+    status = main(["export", *map(str, arguments)])
+    captured = capfd.readouterr()
+    return status, captured.out, [line for line in captured.err.splitlines() if line.startswith("nutime: ")]
+
+
+def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp_path):
+    status, text, _ = say(capfd, f"--encoder={source}", f"--out={tmp_path / 'one'}", "--layer=0", "--readout=mean")
+    assert status == 0
+    assert text.startswith(f"{tmp_path / 'one' / 'program.jax'}: 0.1 MB")
+    exported = load_exported(tmp_path / "one")
+    assert (exported.about["layer"], exported.about["readout"]) == (0, "mean")
+    assert exported.embed([np.arange(50.0), np.ones(64)]).shape == (2, 16)
+
+    assert say(capfd, f"--encoder={tmp_path / 'one'}", f"--out={tmp_path / 'two'}")[0] == 0
+    card = (tmp_path / "two" / "card.md").read_text()
+    assert "the last layer, normalised, readout cls+mean" in card
+    assert card.endswith("# Source\n\nOf a test.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--encoder={source}", "--layer=2"], "layer 2 does not exist; choose 0 to 1"),
+        (["--encoder={source}", "--readout=max"], "readout 'max' is unknown; choose one of cls, mean, cls+mean"),
+        (["--encoder={source}", "--out={tmp}"], "exists and is no encoder's; choose another folder"),
+        (["--encoder={tmp}/nowhere"], "there is no encoder"),
+        (["--encoder={tmp}/classifier"], "holds no encoder (it is of kind 'classifier')"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_sentence(capfd, source, tmp_path, arguments, message):
+    write_folder(tmp_path / "classifier", {}, {"head": np.ones(2)}, kind="classifier", schema=1)
+    given = [f"--out={tmp_path / 'out'}", *(one.format(source=source, tmp=tmp_path) for one in arguments)]
+    status, _, sentences = say(capfd, *given)
+    assert (status, len(sentences)) == (2, 1)
+    assert message in sentences[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["classifier"]

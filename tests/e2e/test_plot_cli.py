@@ -1,0 +1,59 @@
+"""Figures as a user asks for them."""
+
+import pytest
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.cli.main import main
+from nutime_jax.encoder import untrained_encoder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return untrained_encoder(load_config("smoke", ["model.depth=1"])).save(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+def say(capfd, *arguments):
+    status = main(["plot", *map(str, arguments)])
+    captured = capfd.readouterr()
+    return status, captured.out, [line for line in captured.err.splitlines() if line.startswith("nutime: ")]
+
+
+@pytest.mark.parametrize(
+    ("figure", "words"),
+    [
+        (["embedding", "--dataset=BasicMotions"], ["BasicMotions, features of", "running", "component 2"]),
+        (["nme"], ["weight of each scale", "scalar"]),
+        (
+            ["views", "--config=smoke", "--dataset=PickupGestureWiimoteZ", "--config.augment.crop=0.5,0.6"],
+            ["crops of 50% to 60%", "64 points"],
+        ),
+    ],
+)
+def test_a_figure_is_written(capfd, saved, tmp_path, figure, words):
+    out = tmp_path / "figure.svg"
+    encoder = [] if figure[0] == "views" else [f"--encoder={saved}"]
+    assert say(capfd, *figure, *encoder, f"--out={out}") == (0, f"written to {out}\n", [])
+    text = out.read_text()
+    assert all(word in text for word in words)
+    assert out.stat().st_size < 150_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nme", "--encoder=smal", "--out=x.svg"], "there is no encoder 'smal', did you mean 'small'?"),
+        (["nme", "--encoder=small", "--out=x.pdf"], "x.pdf is no name of a figure; end it in .png or .svg"),
+        (["embedding", "--encoder=small", "--dataset=bundled", "--out=x.svg"], "--dataset=bundled names 8 sets"),
+        (["embedding", "--encoder=small", "--dataset=GunPoint", "--method=umap", "--out=x.svg"], "method 'umap' is unknown"),
+        (["views", "--config=smoke", "--dataset=GunPoint", "--cases=0", "--out=x.svg"], "--cases=0 does not fit a figure"),
+        (["views", "--config=smoke", "--dataset=GunPoint", "--config.crop=1", "--out=x.svg"], "did you mean 'augment.crop'?"),
+        (["views", "--config=smoke", "--dataset=GunPoint", "--config.augment.crop=2,1", "--out=x.svg"], "augment.crop is (2.0, 1.0)"),
+        (["training", "nowhere", "--out=x.svg"], "nowhere has no metrics.jsonl"),
+    ],
+)
+def test_refusals(capfd, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, (sentence,) = say(capfd, *arguments)
+    assert status == 2
+    assert message in sentence
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,462 @@
+"""The face: what is loaded, what may be embedded, and what does not change the features of a case."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nutime_jax import sealed
+from nutime_jax.cli.config import load_config
+from nutime_jax.data.series import cut_series
+from nutime_jax.encoder import WEIGHTS, Encoder, load_encoder, shipped_encoders, untrained_encoder
+from nutime_jax.errors import InputError
+from nutime_jax.train.state import build_network
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(6, 2, 70))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return untrained_encoder(load_config("smoke", ["data.max_length=500", "model.depth=1"]))
+
+
+@pytest.fixture(scope="module")
+def features(encoder):
+    return encoder.embed(X)
+
+
+def same(one, two):
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
+
+
+# ---- Loading
+
+
+def test_the_untrained_twin_is_the_encoder_of_the_network_that_is_trained():
+    config = load_config("smoke", ["model.depth=1"])
+    whole = jax.jit(build_network(config).init)(jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)))
+    twin = untrained_encoder(config).variables
+    for name in ("params", "constants"):
+        jax.tree.map(np.testing.assert_array_equal, whole[name]["encoder"], twin[name])
+
+
+def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_was_made(encoder, features, tmp_path):
+    folder = encoder.save(tmp_path / "mine", card="# Mine\n")
+    loaded = load_encoder(folder)
+    np.testing.assert_array_equal(loaded.embed(X), features)
+    assert (folder / "card.md").read_text() == "# Mine\n"
+    kept = json.loads((folder / "config.json").read_text())["encoder"]
+    assert sorted(kept) == ["data", "length", "matmul_precision", "model", "name", "seed"]
+    assert kept["data"] == {"max_length": 500}
+    jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
+    assert load_encoder(loaded.save(folder)).config == loaded.config
+
+
+@pytest.mark.parametrize("name", shipped_encoders())
+def test_shipped_encoders_are_sound(name):
+    encoder = load_encoder(name)
+    assert encoder.config.name == name
+    assert (WEIGHTS / name / "card.md").read_text().startswith(f"# {name}")
+    assert sum(path.stat().st_size for path in (WEIGHTS / name).iterdir()) < 15 << 20
+    found = encoder.embed(X[:2])
+    assert found.shape == (2, 2 * encoder.network.width)
+    assert np.isfinite(found).all()
+
+
+def test_there_is_a_shipped_encoder():
+    assert "small" in shipped_encoders()
+
+
+def reseal(folder, weights=None, **changes):
+    about = json.loads((folder / "config.json").read_text())
+    arrays = sealed.read_folder(folder, kind="encoder", schema=1, writer="").arrays
+    about["encoder"] |= changes
+    shutil.rmtree(folder)
+    sealed.write_folder(folder, {"encoder": about["encoder"]}, arrays if weights is None else weights(arrays), kind="encoder", schema=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({"model": {"width": 10**9}}, None),
+        ({"model": {"max_tokens": 10**12, "width": 16}}, None),
+        ({"model": {"depth": 10**9}}, None),
+        ({"model": {"heads": "eight"}}, None),
+        ({"model": {"import": "os"}}, None),
+        ({"model": 7}, None),
+        ({"length": "512"}, None),
+        ({"length": 0}, None),
+        ({"data": {}}, None),
+        ({"data": {"max_length": -1}}, None),
+        ({}, lambda arrays: {}),
+        ({}, lambda arrays: {**arrays, "../../etc/passwd": np.ones(2)}),
+        ({}, lambda arrays: {**arrays, "params/norm/scale/more": np.ones(2)}),
+        ({}, lambda arrays: {**arrays, "params/norm/scale": np.ones(3, np.float32)}),
+        ({}, lambda arrays: {**arrays, "params/norm/scale": np.ones(16, np.int32)}),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(encoder, tmp_path, changes, weights):
+    folder = encoder.save(tmp_path / "one")
+    reseal(folder, weights, **changes)
+    with pytest.raises(InputError, match="is damaged: its weights are no encoder's"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("smal", r"there is no encoder 'smal', did you mean 'small'\?; shipped are small"),
+        ("large", "there is no encoder 'large'; shipped are small"),
+        ("", "holds no checkpoint"),
+        (".", "holds no checkpoint"),
+        ("small/../../../secret", "there is no encoder"),
+        ("../weights/none", "there is no encoder"),
+        ("/nowhere/at/all", "there is no encoder"),
+        ("a\0b", "there is no encoder|cannot be a path"),
+        ("x" * 5000, "cannot be a path|there is no encoder"),
+        (None, "loaded by a name or a path, not by None"),
+        (3, "loaded by a name or a path"),
+        (["small"], "loaded by a name or a path"),
+        (b"small", "loaded by a name or a path"),
+        (Path(__file__), "holds no checkpoint"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        load_encoder(name)
+
+
+# ---- What may be embedded
+
+
+def wide(values):
+    return pd.DataFrame(values, columns=[f"t{i}" for i in range(values.shape[1])])
+
+
+def long(values):
+    cases, channels, time = values.shape
+    columns = {f"channel_{c}": values[:, c].ravel() for c in range(channels)}
+    return pd.DataFrame({"id": np.repeat(np.arange(cases), time), "time": np.tile(np.arange(time), cases), **columns})
+
+
+@pytest.mark.parametrize(
+    "given_as",
+    [
+        list,
+        tuple,
+        lambda x: x.tolist(),
+        jnp.asarray,
+        lambda x: [pd.DataFrame(one).to_numpy() for one in x],
+        lambda x: np.ma.masked_invalid(x),
+        lambda x: long(x),
+        lambda x: long(x).sample(frac=1, random_state=0).sort_values("id", kind="stable"),
+        lambda x: long(x).set_index(["id", "time"]),
+        lambda x: long(x).assign(label=1, note="text").convert_dtypes(),
+        lambda x: pd.DataFrame({"a": [pd.Series(one[0]) for one in x], "b": [one[1].tolist() for one in x]}),
+    ],
+    ids=range(11),
+)
+def test_several_channels_in_any_form(encoder, features, given_as):
+    same(encoder.embed(given_as(X)), features)
+
+
+@pytest.mark.parametrize(
+    "given_as",
+    [
+        lambda x: x[:, None],
+        lambda x: [pd.Series(one) for one in x],
+        lambda x: [pd.Series(one, dtype="Float64") for one in x],
+        lambda x: pd.Series(list(x)),
+        wide,
+        lambda x: wide(x).assign(label="a", id=[f"s{i}" for i in range(len(x))]),
+        lambda x: wide(x).convert_dtypes(),
+        lambda x: wide(np.pad(x, ((0, 0), (0, 9)), constant_values=np.nan)),
+        lambda x: np.array([*x, np.zeros(3)], dtype=object)[:-1],
+    ],
+    ids=range(9),
+)
+def test_one_channel_in_any_form(encoder, given_as):
+    same(encoder.embed(given_as(X[:, 0])), encoder.embed(X[:, 0]))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.int64, np.float16, np.float32, np.longdouble, "Int64", "boolean"])
+def test_numbers_of_any_kind(encoder, dtype):
+    values = np.round(3 * X[:, 0])
+    values = values > 0 if dtype in (bool, "boolean") else np.abs(values)
+    converted = pd.DataFrame(values).astype(dtype) if isinstance(dtype, str) else values.astype(dtype)
+    same(encoder.embed(converted), encoder.embed(values.astype(np.float64)))
+
+
+def test_missing_values_of_any_spelling(encoder):
+    values = X[:, 0].copy()
+    values[:, 3:5] = np.nan
+    masked = np.ma.masked_array(np.nan_to_num(values, nan=-9e9), np.isnan(values))
+    expected = encoder.embed(values)
+    same(encoder.embed(masked), expected)
+    same(encoder.embed(wide(values).convert_dtypes()), expected)
+    both = np.stack([values, np.full_like(values, np.nan)], axis=1)
+    same(encoder.embed(both, channels="none")[:, 1], encoder.embed(np.zeros_like(values)))
+
+
+def test_iterators_give_rows_as_cases_are_drawn(encoder, features):
+    drawn = 0
+
+    def cases():
+        nonlocal drawn
+        while True:
+            yield X[drawn % 6]
+            drawn += 1
+
+    rows = encoder.embed(cases(), batch_size=8)
+    assert drawn == 0
+    for number in range(60):
+        same(next(rows), features[number % 6])
+        assert drawn <= number + 3 * 8 / 2
+    assert list(encoder.embed(iter([]))) == []
+    same(list(encoder.embed(map(np.asarray, X.tolist()))), features)
+
+
+def test_an_iterator_names_the_case_that_is_wrong(encoder):
+    rows = encoder.embed(iter([X[0], X[1][:1]]))
+    with pytest.raises(InputError, match="case 1 has 1 channels, case 0 has 2"):
+        list(rows)
+    with pytest.raises(InputError, match="case 1 is None"):
+        list(encoder.embed(iter([X[0], None])))
+
+
+def test_tokens_are_those_of_windows_in_order(encoder):
+    long = RNG.normal(size=(3, 2, 1200))  # three pieces each
+    windows = encoder.config.length // encoder.network.window
+    tokens = encoder.embed(long, tokens=True)
+    assert tokens.shape == (3, 3 * windows, 16)
+    same(tokens.mean(1), encoder.embed(long, readout="mean"))
+    apart = encoder.embed(long, tokens=True, channels="none", layer=1)
+    assert apart.shape == (3, 2, 3 * windows, 16)
+    pieces = cut_series(long[1, 1].astype(np.float32), 500)
+    same(apart[1, 1].reshape(3, windows, 16), encoder.embed(pieces, tokens=True, layer=1))
+    same(encoder.embed(long, tokens=True, channels="concat", layer=1)[..., 16:], apart[:, 1])
+    unequal = [long[0], long[0, :, :400]]
+    with pytest.raises(InputError, match=r"cut into \[1, 3\] pieces"):
+        encoder.embed(unequal, tokens=True)
+    assert [len(row) for row in encoder.embed(iter(unequal), tokens=True)] == [3 * windows, windows]
+
+
+def test_other_processes_devices_are_left_alone(encoder, features, monkeypatch):
+    """In a job of several processes `jax.devices()` names devices that this one cannot reach."""
+    monkeypatch.setattr(jax, "devices", lambda *_: pytest.fail("asked for the devices of all processes"))
+    same(encoder.embed(X), features)
+
+
+def test_the_number_of_devices_changes_nothing(encoder, features, monkeypatch):
+    for count in (1, 3):
+        monkeypatch.setattr(jax, "local_devices", lambda count=count: jax.devices()[:count])
+        same(encoder.embed(X, batch_size=5), features)
+
+
+# ---- What changes nothing
+
+LENGTHS = [1, 2, 3, 15, 16, 17, 63, 64, 65, 511, 512, 1000, 4097, 20_000]
+KINDS = {
+    "noise": lambda rng, n: rng.normal(size=n),
+    "walk": lambda rng, n: np.cumsum(rng.normal(size=n)),
+    "sine": lambda rng, n: np.sin(np.arange(n) / rng.uniform(1, 99)),
+    "constant": lambda rng, n: np.full(n, rng.normal()),
+    "zero": lambda rng, n: np.zeros(n),
+    "steps": lambda rng, n: np.round(2 * rng.normal(size=n)),
+    "jump": lambda rng, n: (np.arange(n) > n // 2) + 1e-7 * rng.normal(size=n),
+    "spike": lambda rng, n: rng.exponential(size=n) ** 9,
+    "level": lambda rng, n: 1e5 + 0.01 * rng.normal(size=n),
+}
+DTYPES = [np.float64, np.float64, np.float32, np.float16, np.int64, np.int8, np.bool]
+
+
+@st.composite
+def inputs(draw):
+    """Cases of one to sixty channels, one to 20,000 points, of any dtype, magnitude, layout; a description beside them."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    channels = draw(st.one_of(st.integers(1, 3), st.integers(1, 60)))
+    longest = draw(st.sampled_from(LENGTHS))
+    count = draw(st.integers(1, max(1, min(6, 100_000 // (channels * longest)))))
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    equal, missing, layout = draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from(["plain", "strided", "readonly"]))
+    cases = []
+    for _ in range(count):
+        n = longest if equal else int(rng.integers(1, longest + 1))
+        rows = [KINDS[rng.choice(list(KINDS))](rng, n) for _ in range(channels)]
+        case = np.stack(rows) * 10.0 ** rng.uniform(-30, 30, size=(channels, 1) if rng.random() < 0.5 else ())
+        if dtype.kind == "f" and missing:
+            case[rng.random(case.shape) < 0.2] = np.nan
+            case[:, : int(rng.integers(0, n))] = np.nan
+            case[0, -1] = 1.0
+        if dtype != np.float64:
+            case = case / max(np.nanmax(np.abs(case)), 1e-300) * {"f": 3e4, "i": 100, "b": 1}[dtype.kind]
+        case = np.clip(case, -1e38, 1e38).astype(dtype)
+        if layout == "strided":
+            case = np.repeat(case, 2, axis=1)[:, ::2]
+        if layout == "readonly":
+            case.setflags(write=False)
+        cases.append(case)
+    if equal and draw(st.booleans()):
+        whole = np.stack(cases, axis=-1).transpose(2, 0, 1) if layout == "strided" else np.stack(cases)
+        whole.setflags(write=layout != "readonly")
+        return whole
+    return cases
+
+
+def check_company(encoder: Encoder, given_cases) -> float:
+    """Checks one input; the largest difference that company made."""
+    before = [one.copy() for one in given_cases]
+    found = encoder.embed(given_cases, channels="none", batch_size=64)
+    for one, two in zip(given_cases, before, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert found.dtype == np.float32
+    assert found.shape == (len(before), len(before[0]), 2 * encoder.network.width)
+    assert np.isfinite(found).all()
+    order = np.random.default_rng(len(before)).permutation(len(before))
+    moved = encoder.embed([given_cases[i] for i in order], channels="none", batch_size=16)
+    alone = encoder.embed([given_cases[order[0]]], channels="none", batch_size=7)
+    difference = max(np.abs(moved - found[order]).max(), np.abs(alone[0] - found[order[0]]).max())
+    assert difference <= 1e-5, difference
+    return float(difference)
+
+
+@settings(max_examples=12)
+@given(inputs())
+def test_company_changes_nothing(encoder, given_cases):
+    check_company(encoder, given_cases)
+
+
+@pytest.mark.thorough
+def test_company_changes_nothing_thoroughly():
+    """A thousand inputs by the shipped encoder; prints the largest difference."""
+    encoder, worst, seen = load_encoder("small"), [0.0], [0, 0]
+
+    @settings(max_examples=int(os.environ.get("THOROUGH", "1000")))
+    @given(inputs())
+    def check(given_cases):
+        worst.append(check_company(encoder, given_cases))
+        seen[0] += len(given_cases)
+        seen[1] += sum(one.size for one in given_cases)
+
+    check()
+    print(f"\n{len(worst) - 1} inputs, {seen[0]} cases, {seen[1]} points: largest difference {max(worst):.2e}")
+
+
+# ---- What is refused
+
+ONE = np.ones((3, 8))
+NAN, INF = np.nan, np.inf
+INVALID = {
+    "none": (None, {}, "X is None"),
+    "text": ("abc", {}, "X is of type str"),
+    "bytes": (b"abc", {}, "X is of type bytes"),
+    "number": (3.0, {}, "X is of type float"),
+    "dict": ({"a": ONE}, {}, "X is of type dict"),
+    "set": ({1, 2}, {}, "X is of type set"),
+    "object": (object(), {}, "X is of type object"),
+    "class": (np.ndarray, {}, "X is of type type|does not convert|has shape"),
+    "function": (len, {}, "X is of type builtin_function_or_method"),
+    "one series": (np.ones(5), {}, r"X has shape \(5,\); give one series as \[X\]"),
+    "one list": ([1.0, 2.0], {}, "X is one series of 2 points"),
+    "range": (range(5), {}, "X is one series of 5 points"),
+    "pandas column": (pd.Series([1.0, 2.0]), {}, r"give one series as \[X\]"),
+    "scalar array": (np.array(1.0), {}, r"X has shape \(\)"),
+    "four axes": (np.ones((2, 2, 2, 2)), {}, r"X has shape \(2, 2, 2, 2\); give \(cases, time\)"),
+    "five axes": (np.ones((1,) * 5), {}, "X has shape"),
+    "empty list": ([], {}, "X holds no series"),
+    "empty array": (np.ones((0, 5)), {}, "X holds no series"),
+    "empty cube": (np.ones((0, 2, 5)), {}, "X holds no series"),
+    "no time": (np.ones((2, 0)), {}, "case 0 has no value"),
+    "no channels": (np.ones((2, 0, 5)), {}, "case 0 has no value"),
+    "empty case": ([[1.0], []], {}, "case 1 has no value"),
+    "all missing": ([np.ones(3), np.full(3, NAN)], {}, "case 1 has no value that is not missing; remove it"),
+    "all missing array": (np.array([[1.0, 2.0], [NAN, NAN]]), {}, "case 1 has no value that is not missing"),
+    "all masked": (np.ma.masked_all((2, 3)), {}, "case 0 has no value"),
+    "all missing channels": (np.full((1, 2, 3), NAN), {}, "case 0 has no value"),
+    "infinite": (np.array([[1.0, INF]]), {}, "case 0 holds infinite values"),
+    "minus infinite": ([np.ones(2), np.array([-INF, 1.0])], {}, "case 1 holds infinite values"),
+    "beyond float32": (np.array([[1e39, 1.0]]), {}, "case 0 holds infinite values or values beyond 3.4e38"),
+    "long double": (np.array([[1e39, 1.0]], np.longdouble) ** 10, {}, "beyond 3.4e38"),
+    "complex": (np.ones((2, 3), complex), {}, "X holds complex128 values; convert it to real numbers"),
+    "complex case": ([np.ones(3, complex)], {}, "case 0 holds complex128 values"),
+    "texts": (np.array([["a", "b"]]), {}, "X holds <U1 values"),
+    "text case": ([["a", "b"]], {}, "case 0 holds <U1 values"),
+    "list of texts": (["abc", "def"], {}, "X is one series|case 0 is of type str"),
+    "numbers as text": ([["1", "2"]], {}, "case 0 holds <U1 values; convert it to real numbers"),
+    "dates": (np.array([["2024-01-01"]], "datetime64[D]"), {}, r"X holds datetime64\[D\] values"),
+    "durations": ([np.array([1, 2], "timedelta64[s]")], {}, r"case 0 holds timedelta64\[s\] values"),
+    "objects": (np.array([[1, None], [2, 3]], dtype=object), {}, "X holds object values"),
+    "objects in a case": ([[1, None]], {}, "case 0 holds object values"),
+    "records": (np.zeros((2, 2), [("a", float)]), {}, "convert it to real numbers"),
+    "ragged case": ([[[1, 2], [3]]], {}, "case 0 does not convert to an array"),
+    "three axes a case": ([np.ones((1, 2, 3)), np.ones((1, 2, 4))], {}, r"case 0 has shape \(1, 2, 3\); give it as"),
+    "scalar case": ([np.ones(3), np.array(2.0)], {}, r"case 1 has shape \(\)"),
+    "none as a case": ([np.ones(3), None], {}, r"case 1 is None; give it as an array \(time,\)"),
+    "dict as a case": ([{"a": 1}], {}, "case 0 is of type dict"),
+    "frame as a case": ([pd.DataFrame(ONE)], {}, "case 0 is of type DataFrame"),
+    "generator as a case": ([(i for i in range(3))], {}, "case 0 is of type generator"),
+    "channels differ": ([np.ones((1, 3)), np.ones((2, 3))], {}, r"cases have \[1, 2\] channels; every case needs the same number"),
+    "empty frame": (pd.DataFrame(), {}, "the frame has no column of numbers"),
+    "frame without rows": (wide(ONE[:0]), {}, "X holds no series"),
+    "frame of text": (pd.DataFrame({"a": ["x", "y"]}), {}, "the frame, row 1, column 'a': 'x' is not a number"),
+    "frame of dates": (pd.DataFrame({"a": pd.to_datetime(["2024-01-01"])}), {}, "the frame, row 1, column 'a'"),
+    "frame of missing": (pd.DataFrame({"a": [NAN], "b": [NAN]}), {}, "case 0 has no value"),
+    "time without id": (pd.DataFrame({"time": [1], "a": [2.0]}), {}, "has a time column 'time' but no id column"),
+    "two ids": (pd.DataFrame({"id": [1], "item_id": [1], "a": [2.0]}), {}, "has columns 'id' and 'item_id'"),
+    "time twice": (pd.DataFrame({"id": [1, 1], "time": [1, 1], "a": [2.0, 3.0]}), {}, "series 1 has time 1 twice"),
+    "no id in a row": (pd.DataFrame({"id": [1, None], "time": [1, 2], "a": [2.0, 3.0]}), {}, "the frame, row 2 has no id"),
+    "no time in a row": (pd.DataFrame({"id": [1, 1], "time": [1, None], "a": [2.0, 3.0]}), {}, "is no time"),
+    "long without values": (pd.DataFrame({"id": [1, 1], "time": [1, 2]}), {}, "no column of numbers beside id and time"),
+    "label changes": (pd.DataFrame({"id": [1, 1], "time": [1, 2], "label": [0, 1], "a": [1.0, 2.0]}), {}, "the label changes"),
+    "lists beside numbers": (pd.DataFrame({"a": [[1.0, 2.0]], "b": [3.0]}), {}, "has lists of numbers beside the column 'b'"),
+    "lists of unequal length": (pd.DataFrame({"a": [[1.0, 2.0]], "b": [[3.0]]}), {}, r"has lists of \[2, 1\] numbers"),
+    "lists of texts": (pd.DataFrame({"a": [["x"]]}), {}, "column 'a' is no list of numbers"),
+    "lists of lists": (pd.DataFrame({"a": [[[1.0], [2.0, 3.0]]]}), {}, "column 'a' is no list of numbers"),
+    "index like a column": (wide(ONE).rename_axis("t0"), {}, "the frame has an index that is called like a column"),
+    "layer too high": (ONE, {"layer": 2}, "layer 2 does not exist; choose 0 to 1, or none"),
+    "layer below 0": (ONE, {"layer": -1}, "layer -1 does not exist"),
+    "layer as text": (ONE, {"layer": "last"}, "layer 'last' does not exist"),
+    "layer as a fraction": (ONE, {"layer": 1.0}, r"layer 1\.0 does not exist"),
+    "layer as truth": (ONE, {"layer": True}, "layer True does not exist"),
+    "layer as a list": (ONE, {"layer": [0, 1]}, r"layer \[0, 1\] does not exist"),
+    "readout unknown": (ONE, {"readout": "max"}, "readout 'max' is unknown; choose one of cls, mean"),
+    "readout none": (ONE, {"readout": None}, "readout None is unknown"),
+    "readout array": (ONE, {"readout": np.array(["cls", "mean"])}, "readout array.* is unknown"),
+    "channels unknown": (ONE, {"channels": "max"}, "channels 'max' is unknown; choose one of mean, concat, none"),
+    "channels none": (ONE, {"channels": None}, "channels None is unknown"),
+    "batch of 0": (ONE, {"batch_size": 0}, "batch_size is 0; choose a whole number from 1 up"),
+    "batch below 0": (ONE, {"batch_size": -1}, "batch_size is -1"),
+    "batch of a fraction": (ONE, {"batch_size": 1.5}, r"batch_size is 1\.5"),
+    "batch of text": (ONE, {"batch_size": "8"}, "batch_size is '8'"),
+    "batch of truth": (ONE, {"batch_size": True}, "batch_size is True"),
+    "batch none": (ONE, {"batch_size": None}, "batch_size is None"),
+    "tokens as text": (ONE, {"tokens": "yes"}, "tokens is 'yes'; choose True or False"),
+    "tokens as a number": (ONE, {"tokens": 1}, "tokens is 1"),
+    "options of an iterator": (iter(ONE), {"layer": 9}, "layer 9 does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_what_cannot_be_embedded_is_refused(encoder, name):
+    wrong, options, message = INVALID[name]
+    with pytest.raises(InputError, match=message) as caught:
+        encoder.embed(wrong, **options)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_misspelt_option_is_refused(encoder):
+    with pytest.raises(TypeError, match="readuot"):
+        encoder.embed(ONE, readuot="cls")
+    with pytest.raises(TypeError, match="positional"):
+        encoder.embed(ONE, 3)

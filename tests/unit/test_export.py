@@ -1,0 +1,175 @@
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.encoder import _encode, _views, load_encoder, untrained_encoder
+from nutime_jax.errors import InputError
+from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
+from nutime_jax.sealed import read_folder, write_folder
+
+TOLERANCE = 1e-6  # of features of order one, in float32
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return untrained_encoder(load_config("smoke", ["model.depth=1", "data.max_length=150"]))
+
+
+@pytest.fixture(scope="module")
+def folder(encoder, tmp_path_factory):
+    return export_encoder(encoder, tmp_path_factory.mktemp("exported") / "encoder", card="Drawn from a seed.\n")
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    return load_exported(folder)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Series of several lengths and scales, what follows them being noise, with lengths and offsets."""
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=(6, 128)).cumsum(1) * 10.0 ** np.arange(-3, 3)[:, None]
+    series[4] = 3
+    lengths, offsets = np.array([128, 90, 64, 5, 128, 1], np.int32), np.array([0, 0, 0, 0, 0, 1e6], np.float32)
+    series[np.arange(128) >= lengths[:, None]] = np.nan
+    return series.astype(np.float32), lengths, offsets
+
+
+@pytest.fixture(scope="module")
+def features(encoder, batch):
+    """By the programs of `Encoder.embed`."""
+    series, lengths, offsets = batch
+    variables = jax.tree.map(jnp.asarray, encoder.variables)
+    views, _ = _views([one[:length] for one, length in zip(series, lengths, strict=True)], encoder.config.length)
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(_encode(variables, views, offsets, network=encoder.network, layer=None, readout="cls+mean"))
+
+
+def test_a_program_does_what_the_encoder_does(exported, batch, features):
+    assert features.shape == (6, 32)
+    np.testing.assert_allclose(exported.program(*batch), features, rtol=0, atol=TOLERANCE)
+
+
+def test_a_program_needs_nothing_but_jax(folder, batch, features, tmp_path):
+    np.savez(tmp_path / "batch.npz", *batch)
+    barred = ("nutime_jax", "flax", "ml_collections", "safetensors", "optax", "orbax")
+    code = "\n".join(
+        [
+            f"import sys; sys.modules.update(dict.fromkeys({barred!r}))",
+            f"import numpy as np; series, lengths, offsets = np.load({str(tmp_path / 'batch.npz')!r}).values()",
+            LOADING.replace("np.zeros(len(series), np.float32)", "offsets"),
+            f"np.save({str(tmp_path / 'features.npy')!r}, features)",
+            f"assert not [name for name in {barred!r} if sys.modules[name]]",
+        ]
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env=environment)
+    np.testing.assert_allclose(np.load(tmp_path / "features.npy"), features, rtol=0, atol=TOLERANCE)
+
+
+def test_embedding_follows_the_encoder(encoder, exported):
+    rng = np.random.default_rng(1)
+    series = [rng.normal(size=n).cumsum() * 10.0**k for n, k in ((30, -3), (70, 0), (64, 5), (301, 1))]  # the last in three pieces
+    series[1][[0, 20]] = np.nan
+    series.append(101_325 + 0.01 * np.sin(np.arange(80.0)))
+    expected = encoder.embed([one[None] for one in series])
+    np.testing.assert_allclose(exported.embed(series, batch_size=4), expected, rtol=0, atol=TOLERANCE)
+    for wrong, message in (([], "no series"), ([np.ones((2, 9))], "case 0 has 2 channels"), ([np.full(3, np.nan)], "no value")):
+        with pytest.raises(InputError, match=message):
+            exported.embed(wrong)
+
+
+@pytest.mark.parametrize("length", [0, 129, -1])
+def test_a_length_that_cannot_be_spoils_the_result(exported, batch, length):
+    series, lengths, offsets = batch
+    assert np.isnan(exported.program(series, np.where(np.arange(6) == 2, length, lengths).astype(np.int32), offsets)).all()
+
+
+def test_a_program_has_no_sizes_but_limits(encoder):
+    program = export_program(encoder, layer=0, readout="mean")
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    assert [str(one) for one in program.in_avals] == ["float32[b,t]", "int32[b]", "float32[b]"]
+    assert [str(one) for one in program.out_avals] == ["float32[b,16]"]
+    shapes = ((1, 2**24), np.float32), ((1,), np.int32), ((1,), np.float32)
+    with pytest.raises(ValueError, match="t <= 16777215"):
+        jax.eval_shape(program.call, *(jax.ShapeDtypeStruct(*one) for one in shapes))
+
+
+def test_the_folder_is_an_encoder_with_a_card(encoder, folder, tmp_path):
+    assert sorted(path.name for path in folder.iterdir()) == ["card.md", "config.json", "program.jax", "weights.safetensors"]
+    jax.tree.map(np.testing.assert_array_equal, load_encoder(folder).variables, encoder.variables)
+    about = json.loads((folder / "config.json").read_text())["export"]
+    assert about["jax"] == jax.__version__
+    assert (about["length"], about["max_length"], about["features"], about["readout"]) == (64, 150, 32, "cls+mean")
+    card = (folder / "card.md").read_text()
+    assert f"```python\n{LOADING}\n```" in card
+    assert "more than 150 points" in card
+    assert read_card(folder) == "Drawn from a seed."
+    again = export_encoder(load_encoder(folder), tmp_path / "again", card=read_card(folder))
+    assert read_card(again) == "Drawn from a seed."
+    assert read_card(tmp_path) == read_card(encoder.save(tmp_path / "bare")) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"layer": 2}, "layer 2 does not exist; choose 0 to 1"), ({"readout": "max"}, "readout 'max' is unknown")]
+)
+def test_wrong_options_are_refused(encoder, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        export_encoder(encoder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def reaching_out():
+    """A program that calls a library outside of it: a solver here, whatever else its writer likes."""
+    return export.export(jax.jit(jnp.linalg.cholesky))(jax.ShapeDtypeStruct((2, 2), np.float32)).serialize()
+
+
+def of_another_form():
+    return export.export(jax.jit(jnp.sin))(jax.ShapeDtypeStruct((2, 2), np.float32)).serialize()
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (lambda: b"no program", "which JAX .* does not read"),
+        (lambda: b"\x00" * 4096, "which JAX .* does not read"),
+        (reaching_out, "calls what is outside of it; make it anew by `nutime export"),
+        (of_another_form, r"of another form \(float32\[2,2\] -> float32\[2,2\]\)"),
+        (lambda: b"", "holds an encoder and no program; make one of it by `nutime export`"),
+    ],
+    ids=["text", "zeros", "calls", "form", "none"],
+)
+def test_a_program_that_is_none_is_refused(folder, tmp_path, program, message):
+    about, arrays, card = read_folder(folder, kind="encoder", schema=1, writer="")
+    about = {name: value for name, value in about.items() if name != "program"}
+    write_folder(tmp_path / "sealed", about, arrays, kind="encoder", schema=1, card=card, program=bytes(program()))
+    with pytest.raises(InputError, match=message):
+        load_exported(tmp_path / "sealed")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("program.jax", b"other", "program.jax is not what was written"),
+        ("weights.safetensors", b"other", "weights.safetensors is not what was written"),
+        ("config.json", b"not: json", "config.json is not what was written"),
+        ("program.jax", None, "program.jax cannot be read"),
+    ],
+)
+def test_damage_is_found(encoder, folder, tmp_path, name, content, message):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_exported(tmp_path)

@@ -1,0 +1,184 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from nutime_jax import folders
+from nutime_jax.cli.config import load_config
+from nutime_jax.cli.main import main
+from nutime_jax.errors import InputError
+from nutime_jax.evaluation.results import Row, read_rows, write_rows
+from nutime_jax.folders import BUCKET, as_folder, place_of
+from nutime_jax.parallel import make_mesh, place, replicated
+from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays
+from nutime_jax.train.loop import pretrain
+from nutime_jax.train.writers import MetricWriter
+
+VALUES = {"params": {"w": np.arange(12.0, dtype=np.float32).reshape(3, 4)}, "step": np.int32(7)}
+
+
+def state(step):
+    mesh = make_mesh()
+    return place(jax.tree.map(lambda leaf: leaf + step, VALUES), jax.tree.map(lambda _: replicated(mesh), VALUES))
+
+
+def save(store, step, **about):
+    store.save(state(step), step=step, about=about)
+    store.wait()
+
+
+def names(directory):
+    return sorted(BUCKET.names(directory))
+
+
+@pytest.fixture
+def store(bucket, request):
+    store = CheckpointStore(f"{bucket}/{request.node.name}/checkpoints", keep=2)
+    yield store
+    store.close()
+
+
+def test_what_was_saved_is_restored_and_old_ones_go(store):
+    store.best = "-loss"
+    for step in (3, 6, 9, 12):
+        save(store, step, config={"run": {"best": "-loss"}}, metrics={"loss": float(step)})
+    assert names(store.directory) == ["00000003", "00000009", "00000012"]
+    workdir = store.directory.parent
+    assert find_checkpoint(workdir) == find_checkpoint(store.directory) == store.directory / "00000012"
+    assert find_checkpoint(f"{workdir}/best").name == "00000003"
+    newest = find_checkpoint(str(store.directory / "00000012"))
+    restored = store.restore(newest, state(0))
+    jax.tree.map(np.testing.assert_array_equal, restored, jax.tree.map(lambda leaf: leaf + 12, VALUES))
+    assert restored["params"]["w"].sharding == state(0)["params"]["w"].sharding
+    np.testing.assert_array_equal(read_arrays(newest, ("params",))["params"]["w"], VALUES["params"]["w"] + 12)
+    assert read_about(newest)["metrics"] == {"loss": 12.0}
+
+
+def test_every_damaged_object_is_found_and_the_last_good_checkpoint_used(store, caplog):
+    for step in (3, 6):
+        save(store, step)
+    newest = store.directory / "00000006"
+    objects = sorted(set(BUCKET._below(newest)) - {"manifest.json"})
+    assert len(objects) > 5
+    for name in objects:
+        content = BUCKET.read(newest / name)
+        if not content:
+            continue
+        BUCKET.write(newest / name, bytes([content[0] ^ 1]) + content[1:])
+        assert find_damage(newest) == f"00000006: {name} has changed"
+        BUCKET.write(newest / name, content)
+    assert find_damage(newest) is None
+    BUCKET._files.rm_file("/".join((newest / "state" / "_METADATA").parts[2:]))
+    assert latest(store.directory).name == "00000003"
+    assert "because a newer one is damaged: 00000006: state/_METADATA is missing" in caplog.text
+    save(store, 6)
+    assert latest(store.directory).name == "00000006"
+
+
+def test_a_network_that_fails_is_no_damage(store, monkeypatch):
+    save(store, 3)
+    monkeypatch.setattr(BUCKET._files, "cat_file", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
+    with pytest.raises(OSError, match="unreachable"):
+        latest(store.directory)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
+    """Every copy and every removal is made to be the last thing that the process did, an object of a copy at a time."""
+    left = [0]
+
+    def mortal(function):
+        def call(*args, **kwargs):
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            return function(*args, **kwargs)
+
+        return call
+
+    def pipe(contents):
+        for key, content in contents.items():
+            write(key, content)
+
+    directory = as_folder(f"{bucket}/kills")
+    store, files = CheckpointStore(directory, keep=1), BUCKET._files
+    write = mortal(files.pipe_file)
+    finished = False
+    for kill in range(100):
+        left[0] = -1
+        save(store, 100 * kill + 3)
+        left[0] = 6 * kill  # not every object of a copy: they are alike
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "pipe", pipe)
+            patch.setattr(files, "rm_file", mortal(files.rm_file))
+            patch.setattr(files, "rm", mortal(files.rm))
+            try:
+                save(store, 100 * kill + 6)
+                finished = True
+            except Killed:
+                pass
+        left[0] = -1
+        found = latest(directory)
+        assert int(found.name) - 100 * kill in (3, 6)
+        np.testing.assert_array_equal(read_arrays(found, ("step",))["step"], 7 + int(found.name))
+        if finished:
+            break
+    assert finished
+    assert kill > 2
+    save(store, 100 * kill + 9)
+    assert names(directory) == [f"{100 * kill + 9:08d}"]
+    store.close()
+
+
+def test_a_resumed_run_leaves_one_record_of_every_step(bucket):
+    workdir = as_folder(f"{bucket}/metrics")
+    writer = MetricWriter(workdir, start=0)
+    for step in (1, 2):
+        writer.write(step, {"loss": 1.0 / step})
+    writer.flush()
+    writer.write(3, {"loss": 1.0})
+    assert b'"step": 2' in BUCKET.read(workdir / "metrics.jsonl").splitlines()[-1]  # a kill here loses what the checkpoint lacks, too
+    writer.close()
+    writer = MetricWriter(workdir, start=2)
+    writer.write(3, {"loss": 0.25})
+    writer.close()
+    lines = [json.loads(line) for line in BUCKET.read(workdir / "metrics.jsonl").splitlines()]
+    assert lines == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.25}]
+    assert len(BUCKET.names(workdir / "tensorboard")) >= 1
+
+
+def test_results_are_the_same_table(bucket, tmp_path):
+    rows = [Row("pretrained", "Ä,b", "ridge", "layer=3", 0, "accuracy", 1 / 3)]
+    for folder in (as_folder(f"{bucket}/results"), tmp_path):
+        write_rows(rows, folder / "results.csv")
+    assert read_rows(tmp_path / "results.csv") == rows
+    assert BUCKET.read(as_folder(f"{bucket}/results/results.csv")) == (tmp_path / "results.csv").read_bytes()
+
+
+def test_what_has_no_bucket_is_said(bucket, capfd):
+    with pytest.raises(InputError, match=r"workdir gs://nowhere/run cannot be written \(.*\); mend the access"):
+        pretrain(load_config("smoke", ["data.synthetic=1"]), "gs://nowhere/run")
+    with pytest.raises(InputError, match="gs://bucket/none holds no checkpoint"):
+        find_checkpoint(f"{bucket}/none")
+    for extra, message in (
+        ([], "data.dir is empty, and workdir gs://bucket/run cannot hold a corpus; set data.dir"),
+        (["--config.data.dir=gs://bucket/data"], "data.dir is gs://bucket/data; a corpus is read from a folder of this machine"),
+        (["--config.data.synthetic=1", "--profile"], "a profile cannot be written to gs://bucket/run; leave out --profile"),
+    ):
+        assert main(["pretrain", "--config=smoke", f"--workdir={bucket}/run", *extra]) == 2
+        assert message in capfd.readouterr().err
+
+
+def test_addresses(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert as_folder("run") == tmp_path / "run"
+    assert not place_of(as_folder("~/gs")).remote
+    with pytest.raises(InputError, match="s3://b/run is neither a folder of this machine nor gs://BUCKET/FOLDER"):
+        as_folder("s3://b/run")
+    monkeypatch.setattr(folders.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"gs://b/run is in a bucket; pip install '\.\[gcs\]' to reach it"):
+        as_folder("gs://b/run")

@@ -1,0 +1,164 @@
+import hashlib
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+
+from nutime_jax import sealed
+from nutime_jax.errors import InputError
+from nutime_jax.sealed import check_target, is_sealed, read_folder, write_folder
+
+ARRAYS = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "c": np.asfortranarray(np.ones((3, 2))), "none": np.zeros((0, 4))}
+ABOUT = {"name": "one", "sizes": [1, 2]}
+KIND = {"kind": "encoder", "schema": 3}
+
+
+def read(folder):
+    return read_folder(folder, **KIND, writer="the test")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "deep" / "one", ABOUT, ARRAYS, **KIND, card="# One\n")
+
+
+def reseal(folder, *, weights=None, **changes):
+    """Somebody who wishes harm can seal as well."""
+    about = json.loads((folder / "config.json").read_text()) | changes
+    if weights is not None:
+        (folder / "weights.safetensors").write_bytes(weights)
+        about["weights"] = hashlib.sha256(weights).hexdigest()
+    (folder / "config.json").write_text(json.dumps(sealed._sealed(about)))
+
+
+def test_what_is_written_is_read(folder, tmp_path):
+    contents = read(folder)
+    assert {name: contents.about[name] for name in ABOUT} == ABOUT
+    assert contents.card == "# One\n"
+    assert contents.arrays.keys() == ARRAYS.keys()
+    for name, leaf in ARRAYS.items():
+        np.testing.assert_array_equal(contents.arrays[name], leaf)
+        assert contents.arrays[name].dtype == leaf.dtype
+    write_folder(folder, {"name": "two"}, {"x": np.ones(2)}, **KIND)
+    assert [path.name for path in sorted(folder.iterdir())] == ["config.json", "weights.safetensors"]
+    assert read(folder).about["name"] == "two"
+    assert os.listdir(folder.parent) == ["one"]
+    assert is_sealed(folder)
+    assert not is_sealed(folder.parent)
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "card.md"])
+@pytest.mark.parametrize("how", ["flip", "truncate", "remove"])
+def test_every_damage_is_found(folder, name, how):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if how == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(content if how == "flip" else content[:-1])
+    with pytest.raises(InputError, match="holds no encoder" if (name, how) == ("config.json", "remove") else "is damaged"):
+        read(folder)
+
+
+def header(entries, *, size=None):
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text) if size is None else size) + text
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        b"",
+        b"\x80\x04\x95",
+        header({}, size=2**62),
+        header({}, size=10**8 - 8),
+        header({"x": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}) + bytes(16),
+        header({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}) + bytes(4),
+        header({"x": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 0]}}),
+        header({"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}) + bytes(4),
+        header({"x": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}) + bytes(4),
+        header({n: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for n in "xy"}) + bytes(4),
+        header({"x": {"dtype": "OBJECT", "shape": [1], "data_offsets": [0, 8]}}) + bytes(8),
+        header({"x": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}) + bytes(2),
+        header({"x": 1}) + bytes(8),
+        struct.pack("<Q", 4) + b"[1,2",
+    ],
+)
+def test_a_header_that_lies_is_refused(folder, weights):
+    reseal(folder, weights=weights)
+    with pytest.raises(InputError, match=r"is damaged: weights\.safetensors cannot be read"):
+        read(folder)
+
+
+@pytest.mark.parametrize("text", [b"", b"nothing", b"\xff\xfe", b"{" * 10, b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
+def test_what_is_no_json_is_refused(folder, text):
+    (folder / "config.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"is damaged: config\.json"):
+        read(folder)
+
+
+@pytest.mark.parametrize("about", [1, [], {}, {"digest": 1}, {"model_type": "bert"}])
+def test_what_is_of_something_else_is_refused(folder, about):
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"holds no encoder \(its config.json is of something else\); give a folder that the test wrote"):
+        read(folder)
+    with pytest.raises(InputError, match="exists and is no encoder's"):
+        check_target(folder, kind="encoder")
+
+
+def test_another_kind_or_schema_is_refused(folder):
+    with pytest.raises(InputError, match=r"holds no classifier \(it is of kind 'encoder'\)"):
+        read_folder(folder, kind="classifier", schema=3, writer="the test")
+    with pytest.raises(InputError, match="has schema 3, this version reads 4"):
+        read_folder(folder, kind="encoder", schema=4, writer="the test")
+    reseal(folder, schema={"a": []})
+    with pytest.raises(InputError, match="has schema"):
+        read(folder)
+
+
+def test_absurd_sizes_and_pipes_are_not_read(folder):
+    for name in ("config.json", "weights.safetensors"):
+        path = folder / name
+        before = path.read_bytes()
+        os.truncate(path, sealed.LARGEST[name] + 1)  # sparse: it takes no room
+        with pytest.raises(InputError, match="more than anything that is written"):
+            read(folder)
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(InputError, match="is no file"):
+            read(folder)
+        path.unlink()
+        path.write_bytes(before)
+    assert read(folder).about["name"] == "one"
+
+
+def test_what_must_not_be_lost_is_not_replaced(folder, tmp_path):
+    with pytest.raises(InputError, match="exists and is no classifier's; choose another folder"):
+        write_folder(folder, {}, {}, kind="classifier", schema=1)
+    (folder / "notes.txt").write_text("mine")
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("")
+    link.symlink_to(tmp_path / "nowhere")
+    for target in (folder, file, link):
+        with pytest.raises(InputError, match="exists and is no encoder's"):
+            write_folder(target, {}, {}, **KIND)
+    with pytest.raises(InputError, match="cannot write"):
+        write_folder(file / "below", {}, {}, **KIND)
+    assert check_target(tmp_path / "new" / "one", kind="encoder").parent.is_dir()
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def test_a_kill_while_writing_leaves_the_old_one(folder, monkeypatch):
+    def die(*_):
+        raise Killed
+
+    monkeypatch.setattr(sealed.os, "fsync", die)
+    with pytest.raises(Killed):
+        write_folder(folder, {"name": "two"}, {"x": np.ones(2)}, **KIND)
+    assert read(folder).about["name"] == "one"

@@ -1,0 +1,163 @@
+import json
+import os
+import pickle
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from nutime_jax.errors import InputError
+from nutime_jax.torch_files import read_state, write_state
+
+STATE = {
+    "a.weight": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+    "a.bias": np.float64([1, 2]),
+    "count": np.asarray(3, np.int64),
+}
+
+
+class Payload:
+    """What a hostile pickle does as it is loaded: it leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """A payload, which must not have run by the end of the test."""
+    yield Payload(tmp_path / "ran")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch, which is optional, is not installed")
+
+
+def equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert (ours[name].dtype, ours[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(ours[name], array)
+
+
+def test_safetensors_come_back(tmp_path):
+    path = write_state(tmp_path / "deep" / "state.safetensors", STATE)
+    equal(read_state(path), STATE)
+    write_state(path, {"b": np.ones(2)})
+    equal(read_state(path), {"b": np.ones(2)})
+    assert os.listdir(path.parent) == ["state.safetensors"]
+
+
+def test_npz_is_read_and_the_prefix_of_data_parallel_dropped(tmp_path):
+    np.savez(tmp_path / "state.npz", **{f"module.{name}": array for name, array in STATE.items()})
+    equal(read_state(tmp_path / "state.npz"), STATE)
+
+
+def test_torch_files_come_back(torch, tmp_path):
+    path = write_state(tmp_path / "state.pth", STATE)
+    equal(read_state(path), STATE)
+    arrays = {f"module.{name}": torch.from_numpy(array.copy()) for name, array in STATE.items()}
+    for wrapped in (arrays, {"model": arrays, "epoch": 3}, {"state_dict": arrays, "optimizer": {"state": {0: arrays}}}):
+        torch.save(wrapped, path)
+        equal(read_state(path), STATE)
+    torch.save({"half": torch.ones(2, dtype=torch.bfloat16)}, path)
+    equal(read_state(path), {"half": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize("form", ["pickle", "checkpoint", "array"])
+def test_a_pickle_that_does_something_is_refused_and_not_run(torch, trap, tmp_path, form):
+    path = tmp_path / "hostile.pth"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps({"state_dict": trap}))
+    else:
+        torch.save({"state_dict": {"a": trap if form == "array" else torch.ones(2)}, "args": trap}, path)
+    with pytest.raises(InputError, match="nothing of it was run"):
+        read_state(path)
+
+
+def test_without_pytorch_a_pickle_is_not_opened(monkeypatch, trap, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "hostile.pth").write_bytes(pickle.dumps({"state_dict": trap}))
+    with pytest.raises(InputError, match=r"install PyTorch \(pip install 'nutime_jax\[torch\]'\)"):
+        read_state(tmp_path / "hostile.pth")
+    with pytest.raises(InputError, match="install PyTorch"):
+        write_state(tmp_path / "state.pth", STATE)
+    assert os.listdir(tmp_path) == ["hostile.pth"]
+
+
+def test_objects_in_an_npz_are_refused_and_not_opened(trap, tmp_path):
+    np.savez(tmp_path / "hostile.npz", a=np.array([trap], object))
+    with pytest.raises(InputError, match="holds objects, which are never opened"):
+        read_state(tmp_path / "hostile.npz")
+
+
+def header(shape, end, *, length=None, dtype="F32"):
+    text = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}}).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + bytes(16)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header([2**20, 2**20], 2**42),
+        header([100], 16),
+        header([4], 16, length=2**60),
+        header([4], 16, length=2**20),
+        header([-4], 16),
+        header([16], 16, dtype="F8_E4M3"),
+        b"",
+        b"\x80\x04.",
+    ],
+    ids=["terabytes", "too few bytes", "endless header", "cut header", "negative shape", "unknown numbers", "empty", "pickle"],
+)
+def test_safetensors_that_lie_are_refused(tmp_path, content):
+    (tmp_path / "hostile.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match="no safetensors file that can be read"):
+        read_state(tmp_path / "hostile.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("state.h5", b"", "no file of weights that is known; give one of .safetensors, .npz, .pth"),
+        ("state.npz", b"PK\x03\x04 no more", "is no .npz file"),
+        ("missing.npz", None, r"cannot read .* \(No such file or directory\)"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_state(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, "holds no arrays"),
+        ({"a": np.array(["text"])}, "a in .* holds <U4 values"),
+        ({"a": np.float32([1, np.nan])}, "a in .* holds values that are not finite"),
+    ],
+)
+def test_arrays_that_are_no_weights_are_refused(tmp_path, state, message):
+    np.savez(tmp_path / "state.npz", **state)
+    with pytest.raises(InputError, match=message):
+        read_state(tmp_path / "state.npz")
+
+
+def test_nothing_is_written_where_nothing_can_be(tmp_path):
+    with pytest.raises(InputError, match=r"choose one of \.safetensors, \.pth"):
+        write_state(tmp_path / "state.bin", STATE)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        write_state(tmp_path / "file" / "state.safetensors", STATE)
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        write_state(tmp_path / "folder.safetensors", STATE)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.safetensors"]
