@@ -25,7 +25,6 @@ CASES = (
     "v5e:4x4/remat=products",
     "v5e:4x4/remat=everything",
     "v5e:4x4/accumulate=4",
-    "v5e:4x4/accumulate=4/remat=everything",
     "h100:8",
     "h200:8",
 )
