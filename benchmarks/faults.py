@@ -289,7 +289,7 @@ def mounted(where: Path, options: str) -> Iterator[Path | None]:
             subprocess.run(["umount", str(where)], check=True)
 
 
-def drill_hang(folder: Path, *, seconds: int = 60) -> dict:
+def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
     """One of three processes is stopped (SIGSTOP): the others wait for it, notice, and end."""
     overrides = ("steps=100000", "batch_size=24", "run.checkpoint_every=50", "run.log_every=50", f"run.hang_seconds={seconds}")
     with Pod(pretrain_command(folder / "hung", *overrides), processes=3, devices=1, logs=folder / "logs", grace=30) as pod:

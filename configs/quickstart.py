@@ -114,9 +114,9 @@ def get_config() -> ConfigDict:
     run.best = "probe"
     run.keep = 2
 
-    # Seconds without a step after which the run counts as hung, and is stopped (0 for never); longer than compilation
-    # and probes take.
-    run.hang_seconds = 1800
+    # Seconds without a step after which the run counts as hung, and is stopped (0 for never); longer than probes take.
+    # The first step, which is compiled, has ten times as long.
+    run.hang_seconds = 600
     # Spread of the projections below which they have collapsed, and for how many lines of metrics before the run is
     # stopped; nothing is saved meanwhile.
     run.collapse = 0.01

@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.parallel = ConfigDict({"fsdp": 1, "rules": ("kernel$=fsdp",)})
     # Intervals that do not divide each other.
     config.run = ConfigDict({"log_every": 2, "checkpoint_every": 3, "probe_every": 4, "probe_sources": ("ArrowHead",), "keep": 2})
-    config.run.update({"keep_every": 0, "best": "probe", "hang_seconds": 300, "collapse": 0.01, "collapse_patience": 5})
+    config.run.update({"keep_every": 0, "best": "probe", "hang_seconds": 60, "collapse": 0.01, "collapse_patience": 5})
     config.evaluation = ConfigDict({"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "readout": "cls+mean", "channels": "concat"})
     config.evaluation.layer = config_dict.placeholder(int)
     return config

@@ -170,7 +170,7 @@ class Watchdog:
     A thread of its own looks after the others: what hangs cannot end itself. The other processes of a run notice by
     the silence, with watchdogs of their own.
 
-    seconds: longer than any step, probe or compilation takes; 0 is never.
+    seconds: longer than any step or probe takes; the first step, which is compiled, has ten times as long. 0 is never.
     path: where the stacks are written, beside standard error: on this machine, since a network may be what hangs.
     """
 
@@ -192,17 +192,19 @@ class Watchdog:
         self._beat.set()
 
     def _watch(self) -> None:
-        while self._beat.wait(self._seconds):
+        limit = 10 * self._seconds
+        while self._beat.wait(limit):
             if self._ended:
                 return
             self._beat.clear()
+            limit = self._seconds
         faulthandler.dump_traceback(all_threads=True)
         where = ""
         with contextlib.suppress(OSError), open(self._path, "w") as file:
             faulthandler.dump_traceback(file, all_threads=True)
             where = f"; the stacks are in {self._path}"
         print(
-            f"nutime: no step ended for {self._seconds:g} s after step {self._step}, so this run is stopped{where}. "
+            f"nutime: no step ended for {limit:g} s after step {self._step}, so this run is stopped{where}. "
             "The same command goes on from the last checkpoint; if the time is too short, raise run.hang_seconds",
             file=sys.stderr,
             flush=True,
