@@ -98,7 +98,7 @@ def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def _nearest(name: str, known) -> str:
-    """ ", did you mean …?" where something is near, by the whole name or by its last part."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    near = near or [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    """ ", did you mean …?" where something has the same last part, or is near by its whole name."""
+    near = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {near[0]!r}?" if near else ""
