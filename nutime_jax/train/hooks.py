@@ -1,5 +1,6 @@
 """What happens beside the updates: each hook is called with (step, state, metrics) after every step."""
 
+import collections
 import contextlib
 import faulthandler
 import os
@@ -37,6 +38,19 @@ class Every:
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         if self._every and (step % self._every == 0 or step == self._last):
             self._hook(step, state, metrics)
+
+
+class Pace:
+    """Keeps the host at most `ahead` steps before the devices: batches do not pile up, and a step that is told has ended, nearly."""
+
+    def __init__(self, *, ahead: int = 2):
+        self._begun: collections.deque[Metrics] = collections.deque()
+        self._ahead = ahead
+
+    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        self._begun.append(metrics)
+        if len(self._begun) > self._ahead:
+            jax.block_until_ready(self._begun.popleft())
 
 
 class Guard:

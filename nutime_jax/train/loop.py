@@ -139,6 +139,7 @@ def _hooks(config, workdir, stack, store, *, about, start, probe, profile, proce
     measure = hooks.Probe(writer, probe) if probe is not None else None
     save = hooks.Save(store, writer, about=about, guard=guard, probed=measure)
     calls: list[hooks.Hook] = [
+        hooks.Pace(),
         watchdog,
         hooks.Every(run.log_every, last, guard),
         hooks.Every(run.log_every, last, record),

@@ -9,7 +9,7 @@ from nutime_jax.cli.config import load_config
 from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import DivergenceError
 from nutime_jax.parallel import make_mesh
-from nutime_jax.train.hooks import Every, Guard
+from nutime_jax.train.hooks import Every, Guard, Pace
 from nutime_jax.train.optim import learning_rate, make_optimizer
 from nutime_jax.train.program import build_program
 from nutime_jax.train.state import build_network, encoder_variables, state_from_variables
@@ -86,6 +86,15 @@ def test_a_collapse_is_said_and_then_stops_the_run():
         guard(6, None, collapsed)
     with pytest.raises(DivergenceError, match="the gradient is nan at step 7"):
         guard(7, None, well | {"gradient": float("nan")})
+
+
+def test_the_host_waits_for_steps_that_have_begun(monkeypatch):
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    pace = Pace(ahead=2)
+    for step in (1, 2, 3, 4):
+        pace(step, None, {"step": step})
+    assert waited == [{"step": 1}, {"step": 2}]
 
 
 def test_hooks_are_called_on_time_and_at_the_end():
