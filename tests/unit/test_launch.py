@@ -99,7 +99,7 @@ def test_a_killed_pod_is_started_again_until_it_is_done(tmp_path, capsys):
     done = tmp_path / "done"
     code = f"import pathlib, sys; p = pathlib.Path({str(done)!r}); sys.exit(0) if p.exists() else p.touch(); {WAIT}"
     kill = f"--kill=SIGKILL:random@file:{tmp_path}/don*"
-    status = main(["--restarts=3", kill, "--grace=0.1", f"--logs={tmp_path}/logs", "--timeout=20", "--", *python(code)])
+    status = main(["--restarts=3", kill, "--grace=0.1", f"--logs={tmp_path}/logs", "--timeout=200", "--", *python(code)])
     said = capsys.readouterr().out
     assert status == 0
     assert "start 2 of at most 4" in said
@@ -109,7 +109,7 @@ def test_a_killed_pod_is_started_again_until_it_is_done(tmp_path, capsys):
 
 def test_a_stopped_pod_says_75_and_a_refusal_is_not_repeated(tmp_path, capsys):
     (tmp_path / "ready").mkdir()
-    common = [f"--logs={tmp_path}/logs", "--timeout=20", "--grace=20", "--restarts=5"]
+    common = [f"--logs={tmp_path}/logs", "--timeout=200", "--grace=20", "--restarts=5"]
     assert main([*common[:3], f"--kill=SIGTERM:all@file:{tmp_path}/ready/all", "--", *python(STOP), f"{tmp_path}/ready"]) == 75
     assert main([*common, "--", *python("import sys; print('nutime: no', file=sys.stderr); sys.exit(2)")]) == 2
     said = capsys.readouterr().out
