@@ -98,7 +98,7 @@ def test_a_kill_that_means_nothing_is_refused(text):
 def test_a_killed_pod_is_started_again_until_it_is_done(tmp_path, capsys):
     done = tmp_path / "done"
     code = f"import pathlib, sys; p = pathlib.Path({str(done)!r}); sys.exit(0) if p.exists() else p.touch(); {WAIT}"
-    kill = f"--kill=SIGKILL:random@file:{tmp_path}/don*"
+    kill = f"--kill=SIGKILL:all@file:{tmp_path}/don*"  # of two, the later one may be done by then
     status = main(["--restarts=3", kill, "--grace=0.1", f"--logs={tmp_path}/logs", "--timeout=200", "--", *python(code)])
     said = capsys.readouterr().out
     assert status == 0
