@@ -13,7 +13,7 @@ from nutime_jax.train.loop import pretrain
 
 # The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
 # So many checkpoints take seconds, in which a signal is heard, and few steps.
-OVERRIDES = ("batch_size=16", "objective.dim=256", "steps=120", "run.log_every=1", "run.checkpoint_every=2")
+OVERRIDES = ("batch_size=16", "objective.dim=256", "steps=240", "run.log_every=1", "run.checkpoint_every=2")
 STEPS = 20
 
 
@@ -44,8 +44,8 @@ def test_the_run_goes_on_and_is_recorded_once(pod):
     workdir, _, stopped_at, output = pod
     assert f"resuming from {workdir}/checkpoints/{stopped_at:08d}" in output
     assert "4 cpu device(s) of 2 processes" in output
-    assert [line["step"] for line in faults.metrics(workdir)] == list(range(1, 121))
-    assert int(faults.final_state(workdir)["step"]) == 120
+    assert [line["step"] for line in faults.metrics(workdir)] == list(range(1, 241))
+    assert int(faults.final_state(workdir)["step"]) == 240
 
 
 def test_one_process_has_the_same_losses(pod, quick_compilations, tmp_path):
