@@ -32,6 +32,9 @@ def get_config() -> ConfigDict:
     # What is computed again on the way back, to save memory: "none", "products" (all but the products of weights) or
     # "everything". The numbers stay.
     config.remat = "none"
+    # Views that are encoded at a time, and once more on the way back: less memory, the same numbers but for which elements
+    # are dropped. 0 is 32 on a CPU, whose caches hold what they leave, and all at once elsewhere.
+    config.chunk = 0
 
     model = config.model = ConfigDict()
     # Points a window (and a token).

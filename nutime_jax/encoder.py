@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import os
 from collections import defaultdict, deque
@@ -15,15 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nutime_jax.compilation import keep_compiled
 from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_readout, read_out
+from nutime_jax.models.chunks import in_chunks
+from nutime_jax.models.encoder import Encoding, NuTimeEncoder, build_encoder, check_readout, read_out
 from nutime_jax.models.heads import SiameseNetwork
-from nutime_jax.parallel import make_local_mesh, replicated, split
+from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
 from nutime_jax.resample import resize_on_host
 from nutime_jax.sealed import CONFIG, is_sealed, read_folder, write_folder
 
@@ -51,6 +54,17 @@ class Encoder:
     def network(self) -> NuTimeEncoder:
         """The Flax module."""
         return build_encoder(self.config.model)
+
+    @functools.cached_property
+    def _placed(self) -> tuple[Mesh, Any]:
+        """All devices of this process, and the weights on each of them."""
+        mesh = make_local_mesh()
+        # By way of NumPy: those of a run may lie on devices of other processes as well.
+        return mesh, jax.device_put(jax.tree.map(np.asarray, self.variables), replicated(mesh))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle and a copy keep: the fields, and nothing that lies on devices."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __repr__(self) -> str:
         # Its weights would fill screens wherever an estimator that has an encoder is printed.
@@ -94,15 +108,15 @@ class Encoder:
                 is drawn.
         """
         self._check_options(layer=layer, readout=readout, channels=channels, batch_size=batch_size, tokens=tokens)
-        encode = partial(_encode_tokens, layer=layer) if tokens else partial(_encode, layer=layer, readout=readout)
+        read = ReadTokens(layer) if tokens else ReadVector(layer, readout)
         gather = partial(_gather_case, channels=channels, over_pieces=_end_to_end if tokens else _mean)
         if isinstance(X, Iterator):
-            return self._stream(encode, drawn_cases(X), gather, int(batch_size))
+            return self._stream(read, drawn_cases(X), gather, int(batch_size))
         cases = clean_cases(X)
         if tokens and len(lengths := {self._pieces(len(case[0])) for case in cases}) > 1:
             counts = sorted(lengths)
             raise InputError(f"series are cut into {counts} pieces, of unequally many tokens; give series of one length, or iter(X)")
-        return _stack(self._stream(encode, iter(cases), gather, int(batch_size)), len(cases))
+        return _stack(self._stream(read, iter(cases), gather, int(batch_size)), len(cases))
 
     def embed_layers(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
         """CLS token and mean window token of every layer, for sweeps over readouts; otherwise as `embed`.
@@ -115,7 +129,7 @@ class Encoder:
             float32, (series, layers, 2, width): layers 0 to depth and then the normalised last, CLS before mean.
         """
         gather = partial(_gather_case, channels="mean", over_pieces=_mean)
-        return _stack(self._stream(_encode_layers, (one[None] for one in series), gather, batch_size), len(series))
+        return _stack(self._stream(ReadLayers(), (one[None] for one in series), gather, batch_size), len(series))
 
     def save(self, folder: str | os.PathLike, *, card: str = "") -> Path:
         """Writes the encoder to a sealed folder (`sealed`), which `load_encoder` reads; an older encoder there is replaced.
@@ -145,9 +159,9 @@ class Encoder:
         return -(-length // self.config.data.max_length)
 
     def _stream(
-        self, encode: Callable[..., jax.Array], cases: Iterator[np.ndarray], gather: Callable[..., np.ndarray], batch_size: int
+        self, read: "Read", cases: Iterator[np.ndarray], gather: Callable[..., np.ndarray], batch_size: int
     ) -> Iterator[np.ndarray]:
-        """One array a case, in order: `encode` of the pieces of its channels, (channels, pieces, …), `gather`ed."""
+        """One array a case, in order: `read` of the pieces of its channels, (channels, pieces, …), `gather`ed."""
         longest = self.config.data.max_length
         shapes: deque[tuple[int, int]] = deque()
 
@@ -157,24 +171,25 @@ class Encoder:
                 shapes.append((len(case), len(cut) // len(case)))
                 yield from cut
 
-        rows = self._encode_pieces(encode, pieces(), batch_size)
+        rows = self._encode_pieces(read, pieces(), batch_size)
         for first in rows:
             shape = shapes.popleft()
             block = np.array([first, *islice(rows, math.prod(shape) - 1)])
             yield gather(block.reshape(*shape, *first.shape))
 
-    def _encode_pieces(self, encode: Callable[..., jax.Array], pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
-        """`encode` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
-        mesh, network = make_local_mesh(), self.network
-        # By way of NumPy: those of a run may lie on devices of other processes as well.
-        variables = jax.device_put(jax.tree.map(np.asarray, self.variables), replicated(mesh))
+    def _encode_pieces(
+        self, read: "Read", pieces: Iterator[np.ndarray], batch_size: int
+    ) -> Iterator[np.ndarray]:
+        """`read` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
+        mesh, variables = self._placed
+        options = {"read": read, "network": self.network, "rows": best_rows(mesh)}
         working = None
         while batch := list(islice(pieces, batch_size)):
-            views, offsets = _views(batch, self.config.length)
-            blank = _padded_rows(len(batch), batch_size, mesh.size) - len(batch)
-            views, offsets = jax.device_put((np.pad(views, ((0, blank), (0, 0))), np.pad(offsets, (0, blank))), split(mesh))
+            arrays = _views(batch, self.config.length, rows=_padded_rows(len(batch), batch_size, mesh.size))
+            if mesh.size > 1:  # to one device the program takes them itself, in a tenth of the time
+                arrays = jax.device_put(arrays, split(mesh))
             with jax.default_matmul_precision("highest"):
-                started = encode(variables, views, offsets, network=network), len(batch)
+                started = _encode(variables, *arrays, **options), len(batch)
             if working is not None:
                 yield from np.asarray(working[0])[: working[1]]
             working = started
@@ -184,20 +199,21 @@ class Encoder:
 
 def resize_series(series: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Series (time,) of any lengths, resized to `size` points as they are before they are encoded; (cases, size)."""
-    views, offsets = _views(series, size)
+    views, offsets = _views(series, size, rows=len(series))
     return views if not offsets.any() else views + offsets.astype(np.float64)[:, None]
 
 
-def _views(series: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Series (time,) taken apart and resized: (cases, size), and what is to be added to each."""
-    values, offsets = zip(*map(split_offset, series), strict=True)
-    views = np.empty((len(series), size), np.float32)
+def _views(series: Sequence[np.ndarray], size: int, *, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Series (time,) taken apart and resized: (rows, size), and what is to be added to each; rows without a series are 0."""
+    values, taken = zip(*map(split_offset, series), strict=True)
+    views, offsets = np.zeros((rows, size), np.float32), np.zeros(rows, np.float32)
+    offsets[: len(series)] = taken
     places = defaultdict(list)
     for place, one in enumerate(values):
         places[len(one)].append(place)
     for alike in places.values():
         views[alike] = resize_on_host(np.stack([values[place] for place in alike]), size)
-    return views, np.array(offsets, np.float32)
+    return views, offsets
 
 
 def _mean(block: np.ndarray) -> np.ndarray:
@@ -324,24 +340,59 @@ def portable(config: ConfigDict) -> ConfigDict:
 
 
 def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
-    """A whole batch, or a quarter or a sixteenth of one for what is left over: few shapes, little waste."""
-    padded = next(size for size in (batch_size // 16, batch_size // 4, batch_size) if size >= rows)
+    """A whole batch, or what is left over by repeated quartering of one: few shapes, little waste."""
+    padded = batch_size
+    while padded // 4 >= rows:
+        padded //= 4
     return -(-padded // devices) * devices
 
 
-@partial(jax.jit, static_argnames=("network", "layer", "readout"))
-def _encode(variables, views, offsets, *, network: NuTimeEncoder, layer: int | None, readout: str):
-    return read_out(network.apply(variables, views[:, None], offsets[:, None]), layer=layer, readout=readout)
+@partial(jax.jit, static_argnames=("read", "rows", "network"))
+def _encode(variables, views, offsets, *, read: "Read", network: NuTimeEncoder, rows: int | None):
+    """What `read` makes of the encoding of each view, (batch, …)."""
+
+    def encode(network, views, offsets):
+        return read(network(views[:, None], offsets[:, None], last=read.last))
+
+    return network.apply(variables, views, offsets, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
 
 
-@partial(jax.jit, static_argnames=("network", "layer"))
-def _encode_tokens(variables, views, offsets, *, network: NuTimeEncoder, layer: int | None):
-    encoding = network.apply(variables, views[:, None], offsets[:, None])
-    return (encoding.normalised if layer is None else encoding.layers[layer])[:, 1:]
+@dataclasses.dataclass(frozen=True)
+class ReadTokens:
+    """The window tokens of a layer, (batch, windows, width)."""
+
+    layer: int | None
+    last = None
+
+    def __call__(self, encoding: Encoding) -> jax.Array:
+        return (encoding.normalised if self.layer is None else encoding.layers[self.layer])[:, 1:]
 
 
-@partial(jax.jit, static_argnames="network")
-def _encode_layers(variables, views, offsets, *, network: NuTimeEncoder):
-    encoding = network.apply(variables, views[:, None], offsets[:, None])
-    layers = jnp.stack([*encoding.layers, encoding.normalised], axis=1)  # (batch, layers, tokens, width)
-    return jnp.stack([layers[:, :, 0], layers[:, :, 1:].mean(2)], axis=2)
+@dataclasses.dataclass(frozen=True)
+class ReadVector:
+    """One vector a series, see `models.encoder.read_out`."""
+
+    layer: int | None
+    readout: str
+
+    @property
+    def last(self) -> int | None:
+        """How many tokens the last block need give, CLS first; None is all."""
+        return 1 if self.readout == "cls" else None
+
+    def __call__(self, encoding: Encoding) -> jax.Array:
+        return read_out(encoding, layer=self.layer, readout=self.readout)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadLayers:
+    """CLS token and mean window token of every layer, (batch, layers, 2, width)."""
+
+    last = None
+
+    def __call__(self, encoding: Encoding) -> jax.Array:
+        layers = jnp.stack([*encoding.layers, encoding.normalised], axis=1)  # (batch, layers, tokens, width)
+        return jnp.stack([layers[:, :, 0], layers[:, :, 1:].mean(2)], axis=2)
+
+
+Read = ReadTokens | ReadVector | ReadLayers

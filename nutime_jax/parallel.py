@@ -42,6 +42,12 @@ def _mesh(devices: list, fsdp: int) -> Mesh:
     return jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def best_rows(mesh: Mesh) -> int | None:
+    """How many series an encoder best works on at a time: what 32 leave stays in the caches of a CPU (measured, see
+    benchmarks/NOTES.md); accelerators take all there are, None."""
+    return 32 if mesh.devices.flat[0].platform == "cpu" else None
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())

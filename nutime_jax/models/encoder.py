@@ -163,11 +163,20 @@ class NuTimeEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+        self,
+        x: Float[Array, "batch channels time"],
+        offset: Float[Array, "batch channels"] | None = None,
+        *,
+        train: bool = False,
+        last: int | None = None,
     ) -> Encoding:
         """Encodes series of any finite scale; see `Encoding` for what comes out.
 
-        The offset of a channel, if any, is what was taken from it so that its shape fits float32.
+        Args:
+            offset: what was taken from a channel so that its shape fits float32; None is nothing.
+            train: whether dropout is active.
+            last: how many tokens come out of the last block, CLS first; None is all. Where CLS alone is read, two thirds
+                of that block need not be computed.
 
         Raises:
             InputError: the length is not a multiple of the window, or has too many windows.
@@ -195,12 +204,12 @@ class NuTimeEncoder(nn.Module):
         cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
         tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
 
-        def run(block: Block, tokens: Array) -> Array:
-            return block(tokens, train=train)
+        def run(block: Block, tokens: Array, count: int | None) -> Array:
+            return block(tokens, train=train, count=count)
 
-        run = run if self.remat == "none" else nn.remat(run, policy=REMAT[self.remat])
+        run = run if self.remat == "none" else nn.remat(run, policy=REMAT[self.remat], static_argnums=2)
         layers = [tokens + positions.value[None, :count].astype(tokens.dtype)]
         for i in range(self.depth):
             block = Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=f"block_{i}")
-            layers.append(run(block, layers[-1]))
+            layers.append(run(block, layers[-1], last if i == self.depth - 1 else None))
         return Encoding(tuple(layers), LayerNorm(name="norm")(layers[-1]))

@@ -1,5 +1,6 @@
 """What sits on an encoder: a classifier's linear layer, or the projector and predictor of self-supervised training."""
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from nutime_jax.models.chunks import in_chunks
 from nutime_jax.models.encoder import NuTimeEncoder, read_out
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
 
@@ -65,7 +67,8 @@ class Classifier(nn.Module):
         if self.channels == "independent":
             x = x.reshape(batch * channels, 1, time)
             offset = None if offset is None else offset.reshape(batch * channels, 1)
-        features = read_out(self.encoder(x, offset, train=train and not self.frozen), readout=self.readout)
+        last = 1 if self.readout == "cls" else None
+        features = read_out(self.encoder(x, offset, train=train and not self.frozen, last=last), readout=self.readout)
         return features.reshape(batch, -1, features.shape[-1]).mean(1)
 
 
@@ -81,11 +84,14 @@ class SiameseNetwork(nn.Module):
 
     The encoder sees both views as one batch. Projector and predictor see one view after the other, so that the
     statistics of their BatchNorm are per view, as in the release.
+
+    rows: views that the encoder sees at a time, see `chunks.in_chunks`; None is all.
     """
 
     encoder: NuTimeEncoder
     hidden: int
     dim: int
+    rows: int | None = None
 
     def setup(self):
         self.projector = MLPHead(self.hidden, self.dim)
@@ -104,8 +110,15 @@ class SiameseNetwork(nn.Module):
         """The target network: projections alone; needs no predictor weights."""
         batch, count, channels, time = views.shape
         offset = None if offset is None else jnp.repeat(offset, count, axis=0)
-        features = read_out(self.encoder(views.reshape(-1, channels, time), offset, train=train), readout="cls")
+        encode = partial(_encode, train=train)
+        features = in_chunks(encode, self.encoder, views.reshape(-1, channels, time), offset, rows=self.rows)
         return _per_view(self.projector, features.reshape(batch, count, -1), train=train)
+
+
+def _encode(
+    encoder: NuTimeEncoder, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None, *, train: bool
+) -> Float[Array, "batch width"]:
+    return read_out(encoder(x, offset, train=train, last=1), readout="cls")
 
 
 def _per_view(head: MLPHead, x: Float[Array, "batch 2 in"], *, train: bool) -> Float[Array, "batch 2 out"]:

@@ -163,7 +163,7 @@ def check_config(config: ConfigDict) -> None:
     """
     low_high = tuple(config.augment.crop)
     least = {"steps": 1, "batch_size": 2, "length": 1, "data.max_length": 1, "data.threads": 1}
-    least |= {"accumulate": 1, "run.log_every": 1, "run.checkpoint_every": 1, "run.keep": 1, "run.probe_every": 0}
+    least |= {"accumulate": 1, "chunk": 0, "run.log_every": 1, "run.checkpoint_every": 1, "run.keep": 1, "run.probe_every": 0}
     least |= {"run.keep_every": 0, "run.collapse": 0, "run.collapse_patience": 1, "run.hang_seconds": 0}
     values = _flatten(config.to_dict())
     for name, value in {"model.window": 1, **least}.items():
@@ -227,8 +227,9 @@ def _commit() -> str | None:
 
 def _check_same_run(workdir: Path, begun: dict[str, Any], about: dict[str, Any]) -> None:
     """Refuses to resume another run; what only watches a run, or says where things lie, may change."""
-    # The corpus is known by its digest; where arrays live, and which are computed twice, moves nothing but rounding.
-    free = ("run.", "evaluation.", "parallel.", "remat", "data.sources", "data.exclude", "data.dir", "data.threads")
+    # The corpus is known by its digest; where arrays live, and which are computed when, and twice, moves nothing but
+    # rounding and what dropout draws.
+    free = ("run.", "evaluation.", "parallel.", "remat", "chunk", "data.sources", "data.exclude", "data.dir", "data.threads")
     before, now = ({"corpus": one["corpus"], **_flatten(one["config"])} for one in (begun, about))
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and not name.startswith(free)]
     if changed:

@@ -8,8 +8,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from nutime_jax.errors import InputError
 from nutime_jax.objectives.byol import momentum_schedule
-from nutime_jax.parallel import check_divisible, replicated, shard_by_rules
+from nutime_jax.parallel import best_rows, check_divisible, replicated, shard_by_rules
 from nutime_jax.train.feed import MakeViews
 from nutime_jax.train.gradients import accumulated, plain
 from nutime_jax.train.optim import make_optimizer
@@ -40,7 +41,7 @@ def build_program(config: ConfigDict, *, views: MakeViews, mesh: Mesh) -> Progra
         InputError: a field that no program could do.
     """
     check_divisible(config.batch_size, mesh, parts=config.accumulate)
-    network = build_network(config)
+    network = build_network(config, rows=_rows(config, mesh))
     tx = make_optimizer(config.optim, steps=config.steps)
     init = partial(init_state, network, tx, seed=config.seed, length=config.length)
     shapes = jax.eval_shape(init)
@@ -64,3 +65,11 @@ def build_program(config: ConfigDict, *, views: MakeViews, mesh: Mesh) -> Progra
         jax.jit(init, out_shardings=shardings),
         jax.jit(train_step, out_shardings=(shardings, replicated(mesh)), donate_argnums=0),
     )
+
+
+def _rows(config: ConfigDict, mesh: Mesh) -> int | None:
+    """Views that the encoder sees at a time; what recomputes by itself (`remat`) is not divided besides."""
+    chunk, remat = config.get("chunk", 0), config.get("remat", "none")
+    if chunk and remat != "none":
+        raise InputError(f"chunk is {chunk} and remat is {remat!r}, which both recompute; set one of them, chunk saves more")
+    return chunk or (best_rows(mesh) if remat == "none" else None)

@@ -25,11 +25,14 @@ class TrainState:
     opt_state: Any
 
 
-def build_network(config: ConfigDict) -> SiameseNetwork:
-    """The network that a configuration describes."""
-    return SiameseNetwork(
-        build_encoder(config.model, remat=config.get("remat", "none")), hidden=config.objective.hidden, dim=config.objective.dim
-    )
+def build_network(config: ConfigDict, *, rows: int | None = None) -> SiameseNetwork:
+    """The network that a configuration describes.
+
+    Args:
+        rows: views that the encoder sees at a time; None is all.
+    """
+    encoder = build_encoder(config.model, remat=config.get("remat", "none"))
+    return SiameseNetwork(encoder, hidden=config.objective.hidden, dim=config.objective.dim, rows=rows)
 
 
 def init_state(network: SiameseNetwork, tx: optax.GradientTransformation, *, seed: int, length: int) -> TrainState:

@@ -10,7 +10,7 @@ import pytest
 from jax import export
 
 from nutime_jax.cli.config import load_config
-from nutime_jax.encoder import _encode, _views, load_encoder, untrained_encoder
+from nutime_jax.encoder import ReadVector, _encode, _views, load_encoder, untrained_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
 from nutime_jax.sealed import read_folder, write_folder
@@ -49,9 +49,9 @@ def features(encoder, batch):
     """By the programs of `Encoder.embed`."""
     series, lengths, offsets = batch
     variables = jax.tree.map(jnp.asarray, encoder.variables)
-    views, _ = _views([one[:length] for one, length in zip(series, lengths, strict=True)], encoder.config.length)
+    views, _ = _views([one[:length] for one, length in zip(series, lengths, strict=True)], encoder.config.length, rows=len(series))
     with jax.default_matmul_precision("highest"):
-        return np.asarray(_encode(variables, views, offsets, network=encoder.network, layer=None, readout="cls+mean"))
+        return np.asarray(_encode(variables, views, offsets, read=ReadVector(None, "cls+mean"), network=encoder.network, rows=None))
 
 
 def test_a_program_does_what_the_encoder_does(exported, batch, features):

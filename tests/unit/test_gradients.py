@@ -40,6 +40,11 @@ def test_an_unknown_rematerialisation_is_refused():
         build_encoder(load_config("smoke").model, remat="all")
 
 
+def test_chunks_and_rematerialisation_exclude_each_other():
+    with pytest.raises(InputError, match="chunk is 8 and remat is 'everything', which both recompute; set one of them"):
+        after_one_step("chunk=8", "remat=everything")
+
+
 def after_one_step(*overrides):
     config = load_config("smoke", ["optim.warmup_steps=0", *overrides])
     program = build_program(config, views=lambda key, batch: batch, mesh=make_mesh(2))

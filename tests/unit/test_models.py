@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,9 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
+from nutime_jax.models.chunks import in_chunks
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
 from nutime_jax.models.heads import SiameseNetwork
-from nutime_jax.models.layers import BatchNorm
+from nutime_jax.models.layers import BatchNorm, gelu, multiply
 from nutime_jax.objectives.byol import byol_loss
 from tests import reference
 
@@ -113,3 +116,61 @@ def test_mistakes_are_refused():
         jax.eval_shape(lambda x: encode_zeros(x, None, "max"), jnp.zeros((1, 1, 32)))
     with pytest.raises(InputError, match=r"model\.deepth is unknown"):
         build_encoder(ConfigDict({"deepth": 3}))
+
+
+@pytest.mark.parametrize(("into", "out"), [(5, 11), (11, 5)])
+def test_the_gradient_of_a_product_is_that_of_a_plain_one(into, out, x64):
+    rng = np.random.default_rng(2)
+    x, kernel, pull = (jnp.asarray(rng.normal(size=shape)) for shape in ((3, 4, into), (into, out), (3, 4, out)))
+    ours = jax.vjp(multiply, x, kernel)
+    theirs = jax.vjp(jnp.matmul, x, kernel)
+    for one, other in zip((ours[0], *ours[1](pull)), (theirs[0], *theirs[1](pull)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)
+
+
+def test_gelu_is_exact():
+    x = np.linspace(-30, 30, 4001, dtype=np.float32)
+    expected = [0.5 * value * math.erfc(-value / math.sqrt(2)) for value in x.astype(np.float64)]
+    np.testing.assert_allclose(gelu(jnp.asarray(x)), expected, rtol=1e-6, atol=1e-6)
+    assert np.isfinite(jax.vmap(jax.grad(gelu))(jnp.array([-3e38, -1e20, 0, 1e20, 3e38]))).all()
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_the_first_tokens_of_the_last_block_are_those_of_the_whole(last):
+    network, x = NuTimeEncoder(**SMALL), jax.random.normal(jax.random.key(3), (4, 1, 64))
+    variables = draw(network, (1, 1, 64))
+    whole, part = network.apply(variables, x), network.apply(variables, x, last=last)
+    assert part.normalised.shape[1] == part.layers[-1].shape[1] == last
+    np.testing.assert_allclose(part.normalised, whole.normalised[:, :last], atol=2e-6)
+    np.testing.assert_array_equal(part.layers[-2], whole.layers[-2])
+
+
+@pytest.mark.parametrize(("rows", "count"), [(None, 1), (20, 1), (8, 2), (6, 3), (5, 3), (1, 18)])
+def test_a_batch_in_chunks_is_the_batch(rows, count):
+    """18 rows: their features, and the gradient by the weights, whatever goes through at a time."""
+    network, x = NuTimeEncoder(**SMALL), jax.random.normal(jax.random.key(4), (18, 1, 64))
+    offset = jnp.zeros((18, 1))
+    variables, sizes = draw(network, (1, 1, 64)), []
+
+    def encode(network, x, offset):
+        sizes.append(len(x))
+        return read_out(network(x, offset))
+
+    def loss(params, rows):
+        chunked = lambda network: in_chunks(encode, network, x, offset, rows=rows)  # noqa: E731
+        features = network.apply({**variables, "params": params}, method=chunked)
+        return jnp.sin(3 * features).sum(), features
+
+    (_, features), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)(variables["params"], rows)
+    assert set(sizes) == {18 // count}
+    (_, expected), whole = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)(variables["params"], None)
+    np.testing.assert_allclose(features, expected, atol=3e-6)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max()), gradient, whole)
+
+
+def test_dropout_differs_from_chunk_to_chunk():
+    network, x = NuTimeEncoder(**SMALL, dropout=0.5), jnp.zeros((4, 1, 64))
+    encode = lambda network, x: read_out(network(x, train=True))  # noqa: E731
+    chunked = lambda network: in_chunks(encode, network, x, rows=1)  # noqa: E731
+    features = network.apply(draw(network, (1, 1, 64)), method=chunked, rngs={"dropout": jax.random.key(0)})
+    assert len(np.unique(np.asarray(features), axis=0)) == 4

@@ -98,9 +98,9 @@ def test_shards_are_the_sweep(folder, tmp_path):
 
 
 def test_compilations_do_not_grow_with_the_sets(folder, tmp_path):
-    encoders._encode_layers.clear_cache()
+    encoders._encode.clear_cache()
     run(configured(folder, "baselines="), folder, tmp_path)
-    assert 1 <= encoders._encode_layers._cache_size() <= 4
+    assert 1 <= encoders._encode._cache_size() <= 4
 
 
 def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
