@@ -56,11 +56,15 @@ def get_config() -> ConfigDict:
     model.scale_dim = 32
 
     objective = config.objective = ConfigDict()
+    # "byol" (published), or "simclr": the other view is told from all views in the batch, without predictor and target.
+    objective.kind = "byol"
     # Hidden and output width of projector and predictor.
     objective.hidden = 4096
     objective.dim = 256
     # Momentum of the target at the first step; it rises to 1 along half a cosine.
     objective.momentum = 0.999
+    # simclr: cosines are divided by it.
+    objective.temperature = 0.1
 
     augment = config.augment = ConfigDict()
     # Smallest and largest share of a series that a crop keeps.

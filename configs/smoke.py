@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
         {"window": 16, "width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": 0.1, "scale_dim": 8}
     )
     # A momentum at which the target visibly moves in eight steps.
-    config.objective = ConfigDict({"hidden": 32, "dim": 16, "momentum": 0.9})
+    config.objective = ConfigDict({"kind": "byol", "hidden": 32, "dim": 16, "momentum": 0.9, "temperature": 0.1})
     config.augment = ConfigDict({"crop": (0.8, 1.0)})
     # As published, with a warm-up that fits.
     config.optim = ConfigDict(

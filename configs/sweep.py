@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.protocols = ("ridge", "knn", "logistic")
     # Layers that are read: numbers from 0 (before the first block), last (after the last, normalised), or all.
     config.layers = ("last",)
-    # Tokens that are read: cls, mean, cls+mean.
+    # Tokens that are read: cls, mean, cls+mean; all is cls+mean of every layer side by side, whatever `layers` says.
     config.readouts = ("cls+mean",)
     # How the channels of a case become one vector: mean, concat.
     config.channels = ("concat",)

@@ -324,6 +324,10 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
         return to_torch_state(encoder.network, encoder.variables)
     found = find_checkpoint(name_or_path)
     about = read_about(found)
+    if (kind := about["config"]["objective"].get("kind", "byol")) != "byol":
+        raise InputError(
+            f"{name_or_path} was trained by {kind}, which the official code has not; save its encoder alone, by `Encoder.save`"
+        )
     fields = read_arrays(found, ("params", "variables", "target_params", "target_variables"))
     online = {"params": fields["params"], **fields["variables"]}
     target = {"params": fields["target_params"], **fields["target_variables"]}

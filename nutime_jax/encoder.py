@@ -99,7 +99,8 @@ class Encoder:
                 channels stand side by side.
 
         Returns:
-            float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean". With tokens,
+            float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean", and that
+            once for every layer for "all". With tokens,
             (cases, windows, width), or (cases, channels, windows, width) for "none". For an iterator: an iterator of the
             rows of that array, in order, which reads ahead by less than three batches and keeps no more than these.
 
@@ -177,9 +178,7 @@ class Encoder:
             block = np.array([first, *islice(rows, math.prod(shape) - 1)])
             yield gather(block.reshape(*shape, *first.shape))
 
-    def _encode_pieces(
-        self, read: "Read", pieces: Iterator[np.ndarray], batch_size: int
-    ) -> Iterator[np.ndarray]:
+    def _encode_pieces(self, read: "Read", pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
         """`read` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
         mesh, variables = self._placed
         options = {"read": read, "network": self.network, "rows": best_rows(mesh)}
@@ -340,10 +339,10 @@ def portable(config: ConfigDict) -> ConfigDict:
 
 
 def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
-    """A whole batch, or what is left over by repeated quartering of one: few shapes, little waste."""
+    """A whole batch, or what is left over by quartering it, and halving it below 16: few shapes, little waste."""
     padded = batch_size
-    while padded // 4 >= rows:
-        padded //= 4
+    while (smaller := padded // (4 if padded > 16 else 2)) >= rows:
+        padded = smaller
     return -(-padded // devices) * devices
 
 

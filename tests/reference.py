@@ -76,3 +76,23 @@ def byol_loss(predictions, targets):
     """Lists of the two views' predictions and targets, each (batch, dim)."""
     p, z = ([v / np.linalg.norm(v, axis=-1, keepdims=True) for v in views] for views in (predictions, targets))
     return ((p[0] - z[1]) ** 2).mean() + ((p[1] - z[0]) ** 2).mean()
+
+
+def contrastive_loss(predictions, targets, *, temperature):
+    """NT-Xent, anchor by anchor."""
+    ours, theirs = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (predictions, targets))
+    places, losses = list(np.ndindex(ours.shape[:2])), []
+    for row, view in places:
+        others = [np.exp(ours[row, view] @ theirs[place] / temperature) for place in places if place != (row, view)]
+        losses.append(np.log(sum(others)) - ours[row, view] @ theirs[row, 1 - view] / temperature)
+    return np.mean(losses)
+
+
+def differences(f, x, step=1e-6):
+    """The gradient of a function of an array, by central differences."""
+    gradient = np.zeros_like(x)
+    for place in np.ndindex(x.shape):
+        there = np.zeros_like(x)
+        there[place] = step
+        gradient[place] = (f(x + there) - f(x - there)) / (2 * step)
+    return gradient

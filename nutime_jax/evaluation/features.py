@@ -12,7 +12,7 @@ import numpy as np
 from nutime_jax.data.archives import Cases, SetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import READOUTS
+from nutime_jax.models.encoder import check_readout
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Readout:
     """How a case's tokens become one vector.
 
     layer: 0 (before the first block) to depth; None is the last, normalised.
-    tokens: "cls", "mean" or "cls+mean".
+    tokens: "cls", "mean", "cls+mean", or "all" (of every layer; `layer` is None).
     channels: "mean" over the channels of a case, or "concat".
     """
 
@@ -46,7 +46,8 @@ class Readout:
     channels: str = "concat"
 
     def __str__(self) -> str:
-        return f"layer={'last' if self.layer is None else self.layer} readout={self.tokens} channels={self.channels}"
+        layer = "all" if self.tokens == "all" else "last" if self.layer is None else self.layer
+        return f"layer={layer} readout={self.tokens} channels={self.channels}"
 
 
 def read_task(files: SetFiles) -> Task:
@@ -91,14 +92,11 @@ def read_features(layers: np.ndarray, readout: Readout) -> np.ndarray:
         InputError: no such layer, readout or pooling.
     """
     depth = layers.shape[2] - 2
-    if readout.layer is not None and not 0 <= readout.layer <= depth:
-        raise InputError(f"layer {readout.layer} does not exist; choose 0 to {depth}, or none for the normalised last layer")
-    if readout.tokens not in READOUTS:
-        raise InputError(f"readout {readout.tokens!r} is unknown; choose one of {', '.join(READOUTS)}")
+    check_readout(depth, layer=readout.layer, readout=readout.tokens)
     if readout.channels not in ("mean", "concat"):
         raise InputError(f"channels {readout.channels!r} gives no single vector a case; choose mean or concat")
     tokens = layers[:, :, depth + 1 if readout.layer is None else readout.layer]
-    kept = {"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens}[readout.tokens]
+    kept = {"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens, "all": layers[:, :, :-1]}[readout.tokens]
     vectors = kept.reshape(*kept.shape[:2], -1)
     return vectors.mean(1) if readout.channels == "mean" else vectors.reshape(len(vectors), -1)
 

@@ -1,5 +1,6 @@
 """Sweeps: every method on every set by every protocol, a cell at a time, so that they can be stopped and continued."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,9 @@ def make_jobs(config: ConfigDict, depth: int) -> list[Job]:
         InputError: an unknown protocol, layer or setting.
     """
     layers = _layers(config.layers, depth)
-    readouts = [Readout(layer, tokens, channels) for layer in layers for tokens in config.readouts for channels in config.channels]
+    choices = itertools.product(layers, config.readouts, config.channels)
+    # What reads every layer is there once.
+    readouts = list(dict.fromkeys(Readout(None if tokens == "all" else layer, tokens, channels) for layer, tokens, channels in choices))
     jobs: list[Job] = []
     for protocol in config.protocols:
         if protocol in PROBES:

@@ -16,7 +16,7 @@ from nutime_jax.models.layers import Block, LayerNorm, Linear
 from nutime_jax.models.scalars import NME
 from nutime_jax.windows import normalise_windows
 
-READOUTS = ("cls", "mean", "cls+mean")
+READOUTS = ("cls", "mean", "cls+mean", "all")
 REMAT = {
     "none": None,
     # What the matrix products of weights give is kept; attention, dropout, norms and activations are computed again.
@@ -44,12 +44,15 @@ def read_out(encoding: Encoding, *, layer: int | None = None, readout: str = "cl
 
     Args:
         layer: 0 (tokens before the first block) to depth (after the last block); None is the last after the final norm.
-        readout: "cls" (the CLS token), "mean" (the mean of the window tokens) or "cls+mean" (both, concatenated).
+        readout: "cls" (the CLS token), "mean" (the mean of the window tokens), "cls+mean" (both, concatenated), or "all"
+            ("cls+mean" of every layer, from before the first block on, concatenated).
 
     Raises:
         InputError: no such layer or readout.
     """
     check_readout(len(encoding.layers) - 1, layer=layer, readout=readout)
+    if readout == "all":
+        return jnp.concatenate([read_out(encoding, layer=number) for number in range(len(encoding.layers))], axis=-1)
     tokens = encoding.normalised if layer is None else encoding.layers[layer]
     parts = {"cls": [tokens[:, 0]], "mean": [tokens[:, 1:].mean(1)]}
     parts["cls+mean"] = parts["cls"] + parts["mean"]
@@ -63,6 +66,8 @@ def check_readout(depth: int, *, layer: object, readout: object) -> None:
     whole = layer is None or (isinstance(layer, (int, np.integer)) and not isinstance(layer, bool))
     if not whole or (layer is not None and not 0 <= layer <= depth):
         raise InputError(f"layer {layer!r} does not exist; choose 0 to {depth}, or none for the normalised last layer")
+    if readout == "all" and layer is not None:
+        raise InputError(f"readout 'all' reads every layer, and layer is {layer}; leave one of them out")
 
 
 def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder":

@@ -80,7 +80,7 @@ class Outputs(NamedTuple):
 
 
 class SiameseNetwork(nn.Module):
-    """Encoder, projector and predictor over two views of every series.
+    """Encoder, projector and, if it predicts, predictor over two views of every series.
 
     The encoder sees both views as one batch. Projector and predictor see one view after the other, so that the
     statistics of their BatchNorm are per view, as in the release.
@@ -91,18 +91,23 @@ class SiameseNetwork(nn.Module):
     encoder: NuTimeEncoder
     hidden: int
     dim: int
+    predicts: bool = True
     rows: int | None = None
 
     def setup(self):
         self.projector = MLPHead(self.hidden, self.dim)
-        self.predictor = MLPHead(self.hidden, self.dim)
+        if self.predicts:
+            self.predictor = MLPHead(self.hidden, self.dim)
 
     def __call__(
         self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
     ) -> Outputs:
-        """The online network: projections, and their predictions; `offset` is of both views, see `NuTimeEncoder`."""
+        """The online network: projections, and what is predicted of them (themselves, if there is no predictor).
+
+        `offset` is of both views, see `NuTimeEncoder`.
+        """
         projections = self.project(views, offset, train=train)
-        return Outputs(projections, _per_view(self.predictor, projections, train=train))
+        return Outputs(projections, _per_view(self.predictor, projections, train=train) if self.predicts else projections)
 
     def project(
         self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False

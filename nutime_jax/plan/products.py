@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from nutime_jax.models.encoder import build_encoder
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder
+from nutime_jax.objectives.kinds import make_objective
 
 
 class Products(NamedTuple):
@@ -21,7 +22,7 @@ class Products(NamedTuple):
 def count_products(jaxpr: Any, *, repeat: Callable[[int], int] = lambda length: length) -> Products:
     """All matrix products of a program before it is divided over devices.
 
-    What is computed again counts again, and so do all branches of a condition.
+    What is computed again counts again, and so do all branches of a condition; what is not used does not.
 
     Args:
         repeat: length of a scan -> how often its body counts.
@@ -36,7 +37,7 @@ def count_products(jaxpr: Any, *, repeat: Callable[[int], int] = lambda length: 
 
 
 def _products(jaxpr: Any, repeat: Callable[[int], int], times: int = 1) -> Iterator[tuple[Any, int]]:
-    for eqn in jaxpr.eqns:
+    for eqn in _used(jaxpr):
         if eqn.primitive.name == "dot_general":
             yield eqn, times
         inner = times * (repeat(eqn.params["length"]) if eqn.primitive.name == "scan" else 1)
@@ -46,29 +47,58 @@ def _products(jaxpr: Any, repeat: Callable[[int], int], times: int = 1) -> Itera
                 yield from _products(getattr(one, "jaxpr", one), repeat, inner)
 
 
+def _used(jaxpr: Any) -> list[Any]:
+    """The operations that something comes of; compilers leave out the others, such as the gradient by what is given."""
+    wanted, used = {id(var) for var in jaxpr.outvars}, []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(id(var) in wanted for var in eqn.outvars):
+            used.append(eqn)
+            wanted |= {id(var) for var in eqn.invars}
+    return used
+
+
 def _precision(precision: Any) -> str:
     one = precision[0] if isinstance(precision, tuple) else precision
     return "default" if one is None else jax.lax.Precision(one).name.lower()
 
 
-def products_by_formula(config: ConfigDict) -> float:
-    """FLOPs of the matrix products of a step on the whole batch, without rematerialisation.
+def encoding_by_formula(encoder: NuTimeEncoder, *, length: int, last: int | None = None) -> float:
+    """FLOPs of the matrix products that encode one series of one channel; `last` as in `NuTimeEncoder`."""
+    return 2.0 * sum(_encoding(encoder, length=length, last=last))
 
-    The target network takes one forward pass; the online network takes one, and twice as much on the way back, but for
-    the first layer, whose input needs no gradient.
+
+def products_by_formula(config: ConfigDict) -> float:
+    """FLOPs of the matrix products of a step on the whole batch, without what is computed again (remat, chunks).
+
+    The target network, if there is one, takes one forward pass; the online network takes one, and twice as much on the
+    way back, but for the first layer, whose input needs no gradient. Of the last block, CLS alone is computed. A
+    contrastive loss compares all views with all.
     """
-    encoder = build_encoder(config.model)
+    objective, kind = make_objective(config.objective), config.objective.get("kind", "byol")
+    first, rest = _encoding(build_encoder(config.model), length=config.length, last=1)
+    width = build_encoder(config.model).width
+    projector = width * config.objective.hidden + config.objective.hidden * config.objective.dim
+    predictor = 2 * config.objective.dim * config.objective.hidden
+    once = first + rest + projector
+    online = 3 * (once + predictor * objective.predictor) - first
+    compared = 3 * 2 * config.batch_size * config.objective.dim if kind == "simclr" else 0
+    return 2.0 * 2 * config.batch_size * (once * objective.target + online + compared)
+
+
+def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None) -> tuple[float, float]:
+    """Multiplications of the first layer, and of all that follow."""
     width, inner = encoder.width, encoder.heads * encoder.head_dim
-    windows = config.length // encoder.window
+    windows = length // encoder.window
     tokens = windows + 1
     first = windows * encoder.window * width
     scalars = 0 if encoder.statistics == "none" else 2
     # Two products of (scales,) with (scales, dim) embed a scalar; a layer merges what comes of them with the shape.
     embedding = windows * (2 * scalars * len(encoder.scales) * encoder.scale_dim)
     embedding += windows * (width + scalars * encoder.scale_dim) * width if scalars else 0
-    block = tokens * (4 * width * inner + 2 * width * encoder.mlp_dim) + 2 * tokens**2 * inner
-    projector = width * config.objective.hidden + config.objective.hidden * config.objective.dim
-    predictor = 2 * config.objective.dim * config.objective.hidden
-    target = first + embedding + encoder.depth * block + projector
-    online = 3 * (target + predictor) - first
-    return 2.0 * 2 * config.batch_size * (target + online)
+
+    def block(given: int) -> float:
+        """Keys and values of all tokens; the rest for those that are given on."""
+        return 2 * tokens * width * inner + given * (2 * width * inner + 2 * width * encoder.mlp_dim + 2 * tokens * inner)
+
+    ends = block(tokens if last is None else last) if encoder.depth else 0
+    return first, embedding + max(encoder.depth - 1, 0) * block(tokens) + ends

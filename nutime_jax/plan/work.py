@@ -109,6 +109,9 @@ def analyse_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | N
         times = f" times accumulate {config.accumulate}" if config.accumulate > 1 else ""
         nearest = max(config.batch_size // parts, 1) * parts
         raise InputError(f"batch size {config.batch_size} is not divisible by {topology.chips} chips{times}; {nearest} would be")
+    config = config.copy_and_resolve_references()
+    if config.remat == "none" and not config.chunk:
+        config.chunk = 2 * config.batch_size  # all views at once, as on GPUs: the mesh is that of a CPU
     program, batch = build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh, size=size)
     products = count_products(program.step.trace(program.state, batch).jaxpr)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))

@@ -21,6 +21,7 @@ from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
 from nutime_jax.models.encoder import NuTimeEncoder
+from nutime_jax.objectives.kinds import make_objective
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
 from nutime_jax.resample import LONGEST
@@ -179,6 +180,9 @@ def check_config(config: ConfigDict) -> None:
     for name in ("synthetic", "alpha"):
         if not 0 <= config.data[name] <= 1:
             raise InputError(f"data.{name} is {config.data[name]}; choose a number from 0 to 1")
+    make_objective(config.objective)
+    if config.objective.get("temperature", 1) <= 0:
+        raise InputError(f"objective.temperature is {config.objective.temperature}; choose a number above 0")
     if config.matmul_precision not in PRECISIONS:
         raise InputError(f"matmul_precision is {config.matmul_precision!r}; choose one of {', '.join(PRECISIONS)}")
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
 from nutime_jax.objectives.byol import momentum_schedule
+from nutime_jax.objectives.kinds import make_objective
 from nutime_jax.parallel import best_rows, check_divisible, replicated, shard_by_rules
 from nutime_jax.train.feed import MakeViews
 from nutime_jax.train.gradients import accumulated, plain
@@ -43,7 +44,8 @@ def build_program(config: ConfigDict, *, views: MakeViews, mesh: Mesh) -> Progra
     check_divisible(config.batch_size, mesh, parts=config.accumulate)
     network = build_network(config, rows=_rows(config, mesh))
     tx = make_optimizer(config.optim, steps=config.steps)
-    init = partial(init_state, network, tx, seed=config.seed, length=config.length)
+    objective = make_objective(config.objective)
+    init = partial(init_state, network, tx, seed=config.seed, length=config.length, target=objective.target)
     shapes = jax.eval_shape(init)
     shardings = shard_by_rules(shapes, mesh, config.parallel.rules)
     state = jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings)
@@ -53,6 +55,7 @@ def build_program(config: ConfigDict, *, views: MakeViews, mesh: Mesh) -> Progra
         augment=views,
         momentum=partial(momentum_schedule, steps=config.steps, base=config.objective.momentum),
         seed=config.seed,
+        objective=objective,
         differentiate=accumulated(plain, count=config.accumulate),
     )
 

@@ -10,12 +10,13 @@ from ml_collections import ConfigDict
 
 from nutime_jax.models.encoder import build_encoder
 from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.objectives.kinds import make_objective
 
 
 @flax.struct.dataclass
 class TrainState:
     """step: updates done. variables: what is not trained (running statistics, tables of positions). The target network
-    has no predictor."""
+    has no predictor; without one, its fields are empty."""
 
     step: Any
     params: Any
@@ -32,18 +33,21 @@ def build_network(config: ConfigDict, *, rows: int | None = None) -> SiameseNetw
         rows: views that the encoder sees at a time; None is all.
     """
     encoder = build_encoder(config.model, remat=config.get("remat", "none"))
-    return SiameseNetwork(encoder, hidden=config.objective.hidden, dim=config.objective.dim, rows=rows)
+    objective = make_objective(config.objective)
+    return SiameseNetwork(encoder, hidden=config.objective.hidden, dim=config.objective.dim, predicts=objective.predictor, rows=rows)
 
 
-def init_state(network: SiameseNetwork, tx: optax.GradientTransformation, *, seed: int, length: int) -> TrainState:
+def init_state(network: SiameseNetwork, tx: optax.GradientTransformation, *, seed: int, length: int, target: bool = True) -> TrainState:
     """Draws a fresh state.
 
     Args:
         seed: of the weights.
         length: points of a view.
+        target: whether there is a target network.
     """
     variables = network.init(jax.random.key(seed), jnp.zeros((2, 2, 1, length)), train=False)
-    return state_from_variables(variables, tx)
+    state = state_from_variables(variables, tx)
+    return state if target else state.replace(target_params={}, target_variables={})
 
 
 def state_from_variables(variables: Any, tx: optax.GradientTransformation, target: Any = None) -> TrainState:

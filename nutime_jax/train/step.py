@@ -8,7 +8,8 @@ import optax
 
 from nutime_jax.augment import Views
 from nutime_jax.models.heads import SiameseNetwork
-from nutime_jax.objectives.byol import byol_loss, projection_spread, update_target
+from nutime_jax.objectives.byol import projection_spread, update_target
+from nutime_jax.objectives.kinds import BYOL, Objective
 from nutime_jax.train.gradients import Differentiate, plain
 from nutime_jax.train.state import TrainState
 
@@ -22,18 +23,20 @@ def make_train_step(
     augment: Callable[[jax.Array, Any], Views],
     momentum: Callable[[jax.Array], jax.Array],
     seed: int,
+    objective: Objective = BYOL,
     differentiate: Differentiate = plain,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Builds the pure function (state, batch) -> (state, metrics).
 
-    The target moves after the update with the *next* step's momentum, which gives the sequence of the release, whose
-    target moves at the start of a step before the targets are computed. It runs in training mode, dropout active, with
-    running statistics of its own.
+    The target network, if the objective has one, moves after the update with the *next* step's momentum, which gives the
+    sequence of the release, whose target moves at the start of a step before the targets are computed. It runs in training
+    mode, dropout active, with running statistics of its own.
 
     Args:
         augment: (key, batch) -> two views of every series.
         momentum: step -> momentum of the moving average.
         seed: of views and dropout; the keys of a step depend on the seed and the step alone.
+        objective: what is made small; the network has a predictor where it asks for one, the state a target network.
         differentiate: how the gradient is taken, see `train.gradients`.
     """
 
@@ -45,11 +48,13 @@ def make_train_step(
 
         def loss_fn(params, views, keys):
             online_key, target_key = keys
-            target = {"params": state.target_params, **state.target_variables}
-            targets, target_updated = network.apply(target, *views, method="project", rngs={"dropout": target_key}, **apply)
             online = {"params": params, **state.variables}
             outputs, updated = network.apply(online, *views, rngs={"dropout": online_key}, **apply)
-            return byol_loss(outputs.predictions, targets), (projection_spread(outputs.projections), updated, target_updated)
+            targets, target_updated = outputs.projections, {}
+            if objective.target:
+                target = {"params": state.target_params, **state.target_variables}
+                targets, target_updated = network.apply(target, *views, method="project", rngs={"dropout": target_key}, **apply)
+            return objective.loss(outputs.predictions, targets), (projection_spread(outputs.projections), updated, target_updated)
 
         (loss, aux), grads = differentiate(loss_fn)(state.params, views, (online_key, target_key))
         spread, updated, target_updated = aux

@@ -111,7 +111,7 @@ def test_the_changes_of_extend_apply_and_work(tmp_path):
         (tmp_path / path).write_text(text)
     patch = "".join(text for language, text in found if language == "diff")
     subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path, check=True)
-    train = ["pretrain", "--config=smoke", "--workdir=run", *QUICK["pretrain"]]
+    train = ["pretrain", "--config=smoke", "--workdir=run", "--config.objective.kind=moco", *QUICK["pretrain"]]
     grid = ["protocols=retrieval", "encoders=changed=run", "sources=ArrowHead", "baselines="]
     sweep = ["sweep", "--config=sweep", "--out=results", *(f"--config.{one}" for one in grid)]
     code = f"from nutime_jax.cli.main import main\nassert main({train}) == 0\nassert main({sweep}) == 0"

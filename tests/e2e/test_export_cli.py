@@ -42,7 +42,7 @@ def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp
     ("arguments", "message"),
     [
         (["--encoder={source}", "--layer=2"], "layer 2 does not exist; choose 0 to 1"),
-        (["--encoder={source}", "--readout=max"], "readout 'max' is unknown; choose one of cls, mean, cls+mean"),
+        (["--encoder={source}", "--readout=max"], "readout 'max' is unknown; choose one of cls, mean, cls+mean, all"),
         (["--encoder={source}", "--out={tmp}"], "exists and is no encoder's; choose another folder"),
         (["--encoder={tmp}/nowhere"], "there is no encoder"),
         (["--encoder={tmp}/classifier"], "holds no encoder (it is of kind 'classifier')"),

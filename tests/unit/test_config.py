@@ -4,7 +4,7 @@ from nutime_jax.cli.config import load_config, shipped_configs
 from nutime_jax.errors import InputError
 
 
-@pytest.mark.parametrize("name", ["nutime_base", "quickstart", "smoke"])
+@pytest.mark.parametrize("name", ["nutime_base", "nutime_small", "quickstart", "smoke"])
 def test_shipped_configurations_load_by_name_and_by_path(name):
     assert load_config(name) == load_config(str(shipped_configs()[name]))
     assert load_config(name).name == name

@@ -430,7 +430,7 @@ OPTIONS = {
         ({"layer": 7}, "layer 7 does not exist; choose 0 to 1, or None"),
         ({"layer": -1}, "layer is -1; give a whole number of 0 or more"),
         ({"layer": "last"}, "layer is 'last'; give a whole number of 0 or more"),
-        ({"readout": "max"}, "readout 'max' is unknown; choose one of cls, mean, cls+mean"),
+        ({"readout": "max"}, "readout 'max' is unknown; choose one of cls, mean, cls+mean, all"),
         ({"channels": "none"}, "channels 'none' is unknown; choose one of mean, concat"),
         ({"batch_size": 0}, "batch_size is 0; give a whole number of 1 or more"),
         ({"batch_size": 2.0}, "batch_size is 2.0; give a whole number of 1 or more"),

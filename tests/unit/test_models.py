@@ -106,6 +106,14 @@ def test_every_layer_can_be_read(readout, width, layer):
     assert shapes.shape == (3, width)
 
 
+def test_all_layers_can_be_read_together():
+    x = jax.random.normal(jax.random.key(0), (3, 1, 64))
+    together = np.asarray(encode_zeros(x, None, "all"))
+    np.testing.assert_array_equal(together, np.concatenate([encode_zeros(x, layer, "cls+mean") for layer in range(3)], axis=1))
+    with pytest.raises(InputError, match="readout 'all' reads every layer, and layer is 1; leave one of them out"):
+        encode_zeros(x, 1, "all")
+
+
 def test_mistakes_are_refused():
     network = NuTimeEncoder(**SMALL, max_tokens=4)
     with pytest.raises(InputError, match="max_tokens 4"):

@@ -114,7 +114,9 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
         layer_features(encoder, cases, cache=tmp_path)
 
 
-@pytest.mark.parametrize("readout", [Readout(), Readout(0, "cls", "mean"), Readout(1, "mean"), Readout(2, "cls+mean", "mean")])
+@pytest.mark.parametrize(
+    "readout", [Readout(), Readout(0, "cls", "mean"), Readout(1, "mean"), Readout(2, "cls+mean", "mean"), Readout(None, "all")]
+)
 def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readout):
     cases = find_sets(str(folder / "b.npz"))[0].read("test")
     expected = encoder.embed(cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels)

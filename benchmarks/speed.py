@@ -1,0 +1,287 @@
+"""How fast steps and embedding are: beside a PyTorch twin, against the machine's matrix products, and as sizes grow.
+
+    python -m benchmarks.speed
+    python -m benchmarks.speed --parts=step,embed --rounds=7 --out=benchmarks/results/speed.json
+    python -m benchmarks.speed --against=benchmarks/results/speed.json
+
+Parts: products (the peak that all else is held against), step, embed, sizes, start, feed. What is compared alternates in one
+process, round by round, so that a busy machine slows both; figures are medians over rounds with the lowest and highest,
+`ratio` is the median of the ratios round by round. FLOPs are those of matrix products by formula, without what is computed
+again; `share` is their rate over the peak of float32 products in JAX. On a CPU the twin is PyTorch on the same cores (extra
+`torch`); on an accelerator it is left out. `--against` tells which figures fell by more than a fifth, and ends with 1 if any.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.records import machine, write_results
+
+LENGTH = 512
+PARTS = ("products", "step", "embed", "sizes", "start", "feed")
+BATCHES = (1, 2, 4, 16, 64, 256, 1024)
+COMPILED = ("1", "256")
+"""Batches at which the twin is compiled, too: that takes half a minute each."""
+
+FIRST_STEP = """
+import time; start = time.perf_counter()
+import jax, nutime_jax.train.loop, nutime_jax.cli.config
+imported = time.perf_counter()
+from nutime_jax.compilation import keep_compiled
+from nutime_jax.parallel import make_mesh
+from nutime_jax.train.feed import make_feed
+from nutime_jax.train.program import build_program
+keep_compiled()
+config, mesh = nutime_jax.cli.config.load_config("smoke", ["data.synthetic=1"]), make_mesh(1)
+feed = make_feed(config, None, mesh)
+program = build_program(config, views=feed.views, mesh=mesh)
+jax.block_until_ready(program.step(program.init(), next(feed.batches(0))))
+print(imported - start, time.perf_counter() - imported)
+"""
+
+
+def alternate(calls: dict[str, Callable[[], object]], *, rounds: int, repeats: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call, round by round; a first round, which compiles, is not counted."""
+    seconds = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            time.sleep(0.02)  # threads of the one before may still spin
+            start = time.perf_counter()
+            for _ in range(repeats):
+                call()
+            if number:
+                seconds[name].append((time.perf_counter() - start) / repeats)
+    return seconds
+
+
+def describe(seconds: list[float], *, series: int, flops: float, peak: float) -> dict[str, float]:
+    """Series a second, their lowest and highest, and the share of the peak that the median reaches."""
+    rates = sorted(series / one for one in seconds)
+    median = statistics.median(rates)
+    return {"rate": median, "lowest": rates[0], "highest": rates[-1], "share": median * flops / series / peak}
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """How many times as fast we are."""
+    return statistics.median(other / one for one, other in zip(ours, theirs, strict=True))
+
+
+def products(size: int = 2048) -> dict[str, float]:
+    """FLOP/s of square products: the best of ten, by library and type."""
+    import jax
+    import jax.numpy as jnp
+
+    calls = {}
+    for dtype in ("float32", "bfloat16"):
+        one = jnp.ones((size, size), dtype)
+        product = jax.jit(partial(jnp.matmul, precision="highest" if dtype == "float32" else None))
+        calls[f"jax_{dtype}"] = lambda one=one, product=product: product(one, one).block_until_ready()
+    if twin():
+        import torch
+
+        for dtype in ("float32", "bfloat16"):
+            one = torch.ones(size, size, dtype=getattr(torch, dtype))
+            calls[f"torch_{dtype}"] = lambda one=one: one @ one
+    return {name: 2 * size**3 / min(seconds) for name, seconds in alternate(calls, rounds=10).items()}
+
+
+def twin() -> bool:
+    """Whether there is a PyTorch twin to be held against."""
+    import jax
+
+    return jax.default_backend() == "cpu" and importlib.util.find_spec("torch") is not None
+
+
+def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, int, int]:
+    """A step of `nutime_base` on a fixed batch, its FLOPs, the bytes of its temporaries, and its series."""
+    import jax
+    import numpy as np
+
+    from nutime_jax.cli.config import load_config
+    from nutime_jax.parallel import make_mesh, place_batch
+    from nutime_jax.plan.products import products_by_formula
+    from nutime_jax.train.feed import streamed_views
+    from nutime_jax.train.program import build_program
+
+    config = load_config("nutime_base", ["batch_size=256", *overrides])
+    mesh, rows, length = make_mesh(), config.batch_size, config.length
+    series = np.random.default_rng(0).normal(size=(rows, length)).astype(np.float32)
+    batch = place_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
+    views = partial(streamed_views, size=length, ratio=tuple(config.augment.crop))
+    program = build_program(config, views=views, mesh=mesh)
+    compiled = program.step.lower(program.state, batch).compile()
+    states = [program.init()]
+
+    def step() -> None:
+        state, _ = compiled(states.pop(), batch)
+        states.append(jax.block_until_ready(state))
+
+    return step, products_by_formula(config), compiled.memory_analysis().temp_size_in_bytes, rows
+
+
+def steps(peak: float, *, rounds: int) -> dict[str, dict]:
+    """The training step at batch 256, beside the twin's."""
+    step, flops, temporaries, rows = training(("matmul_precision=highest",))
+    calls = {"jax": step}
+    if twin():
+        import torch
+
+        from benchmarks.twin import make_step
+
+        first, second = torch.randn(rows, LENGTH), torch.randn(rows, LENGTH)
+        options = {"torch_eager": {}, "torch_bfloat16": {"autocast": True}, "torch_compiled": {"compiled": True}}
+        calls |= {name: partial(make_step(**option), first, second) for name, option in options.items()}
+    seconds = alternate(calls, rounds=rounds)
+    found = {name: describe(one, series=rows, flops=flops, peak=peak) for name, one in seconds.items()}
+    for name in set(found) - {"jax"}:
+        found[name]["ratio"] = ratio(seconds["jax"], seconds[name])
+    found["jax"]["temporaries_bytes"] = temporaries
+    return found
+
+
+def embedding(peak: float, *, rounds: int) -> dict[str, dict]:
+    """`Encoder.embed` of the base model beside the twin's forward pass, which is handed a tensor; and cases of mixed length."""
+    import jax
+    import numpy as np
+
+    from nutime_jax.cli.config import load_config
+    from nutime_jax.encoder import untrained_encoder
+    from nutime_jax.plan.products import encoding_by_formula
+
+    encoder = untrained_encoder(load_config("nutime_base"))
+    one = encoding_by_formula(encoder.network, length=LENGTH)
+    rng = np.random.default_rng(0)
+    batches = BATCHES if jax.default_backend() == "cpu" else (256, 4096)
+    cases = {str(count): rng.normal(size=(count, LENGTH)).astype(np.float32) for count in batches}
+    cases["mixed"] = [rng.normal(size=length).astype(np.float32) for length in rng.integers(50, 2000, 256)]
+    found = {}
+    for name, X in cases.items():
+        calls = {"jax": partial(encoder.embed, X, batch_size=max(len(X), 256))}
+        if twin():
+            from benchmarks.twin import make_embed
+
+            options = {"eager": {}, "bfloat16": {"autocast": True}}
+            options |= {"compiled": {"compiled": True}} if name in COMPILED else {}
+            for kind, option in options.items():
+                calls[f"torch_{kind}"] = partial(_embed_by_twin, make_embed(**option), X)
+        seconds = alternate(calls, rounds=rounds, repeats=max(1, 64 // len(X)))
+        found[name] = {kind: describe(times, series=len(X), flops=one * len(X), peak=peak) for kind, times in seconds.items()}
+        for kind in set(calls) - {"jax"}:
+            found[name][kind]["ratio"] = ratio(seconds["jax"], seconds[kind])
+    return found
+
+
+def _embed_by_twin(embed: Callable, X) -> None:
+    import torch
+
+    if isinstance(X, list):
+        resized = [torch.nn.functional.interpolate(torch.from_numpy(one)[None, None], LENGTH, mode="linear")[0] for one in X]
+        embed(torch.cat(resized))
+    else:
+        embed(torch.from_numpy(X))
+
+
+def sizes(peak: float, *, rounds: int) -> dict[str, dict]:
+    """The training step as batch, length and depth grow: rate, share of the peak, temporaries."""
+    cases = {f"batch {batch}": (f"batch_size={batch}",) for batch in (32, 128, 512, 2048)}
+    for length in (64, 256, 1024, 4096):  # as many points in a batch as 64 series of length 512
+        cases[f"length {length}"] = (f"length={length}", f"batch_size={64 * LENGTH // length}")
+    cases |= {f"depth {depth}": (f"model.depth={depth}", "batch_size=64") for depth in (2, 4, 8)}
+    found = {}
+    for name, overrides in cases.items():
+        step, flops, temporaries, rows = training(("matmul_precision=highest", *overrides))
+        seconds = alternate({"jax": step}, rounds=max(2, rounds // 2))["jax"]
+        found[name] = {**describe(seconds, series=rows, flops=flops, peak=peak), "temporaries_bytes": temporaries}
+    return found
+
+
+def start() -> dict[str, float]:
+    """Seconds to import, and to the end of the first step of `smoke` besides: with no compiled programs kept, and with."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "XDG_CACHE_HOME": cache}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        run = partial(subprocess.run, [sys.executable, "-c", FIRST_STEP], env=environment, capture_output=True, text=True, check=True)
+        imports, firsts = zip(*(map(float, run().stdout.split()) for _ in range(4)), strict=True)
+    return {"import": statistics.median(imports), "first_step": firsts[0], "first_step_again": statistics.median(firsts[1:])}
+
+
+def feed(*, rounds: int) -> dict[str, float]:
+    """A run of `quickstart` as it is fed, streamed, against the same step on a batch that stays: series a second, and their ratio."""
+    import jax
+
+    from nutime_jax.cli.config import load_config
+    from nutime_jax.data.corpus import open_corpus
+    from nutime_jax.parallel import make_mesh
+    from nutime_jax.train.feed import make_feed
+    from nutime_jax.train.program import build_program
+
+    config, mesh = load_config("quickstart", ["data.sources=bundled"]), make_mesh()
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = open_corpus(list(config.data.sources), data_dir=Path(folder), max_length=config.data.max_length)
+        source = make_feed(config, corpus, mesh)
+        stream = source.batches(0)
+        program = build_program(config, views=source.views, mesh=mesh)
+        fixed, states = next(stream), [program.init()]
+
+        def step(next_batch: Callable[[], object]) -> None:
+            state, metrics = program.step(states.pop(), next_batch())
+            states.append(state)
+            jax.block_until_ready(metrics)
+
+        calls = {"streamed": partial(step, lambda: next(stream)), "fixed": partial(step, lambda: fixed)}
+        seconds = alternate(calls, rounds=2 * rounds, repeats=3)
+    rates = {name: config.batch_size / statistics.median(one) for name, one in seconds.items()}
+    return {**rates, "ratio": ratio(seconds["streamed"], seconds["fixed"])}
+
+
+def compare(now: dict, before: dict, *, path: str = "") -> list[str]:
+    """What fell by more than a fifth: rates, and ratios to the twin."""
+    fallen = []
+    for name in now.keys() & before.keys():
+        one, other = now[name], before[name]
+        if isinstance(one, dict) and isinstance(other, dict):
+            fallen += compare(one, other, path=f"{path}{name}.")
+        elif name in ("rate", "ratio") and one < 0.8 * other:
+            fallen.append(f"{path}{name}: {other:.3g} -> {one:.3g}")
+    return sorted(fallen)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"any of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default: 5)")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON")
+    parser.add_argument("--against", type=Path, help="results to be held against; the exit status is 1 if any fell by a fifth")
+    args = parser.parse_args()
+    parts = args.parts.split(",")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        parser.error(f"part {unknown[0]!r} is unknown; choose of {', '.join(PARTS)}")
+    found = {"products_flops_per_second": products()}
+    peak = found["products_flops_per_second"]["jax_float32"]
+    measured = {
+        "step": partial(steps, peak, rounds=args.rounds),
+        "embed": partial(embedding, peak, rounds=args.rounds),
+        "sizes": partial(sizes, peak, rounds=args.rounds),
+        "start": start,
+        "feed": partial(feed, rounds=args.rounds),
+    }
+    found |= {name: measured[name]() for name in parts if name != "products"}
+    found["machine"] = machine("jax", "jaxlib", "flax", *(("torch",) if twin() else ()))
+    write_results(found, args.out)
+    fallen = compare(found, json.loads(args.against.read_text())) if args.against else []
+    for line in fallen:
+        print(f"slower: {line}", file=sys.stderr)
+    return 1 if fallen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

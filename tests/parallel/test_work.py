@@ -1,0 +1,75 @@
+"""What a step does is pinned, so that it cannot grow slower unseen: FLOPs, memory, exchanges between devices, compilations.
+
+None of it is timed. `python -m benchmarks.speed --against=benchmarks/results/speed.json` times.
+"""
+
+import jax
+import numpy as np
+import pytest
+
+import nutime_jax.encoder as encoders
+from nutime_jax.cli.config import load_config
+from nutime_jax.encoder import untrained_encoder
+from nutime_jax.parallel import make_mesh
+from nutime_jax.plan.hlo import count
+from nutime_jax.plan.products import count_products, encoding_by_formula, products_by_formula
+from nutime_jax.train.feed import describe_batch, make_feed, make_views
+from nutime_jax.train.program import build_program
+
+
+def program_of(name, *overrides, devices=1):
+    config, mesh = load_config(name, list(overrides)), make_mesh(devices)
+    return config, build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh)
+
+
+def test_the_published_step_takes_1266_megaflop_a_series():
+    config, program, batch = program_of("nutime_base", "batch_size=256", "chunk=512")
+    flops = sum(count_products(program.step.trace(program.state, batch).jaxpr).flops.values())
+    assert flops == products_by_formula(config)
+    assert flops / 256 == pytest.approx(1.2655e9, rel=0.001)
+
+
+def test_chunks_compute_one_forward_pass_of_the_encoder_again():
+    config, program, batch = program_of("nutime_base", "batch_size=256", "chunk=32")
+    flops = sum(count_products(program.step.trace(program.state, batch).jaxpr).flops.values())
+    again = 2 * 256 * encoding_by_formula(untrained_encoder(config).network, length=config.length, last=1)
+    assert flops == pytest.approx(products_by_formula(config) + again, rel=0.01)
+
+
+def test_a_series_of_512_points_is_encoded_in_170_megaflop():
+    encoder = untrained_encoder(load_config("nutime_base"))
+    traced = jax.make_jaxpr(encoder.network.apply)(encoder.variables, jax.ShapeDtypeStruct((1, 1, 512), np.float32))
+    flops = sum(count_products(traced.jaxpr).flops.values())
+    assert flops == encoding_by_formula(encoder.network, length=512) == pytest.approx(1.7e8, rel=0.02)
+
+
+def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics_alone():
+    _, program, batch = program_of("smoke", "batch_size=256", "chunk=64", devices=8)
+    compiled = program.step.lower(program.state, batch).compile()
+    _, whole, _ = program_of("smoke", "batch_size=256", "chunk=512", devices=8)
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    assert temporaries < 0.5 * whole.step.lower(whole.state, batch).compile().memory_analysis().temp_size_in_bytes
+    exchanges = count(compiled.as_text()).collectives
+    assert {one.kind for one in exchanges} == {"all-reduce"}
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
+    reduced = sum(one.size * one.times for one in exchanges)
+    # Gradients of the encoder are reduced after each of eight chunks, those of heads once; BatchNorm's statistics are small.
+    chunked = sum(leaf.size for leaf in jax.tree.leaves(program.state.params["encoder"]))
+    assert 4 * (parameters + 6 * chunked) < reduced < 1.1 * 4 * (parameters + 7 * chunked)
+
+
+def test_a_run_compiles_one_step_and_embedding_a_program_a_quarter():
+    config = load_config("smoke", ["data.synthetic=1", "steps=4"])
+    mesh = make_mesh(1)
+    feed = make_feed(config, None, mesh)
+    program = build_program(config, views=feed.views, mesh=mesh)
+    state = program.init()
+    for batch in feed.batches(0):
+        state, _ = program.step(state, batch)
+    assert program.step._cache_size() == 1
+
+    encoders._encode.clear_cache()
+    encoder, rng = untrained_encoder(config), np.random.default_rng(0)
+    for cases in (1, 2, 5, 16, 30, 64, 65, 100, 129):
+        encoder.embed([rng.normal(size=rng.integers(10, 400)) for _ in range(cases)], batch_size=64)
+    assert encoders._encode._cache_size() <= 4  # 8, 16 and 64 rows: one device or more has one at least

@@ -1,0 +1,79 @@
+"""The contrastive loss, and three steps with it, against NumPy in float64."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nutime_jax.cli.config import load_config
+from nutime_jax.errors import InputError
+from nutime_jax.objectives.contrast import contrastive_loss
+from nutime_jax.objectives.kinds import KINDS, make_objective
+from nutime_jax.parallel import make_mesh
+from nutime_jax.train.loop import pretrain
+from nutime_jax.train.program import build_program
+from tests import reference
+
+
+def test_the_loss_follows_the_reference(x64):
+    p, t = np.random.default_rng(0).normal(size=(2, 8, 2, 16))
+    ours = contrastive_loss(jnp.asarray(p), jnp.asarray(t), temperature=0.3)
+    np.testing.assert_allclose(ours, reference.contrastive_loss(p, t, temperature=0.3), rtol=1e-12)
+
+
+def test_the_gradient_follows_differences_of_the_reference(x64):
+    z = np.random.default_rng(1).normal(size=(3, 2, 4))
+    ours = jax.grad(lambda z: contrastive_loss(z, z, temperature=0.5))(jnp.asarray(z))
+    theirs = reference.differences(lambda z: reference.contrastive_loss(z, z, temperature=0.5), z)
+    np.testing.assert_allclose(ours, theirs, atol=1e-8)
+
+
+def test_the_loss_is_that_of_chance_for_equal_projections_and_finite_for_zeros():
+    assert float(contrastive_loss(jnp.ones((8, 2, 4)), jnp.ones((8, 2, 4)), temperature=0.1)) == pytest.approx(np.log(15), rel=1e-5)
+    zeros = jnp.zeros((8, 2, 4))
+    assert np.isfinite(jax.grad(lambda z: contrastive_loss(z, z, temperature=0.01))(zeros)).all()
+
+
+def test_negatives_are_those_of_all_devices(tmp_path):
+    overrides = ["objective.kind=simclr", "batch_size=64", "steps=4", "run.log_every=1", "run.probe_every=0", "objective.dim=256"]
+    config = load_config("smoke", overrides)
+    states = [pretrain(config, tmp_path / str(devices), devices=devices) for devices in (1, 8)]
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("1", "8")]
+    one, eight = ([json.loads(line)["loss"] for line in run] for run in lines)
+    np.testing.assert_allclose(eight, one, rtol=1e-5)
+    assert len(one) == 4
+    assert one[-1] < one[0]
+    for state in states:
+        assert state.target_params == state.target_variables == {}
+        assert "predictor" not in state.params
+
+
+def test_a_run_is_resumed(tmp_path):
+    config = load_config("smoke", ["objective.kind=simclr", "steps=6", "run.checkpoint_every=3", "run.probe_every=0"])
+    whole = pretrain(config, tmp_path / "whole")
+    again = tmp_path / "again"
+    pretrain(config, again)
+    (again / "checkpoints" / "00000006").rename(tmp_path / "gone")
+    resumed = pretrain(config, again)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole.params), jax.device_get(resumed.params))
+
+
+def test_an_unknown_objective_is_refused():
+    config = load_config("smoke", ["objective.kind=simsiam"])
+    with pytest.raises(InputError, match=f"objective.kind is 'simsiam'; choose one of {', '.join(KINDS)}"):
+        make_objective(config.objective)
+    with pytest.raises(InputError, match=r"objective.temperature is 0.0; choose a number above 0"):
+        pretrain(load_config("smoke", ["objective.temperature=0.0"]), "nowhere")
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_products_are_those_of_the_formula(kind):
+    from nutime_jax.plan.products import count_products, products_by_formula
+    from nutime_jax.train.feed import describe_batch, make_views
+
+    config, mesh = load_config("smoke", [f"objective.kind={kind}", "model.dropout=0.0"]), make_mesh(1)
+    program = build_program(config, views=make_views(config), mesh=mesh)
+    traced = program.step.trace(program.state, describe_batch(config, mesh))
+    assert count_products(traced.jaxpr).flops == {"highest": products_by_formula(config)}
