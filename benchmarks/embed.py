@@ -13,15 +13,15 @@ before (second), the median of three fresh processes each.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from benchmarks.records import machine, write_results
 
 REPEATS = 3
 LENGTH = 512
@@ -149,19 +149,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args()
     results = measure([int(count) for count in args.counts.split(",") if count])
-    results["machine"] = {
-        "commit": subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[2],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "numpy", "pyarrow", "array-record")},
-    }
-    text = json.dumps(results, indent=2)
-    print(text)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+    results["machine"] = {**machine("jax", "numpy", "pyarrow", "array-record"), "load": os.getloadavg()[2]}
+    write_results(results, args.out)
 
 
 if __name__ == "__main__":
