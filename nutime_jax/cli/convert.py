@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _to_torch(source: Path, out: Path) -> None:
-    from nutime_jax.convert import torch_state_of
+    from nutime_jax.convert.encoders import torch_state_of
     from nutime_jax.torch_files import find_writer, write_state
 
     find_writer(out)
@@ -55,7 +55,8 @@ def _to_torch(source: Path, out: Path) -> None:
 
 
 def _from_torch(args: argparse.Namespace) -> None:
-    from nutime_jax.convert import check_settings, encoder_from_torch, read_release_config
+    from nutime_jax.convert.encoders import encoder_from_torch
+    from nutime_jax.convert.settings import check_settings, read_release_config
     from nutime_jax.encoder import KIND
     from nutime_jax.sealed import check_target
     from nutime_jax.torch_files import read_state

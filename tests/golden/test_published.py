@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from nutime_jax.augment import Views
-from nutime_jax.convert import encoder_from_torch, from_torch_state, to_torch_state
+from nutime_jax.convert.arrays import from_torch_state, to_torch_state
+from nutime_jax.convert.encoders import encoder_from_torch
 from nutime_jax.models.encoder import read_out
 from nutime_jax.nme import embed_scalar
 from nutime_jax.resample import resize

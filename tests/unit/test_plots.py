@@ -10,16 +10,11 @@ from nutime_jax.cli.config import load_config
 from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import InputError
-from nutime_jax.plots import (
-    COLOURS,
-    draw_embedding,
-    draw_nme,
-    draw_training,
-    draw_views,
-    read_metrics,
-    save_figure,
-    spread_over_classes,
-)
+from nutime_jax.plots.embedding import draw_embedding
+from nutime_jax.plots.figures import COLOURS, save_figure
+from nutime_jax.plots.nme import draw_nme
+from nutime_jax.plots.training import draw_training, read_metrics
+from nutime_jax.plots.views import draw_views, spread_over_classes
 from nutime_jax.resample import resize_on_host
 
 
