@@ -1,4 +1,14 @@
-"""DOC"""
+"""NuTime small (556,736 parameters), a contrastive encoder for CPUs: the recipe of the shipped weights `nutime-small`.
+
+    nutime data download --to=archives
+    nutime pretrain --config=nutime_small --workdir=runs/nutime-small
+
+Hardware and time: two shared CPU cores, 40 minutes for 614,400 pairs of views, 1.3 GB. The shipped weights saw the train splits of 63
+UCR and 10 UEA sets, of 22 more UCR sets and the bundled ones. Score: 76.7 % on those 63 sets and 81.4 % on those 10 (test
+accuracy of a ridge classifier on features of all layers, one seed); the untrained twin has 68.5 and 78.0.
+
+One run with settings of an earlier experiment: nothing here was searched for yet.
+"""
 
 from ml_collections import ConfigDict, config_dict
 
@@ -9,7 +19,7 @@ def get_config() -> ConfigDict:
     # Of weights, views, dropout and the order of the data.
     config.seed = 0
     # Updates.
-    config.steps = 6000
+    config.steps = 2400
     # Series a step, over all devices.
     config.batch_size = 256
     # Points that every view, and every series to be embedded, is resized to.
@@ -64,7 +74,7 @@ def get_config() -> ConfigDict:
     optim.rate = 2e-3
     optim.warmup_rate = 2e-6
     optim.final_rate = 2e-5
-    optim.warmup_steps = 200
+    optim.warmup_steps = 120
     optim.beta1 = 0.9
     optim.beta2 = 0.999
     optim.epsilon = 1e-8
@@ -101,13 +111,13 @@ def get_config() -> ConfigDict:
     run = config.run = ConfigDict()
     # Steps between two lines of metrics, two checkpoints, two probes (0 for none).
     run.log_every = 20
-    run.checkpoint_every = 250
-    run.probe_every = 500
+    run.checkpoint_every = 200
+    run.probe_every = 400
     # Sets whose *train* splits are probed by cross-validation.
     run.probe_sources = ("ArrowHead", "GunPoint", "OSULeaf")
     # Checkpoints kept: so many of the newest, those of steps that are multiples of keep_every (0 for none), and the one
     # at which the metric `best` was highest ("-loss": lowest; empty for none).
-    run.keep_every = 1000
+    run.keep_every = 400
     run.best = ""
     run.keep = 2
 
@@ -124,6 +134,6 @@ def get_config() -> ConfigDict:
     evaluation.sources = ("bundled",)
     # Layer that is read (none is the last, normalised), and how tokens and channels become features.
     evaluation.layer = config_dict.placeholder(int)
-    evaluation.readout = "cls+mean"
+    evaluation.readout = "all"
     evaluation.channels = "concat"
     return config

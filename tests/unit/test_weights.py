@@ -1,0 +1,38 @@
+"""Shipped weights load, and are as good as their cards say: a ridge probe on sets that come with aeon, default split."""
+
+import numpy as np
+import pytest
+
+from nutime_jax.data.archives import find_sets
+from nutime_jax.encoder import WEIGHTS, load_encoder, shipped_encoders
+from nutime_jax.evaluation.features import encode_cases
+from nutime_jax.evaluation.probes import probe_metrics
+
+SETS = ("ArrowHead", "GunPoint", "ItalyPowerDemand")
+ACCURACY = {"nutime-small": 0.8941, "small": 0.8437}
+"""Mean test accuracy over SETS, measured when the weights were shipped."""
+
+
+@pytest.mark.parametrize("name", shipped_encoders())
+def test_an_encoder_is_as_good_as_when_it_was_shipped(name):
+    encoder = load_encoder(name)
+    assert encoder.config.name == name
+    scores = []
+    for one in SETS:
+        (files,) = find_sets(one)
+        train, test = (encode_cases(encoder, files.read(split), readout="all") for split in ("train", "test"))
+        scores.append(probe_metrics("ridge", train, test)["accuracy"])
+    assert np.mean(scores) == pytest.approx(ACCURACY[name], abs=0.01)
+
+
+def test_every_card_says_what_was_used_and_what_not():
+    assert set(ACCURACY) == set(shipped_encoders())
+    for name in shipped_encoders():
+        card = (WEIGHTS / name / "card.md").read_text()
+        for words in (f"# {name}", "**Training.**", "**Worth.**", "**Terms.**", "no test"):
+            assert words.lower() in card.lower(), (name, words)
+
+
+def test_weights_are_small_enough_to_ship():
+    for name in shipped_encoders():
+        assert (WEIGHTS / name / "weights.safetensors").stat().st_size < 10e6
