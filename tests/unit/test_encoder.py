@@ -114,8 +114,8 @@ def test_weights_that_do_not_fit_are_refused(encoder, tmp_path, changes, weights
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smal", r"there is no encoder 'smal', did you mean 'small'\?; shipped are small"),
-        ("large", "there is no encoder 'large'; shipped are small"),
+        ("smal", r"there is no encoder 'smal', did you mean 'small'\?; shipped are nutime-small, small"),
+        ("large", "there is no encoder 'large'; shipped are nutime-small, small"),
         ("", "holds no checkpoint"),
         (".", "holds no checkpoint"),
         ("small/../../../secret", "there is no encoder"),
