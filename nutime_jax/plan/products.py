@@ -75,9 +75,9 @@ def products_by_formula(config: ConfigDict) -> float:
     contrastive loss compares all views with all.
     """
     objective, kind = make_objective(config.objective), config.objective.get("kind", "byol")
-    first, rest = _encoding(build_encoder(config.model), length=config.length, last=1)
-    width = build_encoder(config.model).width
-    projector = width * config.objective.hidden + config.objective.hidden * config.objective.dim
+    encoder = build_encoder(config.model)
+    first, rest = _encoding(encoder, length=config.length, last=1)
+    projector = encoder.width * config.objective.hidden + config.objective.hidden * config.objective.dim
     predictor = 2 * config.objective.dim * config.objective.hidden
     once = first + rest + projector
     online = 3 * (once + predictor * objective.predictor) - first
