@@ -24,8 +24,9 @@ from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.chunks import in_chunks
-from nutime_jax.models.encoder import Encoding, NuTimeEncoder, build_encoder, check_readout, read_out
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_readout
 from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector
 from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
 from nutime_jax.resample import resize_on_host
 from nutime_jax.sealed import CONFIG, is_sealed, read_folder, write_folder
@@ -159,9 +160,7 @@ class Encoder:
     def _pieces(self, length: int) -> int:
         return -(-length // self.config.data.max_length)
 
-    def _stream(
-        self, read: "Read", cases: Iterator[np.ndarray], gather: Callable[..., np.ndarray], batch_size: int
-    ) -> Iterator[np.ndarray]:
+    def _stream(self, read: Read, cases: Iterator[np.ndarray], gather: Callable[..., np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
         """One array a case, in order: `read` of the pieces of its channels, (channels, pieces, …), `gather`ed."""
         longest = self.config.data.max_length
         shapes: deque[tuple[int, int]] = deque()
@@ -178,7 +177,7 @@ class Encoder:
             block = np.array([first, *islice(rows, math.prod(shape) - 1)])
             yield gather(block.reshape(*shape, *first.shape))
 
-    def _encode_pieces(self, read: "Read", pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
+    def _encode_pieces(self, read: Read, pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
         """`read` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
         mesh, variables = self._placed
         options = {"read": read, "network": self.network, "rows": best_rows(mesh)}
@@ -347,51 +346,10 @@ def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
 
 
 @partial(jax.jit, static_argnames=("read", "rows", "network"))
-def _encode(variables, views, offsets, *, read: "Read", network: NuTimeEncoder, rows: int | None):
+def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, rows: int | None):
     """What `read` makes of the encoding of each view, (batch, …)."""
 
     def encode(network, views, offsets):
         return read(network(views[:, None], offsets[:, None], last=read.last))
 
     return network.apply(variables, views, offsets, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadTokens:
-    """The window tokens of a layer, (batch, windows, width)."""
-
-    layer: int | None
-    last = None
-
-    def __call__(self, encoding: Encoding) -> jax.Array:
-        return (encoding.normalised if self.layer is None else encoding.layers[self.layer])[:, 1:]
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadVector:
-    """One vector a series, see `models.encoder.read_out`."""
-
-    layer: int | None
-    readout: str
-
-    @property
-    def last(self) -> int | None:
-        """How many tokens the last block need give, CLS first; None is all."""
-        return 1 if self.readout == "cls" else None
-
-    def __call__(self, encoding: Encoding) -> jax.Array:
-        return read_out(encoding, layer=self.layer, readout=self.readout)
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadLayers:
-    """CLS token and mean window token of every layer, (batch, layers, 2, width)."""
-
-    last = None
-
-    def __call__(self, encoding: Encoding) -> jax.Array:
-        layers = jnp.stack([*encoding.layers, encoding.normalised], axis=1)  # (batch, layers, tokens, width)
-        return jnp.stack([layers[:, :, 0], layers[:, :, 1:].mean(2)], axis=2)
-
-
-Read = ReadTokens | ReadVector | ReadLayers

@@ -59,6 +59,11 @@ def read_out(encoding: Encoding, *, layer: int | None = None, readout: str = "cl
     return jnp.concatenate(parts[readout], axis=-1)
 
 
+def last_tokens(readout: str) -> int | None:
+    """How many tokens of the last block a readout needs, CLS first (`last` of `NuTimeEncoder`); None is all."""
+    return 1 if readout == "cls" else None
+
+
 def check_readout(depth: int, *, layer: object, readout: object) -> None:
     """Raises InputError unless an encoder of so many blocks has such a layer, and there is such a readout."""
     if not isinstance(readout, str) or readout not in READOUTS:

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.chunks import in_chunks
-from nutime_jax.models.encoder import NuTimeEncoder, read_out
+from nutime_jax.models.encoder import NuTimeEncoder, last_tokens, read_out
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
 
 
@@ -67,8 +67,8 @@ class Classifier(nn.Module):
         if self.channels == "independent":
             x = x.reshape(batch * channels, 1, time)
             offset = None if offset is None else offset.reshape(batch * channels, 1)
-        last = 1 if self.readout == "cls" else None
-        features = read_out(self.encoder(x, offset, train=train and not self.frozen, last=last), readout=self.readout)
+        encoding = self.encoder(x, offset, train=train and not self.frozen, last=last_tokens(self.readout))
+        features = read_out(encoding, readout=self.readout)
         return features.reshape(batch, -1, features.shape[-1]).mean(1)
 
 
