@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
     config.layers = ("last",)
     # Tokens that are read: cls, mean, cls+mean; all is cls+mean of every layer side by side, whatever `layers` says.
     config.readouts = ("cls+mean",)
+    # Points that series are resized to: own (the encoder's), or numbers; features of several, 512+1024, stand side by side.
+    config.lengths = ("own",)
     # How the channels of a case become one vector: mean, concat.
     config.channels = ("concat",)
     # What probes do to features first: none, standard, minmax.

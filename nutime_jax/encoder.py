@@ -8,7 +8,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.chunks import in_chunks
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_readout
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_readout
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector
 from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
@@ -35,7 +35,7 @@ CHANNELS = ("mean", "concat", "none")
 KIND, SCHEMA = "encoder", 1
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder a shipped encoder, by name."""
-KEPT = ("name", "seed", "length", "matmul_precision", "model")
+KEPT = ("name", "seed", "length", "lengths", "matmul_precision", "model")
 """Fields of a configuration that a saved encoder keeps, beside `data.max_length`: none says where or by whom it was trained."""
 
 
@@ -43,8 +43,8 @@ KEPT = ("name", "seed", "length", "matmul_precision", "model")
 class Encoder:
     """A frozen encoder.
 
-    config: the configuration of the run that made it; `model`, `length` (points every series is resized to) and
-        `data.max_length` (points of the longest piece that is encoded) count.
+    config: the configuration of the run that made it; `model`, `lengths` (points that every series is resized to; without,
+        `length`) and `data.max_length` (points of the longest piece that is encoded) count.
     variables: the weights of its network.
     """
 
@@ -55,6 +55,20 @@ class Encoder:
     def network(self) -> NuTimeEncoder:
         """The Flax module."""
         return build_encoder(self.config.model)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Points that a series is resized to before it is encoded, once for each; its features are put side by side."""
+        return tuple(self.config.get("lengths", ())) or (self.config.length,)
+
+    def at(self, *lengths: int) -> "Encoder":
+        """The same weights, reading series at other lengths: shorter ones see the whole more, longer ones more detail.
+
+        Raises:
+            InputError: a length that the windows do not divide, or that has more windows than there are positions.
+        """
+        config = ConfigDict({**self.config, "lengths": check_lengths(lengths, self.network)})
+        return dataclasses.replace(self, config=config)
 
     @functools.cached_property
     def _placed(self) -> tuple[Mesh, Any]:
@@ -70,7 +84,7 @@ class Encoder:
     def __repr__(self) -> str:
         # Its weights would fill screens wherever an estimator that has an encoder is printed.
         name, network = self.config.get("name", "unnamed"), self.network
-        return f"<Encoder {name!r}: width {network.width}, depth {network.depth}, length {self.config.length}>"
+        return f"<Encoder {name!r}: width {network.width}, depth {network.depth}, length {'+'.join(map(str, self.lengths))}>"
 
     def embed(
         self,
@@ -92,16 +106,16 @@ class Encoder:
         Args:
             X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a pandas frame
                 (see `data.inputs.clean_cases`); or an iterator of such arrays, each a case.
-            layer, readout: see `models.encoder.read_out`.
+            layer, readout: see `models.encoder.read_out`; that of each of `lengths`, side by side.
             channels: "mean" over the channels of a case, "concat", or "none": (cases, channels, features).
             batch_size: pieces of channels embedded at once.
-            tokens: return the window tokens of `layer` themselves, in the order of time, without the CLS token; `readout`
-                is not looked at. The tokens of the pieces of a long series follow one another. With "concat" those of the
+            tokens: return the window tokens of `layer` themselves, in the order of time, without the CLS token, of the
+                series at `config.length` points; `readout` is not looked at. The tokens of the pieces of a long series follow one another. With "concat" those of the
                 channels stand side by side.
 
         Returns:
             float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean", and that
-            once for every layer for "all". With tokens,
+            once for every layer for "all", and all that once for each of `lengths`. With tokens,
             (cases, windows, width), or (cases, channels, windows, width) for "none". For an iterator: an iterator of the
             rows of that array, in order, which reads ahead by less than three batches and keeps no more than these.
 
@@ -128,7 +142,8 @@ class Encoder:
             batch_size: pieces of channels embedded at once.
 
         Returns:
-            float32, (series, layers, 2, width): layers 0 to depth and then the normalised last, CLS before mean.
+            float32, (series, layers, 2, features): layers 0 to depth and then the normalised last, CLS before mean; width
+            features for each of `lengths`.
         """
         gather = partial(_gather_case, channels="mean", over_pieces=_mean)
         return _stack(self._stream(ReadLayers(), (one[None] for one in series), gather, batch_size), len(series))
@@ -180,38 +195,49 @@ class Encoder:
     def _encode_pieces(self, read: Read, pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
         """`read` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
         mesh, variables = self._placed
+        lengths = (self.config.length,) if isinstance(read, ReadTokens) else self.lengths
         options = {"read": read, "network": self.network, "rows": best_rows(mesh)}
-        working = None
+        working: list[jax.Array] = []
+        waiting = 0
         while batch := list(islice(pieces, batch_size)):
-            arrays = _views(batch, self.config.length, rows=_padded_rows(len(batch), batch_size, mesh.size))
-            if mesh.size > 1:  # to one device the program takes them itself, in a tenth of the time
-                arrays = jax.device_put(arrays, split(mesh))
-            with jax.default_matmul_precision("highest"):
-                started = _encode(variables, *arrays, **options), len(batch)
-            if working is not None:
-                yield from np.asarray(working[0])[: working[1]]
-            working = started
-        if working is not None:
-            yield from np.asarray(working[0])[: working[1]]
+            rows, started = _padded_rows(len(batch), batch_size, mesh.size), []
+            for arrays in _views(batch, lengths, rows=rows):
+                if mesh.size > 1:  # to one device the program takes them itself, in a tenth of the time
+                    arrays = jax.device_put(arrays, split(mesh))
+                with jax.default_matmul_precision("highest"):
+                    started.append(_encode(variables, *arrays, **options))
+            yield from _side_by_side(working, waiting)
+            working, waiting = started, len(batch)
+        yield from _side_by_side(working, waiting)
 
 
 def resize_series(series: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Series (time,) of any lengths, resized to `size` points as they are before they are encoded; (cases, size)."""
-    views, offsets = _views(series, size, rows=len(series))
+    ((views, offsets),) = _views(series, (size,), rows=len(series))
     return views if not offsets.any() else views + offsets.astype(np.float64)[:, None]
 
 
-def _views(series: Sequence[np.ndarray], size: int, *, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Series (time,) taken apart and resized: (rows, size), and what is to be added to each; rows without a series are 0."""
+def _views(series: Sequence[np.ndarray], sizes: Sequence[int], *, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Series (time,) taken apart and resized to each of `sizes`: (rows, size), and what is to be added to each; rows without a
+    series are 0."""
     values, taken = zip(*map(split_offset, series), strict=True)
-    views, offsets = np.zeros((rows, size), np.float32), np.zeros(rows, np.float32)
+    offsets = np.zeros(rows, np.float32)
     offsets[: len(series)] = taken
     places = defaultdict(list)
     for place, one in enumerate(values):
         places[len(one)].append(place)
-    for alike in places.values():
-        views[alike] = resize_on_host(np.stack([values[place] for place in alike]), size)
-    return views, offsets
+    for size in sizes:
+        views = np.zeros((rows, size), np.float32)
+        for alike in places.values():
+            views[alike] = resize_on_host(np.stack([values[place] for place in alike]), size)
+        yield views, offsets
+
+
+def _side_by_side(arrays: Sequence[jax.Array], count: int) -> Iterator[np.ndarray]:
+    """The first `count` rows of arrays, joined along their last axis."""
+    if len(arrays) > 1:
+        return iter(np.concatenate([np.asarray(array)[:count] for array in arrays], axis=-1))
+    return chain.from_iterable(np.asarray(array)[:count] for array in arrays)
 
 
 def _mean(block: np.ndarray) -> np.ndarray:
@@ -312,7 +338,8 @@ def _misfit(encoder: Encoder) -> str | None:
     """How the weights differ from those that the configuration describes, in words; None where they do not."""
     config, given = encoder.config, flatten_dict(encoder.variables, sep="/")
     network = encoder.network
-    for name, value in (("length", config.length), ("data.max_length", config.data.max_length)):
+    numbers = [("length", config.length), ("data.max_length", config.data.max_length), *(("lengths", one) for one in config.get("lengths", ()))]
+    for name, value in numbers:
         if type(value) is not int or value < 1:
             return f"{name} is {value!r}"
     blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}

@@ -93,7 +93,7 @@ def export_encoder(
         "jax": jax.__version__,
         "library": _library_version(),
         "platforms": list(program.platforms),
-        "length": encoder.config.length,
+        "lengths": list(encoder.lengths),
         "max_length": encoder.config.data.max_length,
         "layer": layer,
         "readout": readout,
@@ -121,7 +121,7 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str =
     Raises:
         InputError: no such layer or readout.
     """
-    network, size = encoder.network, encoder.config.length
+    network = encoder.network
     variables = jax.tree.map(np.asarray, encoder.variables)
 
     def embed(series: jax.Array, lengths: jax.Array, offsets: jax.Array) -> jax.Array:
@@ -132,11 +132,15 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str =
             # the host, and a window whose std is next to a scale of the NME shows it.
             return jax.lax.cond(known, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
 
-        views = settle(jax.vmap(lambda one, length: resize(one, size, length=length, settle=settle))(series, lengths))
         # Otherwise XLA computes with the weights as it compiles, and rounds otherwise than the device.
         held = jax.lax.optimization_barrier(variables)
-        with jax.default_matmul_precision("highest"):
-            return read_out(network.apply(held, views[:, None], offsets[:, None]), layer=layer, readout=readout)
+
+        def embed_at(size: int) -> jax.Array:
+            views = settle(jax.vmap(lambda one, length: resize(one, size, length=length, settle=settle))(series, lengths))
+            with jax.default_matmul_precision("highest"):
+                return read_out(network.apply(held, views[:, None], offsets[:, None]), layer=layer, readout=readout)
+
+        return jnp.concatenate([embed_at(size) for size in encoder.lengths], axis=-1)
 
     batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {LONGEST}"])
     shapes = (((batch, time), np.float32), ((batch,), np.int32), ((batch,), np.float32))
@@ -236,7 +240,7 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 - A series of more than {about["max_length"]} points is to be cut into the fewest pieces of (nearly) equal length that are no
   longer (`np.array_split`), and the features of its pieces averaged.
 - Several channels: every channel is a row; average or concatenate their features.
-- Series are resized to {about["length"]} points; {layer}, readout {about["readout"]}, is read out; all in float32.
+- Series are resized to {" and to ".join(map(str, about["lengths"]))} points; {layer}, readout {about["readout"]}, is read out; all in float32.
 - A program is code: run it only if you trust where it comes from. An older JAX than {about["jax"]} may not read it. The
   archive is `weights.safetensors` with `config.json`, from which `nutime export --encoder=FOLDER` makes it anew.
 

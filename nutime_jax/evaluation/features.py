@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +40,18 @@ class Readout:
     layer: 0 (before the first block) to depth; None is the last, normalised.
     tokens: "cls", "mean", "cls+mean", or "all" (of every layer; `layer` is None).
     channels: "mean" over the channels of a case, or "concat".
+    lengths: points that series are resized to, see `Encoder.at`; empty for the encoder's own.
     """
 
     layer: int | None = None
     tokens: str = "cls+mean"
     channels: str = "concat"
+    lengths: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         layer = "all" if self.tokens == "all" else "last" if self.layer is None else self.layer
-        return f"layer={layer} readout={self.tokens} channels={self.channels}"
+        lengths = f" lengths={'+'.join(map(str, self.lengths))}" if self.lengths else ""
+        return f"layer={layer} readout={self.tokens} channels={self.channels}{lengths}"
 
 
 def read_task(files: SetFiles) -> Task:
@@ -63,9 +67,10 @@ def read_task(files: SetFiles) -> Task:
 
 
 def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None, batch_size: int = 256) -> np.ndarray:
-    """Features of every layer at once, (cases, channels, layers, 2, width); see `Encoder.embed_layers`.
+    """Features of every layer at once, (cases, channels, layers, 2, features); see `Encoder.embed_layers`.
 
     Args:
+        encoder: one that reads series at a single length, so that lengths can be chosen later.
         cache: folder where they are kept, named after the contents of encoder and cases; None keeps nothing.
     """
     path = None if cache is None else cache / f"{encoder_digest(encoder)[:24]}-{cases_digest(cases)[:24]}.npy"
@@ -85,26 +90,31 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
     return features
 
 
-def read_features(layers: np.ndarray, readout: Readout) -> np.ndarray:
-    """One vector a case, (cases, features), out of `layer_features`.
+def read_features(layers: Sequence[np.ndarray], readout: Readout) -> np.ndarray:
+    """One vector a case, (cases, features), out of `layer_features` at each length.
 
     Raises:
         InputError: no such layer, readout or pooling.
     """
-    depth = layers.shape[2] - 2
-    check_readout(depth, layer=readout.layer, readout=readout.tokens)
     if readout.channels not in ("mean", "concat"):
         raise InputError(f"channels {readout.channels!r} gives no single vector a case; choose mean or concat")
+    vectors = np.concatenate([_read_tokens(one, readout) for one in layers], axis=-1)
+    return vectors.mean(1) if readout.channels == "mean" else vectors.reshape(len(vectors), -1)
+
+
+def _read_tokens(layers: np.ndarray, readout: Readout) -> np.ndarray:
+    """(cases, channels, layers, 2, width) -> (cases, channels, features)."""
+    depth = layers.shape[2] - 2
+    check_readout(depth, layer=readout.layer, readout=readout.tokens)
     tokens = layers[:, :, depth + 1 if readout.layer is None else readout.layer]
     kept = {"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens, "all": layers[:, :, :-1]}[readout.tokens]
-    vectors = kept.reshape(*kept.shape[:2], -1)
-    return vectors.mean(1) if readout.channels == "mean" else vectors.reshape(len(vectors), -1)
+    return kept.reshape(*kept.shape[:2], -1)
 
 
 def encoder_digest(encoder: Encoder) -> str:
     """SHA-256 of the weights and of what in the configuration decides features."""
     config = encoder.config
-    parts = [json.dumps([config.model.to_dict(), config.length, config.data.max_length], sort_keys=True, default=list).encode()]
+    parts = [json.dumps([config.model.to_dict(), encoder.lengths, config.data.max_length], sort_keys=True, default=list).encode()]
     leaves = jax.tree_util.tree_leaves_with_path(encoder.variables)
     parts += [part for path, leaf in leaves for part in (jax.tree_util.keystr(path).encode(), np.asarray(leaf).tobytes())]
     return digest(parts)

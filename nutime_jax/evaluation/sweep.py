@@ -39,6 +39,7 @@ from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import fine_tune_task
 from nutime_jax.evaluation.tuning.settings import TuningSettings
+from nutime_jax.models.encoder import NuTimeEncoder, check_lengths
 
 UNTRAINED = "untrained:"
 """Before the path of an encoder: its untrained twin, drawn from the seed of its run."""
@@ -67,13 +68,16 @@ class Inputs:
 
     def __init__(self, task: Task, encoder: Encoder, cache: Path):
         self.task, self.encoder, self._cache = task, encoder, cache
-        self._layers: tuple[np.ndarray, ...] = ()
+        self._layers: dict[int, tuple[np.ndarray, ...]] = {}
 
     def splits(self, readout: Readout) -> tuple[Split, Split]:
         """Features of the training and of the test cases."""
-        cases = (self.task.train, self.task.test)
-        self._layers = self._layers or tuple(layer_features(self.encoder, one, cache=self._cache) for one in cases)
-        train, test = (Split(read_features(layers, readout), one.labels) for layers, one in zip(self._layers, cases, strict=True))
+        cases, lengths = (self.task.train, self.task.test), readout.lengths or self.encoder.lengths
+        for length in lengths:
+            if length not in self._layers:
+                self._layers[length] = tuple(layer_features(self.encoder.at(length), one, cache=self._cache) for one in cases)
+        layers = zip(*(self._layers[length] for length in lengths), strict=True)
+        train, test = (Split(read_features(one, readout), split.labels) for one, split in zip(layers, cases, strict=True))
         return train, test
 
 
@@ -109,16 +113,13 @@ def find_contenders(entries: Sequence[str]) -> list[Contender]:
     return found
 
 
-def make_jobs(config: ConfigDict, depth: int) -> list[Job]:
-    """Every protocol of a sweep with every setting, for encoders of `depth` blocks.
+def make_jobs(config: ConfigDict, network: NuTimeEncoder) -> list[Job]:
+    """Every protocol of a sweep with every setting, for encoders of such a network.
 
     Raises:
-        InputError: an unknown protocol, layer or setting.
+        InputError: an unknown protocol, layer, length or setting.
     """
-    layers = _layers(config.layers, depth)
-    choices = itertools.product(layers, config.readouts, config.channels)
-    # What reads every layer is there once.
-    readouts = list(dict.fromkeys(Readout(None if tokens == "all" else layer, tokens, channels) for layer, tokens, channels in choices))
+    readouts = _readouts(config, network)
     jobs: list[Job] = []
     for protocol in config.protocols:
         if protocol in PROBES:
@@ -136,6 +137,19 @@ def make_jobs(config: ConfigDict, depth: int) -> list[Job]:
             known = ", ".join((*PROBES, "fewshot", "fewshot_finetune", "clustering", "anomaly", "finetune"))
             raise InputError(f"protocol {protocol!r} is unknown; choose of {known}")
     return jobs
+
+
+def _readouts(config: ConfigDict, network: NuTimeEncoder) -> list[Readout]:
+    choices = itertools.product(_layers(config.layers, network.depth), config.readouts, config.channels, _lengths(config.lengths, network))
+    # What reads every layer is there once.
+    return list(dict.fromkeys(Readout(None if tokens == "all" else layer, tokens, *rest) for layer, tokens, *rest in choices))
+
+
+def _lengths(names: Sequence[str], network: NuTimeEncoder) -> list[tuple[int, ...]]:
+    wrong = [name for name in names if name != "own" and not all(part.isdecimal() for part in str(name).split("+"))]
+    if wrong:
+        raise InputError(f"lengths {wrong[0]!r} are none; choose own, or numbers of points joined by +, as 512+1024")
+    return [() if name == "own" else check_lengths([int(part) for part in str(name).split("+")], network) for name in names]
 
 
 def _layers(names: Sequence[str], depth: int) -> list[int | None]:
@@ -237,7 +251,7 @@ class Sweep:
         self._config = config
         self._store, self._cache = CellStore(folder), folder / "features"
         self._contenders = find_contenders(config.encoders)
-        self._jobs = {one.name: make_jobs(config, one.encoder.network.depth) for one in self._contenders}
+        self._jobs = {one.name: make_jobs(config, one.encoder.network) for one in self._contenders}
         units = [Unit(one.name, self._cells_of_a_set(), partial(self._set_work, one)) for one in sets]
         watches = len(self._contenders) + len(WATCHES)
         units += [Unit(one.name, watches, partial(self._series_work, one)) for one in monitored]

@@ -75,6 +75,21 @@ def check_readout(depth: int, *, layer: object, readout: object) -> None:
         raise InputError(f"readout 'all' reads every layer, and layer is {layer}; leave one of them out")
 
 
+def check_lengths(lengths: Sequence[int], network: "NuTimeEncoder") -> tuple[int, ...]:
+    """Lengths that the network can read series at, as they are given.
+
+    Raises:
+        InputError: there is none, one is named twice, its windows do not divide it, or there are too few positions for it.
+    """
+    most = (network.max_tokens - 1) * network.window
+    for one in lengths:
+        if isinstance(one, bool) or not isinstance(one, (int, np.integer)) or one % network.window or not 0 < one <= most:
+            raise InputError(f"length {one!r} cannot be embedded; choose a multiple of the window, {network.window}, up to {most}")
+    if not lengths or len(set(lengths)) < len(lengths):
+        raise InputError(f"lengths are {tuple(lengths)}; name one or more, each once")
+    return tuple(int(one) for one in lengths)
+
+
 def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder":
     """The encoder that the `model` section of a configuration describes; what it leaves out has the released value.
 

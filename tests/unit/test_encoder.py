@@ -61,6 +61,35 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
     assert load_encoder(loaded.save(folder)).config == loaded.config
 
 
+def test_features_of_several_lengths_stand_side_by_side(encoder, tmp_path):
+    both = encoder.at(64, 32)
+    one, other = (encoder.at(length).embed(X, channels="none") for length in (64, 32))
+    same(both.embed(X, channels="none"), np.concatenate([one, other], axis=-1))
+    same(encoder.embed(X), encoder.at(64).embed(X))
+    same(np.stack(list(both.embed(iter(X), batch_size=5))), both.embed(X))
+    same(both.embed_layers(list(X[0])), np.concatenate([encoder.at(length).embed_layers(list(X[0])) for length in (64, 32)], axis=-1))
+    same(both.embed(X, tokens=True), encoder.embed(X, tokens=True))
+    loaded = load_encoder(both.save(tmp_path / "both"))
+    assert loaded.lengths == (64, 32)
+    assert repr(loaded).endswith("length 64+32>")
+    same(loaded.embed(X), both.embed(X))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ((30,), "length 30 cannot be embedded; choose a multiple of the window, 16, up to"),
+        ((64, 0), "length 0 cannot be embedded"),
+        ((10**9,), "length 1000000000 cannot be embedded"),
+        ((64, 64), r"lengths are \(64, 64\); name one or more, each once"),
+        ((), r"lengths are \(\); name one or more"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(encoder, lengths, message):
+    with pytest.raises(InputError, match=message):
+        encoder.at(*lengths)
+
+
 @pytest.mark.parametrize("name", shipped_encoders())
 def test_shipped_encoders_are_sound(name):
     encoder = load_encoder(name)
@@ -95,6 +124,7 @@ def reseal(folder, weights=None, **changes):
         ({"model": 7}, None),
         ({"length": "512"}, None),
         ({"length": 0}, None),
+        ({"lengths": [64, 0]}, None),
         ({"data": {}}, None),
         ({"data": {"max_length": -1}}, None),
         ({}, lambda arrays: {}),

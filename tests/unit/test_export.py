@@ -50,7 +50,7 @@ def features(encoder, batch):
     """By the programs of `Encoder.embed`."""
     series, lengths, offsets = batch
     variables = jax.tree.map(jnp.asarray, encoder.variables)
-    views, _ = _views([one[:length] for one, length in zip(series, lengths, strict=True)], encoder.config.length, rows=len(series))
+    ((views, _),) = _views([one[:length] for one, length in zip(series, lengths, strict=True)], encoder.lengths, rows=len(series))
     with jax.default_matmul_precision("highest"):
         return np.asarray(_encode(variables, views, offsets, read=ReadVector(None, "cls+mean"), network=encoder.network, rows=None))
 
@@ -89,6 +89,16 @@ def test_embedding_follows_the_encoder(encoder, exported):
             exported.embed(wrong)
 
 
+def test_an_encoder_that_reads_several_lengths_is_one_program(encoder, tmp_path):
+    encoder = encoder.at(64, 32)
+    folder = export_encoder(encoder, tmp_path / "several")
+    series = np.random.default_rng(1).normal(size=(3, 70)).cumsum(1)
+    found = load_exported(folder).embed(series)
+    np.testing.assert_allclose(found, encoder.embed(series), rtol=0, atol=TOLERANCE)
+    assert found.shape == (3, 64)
+    assert "resized to 64 and to 32 points" in (folder / "card.md").read_text()
+
+
 @pytest.mark.parametrize("length", [0, 129, -1])
 def test_a_length_that_cannot_be_spoils_the_result(exported, batch, length):
     series, lengths, offsets = batch
@@ -110,7 +120,7 @@ def test_the_folder_is_an_encoder_with_a_card(encoder, folder, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, load_encoder(folder).variables, encoder.variables)
     about = json.loads((folder / "config.json").read_text())["export"]
     assert about["jax"] == jax.__version__
-    assert (about["length"], about["max_length"], about["features"], about["readout"]) == (64, 150, 32, "cls+mean")
+    assert (about["lengths"], about["max_length"], about["features"], about["readout"]) == ([64], 150, 32, "cls+mean")
     card = (folder / "card.md").read_text()
     assert f"```python\n{LOADING}\n```" in card
     assert "more than 150 points" in card

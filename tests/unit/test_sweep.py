@@ -115,12 +115,17 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "readout", [Readout(), Readout(0, "cls", "mean"), Readout(1, "mean"), Readout(2, "cls+mean", "mean"), Readout(None, "all")]
+    "readout",
+    [
+        *(Readout(), Readout(0, "cls", "mean"), Readout(1, "mean"), Readout(2, "cls+mean", "mean"), Readout(None, "all")),
+        *(Readout(None, "all", lengths=(64, 16)), Readout(1, "cls", "mean", (128,))),
+    ],
 )
 def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readout):
     cases = find_sets(str(folder / "b.npz"))[0].read("test")
-    expected = encoder.embed(cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels)
-    ours = read_features(layer_features(encoder, cases), readout)
+    lengths = readout.lengths or encoder.lengths
+    expected = encoder.at(*lengths).embed(cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels)
+    ours = read_features([layer_features(encoder.at(one), cases) for one in lengths], readout)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
@@ -138,6 +143,9 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
         ("encoders=somewhere", "encoder 'somewhere' has no name; write name=somewhere"),
         ("protocols=svm", "protocol 'svm' is unknown; choose of ridge"),
         ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 2"),
+        ("lengths=short", r"lengths 'short' are none; choose own, or numbers of points joined by \+, as 512\+1024"),
+        ("lengths=64+30", "length 30 cannot be embedded; choose a multiple of the window, 16, up to"),
+        ("lengths=64+64", r"lengths are \(64, 64\); name one or more, each once"),
     ],
 )
 def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
@@ -147,8 +155,15 @@ def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
 
 def test_all_layers_are_read(encoder):
     config = load_config("sweep", [*SMALL[:3], "layers=all"], example="sweep")
-    assert len([job for job in make_jobs(config, 2) if job.protocol == "ridge"]) == 4
+    assert len([job for job in make_jobs(config, encoder.network) if job.protocol == "ridge"]) == 4
     assert Contender("e", 0, encoder, "").encoder.network.depth == 2
+
+
+def test_lengths_are_read_apart_and_together(folder, tmp_path):
+    config = configured(folder / "a.npz", "lengths=own,32,64+32", "protocols=ridge", "layers=last", "baselines=")
+    rows = [row for row in run(config, folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
+    assert [row.setting.split()[3] for row in rows] == ["scaler=standard", "lengths=32", "lengths=64+32"]
+    assert len(list((tmp_path / "features").iterdir())) == 4  # two lengths of two splits
 
 
 def test_a_damaged_cell_is_computed_anew(tmp_path):
