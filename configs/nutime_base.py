@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.steps = 369_000
     # Series a step, over all devices.
     config.batch_size = 1024
-    # Points that every view, and every series to be embedded, is resized to.
+    # Points that every view is resized to.
     config.length = 512
     # Precision of float32 matrix products: "default" is TF32 on GPU and bfloat16 on TPU, "highest" is float32.
     config.matmul_precision = "default"
@@ -138,4 +138,6 @@ def get_config() -> ConfigDict:
     evaluation.layer = config_dict.placeholder(int)
     evaluation.readout = "cls+mean"
     evaluation.channels = "concat"
+    # Points that a series is resized to, once for each, its features side by side; empty is `length`.
+    evaluation.lengths = ()
     return config

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.steps = 2400
     # Series a step, over all devices.
     config.batch_size = 256
-    # Points that every view, and every series to be embedded, is resized to.
+    # Points that every view is resized to.
     config.length = 512
     # Precision of float32 matrix products: "default" is TF32 on GPU and bfloat16 on TPU, "highest" is float32.
     config.matmul_precision = "highest"
@@ -136,4 +136,6 @@ def get_config() -> ConfigDict:
     evaluation.layer = config_dict.placeholder(int)
     evaluation.readout = "all"
     evaluation.channels = "concat"
+    # Points that a series is resized to, once for each, its features side by side; empty is `length`.
+    evaluation.lengths = ()
     return config

@@ -35,16 +35,16 @@ CHANNELS = ("mean", "concat", "none")
 KIND, SCHEMA = "encoder", 1
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder a shipped encoder, by name."""
-KEPT = ("name", "seed", "length", "lengths", "matmul_precision", "model")
-"""Fields of a configuration that a saved encoder keeps, beside `data.max_length`: none says where or by whom it was trained."""
+KEPT = ("name", "seed", "length", "matmul_precision", "model", "data.max_length", "evaluation.lengths", "evaluation.readout")
+"""Fields of a configuration that a saved encoder keeps: none says where or by whom it was trained."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
     """A frozen encoder.
 
-    config: the configuration of the run that made it; `model`, `lengths` (points that every series is resized to; without,
-        `length`) and `data.max_length` (points of the longest piece that is encoded) count.
+    config: the configuration of the run that made it; `model`, `length` (points of a view), `data.max_length` (points of the
+        longest piece that is encoded), `evaluation.lengths` and `evaluation.readout` count.
     variables: the weights of its network.
     """
 
@@ -59,7 +59,16 @@ class Encoder:
     @property
     def lengths(self) -> tuple[int, ...]:
         """Points that a series is resized to before it is encoded, once for each; its features are put side by side."""
-        return tuple(self.config.get("lengths", ())) or (self.config.length,)
+        return tuple(int(one) for one in self._evaluation.get("lengths", ())) or (self.config.length,)
+
+    @property
+    def readout(self) -> str:
+        """What is read of the tokens unless one asks for something else, see `models.encoder.read_out`."""
+        return self._evaluation.get("readout", "cls+mean")
+
+    @property
+    def _evaluation(self) -> ConfigDict:
+        return self.config.get("evaluation", ConfigDict())
 
     def at(self, *lengths: int) -> "Encoder":
         """The same weights, reading series at other lengths: shorter ones see the whole more, longer ones more detail.
@@ -67,8 +76,8 @@ class Encoder:
         Raises:
             InputError: a length that the windows do not divide, or that has more windows than there are positions.
         """
-        config = ConfigDict({**self.config, "lengths": check_lengths(lengths, self.network)})
-        return dataclasses.replace(self, config=config)
+        evaluation = ConfigDict({**self._evaluation, "lengths": check_lengths(lengths, self.network)})
+        return dataclasses.replace(self, config=ConfigDict({**self.config, "evaluation": evaluation}))
 
     @functools.cached_property
     def _placed(self) -> tuple[Mesh, Any]:
@@ -91,7 +100,7 @@ class Encoder:
         X: Any,
         *,
         layer: int | None = None,
-        readout: str = "cls+mean",
+        readout: str | None = None,
         channels: str = "mean",
         batch_size: int = 256,
         tokens: bool = False,
@@ -106,12 +115,13 @@ class Encoder:
         Args:
             X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a pandas frame
                 (see `data.inputs.clean_cases`); or an iterator of such arrays, each a case.
-            layer, readout: see `models.encoder.read_out`; that of each of `lengths`, side by side.
+            layer, readout: see `models.encoder.read_out`; that of each of `lengths`, side by side. None is `readout` of the
+                encoder, and "cls+mean" of a layer that is asked for.
             channels: "mean" over the channels of a case, "concat", or "none": (cases, channels, features).
             batch_size: pieces of channels embedded at once.
             tokens: return the window tokens of `layer` themselves, in the order of time, without the CLS token, of the
-                series at `config.length` points; `readout` is not looked at. The tokens of the pieces of a long series follow one another. With "concat" those of the
-                channels stand side by side.
+                series at `config.length` points; `readout` is not looked at. The tokens of the pieces of a long series
+                follow one another. With "concat" those of the channels stand side by side.
 
         Returns:
             float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean", and that
@@ -123,6 +133,7 @@ class Encoder:
             InputError: X is empty, or not numbers of such a shape, or an option is unknown. Of an iterator, when the case
                 is drawn.
         """
+        readout = self.choose_readout(layer=layer, readout=readout)
         self._check_options(layer=layer, readout=readout, channels=channels, batch_size=batch_size, tokens=tokens)
         read = ReadTokens(layer) if tokens else ReadVector(layer, readout)
         gather = partial(_gather_case, channels=channels, over_pieces=_end_to_end if tokens else _mean)
@@ -147,6 +158,12 @@ class Encoder:
         """
         gather = partial(_gather_case, channels="mean", over_pieces=_mean)
         return _stack(self._stream(ReadLayers(), (one[None] for one in series), gather, batch_size), len(series))
+
+    def choose_readout(self, *, layer: int | None, readout: str | None) -> str:
+        """The readout that is meant: the one that is given, or the encoder's own; that of all layers is not that of a layer."""
+        if readout is not None:
+            return readout
+        return "cls+mean" if layer is not None and self.readout == "all" else self.readout
 
     def save(self, folder: str | os.PathLike, *, card: str = "") -> Path:
         """Writes the encoder to a sealed folder (`sealed`), which `load_encoder` reads; an older encoder there is replaced.
@@ -338,10 +355,11 @@ def _misfit(encoder: Encoder) -> str | None:
     """How the weights differ from those that the configuration describes, in words; None where they do not."""
     config, given = encoder.config, flatten_dict(encoder.variables, sep="/")
     network = encoder.network
-    numbers = [("length", config.length), ("data.max_length", config.data.max_length), *(("lengths", one) for one in config.get("lengths", ()))]
-    for name, value in numbers:
+    for name, value in (("length", config.length), ("data.max_length", config.data.max_length)):
         if type(value) is not int or value < 1:
             return f"{name} is {value!r}"
+    check_readout(network.depth, layer=None, readout=encoder.readout)
+    check_lengths(encoder.lengths, network)
     blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
     # Looked at before anything is made of them: a description may ask for more than there is memory.
     if given["constants/positions"].shape != (network.max_tokens, network.width) or len(blocks) != network.depth:
@@ -358,10 +376,10 @@ def _misfit(encoder: Encoder) -> str | None:
 
 
 def portable(config: ConfigDict) -> ConfigDict:
-    """What a saved encoder keeps of its configuration: KEPT, and `data.max_length`."""
-    kept = ConfigDict({name: config[name] for name in KEPT if name in config})
-    kept.data = ConfigDict({"max_length": config.data.max_length})
-    return kept
+    """What a saved encoder keeps of its configuration, KEPT."""
+    values = flatten_dict(config.to_dict(), sep=".")
+    kept = {name: value for name, value in values.items() if any(name == one or name.startswith(f"{one}.") for one in KEPT)}
+    return ConfigDict(unflatten_dict(kept, sep="."))
 
 
 def _padded_rows(rows: int, batch_size: int, devices: int) -> int:

@@ -76,18 +76,19 @@ class ExportedEncoder:
 
 
 def export_encoder(
-    encoder: Encoder, folder: str | os.PathLike, *, layer: int | None = None, readout: str = "cls+mean", card: str = ""
+    encoder: Encoder, folder: str | os.PathLike, *, layer: int | None = None, readout: str | None = None, card: str = ""
 ) -> Path:
     """Writes a folder with an encoder's program, weights, configuration and card; an older encoder there is replaced.
 
     Args:
-        layer, readout: what the program reads out; see `models.encoder.read_out`.
+        layer, readout: what the program reads out; see `Encoder.embed`.
         card: a text about the encoder, in Markdown, that is put below what is said of the program.
 
     Raises:
         InputError: no such layer or readout, or the folder cannot be written, or holds something else.
     """
     check_target(folder, kind=KIND)
+    readout = encoder.choose_readout(layer=layer, readout=readout)
     program = export_program(encoder, layer=layer, readout=readout)
     about = {
         "jax": jax.__version__,
@@ -111,7 +112,7 @@ def export_encoder(
     )
 
 
-def export_program(encoder: Encoder, *, layer: int | None = None, readout: str = "cls+mean") -> export.Exported:
+def export_program(encoder: Encoder, *, layer: int | None = None, readout: str | None = None) -> export.Exported:
     """The encoder as a program; see `ExportedEncoder` for its arguments.
 
     A row of `series` counts up to its length; what follows is never read. `offsets` is what was taken from each row so
@@ -122,6 +123,7 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str =
         InputError: no such layer or readout.
     """
     network = encoder.network
+    readout = encoder.choose_readout(layer=layer, readout=readout)
     variables = jax.tree.map(np.asarray, encoder.variables)
 
     def embed(series: jax.Array, lengths: jax.Array, offsets: jax.Array) -> jax.Array:
@@ -240,7 +242,8 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 - A series of more than {about["max_length"]} points is to be cut into the fewest pieces of (nearly) equal length that are no
   longer (`np.array_split`), and the features of its pieces averaged.
 - Several channels: every channel is a row; average or concatenate their features.
-- Series are resized to {" and to ".join(map(str, about["lengths"]))} points; {layer}, readout {about["readout"]}, is read out; all in float32.
+- Series are resized to {" and to ".join(map(str, about["lengths"]))} points; {layer}, readout {about["readout"]}, is read
+  out; all in float32.
 - A program is code: run it only if you trust where it comes from. An older JAX than {about["jax"]} may not read it. The
   archive is `weights.safetensors` with `config.json`, from which `nutime export --encoder=FOLDER` makes it anew.
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=user_path, help="where the features go: .npz, .npy, .parquet or .csv")
     parser.add_argument("--split", choices=("train", "test"), help="which split of a set that has two; a lone file is its train split")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--readout", default="cls+mean", help="cls, mean, cls+mean (default) or all, which is that of every layer")
+    parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
     parser.add_argument("--channels", default="mean", help="mean or concat over channels, or none: both kept apart (default: mean)")
     parser.add_argument("--batch_size", type=int, default=256, help="channels embedded at once (default: 256)")
 

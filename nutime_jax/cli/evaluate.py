@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--datasets", default="bundled", help="names, files or folders, separated by commas (default: bundled)")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--readout", default="cls+mean", help="cls, mean, cls+mean (default) or all, which is that of every layer")
+    parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
     parser.add_argument("--channels", default="concat", help="mean or concat over channels, which are encoded alone (default: concat)")
     parser.add_argument("--output", type=user_path, default=Path("results.csv"), help="where the results go (default: results.csv)")
 
@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
 
     pretrained = load_encoder(args.checkpoint)
     encoders = {"untrained": untrained_encoder(pretrained.config), "pretrained": pretrained}
-    options = {"layer": args.layer, "readout": args.readout, "channels": args.channels}
+    readout = pretrained.choose_readout(layer=args.layer, readout=args.readout)
+    options = {"layer": args.layer, "readout": readout, "channels": args.channels}
     compare_sets(encoders, args.datasets.split(","), args.output, **options)
 
 

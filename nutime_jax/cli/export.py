@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=user_path, help="folder of the program; an older encoder there is replaced")
     parser.add_argument("--layer", type=int, help="layer that is read out (default: the last, normalised)")
-    parser.add_argument("--readout", default="cls+mean", help="cls, mean, cls+mean (default) or all, which is that of every layer")
+    parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
 
 
 def run(args: argparse.Namespace) -> None:

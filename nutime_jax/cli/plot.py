@@ -45,7 +45,7 @@ def _embedding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
     parser.add_argument("--method", default="pca", help="pca (default), or tsne: neighbourhoods without distances")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--readout", default="cls+mean", help="cls, mean, cls+mean (default) or all, which is that of every layer")
+    parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
     parser.add_argument("--channels", default="concat", help="mean or concat over channels (default: concat)")
 
 

@@ -43,7 +43,8 @@ class SeriesEstimator(BaseEstimator):
     def _check_parameters(self) -> None:
         """Refuses what can be refused before anything is read."""
         check_count("batch_size", self.batch_size, least=1)
-        check_choice("readout", self.readout, READOUTS)
+        if self.readout is not None:
+            check_choice("readout", self.readout, READOUTS)
         check_choice("channels", self.channels, ("mean", "concat"))
         if self.layer is not None:
             check_count("layer", self.layer, least=0)

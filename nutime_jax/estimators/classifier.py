@@ -67,7 +67,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         strategy: str = "probe",
         probe: str = "logistic",
         layer: int | None = None,
-        readout: str = "cls+mean",
+        readout: str | None = None,
         channels: str = "concat",
         batch_size: int = 32,
         epochs: int = 60,

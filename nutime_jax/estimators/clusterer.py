@@ -34,7 +34,7 @@ class NuTimeClusterer(ClusterMixin, SeriesEstimator):
         n_clusters: int = 8,
         n_init: int = STARTS,
         layer: int | None = None,
-        readout: str = "cls+mean",
+        readout: str | None = None,
         channels: str = "concat",
         batch_size: int = 32,
         random_state: int | np.random.RandomState | None = None,

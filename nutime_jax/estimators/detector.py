@@ -35,7 +35,7 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
         detector: str = "knn",
         quantile: float = QUANTILE,
         layer: int | None = None,
-        readout: str = "cls+mean",
+        readout: str | None = None,
         channels: str = "concat",
         batch_size: int = 32,
     ):

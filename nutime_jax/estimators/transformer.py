@@ -16,7 +16,7 @@ class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Serie
 
     Args:
         encoder: name of a shipped encoder, path of a workdir or checkpoint, or an `Encoder`.
-        layer, readout: see `models.encoder.read_out`.
+        layer, readout: see `Encoder.embed`.
         channels: "concat", features of the channels side by side, or their "mean".
         batch_size: channels embedded at once; the last batch is filled up.
     """
@@ -28,7 +28,7 @@ class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Serie
         encoder: str | os.PathLike | Encoder = "small",
         *,
         layer: int | None = None,
-        readout: str = "cls+mean",
+        readout: str | None = None,
         channels: str = "concat",
         batch_size: int = 32,
     ):

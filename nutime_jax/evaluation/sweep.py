@@ -146,10 +146,7 @@ def _readouts(config: ConfigDict, network: NuTimeEncoder) -> list[Readout]:
 
 
 def _lengths(names: Sequence[str], network: NuTimeEncoder) -> list[tuple[int, ...]]:
-    wrong = [name for name in names if name != "own" and not all(part.isdecimal() for part in str(name).split("+"))]
-    if wrong:
-        raise InputError(f"lengths {wrong[0]!r} are none; choose own, or numbers of points joined by +, as 512+1024")
-    return [() if name == "own" else check_lengths([int(part) for part in str(name).split("+")], network) for name in names]
+    return [() if name == "own" else check_lengths(name.split("+"), network) for name in names]
 
 
 def _layers(names: Sequence[str], depth: int) -> list[int | None]:

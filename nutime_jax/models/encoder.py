@@ -75,18 +75,18 @@ def check_readout(depth: int, *, layer: object, readout: object) -> None:
         raise InputError(f"readout 'all' reads every layer, and layer is {layer}; leave one of them out")
 
 
-def check_lengths(lengths: Sequence[int], network: "NuTimeEncoder") -> tuple[int, ...]:
-    """Lengths that the network can read series at, as they are given.
+def check_lengths(lengths: Sequence[int | str], network: "NuTimeEncoder") -> tuple[int, ...]:
+    """Lengths that the network can read series at, numbers or their digits, as numbers.
 
     Raises:
         InputError: there is none, one is named twice, its windows do not divide it, or there are too few positions for it.
     """
     most = (network.max_tokens - 1) * network.window
     for one in lengths:
-        if isinstance(one, bool) or not isinstance(one, (int, np.integer)) or one % network.window or not 0 < one <= most:
-            raise InputError(f"length {one!r} cannot be embedded; choose a multiple of the window, {network.window}, up to {most}")
+        if not str(one).isdecimal() or int(one) % network.window or not 0 < int(one) <= most:
+            raise InputError(f"length {one} cannot be embedded; choose a multiple of the window, {network.window}, up to {most}")
     if not lengths or len(set(lengths)) < len(lengths):
-        raise InputError(f"lengths are {tuple(lengths)}; name one or more, each once")
+        raise InputError(f"lengths are {', '.join(map(str, lengths)) or 'none'}; name one or more, each once")
     return tuple(int(one) for one in lengths)
 
 

@@ -51,6 +51,7 @@ def finished(tmp_path_factory):
         ("--config.evaluation.channels=none", "choose mean or concat"),
         ("--config.evaluation.readout=max", "readout 'max' is unknown"),
         ("--config.evaluation.layer=9", "layer 9 does not exist"),
+        ("--config.evaluation.lengths=64,50", "length 50 cannot be embedded; choose a multiple of the window, 16"),
         ("--config.evaluation.sources=Gunpoint", "'Gunpoint' is no file"),
         ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is no file"),
         ("--config.step=4", "did you mean 'steps'?"),

@@ -18,6 +18,7 @@ from nutime_jax.cli.config import load_config
 from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import WEIGHTS, Encoder, load_encoder, shipped_encoders, untrained_encoder
 from nutime_jax.errors import InputError
+from nutime_jax.estimators import NuTimeTransformer
 from nutime_jax.train.state import build_network
 
 RNG = np.random.default_rng(0)
@@ -55,8 +56,8 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
     np.testing.assert_array_equal(loaded.embed(X), features)
     assert (folder / "card.md").read_text() == "# Mine\n"
     kept = json.loads((folder / "config.json").read_text())["encoder"]
-    assert sorted(kept) == ["data", "length", "matmul_precision", "model", "name", "seed"]
-    assert kept["data"] == {"max_length": 500}
+    assert sorted(kept) == ["data", "evaluation", "length", "matmul_precision", "model", "name", "seed"]
+    assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "readout": "cls+mean"})
     jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
     assert load_encoder(loaded.save(folder)).config == loaded.config
 
@@ -75,14 +76,24 @@ def test_features_of_several_lengths_stand_side_by_side(encoder, tmp_path):
     same(loaded.embed(X), both.embed(X))
 
 
+def test_an_encoder_knows_what_is_read_of_it(encoder, tmp_path):
+    config = load_config("smoke", ["data.max_length=500", "model.depth=1", "evaluation.readout=all", "evaluation.lengths=32"])
+    whole = untrained_encoder(config)
+    same(whole.embed(X), encoder.at(32).embed(X, readout="all"))
+    same(whole.embed(X, layer=1), encoder.at(32).embed(X, layer=1))
+    same(whole.embed(X, readout="cls"), encoder.at(32).embed(X, readout="cls"))
+    same(load_encoder(whole.save(tmp_path / "whole")).embed(X), whole.embed(X))
+    same(NuTimeTransformer(whole).fit_transform(X), whole.embed(X, channels="concat"))
+
+
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
         ((30,), "length 30 cannot be embedded; choose a multiple of the window, 16, up to"),
         ((64, 0), "length 0 cannot be embedded"),
         ((10**9,), "length 1000000000 cannot be embedded"),
-        ((64, 64), r"lengths are \(64, 64\); name one or more, each once"),
-        ((), r"lengths are \(\); name one or more"),
+        ((64, 64), "lengths are 64, 64; name one or more, each once"),
+        ((), "lengths are none; name one or more"),
     ],
 )
 def test_lengths_that_cannot_be_are_refused(encoder, lengths, message):
@@ -124,7 +135,9 @@ def reseal(folder, weights=None, **changes):
         ({"model": 7}, None),
         ({"length": "512"}, None),
         ({"length": 0}, None),
-        ({"lengths": [64, 0]}, None),
+        ({"evaluation": {"lengths": [64, 0]}}, None),
+        ({"evaluation": {"lengths": [65]}}, None),
+        ({"evaluation": {"readout": "max"}}, None),
         ({"data": {}}, None),
         ({"data": {"max_length": -1}}, None),
         ({}, lambda arrays: {}),
@@ -460,7 +473,7 @@ INVALID = {
     "layer as truth": (ONE, {"layer": True}, "layer True does not exist"),
     "layer as a list": (ONE, {"layer": [0, 1]}, r"layer \[0, 1\] does not exist"),
     "readout unknown": (ONE, {"readout": "max"}, "readout 'max' is unknown; choose one of cls, mean"),
-    "readout none": (ONE, {"readout": None}, "readout None is unknown"),
+    "readout of no name": (ONE, {"readout": 3}, "readout 3 is unknown"),
     "readout array": (ONE, {"readout": np.array(["cls", "mean"])}, "readout array.* is unknown"),
     "channels unknown": (ONE, {"channels": "max"}, "channels 'max' is unknown; choose one of mean, concat, none"),
     "channels none": (ONE, {"channels": None}, "channels None is unknown"),
