@@ -138,4 +138,6 @@ def get_config() -> ConfigDict:
     evaluation.channels = "concat"
     # Points that a series is resized to, once for each, its features side by side; empty is `length`.
     evaluation.lengths = ()
+    # How often a series is cut into windows, a share of a window further on each time; features are averaged.
+    evaluation.shifts = 1
     return config

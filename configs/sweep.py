@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
     config.readouts = ("cls+mean",)
     # Points that series are resized to: own (the encoder's), or numbers; features of several, 512+1024, stand side by side.
     config.lengths = ("own",)
+    # How often series are cut into windows, a share of a window further on each time: own (the encoder's), or numbers.
+    config.shifts = ("own",)
     # How the channels of a case become one vector: mean, concat.
     config.channels = ("concat",)
     # What probes do to features first: none, standard, minmax.

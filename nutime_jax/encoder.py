@@ -24,9 +24,10 @@ from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.chunks import in_chunks
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_readout
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_readout, check_shifts
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector
+from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
 from nutime_jax.resample import resize_on_host
 from nutime_jax.sealed import CONFIG, is_sealed, read_folder, write_folder
@@ -35,7 +36,10 @@ CHANNELS = ("mean", "concat", "none")
 KIND, SCHEMA = "encoder", 1
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder a shipped encoder, by name."""
-KEPT = ("name", "seed", "length", "matmul_precision", "model", "data.max_length", "evaluation.lengths", "evaluation.readout")
+KEPT = (
+    *("name", "seed", "length", "matmul_precision", "model", "data.max_length"),
+    *("evaluation.lengths", "evaluation.shifts", "evaluation.readout"),
+)
 """Fields of a configuration that a saved encoder keeps: none says where or by whom it was trained."""
 
 
@@ -44,7 +48,7 @@ class Encoder:
     """A frozen encoder.
 
     config: the configuration of the run that made it; `model`, `length` (points of a view), `data.max_length` (points of the
-        longest piece that is encoded), `evaluation.lengths` and `evaluation.readout` count.
+        longest piece that is encoded), and of `evaluation` the fields `lengths`, `shifts` and `readout` count.
     variables: the weights of its network.
     """
 
@@ -62,6 +66,11 @@ class Encoder:
         return tuple(int(one) for one in self._evaluation.get("lengths", ())) or (self.config.length,)
 
     @property
+    def shifts(self) -> int:
+        """How often a series is cut into windows, each time a share of a window further on; its features are averaged."""
+        return self._evaluation.get("shifts", 1)
+
+    @property
     def readout(self) -> str:
         """What is read of the tokens unless one asks for something else, see `models.encoder.read_out`."""
         return self._evaluation.get("readout", "cls+mean")
@@ -70,13 +79,23 @@ class Encoder:
     def _evaluation(self) -> ConfigDict:
         return self.config.get("evaluation", ConfigDict())
 
-    def at(self, *lengths: int) -> "Encoder":
-        """The same weights, reading series at other lengths: shorter ones see the whole more, longer ones more detail.
+    def at(self, *lengths: int, shifts: int | None = None) -> "Encoder":
+        """The same weights, reading series at other lengths, or cutting them otherwise.
+
+        A shorter length sees more of a series in a window, a longer one more detail. Features depend on where windows happen
+        to begin; averaged over shifts they depend on it less, and take as many times as long.
+
+        Args:
+            lengths: points that series are resized to; none keeps those there are.
+            shifts: 1 to the points of a window; None keeps those there are.
 
         Raises:
-            InputError: a length that the windows do not divide, or that has more windows than there are positions.
+            InputError: a length that the windows do not divide, or that has more windows than there are positions; or shifts
+                outside of that range.
         """
-        evaluation = ConfigDict({**self._evaluation, "lengths": check_lengths(lengths, self.network)})
+        chosen = {"lengths": check_lengths(lengths or self.lengths, self.network)}
+        chosen["shifts"] = check_shifts(self.shifts if shifts is None else shifts, self.network)
+        evaluation = ConfigDict({**self._evaluation, **chosen})
         return dataclasses.replace(self, config=ConfigDict({**self.config, "evaluation": evaluation}))
 
     @functools.cached_property
@@ -212,13 +231,14 @@ class Encoder:
     def _encode_pieces(self, read: Read, pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
         """`read` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
         mesh, variables = self._placed
-        lengths = (self.config.length,) if isinstance(read, ReadTokens) else self.lengths
-        options = {"read": read, "network": self.network, "rows": best_rows(mesh)}
+        lengths, shifts = ((self.config.length,), 1) if isinstance(read, ReadTokens) else (self.lengths, self.shifts)
+        options = {"read": read, "network": self.network, "rows": best_rows(mesh), "shifts": shifts}
+        sizes = [length + shift_starts(shifts, self.network.window)[-1] for length in lengths]
         working: list[jax.Array] = []
         waiting = 0
         while batch := list(islice(pieces, batch_size)):
             rows, started = _padded_rows(len(batch), batch_size, mesh.size), []
-            for arrays in _views(batch, lengths, rows=rows):
+            for arrays in _views(batch, sizes, rows=rows):
                 if mesh.size > 1:  # to one device the program takes them itself, in a tenth of the time
                     arrays = jax.device_put(arrays, split(mesh))
                 with jax.default_matmul_precision("highest"):
@@ -360,6 +380,7 @@ def _misfit(encoder: Encoder) -> str | None:
             return f"{name} is {value!r}"
     check_readout(network.depth, layer=None, readout=encoder.readout)
     check_lengths(encoder.lengths, network)
+    check_shifts(encoder.shifts, network)
     blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
     # Looked at before anything is made of them: a description may ask for more than there is memory.
     if given["constants/positions"].shape != (network.max_tokens, network.width) or len(blocks) != network.depth:
@@ -390,11 +411,13 @@ def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
     return -(-padded // devices) * devices
 
 
-@partial(jax.jit, static_argnames=("read", "rows", "network"))
-def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, rows: int | None):
-    """What `read` makes of the encoding of each view, (batch, …)."""
+@partial(jax.jit, static_argnames=("read", "rows", "network", "shifts"))
+def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, rows: int | None, shifts: int = 1):
+    """What `read` makes of the encoding of each view, (batch, …), on average over its shifts."""
 
     def encode(network, views, offsets):
         return read(network(views[:, None], offsets[:, None], last=read.last))
 
-    return network.apply(variables, views, offsets, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
+    arrays = shifted(views, shifts, network.window), jnp.repeat(offsets, shifts, axis=0)
+    found = network.apply(variables, *arrays, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
+    return mean_of_shifts(found, shifts)

@@ -24,6 +24,7 @@ from nutime_jax.data.series import clean_series, cut_series, pad_series, split_o
 from nutime_jax.encoder import KIND, SCHEMA, WEIGHTS, Encoder, portable, shipped_encoders
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import read_out
+from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.resample import LONGEST, resize
 from nutime_jax.sealed import PROGRAM, check_target, is_sealed, read_file, read_folder, write_folder
 
@@ -95,6 +96,7 @@ def export_encoder(
         "library": _library_version(),
         "platforms": list(program.platforms),
         "lengths": list(encoder.lengths),
+        "shifts": encoder.shifts,
         "max_length": encoder.config.data.max_length,
         "layer": layer,
         "readout": readout,
@@ -137,12 +139,14 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str |
         # Otherwise XLA computes with the weights as it compiles, and rounds otherwise than the device.
         held = jax.lax.optimization_barrier(variables)
 
-        def embed_at(size: int) -> jax.Array:
-            views = settle(jax.vmap(lambda one, length: resize(one, size, length=length, settle=settle))(series, lengths))
+        def embed_at(length: int) -> jax.Array:
+            size = length + shift_starts(encoder.shifts, network.window)[-1]
+            views = settle(jax.vmap(lambda one, points: resize(one, size, length=points, settle=settle))(series, lengths))
+            arrays = shifted(views, encoder.shifts, network.window)[:, None], jnp.repeat(offsets, encoder.shifts, axis=0)[:, None]
             with jax.default_matmul_precision("highest"):
-                return read_out(network.apply(held, views[:, None], offsets[:, None]), layer=layer, readout=readout)
+                return mean_of_shifts(read_out(network.apply(held, *arrays), layer=layer, readout=readout), encoder.shifts)
 
-        return jnp.concatenate([embed_at(size) for size in encoder.lengths], axis=-1)
+        return jnp.concatenate([embed_at(length) for length in encoder.lengths], axis=-1)
 
     batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {LONGEST}"])
     shapes = (((batch, time), np.float32), ((batch,), np.int32), ((batch,), np.float32))
@@ -242,8 +246,8 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 - A series of more than {about["max_length"]} points is to be cut into the fewest pieces of (nearly) equal length that are no
   longer (`np.array_split`), and the features of its pieces averaged.
 - Several channels: every channel is a row; average or concatenate their features.
-- Series are resized to {" and to ".join(map(str, about["lengths"]))} points; {layer}, readout {about["readout"]}, is read
-  out; all in float32.
+- Series are resized to {" and to ".join(map(str, about["lengths"]))} points, and cut into windows {about["shifts"]} times, a
+  part of a window further on each time; {layer}, readout {about["readout"]}, is read out and averaged; all in float32.
 - A program is code: run it only if you trust where it comes from. An older JAX than {about["jax"]} may not read it. The
   archive is `weights.safetensors` with `config.json`, from which `nutime export --encoder=FOLDER` makes it anew.
 

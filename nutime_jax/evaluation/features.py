@@ -40,18 +40,20 @@ class Readout:
     layer: 0 (before the first block) to depth; None is the last, normalised.
     tokens: "cls", "mean", "cls+mean", or "all" (of every layer; `layer` is None).
     channels: "mean" over the channels of a case, or "concat".
-    lengths: points that series are resized to, see `Encoder.at`; empty for the encoder's own.
+    lengths, shifts: see `Encoder.at`; empty and 0 for the encoder's own.
     """
 
     layer: int | None = None
     tokens: str = "cls+mean"
     channels: str = "concat"
     lengths: tuple[int, ...] = ()
+    shifts: int = 0
 
     def __str__(self) -> str:
         layer = "all" if self.tokens == "all" else "last" if self.layer is None else self.layer
         lengths = f" lengths={'+'.join(map(str, self.lengths))}" if self.lengths else ""
-        return f"layer={layer} readout={self.tokens} channels={self.channels}{lengths}"
+        shifts = f" shifts={self.shifts}" if self.shifts else ""
+        return f"layer={layer} readout={self.tokens} channels={self.channels}{lengths}{shifts}"
 
 
 def read_task(files: SetFiles) -> Task:
@@ -114,7 +116,9 @@ def _read_tokens(layers: np.ndarray, readout: Readout) -> np.ndarray:
 def encoder_digest(encoder: Encoder) -> str:
     """SHA-256 of the weights and of what in the configuration decides features."""
     config = encoder.config
-    parts = [json.dumps([config.model.to_dict(), encoder.lengths, config.data.max_length], sort_keys=True, default=list).encode()]
+    parts = [
+        json.dumps([config.model.to_dict(), encoder.lengths, encoder.shifts, config.data.max_length], sort_keys=True, default=list).encode()
+    ]
     leaves = jax.tree_util.tree_leaves_with_path(encoder.variables)
     parts += [part for path, leaf in leaves for part in (jax.tree_util.keystr(path).encode(), np.asarray(leaf).tobytes())]
     return digest(parts)

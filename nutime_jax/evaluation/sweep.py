@@ -39,7 +39,7 @@ from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import fine_tune_task
 from nutime_jax.evaluation.tuning.settings import TuningSettings
-from nutime_jax.models.encoder import NuTimeEncoder, check_lengths
+from nutime_jax.models.encoder import NuTimeEncoder, check_lengths, check_shifts
 
 UNTRAINED = "untrained:"
 """Before the path of an encoder: its untrained twin, drawn from the seed of its run."""
@@ -68,15 +68,17 @@ class Inputs:
 
     def __init__(self, task: Task, encoder: Encoder, cache: Path):
         self.task, self.encoder, self._cache = task, encoder, cache
-        self._layers: dict[int, tuple[np.ndarray, ...]] = {}
+        self._layers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
 
     def splits(self, readout: Readout) -> tuple[Split, Split]:
         """Features of the training and of the test cases."""
-        cases, lengths = (self.task.train, self.task.test), readout.lengths or self.encoder.lengths
-        for length in lengths:
-            if length not in self._layers:
-                self._layers[length] = tuple(layer_features(self.encoder.at(length), one, cache=self._cache) for one in cases)
-        layers = zip(*(self._layers[length] for length in lengths), strict=True)
+        cases, shifts = (self.task.train, self.task.test), readout.shifts or self.encoder.shifts
+        wanted = [(length, shifts) for length in readout.lengths or self.encoder.lengths]
+        for length, shifts in wanted:
+            if (length, shifts) not in self._layers:
+                encoder = self.encoder.at(length, shifts=shifts)
+                self._layers[length, shifts] = tuple(layer_features(encoder, one, cache=self._cache) for one in cases)
+        layers = zip(*(self._layers[one] for one in wanted), strict=True)
         train, test = (Split(read_features(one, readout), split.labels) for one, split in zip(layers, cases, strict=True))
         return train, test
 
@@ -140,7 +142,10 @@ def make_jobs(config: ConfigDict, network: NuTimeEncoder) -> list[Job]:
 
 
 def _readouts(config: ConfigDict, network: NuTimeEncoder) -> list[Readout]:
-    choices = itertools.product(_layers(config.layers, network.depth), config.readouts, config.channels, _lengths(config.lengths, network))
+    shifts = [0 if one == "own" else check_shifts(int(one) if str(one).isdecimal() else one, network) for one in config.shifts]
+    choices = itertools.product(
+        _layers(config.layers, network.depth), config.readouts, config.channels, _lengths(config.lengths, network), shifts
+    )
     # What reads every layer is there once.
     return list(dict.fromkeys(Readout(None if tokens == "all" else layer, tokens, *rest) for layer, tokens, *rest in choices))
 

@@ -90,6 +90,13 @@ def check_lengths(lengths: Sequence[int | str], network: "NuTimeEncoder") -> tup
     return tuple(int(one) for one in lengths)
 
 
+def check_shifts(shifts: object, network: "NuTimeEncoder") -> int:
+    """Raises InputError unless a window can be laid so many times, a point or more apart."""
+    if not isinstance(shifts, (int, np.integer)) or isinstance(shifts, bool) or not 1 <= shifts <= network.window:
+        raise InputError(f"shifts is {shifts!r}; choose a whole number from 1 to the points of a window, {network.window}")
+    return int(shifts)
+
+
 def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder":
     """The encoder that the `model` section of a configuration describes; what it leaves out has the released value.
 

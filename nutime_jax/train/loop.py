@@ -20,7 +20,7 @@ import nutime_jax
 from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_shifts
 from nutime_jax.objectives.kinds import make_objective
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
@@ -173,8 +173,9 @@ def check_config(config: ConfigDict) -> None:
     window = values.get("model.window", NuTimeEncoder.window)
     if config.length % window:
         raise InputError(f"length {config.length} is not divisible by model.window {window}; choose a multiple of it")
-    if lengths := config.get("evaluation", {}).get("lengths", ()):
-        check_lengths(lengths, build_encoder(config.model))
+    evaluation, network = config.get("evaluation", {}), build_encoder(config.model)
+    check_lengths(evaluation.get("lengths", ()) or (config.length,), network)
+    check_shifts(evaluation.get("shifts", 1), network)
     if not (len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 1):
         raise InputError(f"augment.crop is {low_high}; give the smallest and largest share to keep, 0 <= low <= high <= 1")
     if config.data.max_length > LONGEST:

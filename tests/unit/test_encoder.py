@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nutime_jax import sealed
 from nutime_jax.cli.config import load_config
 from nutime_jax.data.series import cut_series
-from nutime_jax.encoder import WEIGHTS, Encoder, load_encoder, shipped_encoders, untrained_encoder
+from nutime_jax.encoder import WEIGHTS, Encoder, load_encoder, resize_series, shipped_encoders, untrained_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
 from nutime_jax.train.state import build_network
@@ -57,7 +57,7 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
     assert (folder / "card.md").read_text() == "# Mine\n"
     kept = json.loads((folder / "config.json").read_text())["encoder"]
     assert sorted(kept) == ["data", "evaluation", "length", "matmul_precision", "model", "name", "seed"]
-    assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "readout": "cls+mean"})
+    assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "shifts": 1, "readout": "cls+mean"})
     jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
     assert load_encoder(loaded.save(folder)).config == loaded.config
 
@@ -77,13 +77,32 @@ def test_features_of_several_lengths_stand_side_by_side(encoder, tmp_path):
 
 
 def test_an_encoder_knows_what_is_read_of_it(encoder, tmp_path):
-    config = load_config("smoke", ["data.max_length=500", "model.depth=1", "evaluation.readout=all", "evaluation.lengths=32"])
+    config = load_config(
+        "smoke", ["data.max_length=500", "model.depth=1", "evaluation.readout=all", "evaluation.lengths=32", "evaluation.shifts=2"]
+    )
     whole = untrained_encoder(config)
-    same(whole.embed(X), encoder.at(32).embed(X, readout="all"))
-    same(whole.embed(X, layer=1), encoder.at(32).embed(X, layer=1))
-    same(whole.embed(X, readout="cls"), encoder.at(32).embed(X, readout="cls"))
+    other = encoder.at(32, shifts=2)
+    same(whole.embed(X), other.embed(X, readout="all"))
+    same(whole.embed(X, layer=1), other.embed(X, layer=1))
+    same(whole.embed(X, readout="cls"), other.embed(X, readout="cls"))
     same(load_encoder(whole.save(tmp_path / "whole")).embed(X), whole.embed(X))
     same(NuTimeTransformer(whole).fit_transform(X), whole.embed(X, channels="concat"))
+
+
+def test_features_are_averaged_over_shifts(encoder):
+    channel = X[0, 0]
+    longer = resize_series([channel], 64 + 10)  # the last of three shifts begins at point 10 of a window of 16
+    apart = [encoder.embed(longer[:, start : start + 64]) for start in (0, 5, 10)]
+    same(encoder.at(shifts=3).embed(channel[None]), np.mean(apart, axis=0))
+    same(encoder.at(shifts=1).embed(X), encoder.embed(X))
+    same(encoder.at(32, shifts=2).at(64).embed(X), encoder.at(64, shifts=2).embed(X))
+    same(encoder.at(shifts=3).embed(X, tokens=True), encoder.embed(X, tokens=True))
+
+
+@pytest.mark.parametrize("shifts", [0, 17, -1, 2.0, "2", True])
+def test_shifts_that_cannot_be_are_refused(encoder, shifts):
+    with pytest.raises(InputError, match=r"shifts is .*; choose a whole number from 1 to the points of a window, 16"):
+        encoder.at(shifts=shifts)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +112,6 @@ def test_an_encoder_knows_what_is_read_of_it(encoder, tmp_path):
         ((64, 0), "length 0 cannot be embedded"),
         ((10**9,), "length 1000000000 cannot be embedded"),
         ((64, 64), "lengths are 64, 64; name one or more, each once"),
-        ((), "lengths are none; name one or more"),
     ],
 )
 def test_lengths_that_cannot_be_are_refused(encoder, lengths, message):
@@ -138,6 +156,7 @@ def reseal(folder, weights=None, **changes):
         ({"evaluation": {"lengths": [64, 0]}}, None),
         ({"evaluation": {"lengths": [65]}}, None),
         ({"evaluation": {"readout": "max"}}, None),
+        ({"evaluation": {"shifts": 17}}, None),
         ({"data": {}}, None),
         ({"data": {"max_length": -1}}, None),
         ({}, lambda arrays: {}),

@@ -90,13 +90,14 @@ def test_embedding_follows_the_encoder(encoder, exported):
 
 
 def test_an_encoder_that_reads_several_lengths_is_one_program(encoder, tmp_path):
-    encoder = encoder.at(64, 32)
+    encoder = encoder.at(64, 32, shifts=3)
     folder = export_encoder(encoder, tmp_path / "several")
     series = np.random.default_rng(1).normal(size=(3, 70)).cumsum(1)
     found = load_exported(folder).embed(series)
-    np.testing.assert_allclose(found, encoder.embed(series), rtol=0, atol=TOLERANCE)
+    # As far as `embed` agrees with itself; series are resized in another program.
+    np.testing.assert_allclose(found, encoder.embed(series), rtol=0, atol=1e-5)
     assert found.shape == (3, 64)
-    assert "resized to 64 and to 32 points" in (folder / "card.md").read_text()
+    assert "resized to 64 and to 32 points, and cut into windows 3 times" in (folder / "card.md").read_text()
 
 
 @pytest.mark.parametrize("length", [0, 129, -1])

@@ -118,14 +118,16 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
     "readout",
     [
         *(Readout(), Readout(0, "cls", "mean"), Readout(1, "mean"), Readout(2, "cls+mean", "mean"), Readout(None, "all")),
-        *(Readout(None, "all", lengths=(64, 16)), Readout(1, "cls", "mean", (128,))),
+        *(Readout(None, "all", lengths=(64, 16)), Readout(1, "cls", "mean", (128,)), Readout(2, lengths=(32, 64), shifts=4)),
     ],
 )
 def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readout):
     cases = find_sets(str(folder / "b.npz"))[0].read("test")
-    lengths = readout.lengths or encoder.lengths
-    expected = encoder.at(*lengths).embed(cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels)
-    ours = read_features([layer_features(encoder.at(one), cases) for one in lengths], readout)
+    lengths, shifts = readout.lengths or encoder.lengths, readout.shifts or 1
+    expected = encoder.at(*lengths, shifts=shifts).embed(
+        cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels
+    )
+    ours = read_features([layer_features(encoder.at(one, shifts=shifts), cases) for one in lengths], readout)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
@@ -146,6 +148,8 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
         ("lengths=short", "length short cannot be embedded; choose a multiple of the window, 16, up to"),
         ("lengths=64+30", "length 30 cannot be embedded"),
         ("lengths=64+64", "lengths are 64, 64; name one or more, each once"),
+        ("shifts=few", "shifts is 'few'; choose a whole number from 1"),
+        ("shifts=17", "shifts is 17; choose a whole number from 1"),
     ],
 )
 def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
@@ -159,11 +163,13 @@ def test_all_layers_are_read(encoder):
     assert Contender("e", 0, encoder, "").encoder.network.depth == 2
 
 
-def test_lengths_are_read_apart_and_together(folder, tmp_path):
-    config = configured(folder / "a.npz", "lengths=own,32,64+32", "protocols=ridge", "layers=last", "baselines=")
+def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):
+    fields = ["lengths=own,32,64+32", "shifts=own,2", "protocols=ridge", "layers=last", "baselines="]
+    config = configured(folder / "a.npz", *fields)
     rows = [row for row in run(config, folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
-    assert [row.setting.split()[3] for row in rows] == ["scaler=standard", "lengths=32", "lengths=64+32"]
-    assert len(list((tmp_path / "features").iterdir())) == 4  # two lengths of two splits
+    settings = [row.setting.partition("channels=concat")[2].partition(" scaler")[0].strip() for row in rows]
+    assert settings == ["", "shifts=2", "lengths=32", "lengths=32 shifts=2", "lengths=64+32", "lengths=64+32 shifts=2"]
+    assert len(list((tmp_path / "features").iterdir())) == 8  # two lengths, once and twice, of two splits
 
 
 def test_a_damaged_cell_is_computed_anew(tmp_path):
