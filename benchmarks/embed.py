@@ -34,7 +34,7 @@ loaded = time.perf_counter()
 from nutime_jax import load_encoder
 X, y = aeon.datasets.load_gunpoint(split="train")
 ready = time.perf_counter()
-features = load_encoder("small").embed(X)
+features = load_encoder("nutime-small").embed(X)
 print(loaded - start, time.perf_counter() - ready)
 """
 
@@ -95,7 +95,7 @@ SOURCES = {
 
 
 def embed(source: Path, out: Path) -> dict[str, float]:
-    arguments = ["embed", "--encoder=small", f"--data={source}", f"--out={out}"]
+    arguments = ["embed", "--encoder=nutime-small", f"--data={source}", f"--out={out}"]
     run = subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, check=True)
     status, seconds, megabytes = json.loads(run.stdout.splitlines()[-1])
     if status:
@@ -124,7 +124,7 @@ def median(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def measure(counts: list[int]) -> dict[str, object]:
-    results: dict[str, object] = {"encoder": "small", "length": LENGTH}
+    results: dict[str, object] = {"encoder": "nutime-small", "length": LENGTH}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         first, second = [], []

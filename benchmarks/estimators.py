@@ -84,7 +84,7 @@ def nearest_neighbour():
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default="small", help="a shipped encoder, a workdir or a checkpoint")
+    parser.add_argument("--encoder", default="nutime-small", help="a shipped encoder, a workdir or a checkpoint")
     parser.add_argument("--tuned", default=TUNED, help=f"sets that are fine-tuned on as well (default: {TUNED}); may be empty")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args()

@@ -176,7 +176,7 @@ def write_page(text: str, page: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default="small", help="a shipped encoder, a workdir or a checkpoint (default: small)")
+    parser.add_argument("--encoder", default="nutime-small", help="a shipped encoder, a workdir or a checkpoint (default: nutime-small)")
     parser.add_argument("--tuned", default=TUNED, help=f"sets that are fine-tuned on as well (default: {TUNED}); may be empty")
     parser.add_argument("--out", type=Path, default=RESULTS, help="file for the results")
     parser.add_argument("--page", type=Path, default=PAGE, help="page whose tables are replaced, or none")

@@ -68,6 +68,8 @@ def get_config() -> ConfigDict:
     augment = config.augment = ConfigDict()
     # Smallest and largest share of a series that a crop keeps.
     augment.crop = (0.5, 1.0)
+    # What is done to each crop, one after the other, name=strength: see `nutime_jax/distortions.py`.
+    augment.distort = ()
 
     optim = config.optim = ConfigDict()
     # AdamW: peak learning rate, its start and its end.
@@ -137,7 +139,7 @@ def get_config() -> ConfigDict:
     evaluation.readout = "all"
     evaluation.channels = "concat"
     # Points that a series is resized to, once for each, its features side by side; empty is `length`.
-    evaluation.lengths = ()
+    evaluation.lengths = (256, 512)
     # How often a series is cut into windows, a share of a window further on each time; features are averaged.
-    evaluation.shifts = 1
+    evaluation.shifts = 8
     return config

@@ -68,6 +68,8 @@ def get_config() -> ConfigDict:
     augment = config.augment = ConfigDict()
     # Smallest and largest share of a series that a crop keeps.
     augment.crop = (0.5, 1.0)
+    # What is done to each crop, one after the other, name=strength: see `nutime_jax/distortions.py`.
+    augment.distort = ()
 
     optim = config.optim = ConfigDict()
     # AdamW: peak learning rate, its start and its end.

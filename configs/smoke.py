@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     )
     # A momentum at which the target visibly moves in eight steps.
     config.objective = ConfigDict({"kind": "byol", "hidden": 32, "dim": 16, "momentum": 0.9, "temperature": 0.1})
-    config.augment = ConfigDict({"crop": (0.8, 1.0)})
+    config.augment = ConfigDict({"crop": (0.8, 1.0), "distort": ("jitter=0.1",)})
     # As published, with a warm-up that fits.
     config.optim = ConfigDict(
         {"rate": 1e-3, "warmup_rate": 1e-6, "final_rate": 1e-5, "warmup_steps": 2, "weight_decay": 0.05, "decay": "all"}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from nutime_jax.distortions import Distortion
 from nutime_jax.resample import resize
 
 
@@ -66,8 +67,9 @@ def two_views(
     offsets: Float[Array, " batch"] | None = None,
     size: int,
     ratio: tuple[float, float],
+    distort: Distortion | None = None,
 ) -> Views:
-    """Two independent crops of every series.
+    """Two independent crops of every series, distorted if so asked.
 
     One key a series and view, derived from its place in the global batch: views do not depend on the device count. The
     view axis follows the batch axis, so that merging the two never moves data between devices.
@@ -80,13 +82,17 @@ def two_views(
         offsets: what is to be added to each; None is 0.
         size: points of a view.
         ratio: see `random_crop`.
+        distort: what is done to each crop (see `distortions.make_distortion`); the offset has no part in it. None is nothing.
     """
     keys = jax.random.split(key, (len(lengths), 2))
     starts = jnp.zeros_like(lengths) if starts is None else starts
     offsets = jnp.zeros(len(lengths), series.dtype) if offsets is None else offsets
 
     def view(key, one, length, start):
-        return random_crop_resize(key, one, length, start=start, size=size, ratio=ratio)[None]
+        if distort is None:
+            return random_crop_resize(key, one, length, start=start, size=size, ratio=ratio)[None]
+        crop_key, distort_key = jax.random.split(key)
+        return distort(distort_key, random_crop_resize(crop_key, one, length, start=start, size=size, ratio=ratio))[None]
 
     two = jax.vmap(view, in_axes=(0, None, None, None))
     values = jax.vmap(two, in_axes=(0, 0 if series.ndim == 2 else None, 0, 0))(keys, series, lengths, starts)

@@ -333,7 +333,7 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
         if not (path.exists() or path.parts[:1] == ("gs:",) or (path.name == "best" and path.parent.exists())):
             near = difflib.get_close_matches(name, shipped, n=1)
             guess = f", did you mean {near[0]!r}?" if near else ""
-            known = f"shipped are {', '.join(shipped)}" if shipped else "none is shipped"
+            known = f"shipped: {', '.join(shipped)}" if shipped else "none is shipped"
             raise InputError(f"there is no encoder {name!r}{guess}; {known}, or give a folder of one, or a workdir of `nutime pretrain`")
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

@@ -16,6 +16,7 @@ from jaxtyping import install_import_hook
 
 TYPED = [
     "nutime_jax.augment",
+    "nutime_jax.distortions",
     "nutime_jax.data.inspection",
     "nutime_jax.data.monitored",
     "nutime_jax.data.series",

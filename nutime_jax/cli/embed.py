@@ -1,8 +1,8 @@
 """Writes the features of the series of a file, a bundled set or a corpus, however many there are.
 
-    nutime embed --encoder=small --data=GunPoint --split=train --out=features.npz
+    nutime embed --encoder=nutime-small --data=GunPoint --split=train --out=features.npz
     nutime embed --encoder=runs/quickstart --data=readings.parquet --out=features.parquet --channels=concat
-    nutime embed --encoder=small --data=corpora --out=features.npy
+    nutime embed --encoder=nutime-small --data=corpora --out=features.npy
 
 Files are those that training reads. Parquet (wide; long with the rows of a series one after the other), .npz and .npy
 files and corpora that `nutime data build` wrote are read a block at a time, and features are written as they are made:

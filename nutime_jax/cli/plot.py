@@ -1,7 +1,7 @@
 """Draws what an encoder makes of series, or how its training went, to a PNG or SVG file.
 
-    nutime plot embedding --encoder=small --dataset=GunPoint --out=embedding.png
-    nutime plot nme --encoder=small --out=nme.svg
+    nutime plot embedding --encoder=nutime-small --dataset=GunPoint --out=embedding.png
+    nutime plot nme --encoder=nutime-small --out=nme.svg
     nutime plot views --config=quickstart --dataset=GunPoint --out=views.svg
     nutime plot training runs/quickstart runs/mine --out=training.svg
 

@@ -33,7 +33,7 @@ class AeonNuTimeTransformer(BaseCollectionTransformer):
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Encoder = "small",
+        encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         layer: int | None = None,
         readout: str | None = None,
@@ -62,7 +62,7 @@ class AeonNuTimeClassifier(BaseClassifier):
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Encoder = "small",
+        encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         strategy: str = "probe",
         probe: str = "logistic",
@@ -110,7 +110,7 @@ class AeonNuTimeClusterer(BaseClusterer):
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Encoder = "small",
+        encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         n_clusters: int = 8,
         n_init: int = STARTS,
@@ -158,7 +158,7 @@ class AeonNuTimeAnomalyDetector(BaseCollectionAnomalyDetector):
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Encoder = "small",
+        encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         detector: str = "knn",
         quantile: float = QUANTILE,

@@ -62,7 +62,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Encoder = "small",
+        encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         strategy: str = "probe",
         probe: str = "logistic",

@@ -29,7 +29,7 @@ class NuTimeClusterer(ClusterMixin, SeriesEstimator):
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Encoder = "small",
+        encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         n_clusters: int = 8,
         n_init: int = STARTS,

@@ -30,7 +30,7 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Encoder = "small",
+        encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         detector: str = "knn",
         quantile: float = QUANTILE,

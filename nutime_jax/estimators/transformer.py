@@ -25,7 +25,7 @@ class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Serie
 
     def __init__(
         self,
-        encoder: str | os.PathLike | Encoder = "small",
+        encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         layer: int | None = None,
         readout: str | None = None,

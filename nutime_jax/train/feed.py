@@ -17,6 +17,7 @@ from nutime_jax.augment import Views, two_views
 from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.pipeline import batches, class_shares
 from nutime_jax.data.resident import Resident, load_resident
+from nutime_jax.distortions import make_distortion
 from nutime_jax.errors import InputError
 from nutime_jax.parallel import check_divisible, local_rows, place, place_batch, replicated, split
 from nutime_jax.synthetic import synthetic_series
@@ -47,6 +48,8 @@ class CorpusSize(NamedTuple):
 def make_views(config: ConfigDict) -> MakeViews:
     """What a step makes of its batch; its `data`, `augment`, `batch_size` and `length` count."""
     crop = {"size": config.length, "ratio": tuple(config.augment.crop)}
+    if distortions := config.augment.get("distort", ()):
+        crop["distort"] = make_distortion(distortions)
     synthetic = synthetic_rows(config)
     real = config.batch_size - synthetic
     generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)
@@ -124,17 +127,17 @@ def _free_bytes(mesh: Mesh) -> float:
     return min(one["bytes_limit"] - one["bytes_in_use"] if one else math.inf for one in stats)
 
 
-def streamed_views(key: Key[Array, ""], batch: dict[str, Array], *, size: int, ratio: tuple[float, float]) -> Views:
+def streamed_views(key: Key[Array, ""], batch: dict[str, Array], **crop: Any) -> Views:
     """Views of the series of a padded batch, see `data.pipeline.batches`."""
-    return two_views(key, batch["series"], batch["length"], offsets=batch["offset"], size=size, ratio=ratio)
+    return two_views(key, batch["series"], batch["length"], offsets=batch["offset"], **crop)
 
 
-def resident_views(key: Key[Array, ""], corpus: Resident, *, count: int, size: int, ratio: tuple[float, float]) -> Views:
+def resident_views(key: Key[Array, ""], corpus: Resident, *, count: int, **crop: Any) -> Views:
     """Views of `count` series drawn from a corpus on the device, by the law of `data.pipeline.draw_records`."""
     draw_key, crop_key = jax.random.split(key)
     records = draw_resident(draw_key, corpus, count=count)
     starts, lengths, offsets = corpus.starts[records], corpus.lengths[records], corpus.offsets[records]
-    return two_views(crop_key, corpus.values, lengths, starts=starts, offsets=offsets, size=size, ratio=ratio)
+    return two_views(crop_key, corpus.values, lengths, starts=starts, offsets=offsets, **crop)
 
 
 def draw_resident(key: Key[Array, ""], corpus: Resident, *, count: int) -> Int[Array, " {count}"]:
@@ -150,11 +153,11 @@ def draw_resident(key: Key[Array, ""], corpus: Resident, *, count: int) -> Int[A
     return jax.vmap(draw)(jax.random.split(key, count))
 
 
-def synthetic_views(key: Key[Array, ""], batch: Any, *, count: int, length: int, size: int, ratio: tuple[float, float]) -> Views:
+def synthetic_views(key: Key[Array, ""], batch: Any, *, count: int, length: int, **crop: Any) -> Views:
     """Views of `count` new synthetic series of `length` points; the batch is not looked at."""
     series_key, crop_key = jax.random.split(key)
     series = synthetic_series(series_key, count=count, length=length)
-    return two_views(crop_key, series, jnp.full(count, length), size=size, ratio=ratio)
+    return two_views(crop_key, series, jnp.full(count, length), **crop)
 
 
 def mixed_views(key: Key[Array, ""], batch: Any, *, first: MakeViews, second: MakeViews) -> Views:

@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import nutime_jax
 from nutime_jax.data.corpus import Corpus, open_corpus
+from nutime_jax.distortions import make_distortion
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_shifts
@@ -178,6 +179,7 @@ def check_config(config: ConfigDict) -> None:
     check_shifts(evaluation.get("shifts", 1), network)
     if not (len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 1):
         raise InputError(f"augment.crop is {low_high}; give the smallest and largest share to keep, 0 <= low <= high <= 1")
+    make_distortion(config.augment.get("distort", ()))
     if config.data.max_length > LONGEST:
         raise InputError(f"data.max_length is {config.data.max_length}; choose {LONGEST} or less")
     for name in ("synthetic", "alpha"):

@@ -65,7 +65,7 @@ def read_page(page):
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A folder to read in, where the shipped encoder is one that runs in no time."""
-    untrained_encoder(load_config("smoke", ["model.depth=1"])).save(tmp_path / "weights" / "small")
+    untrained_encoder(load_config("smoke", ["model.depth=1"])).save(tmp_path / "weights" / "nutime-small")
     monkeypatch.setattr("nutime_jax.encoder.WEIGHTS", tmp_path / "weights")
     (tmp_path / "desk").mkdir()
     monkeypatch.chdir(tmp_path / "desk")

@@ -41,10 +41,10 @@ def test_a_figure_is_written(capfd, saved, tmp_path, figure, words):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nme", "--encoder=smal", "--out=x.svg"], "there is no encoder 'smal', did you mean 'small'?"),
-        (["nme", "--encoder=small", "--out=x.pdf"], "x.pdf is no name of a figure; end it in .png or .svg"),
-        (["embedding", "--encoder=small", "--dataset=bundled", "--out=x.svg"], "--dataset=bundled names 8 sets"),
-        (["embedding", "--encoder=small", "--dataset=GunPoint", "--method=umap", "--out=x.svg"], "method 'umap' is unknown"),
+        (["nme", "--encoder=nutime-smal", "--out=x.svg"], "there is no encoder 'nutime-smal', did you mean 'nutime-small'?"),
+        (["nme", "--encoder=nutime-small", "--out=x.pdf"], "x.pdf is no name of a figure; end it in .png or .svg"),
+        (["embedding", "--encoder=nutime-small", "--dataset=bundled", "--out=x.svg"], "--dataset=bundled names 8 sets"),
+        (["embedding", "--encoder=nutime-small", "--dataset=GunPoint", "--method=umap", "--out=x.svg"], "method 'umap' is unknown"),
         (["views", "--config=smoke", "--dataset=GunPoint", "--cases=0", "--out=x.svg"], "--cases=0 does not fit a figure"),
         (["views", "--config=smoke", "--dataset=GunPoint", "--config.crop=1", "--out=x.svg"], "did you mean 'augment.crop'?"),
         (["views", "--config=smoke", "--dataset=GunPoint", "--config.augment.crop=2,1", "--out=x.svg"], "augment.crop is (2.0, 1.0)"),

@@ -51,6 +51,7 @@ def finished(tmp_path_factory):
         ("--config.evaluation.channels=none", "choose mean or concat"),
         ("--config.evaluation.readout=max", "readout 'max' is unknown"),
         ("--config.evaluation.layer=9", "layer 9 does not exist"),
+        ("--config.augment.distort=noise=1", "augment.distort has 'noise=1'; write name=strength, with one of jitter"),
         ("--config.evaluation.lengths=64,50", "length 50 cannot be embedded; choose a multiple of the window, 16"),
         ("--config.evaluation.sources=Gunpoint", "'Gunpoint' is no file"),
         ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is no file"),

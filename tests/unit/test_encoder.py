@@ -131,7 +131,7 @@ def test_shipped_encoders_are_sound(name):
 
 
 def test_there_is_a_shipped_encoder():
-    assert "small" in shipped_encoders()
+    assert "nutime-small" in shipped_encoders()
 
 
 def reseal(folder, weights=None, **changes):
@@ -176,8 +176,8 @@ def test_weights_that_do_not_fit_are_refused(encoder, tmp_path, changes, weights
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smal", r"there is no encoder 'smal', did you mean 'small'\?; shipped are nutime-small, small"),
-        ("large", "there is no encoder 'large'; shipped are nutime-small, small"),
+        ("nutime-smal", r"there is no encoder 'nutime-smal', did you mean 'nutime-small'\?; shipped: nutime-small"),
+        ("large", "there is no encoder 'large'; shipped: nutime-small"),
         ("", "holds no checkpoint"),
         (".", "holds no checkpoint"),
         ("small/../../../secret", "there is no encoder"),
@@ -187,8 +187,8 @@ def test_weights_that_do_not_fit_are_refused(encoder, tmp_path, changes, weights
         ("x" * 5000, "cannot be a path|there is no encoder"),
         (None, "loaded by a name or a path, not by None"),
         (3, "loaded by a name or a path"),
-        (["small"], "loaded by a name or a path"),
-        (b"small", "loaded by a name or a path"),
+        (["nutime-small"], "loaded by a name or a path"),
+        (b"nutime-small", "loaded by a name or a path"),
         (Path(__file__), "holds no checkpoint"),
     ],
 )
@@ -401,7 +401,7 @@ def test_company_changes_nothing(encoder, given_cases):
 @pytest.mark.thorough
 def test_company_changes_nothing_thoroughly():
     """A thousand inputs by the shipped encoder; prints the largest difference."""
-    encoder, worst, seen = load_encoder("small"), [0.0], [0, 0]
+    encoder, worst, seen = load_encoder("nutime-small"), [0.0], [0, 0]
 
     @settings(max_examples=int(os.environ.get("THOROUGH", "1000")))
     @given(inputs())

@@ -335,11 +335,11 @@ def test_pipelines_searches_and_folds():
 def test_encoders_are_found_by_name(monkeypatch):
     named = []
     monkeypatch.setattr("nutime_jax.estimators.inputs.load_encoder", lambda where: named.append(where) or ENCODER)
-    for where in ("small", Path("runs/mine")):
+    for where in ("nutime-small", Path("runs/mine")):
         assert NuTimeTransformer(where).fit(X).transform(X).shape == (16, 32)
-    assert named == ["small", Path("runs/mine")]
-    assert NuTimeTransformer().encoder == "small"
-    assert isinstance(bases.open_encoder("small").variables["params"]["cls"], np.ndarray)
+    assert named == ["nutime-small", Path("runs/mine")]
+    assert NuTimeTransformer().encoder == "nutime-small"
+    assert isinstance(bases.open_encoder("nutime-small").variables["params"]["cls"], np.ndarray)
     assert len(repr(NuTimeTransformer(ENCODER))) < 200
 
 
