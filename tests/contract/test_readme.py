@@ -33,7 +33,7 @@ def test_the_two_commands_are_there():
     assert "pip install ." in commands
     assert "nutime pretrain --config=quickstart --workdir=runs/quickstart" in commands
     assert "pip install '.[test]'" in commands
-    assert "pytest" in commands
+    assert "pytest -n auto" in commands
 
 
 @pytest.mark.parametrize("command", [c for c in shell_commands() + docstring_commands() if c.startswith("nutime ")])
@@ -51,4 +51,4 @@ def test_links_lead_somewhere():
 def test_ci_runs_the_test_command():
     script = (ROOT / ".ci" / "run").read_text()
     assert "'.[test]'" in script
-    assert re.search(r"^\S*pytest$", script, re.MULTILINE)
+    assert re.search(r"^\S*pytest -n auto$", script, re.MULTILINE)
