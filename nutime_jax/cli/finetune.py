@@ -22,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier there is replaced")
     parser.add_argument("--strategy", help="full: train everything (default). head: leave the encoder as it is")
     parser.add_argument("--epochs", type=int, help="passes over the training cases, at most (default: 60)")
+    parser.add_argument("--least_updates", type=int, help="small sets are gone through until so many updates are made (default: 0)")
+    parser.add_argument(
+        "--refit", action="store_true", default=None, help="train anew on all training cases once rate and epoch are chosen"
+    )
     parser.add_argument("--batch_size", type=int, help="cases an update (default: 16)")
     parser.add_argument("--rates", help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
     parser.add_argument("--members", type=int, help="networks whose probabilities are averaged (default: 1)")
@@ -32,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--selection", help="train: validate on training cases (default). published: choose on the test split")
 
 
-CHOICES = ("strategy", "epochs", "batch_size", "members", "head_norm", "layer_decay", "channels", "selection")
+CHOICES = ("strategy", "epochs", "least_updates", "refit", "batch_size", "members", "head_norm", "layer_decay", "channels", "selection")
 
 
 def run(args: argparse.Namespace) -> None:

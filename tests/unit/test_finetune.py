@@ -154,6 +154,36 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(encoder):
     assert classifier.training.accuracies[0] == pytest.approx(max(last)[0][0])
 
 
+def test_a_refit_trains_on_every_case_as_long_as_was_best_on_average(encoder):
+    train, settings = toy(each=5), change(members=2, epochs=6, refit=True)
+    before, after = (fine_tune(encoder, train, settings=change(settings, refit=refit)) for refit in (False, True))
+    assert (before.training.train_cases, before.training.validation_cases) == (8, 2)
+    assert (after.training.train_cases, after.training.validation_cases) == (10, 2)
+    (rate,), (epochs,) = set(after.training.rates), set(after.training.best_epochs)
+    assert rate in settings.rates
+    assert 1 <= epochs <= 6
+    assert not np.array_equal(after.members["params/head/kernel"], before.members["params/head/kernel"])
+
+
+def test_a_refit_of_all_epochs_is_training_on_all_cases(encoder):
+    train, settings = toy(each=5), change(members=2, epochs=1, rates=(1e-3,))
+    refitted = fine_tune(encoder, train, settings=change(settings, refit=True))
+    assert_same(refitted, fine_tune(encoder, train, settings=settings, only=[np.arange(10)] * 2))
+
+
+@pytest.mark.parametrize(("cases", "epochs", "patience"), [(4, 50, 25), (8, 50, 25), (20, 17, 9), (80, 10, 5)])
+def test_small_sets_are_gone_through_more_often(encoder, cases, epochs, patience):
+    settings = change(epochs=10, patience=5, least_updates=50)
+    long = settings.lengthened(cases)
+    assert (long.epochs, long.patience) == (epochs, patience)
+    assert change(settings, least_updates=0).lengthened(cases) == change(settings, least_updates=0)
+
+
+def test_least_updates_lengthen_training(encoder):
+    trained = fine_tune(encoder, toy(each=5), settings=change(epochs=1, rates=(1e-3,), least_updates=3))
+    assert trained.training.epochs == 3
+
+
 def test_a_larger_packing_changes_nothing(encoder, monkeypatch):
     plain = fine_tune(encoder, toy(), settings=QUICK)
     for name in ("LEAST_CASES", "LEAST_POINTS", "LEAST_CLASSES"):

@@ -28,7 +28,8 @@ class Training:
     """How training went; a number a member where there is a tuple.
 
     selection: "train", or "test" if the test split chose epoch and rate (the published protocol).
-    accuracies, losses: of the kept epoch on the validating cases; empty where no class had a case to spare.
+    accuracies, losses: of the kept epoch on the validating cases; empty where no class had a case to spare. Under
+        settings.refit they are those by which rate and epoch were chosen, before all cases were trained on.
     """
 
     selection: str

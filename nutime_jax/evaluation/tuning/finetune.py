@@ -7,6 +7,7 @@ all sets of the archives with up to 1024 cases, 2**20 points, 8 classes and one 
 third, of a few arrays, under the same key as prediction.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -87,7 +88,8 @@ def fine_tune(
         log.warning("no case can be spared for validation: all %d epochs are run, with rate %g", settings.epochs, rate)
     network = build_classifier(encoder.config, settings, classes=len(prepared.classes))
     shared = split_encoder(network, encoder.variables)[1]
-    members, report, epochs = _train(encoder, network, prepared, seeds, settings, progress)
+    long = settings.lengthened(int(prepared.folds.train_count))
+    members, report, epochs = _train(encoder, network, prepared, seeds, long, progress)
     chosen = _choose_rates(report, validated=validated)
     training = Training(
         selection="train" if published_test is None else "test",
@@ -99,10 +101,31 @@ def fine_tune(
         epochs=epochs,
         train_cases=int(prepared.folds.train_count),
         validation_cases=int(prepared.folds.valid_count),
-        seconds=time.monotonic() - started,
+        seconds=0.0,
     )
+    if settings.refit and validated and published_test is None:
+        members, chosen, changes = _refit(encoder, network, prepared, seeds, long, report)
+        training = dataclasses.replace(training, **changes)
     arrays = _best_arrays(members, chosen, classes=len(prepared.classes))
+    training = dataclasses.replace(training, seconds=time.monotonic() - started)
     return FittedClassifier(encoder.config, settings, prepared.classes, prepared.channels, arrays, jax.device_get(shared), training)
+
+
+def _refit(
+    encoder: Encoder, network: Classifier, prepared: _Prepared, seeds: tuple[int, ...], settings: TuningSettings, report: Report
+) -> tuple[Member, list[int], dict]:
+    """Members trained on all cases, with the rate and up to the epoch that were best on average; and what that changes in `Training`."""
+    best = int(np.lexsort((report.best.loss.mean(0), -report.best.accuracy.mean(0)))[0])
+    epochs = max(1, round(float(report.best_epoch[:, best].mean())))
+    every = np.arange(int(prepared.folds.train_count + prepared.folds.valid_count))
+    folds = _folds([(every, every[:0])] * len(seeds), capacity=prepared.folds.train.shape[1])
+    alone = dataclasses.replace(settings, rates=(settings.rates[best],))
+    members, last, _ = _train(encoder, network, prepared._replace(folds=folds), seeds, alone, None, stop=epochs)
+    changes = {"rates": alone.rates * len(seeds), "best_epochs": (epochs,) * len(seeds), "train_cases": len(every)}
+    changes |= {
+        name: tuple(map(float, getattr(report.best, kind)[:, best])) for name, kind in (("accuracies", "accuracy"), ("losses", "loss"))
+    }
+    return members, _choose_rates(last, validated=False), changes
 
 
 def fine_tune_task(
@@ -210,8 +233,14 @@ def _train(
     seeds: tuple[int, ...],
     settings: TuningSettings,
     progress: Callable[[int, Report], None] | None,
+    *,
+    stop: int | None = None,
 ) -> tuple[Member, Report, int]:
-    """Epochs until every member has stopped, and how many; of each, a few numbers come to the host."""
+    """Epochs until every member has stopped, and how many; of each, a few numbers come to the host.
+
+    Args:
+        stop: the last epoch, however many the settings plan for.
+    """
     trained, shared = split_encoder(network, encoder.variables)
     options = {"network": network, "size": encoder.config.length}
     counts = {"channels": prepared.channels.channels, "rates": len(settings.rates)}
@@ -220,7 +249,7 @@ def _train(
     options["precision"] = encoder.config.get("matmul_precision", "highest")
     classes, numbers = np.int32(len(prepared.classes)), numbers_of(settings)
     arguments = (jax.device_put(shared), prepared.packed, classes, prepared.folds, np.asarray(seeds), numbers)
-    for epoch in range(settings.epochs):
+    for epoch in range(settings.epochs if stop is None else stop):
         members, report = run_epoch(members, *arguments, np.int32(epoch), **options)
         report = jax.device_get(report)
         if progress:

@@ -29,6 +29,7 @@ class TuningSettings:
     max_channels: sets with more channels are brought down to so many.
     reduction: how: the channels of largest "variance", or "pca"; see `evaluation.tuning.channels`.
     epochs: passes over the training cases, at most; the learning rate reaches 0 at the last.
+    least_updates: where so many passes make fewer updates than this, as many are made as make these, and `patience` grows alike.
     batch_size: cases an update. A small set is gone through more than once in its last batch.
     rates: peak learning rates, tried side by side; the one that validates best is kept, for each member.
     members: networks of different seeds whose probabilities are averaged.
@@ -41,6 +42,8 @@ class TuningSettings:
         the paper's numbers were made: what it reports is not an estimate of anything, and is marked.
     validation: share of every class that is carved from the training split.
     patience: epochs without improvement after which a member stops; 0 is never.
+    refit: whether the networks are trained anew on all training cases once rate and epoch are chosen, those that validate best
+        on average over the members. Otherwise a member has never seen the cases that it was validated on.
     """
 
     strategy: str = "full"
@@ -50,6 +53,7 @@ class TuningSettings:
     max_channels: int = 32
     reduction: str = "variance"
     epochs: int = 60
+    least_updates: int = 0
     batch_size: int = 16
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     members: int = 1
@@ -61,6 +65,7 @@ class TuningSettings:
     selection: str = "train"
     validation: float = 0.2
     patience: int = 20
+    refit: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "rates", tuple(float(rate) for rate in self.rates))
@@ -77,14 +82,20 @@ class TuningSettings:
             raise InputError(f"rates are {self.rates}; name each once")
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"layer_decay is {self.layer_decay}; choose a number above 0, up to 1 (none)")
-        if self.patience < 0 or self.weight_decay < 0:
-            name = "patience" if self.patience < 0 else "weight_decay"
-            raise InputError(f"{name} is {getattr(self, name)}; choose 0 or more")
+        for name in ("patience", "weight_decay", "least_updates"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; choose 0 or more")
         for name in ("warmup", "smoothing", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; choose a share from 0 to below 1")
         if len(self.crop) != 2 or not 0 < self.crop[0] <= self.crop[1] <= 1:
             raise InputError(f"crop is {self.crop}; give two shares, low <= high, above 0 and up to 1")
+
+    def lengthened(self, cases: int) -> "TuningSettings":
+        """The same, with as many epochs as make `least_updates` with so many training cases."""
+        updates = self.epochs * math.ceil(cases / self.batch_size)
+        factor = max(1.0, self.least_updates / updates)
+        return dataclasses.replace(self, epochs=math.ceil(self.epochs * factor), patience=math.ceil(self.patience * factor))
 
     def words(self) -> str:
         """The strategy, and whatever differs from the defaults: what a row of results says of its setting."""
