@@ -4,7 +4,7 @@
     python -m benchmarks.embed --counts=20000,100000 --out=benchmarks/results/embed.json
 
 Series are noise of length 512, written as .npz (deflated), as wide Parquet (in groups of 10,000 rows, and in a single group,
-whose dictionaries a reader must hold) and as a corpus, and embedded by the shipped encoder `small` in a process of its own:
+whose dictionaries a reader must hold) and as a corpus, and embedded by the shipped encoder in a process of its own:
 its peak memory is that of the command, its rate counts its start as well. The start is
 that of three lines that embed the train split of GunPoint, with no compiled programs kept (first) and with those of a run
 before (second), the median of three fresh processes each.
