@@ -126,7 +126,8 @@ def test_shipped_encoders_are_sound(name):
     assert (WEIGHTS / name / "card.md").read_text().startswith(f"# {name}")
     assert sum(path.stat().st_size for path in (WEIGHTS / name).iterdir()) < 15 << 20
     found = encoder.embed(X[:2])
-    assert found.shape == (2, 2 * encoder.network.width)
+    per_length = {"cls+mean": 2, "all": 2 * (encoder.network.depth + 1)}[encoder.readout] * encoder.network.width
+    assert found.shape == (2, len(encoder.lengths) * per_length)
     assert np.isfinite(found).all()
 
 
