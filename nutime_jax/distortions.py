@@ -124,7 +124,7 @@ def _strength(entry: str, text: str, *, most: float) -> float:
 
 
 def _share(key: Key[Array, ""], most: float) -> Float[Array, ""]:
-    return jax.random.uniform(key, maxval=most) if most else jnp.zeros(())
+    return jax.random.uniform(key, maxval=most)
 
 
 def _curve(knots: Float[Array, " knots"], size: int) -> Float[Array, " {size}"]:

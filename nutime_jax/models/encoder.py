@@ -79,14 +79,14 @@ def check_lengths(lengths: Sequence[int | str], network: "NuTimeEncoder") -> tup
     """Lengths that the network can read series at, numbers or their digits, as numbers.
 
     Raises:
-        InputError: there is none, one is named twice, its windows do not divide it, or there are too few positions for it.
+        InputError: one is named twice, the windows do not divide it, or there are too few positions for it.
     """
     most = (network.max_tokens - 1) * network.window
     for one in lengths:
         if not str(one).isdecimal() or int(one) % network.window or not 0 < int(one) <= most:
             raise InputError(f"length {one} cannot be embedded; choose a multiple of the window, {network.window}, up to {most}")
-    if not lengths or len(set(lengths)) < len(lengths):
-        raise InputError(f"lengths are {', '.join(map(str, lengths)) or 'none'}; name one or more, each once")
+    if len(set(lengths)) < len(lengths):
+        raise InputError(f"lengths are {', '.join(map(str, lengths))}; name each once")
     return tuple(int(one) for one in lengths)
 
 

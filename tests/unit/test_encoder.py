@@ -111,7 +111,7 @@ def test_shifts_that_cannot_be_are_refused(encoder, shifts):
         ((30,), "length 30 cannot be embedded; choose a multiple of the window, 16, up to"),
         ((64, 0), "length 0 cannot be embedded"),
         ((10**9,), "length 1000000000 cannot be embedded"),
-        ((64, 64), "lengths are 64, 64; name one or more, each once"),
+        ((64, 64), "lengths are 64, 64; name each once"),
     ],
 )
 def test_lengths_that_cannot_be_are_refused(encoder, lengths, message):

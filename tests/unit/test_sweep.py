@@ -147,7 +147,7 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
         ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 2"),
         ("lengths=short", "length short cannot be embedded; choose a multiple of the window, 16, up to"),
         ("lengths=64+30", "length 30 cannot be embedded"),
-        ("lengths=64+64", "lengths are 64, 64; name one or more, each once"),
+        ("lengths=64+64", "lengths are 64, 64; name each once"),
         ("shifts=few", "shifts is 'few'; choose a whole number from 1"),
         ("shifts=17", "shifts is 17; choose a whole number from 1"),
     ],
