@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
-from nutime_jax.models.layers import Block, LayerNorm, Linear
-from nutime_jax.models.scalars import NME
-from nutime_jax.windows import normalise_windows
+from nutime_jax.models.embedding import WindowEmbedding
+from nutime_jax.models.layers import Block, LayerNorm
+from nutime_jax.models.positions import sinusoidal_positions
 
 READOUTS = ("cls", "mean", "cls+mean", "all")
 REMAT = {
@@ -113,54 +113,6 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
         raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
     fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
     return NuTimeEncoder(**fields, remat=remat)
-
-
-def sinusoidal_positions(tokens: int, width: int) -> np.ndarray:
-    """Fixed sine-cosine positions, shape (tokens, width), sines at even places; rounded to float32 as the release's are."""
-    frequency = np.exp(np.arange(0, width, 2, dtype=np.float32) * np.float32(-np.log(10000.0) / width))
-    angle = np.arange(tokens, dtype=np.float32)[:, None] * frequency
-    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(tokens, -1)[:, :width]
-
-
-class WindowEmbedding(nn.Module):
-    """Windows -> tokens: the linear embedding of the shape, merged with the NME of mean and std (paper section 3.2).
-
-    The attributes are those of `NuTimeEncoder`.
-    """
-
-    width: int
-    window: int
-    scales: Sequence[float]
-    scale_dim: int
-    weighted_scales: bool
-    normalisation: str
-    statistics: str
-    fusion: str
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None
-    ) -> Float[Array, "batch windows width"]:
-        batch, channels, time = x.shape
-        windows = normalise_windows(x, window=self.window, offset=offset)
-        instance = normalise_windows(x, window=time, offset=offset)
-        shape = windows.shape if self.normalisation == "window" else instance.shape.reshape(windows.shape.shape)
-
-        norm = LayerNorm(name="shape_norm")
-        tokens = norm(Linear(self.width, name="shape")(shape))
-        if self.statistics != "none":
-            source = windows if self.statistics == "window" else instance
-            scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))
-            embedded = NME(self.scales, self.scale_dim, self.weighted_scales, name="nme")(scalars)
-            tokens = jnp.concatenate([tokens, embedded.reshape(*tokens.shape[:-1], -1)], axis=-1)
-            tokens = LayerNorm(name="merge_norm")(Linear(self.width, name="merge")(tokens))
-
-        if self.fusion == "sum":  # the release's ablation: one layer norm serves twice
-            return norm(tokens.sum(1))
-        tokens = jnp.moveaxis(tokens, 1, 2).reshape(batch, -1, channels * self.width)
-        if channels > 1:
-            tokens = LayerNorm(name="fusion_norm")(Linear(self.width, name="fusion")(tokens))
-        return tokens
 
 
 class NuTimeEncoder(nn.Module):
