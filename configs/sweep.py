@@ -43,7 +43,19 @@ def get_config() -> ConfigDict:
     config.seeds = (0,)
 
     # Choices of finetune; what is left out has the default of `nutime finetune`.
-    config.finetune = ConfigDict()
-    config.finetune.strategy = "full"
-    config.finetune.epochs = 100
+    finetune = config.finetune = ConfigDict()
+    # "full" trains everything, "head" the head alone.
+    finetune.strategy = "full"
+    # What the head sees: cls, mean, cls+mean, or all (cls+mean of every layer).
+    finetune.readout = "cls"
+    # Passes over the training cases, at most.
+    finetune.epochs = 100
+    # Updates that are made at least, where so many passes make fewer.
+    finetune.least_updates = 0
+    # Peak learning rates; the one that validates best is kept.
+    finetune.rates = (3e-4, 1e-3, 3e-3)
+    # Networks whose probabilities are averaged.
+    finetune.members = 1
+    # Whether they are trained anew on all training cases once rate and epoch are chosen.
+    finetune.refit = False
     return config
