@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     # Of weights, views, dropout and the order of the data.
     config.seed = 0
     # Updates.
-    config.steps = 2400
+    config.steps = 3600
     # Series a step, over all devices.
     config.batch_size = 256
     # Points that every view is resized to.
@@ -68,14 +68,14 @@ def get_config() -> ConfigDict:
     # Smallest and largest share of a series that a crop keeps.
     augment.crop = (0.5, 1.0)
     # What is done to each crop, one after the other, name=strength: see `nutime_jax/distortions.py`.
-    augment.distort = ()
+    augment.distort = ("jitter=0.3", "scale=0.22", "level=0.5", "mask=0.5")
 
     optim = config.optim = ConfigDict()
     # AdamW: peak learning rate, its start and its end.
     optim.rate = 2e-3
     optim.warmup_rate = 2e-6
     optim.final_rate = 2e-5
-    optim.warmup_steps = 120
+    optim.warmup_steps = 180
     optim.beta1 = 0.9
     optim.beta2 = 0.999
     optim.epsilon = 1e-8
@@ -118,7 +118,7 @@ def get_config() -> ConfigDict:
     run.probe_sources = ("ArrowHead", "GunPoint", "OSULeaf")
     # Checkpoints kept: so many of the newest, those of steps that are multiples of keep_every (0 for none), and the one
     # at which the metric `best` was highest ("-loss": lowest; empty for none).
-    run.keep_every = 400
+    run.keep_every = 600
     run.best = ""
     run.keep = 2
 

@@ -9,7 +9,7 @@ from nutime_jax.evaluation.features import encode_cases
 from nutime_jax.evaluation.probes import probe_metrics
 
 SETS = ("ArrowHead", "GunPoint", "ItalyPowerDemand")
-ACCURACY = {"nutime-small": 0.9048}
+ACCURACY = {"nutime-small": 0.9187}
 """Mean test accuracy over SETS, measured when the weights were shipped."""
 
 
