@@ -92,16 +92,18 @@ def test_statistics_of_any_magnitude_weigh_alike():
 TINY = ["model.dropout=0.0", "batch_size=6", "length=32", "steps=5", "objective.hidden=7", "objective.dim=5"]
 MODEL = {"window": 8, "width": 6, "depth": 1, "heads": 2, "head_dim": 3, "mlp_dim": 8, "scale_dim": 4}
 RUNS = {
-    "byol": [],
-    "simclr": ["objective.readout=mean"],
-    "simsiam": ["objective.readout=cls+mean"],
-    "moco": ["objective.temperature=0.2"],
-    "masked": ["objective.mask=0.4"],
+    "byol": ([], {"mask": 0.5, "mask_kind": "block", "mask_fill": "drop"}),
+    "simclr": (["objective.readout=mean"], {}),
+    "simsiam": (["objective.readout=cls+mean"], {}),
+    "moco": (["objective.temperature=0.2"], {"mask": 0.5}),
+    "masked": (["objective.mask=0.4"], {}),
 }
+"""Fields of the configuration, and of the model; every readout and fill occurs. BYOL as published is compared in tests/golden."""
 
 
-def tiny(kind, **model):
-    config = load_config("smoke", [*TINY, f"objective.kind={kind}", *RUNS[kind]])
+def tiny(kind):
+    overrides, model = RUNS[kind]
+    config = load_config("smoke", [*TINY, f"objective.kind={kind}", *overrides])
     with config.unlocked():
         config.model.update(MODEL | model)
     return config
@@ -210,8 +212,8 @@ def three_steps(config, monkeypatch):
             along = sum((a * b).sum() for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
             np.testing.assert_allclose(along, slope, rtol=1e-5, atol=1e-7 * total)
 
-        rate = float(learning_rate(optim, steps=config.steps)(count))  # a float32, whose rounding would show
-        np.testing.assert_allclose(rate, reference.learning_rate(count, optim, steps=config.steps), rtol=1e-6)
+        rate = float(learning_rate(optim, steps=config.steps)(jnp.int32(count)))  # a float32, whose rounding would show
+        np.testing.assert_allclose(rate, reference.learning_rate(count, optim, steps=config.steps), rtol=1e-6, atol=1e-10)
         update = partial(reference.adamw, step=count, rate=rate, config=optim)
         moved = jax.tree.map(update, before, gradient, first, second)
         after, first, second = (jax.tree.map(lambda leaf, place=place: leaf[place], moved, is_leaf=_is_triple) for place in range(3))
@@ -235,11 +237,6 @@ def _is_triple(leaf):
 def test_three_steps_follow_the_reference(kind, x64, monkeypatch):
     losses = three_steps(tiny(kind), monkeypatch)
     assert len(set(losses)) == 3
-
-
-@pytest.mark.parametrize("fill", ["learned", "drop"])
-def test_three_steps_with_hidden_windows_follow_the_reference(fill, x64, monkeypatch):
-    three_steps(tiny("byol", mask=0.5, mask_kind="block", mask_fill=fill), monkeypatch)
 
 
 def test_every_kind_is_tested():
