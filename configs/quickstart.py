@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     #   moco     that target is told from those of all series of the batch, MoCo v3 (hidden, dim, momentum, temperature, readout)
     #   simclr   the other view is told from all views of the batch, without predictor and target (hidden, dim, temperature,
     #            readout)
-    #   masked   hidden windows are predicted from the others: shape, mean and std (mask, mask_kind)
+    #   masked   hidden windows are predicted from the others: shape, mean and std (mask, mask_kind); nothing is asked of CLS
     # Another is --config.objective.kind=moco --config.objective.temperature=0.2, and so on.
     objective.kind = "byol"
     # Hidden and output width of projector and predictor.

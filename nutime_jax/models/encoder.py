@@ -129,8 +129,8 @@ class NuTimeEncoder(nn.Module):
     normalisation: "window", or "instance" (shape normalised over the whole series; the release's ablation).
     statistics: what is embedded beside the shape: those of the "window", of the "instance", or "none".
     fusion: how the channels of a series become one token: "linear" (published; never pretrained) or "sum".
-    mask: share of the windows that are hidden in training, of every series anew (fine-tuning is training, as it is to
-        dropout). 0, as released, hides none, and has no weights.
+    mask: share of the windows that are hidden in training, of every view anew, as dropout is active: in a target network
+        and in fine-tuning, too. 0, as released, hides none, and has no weights.
     mask_kind: which are, "random" ones or a "block" of neighbours, see `token_masks.draw_mask`.
     mask_fill: what stands for them: a "learned" vector, in their positions, or nothing ("drop": the tokens that are left,
         of which there are always as many, keep their positions).

@@ -13,6 +13,7 @@ import pytest
 from nutime_jax.augment import Views
 from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.convert.encoders import torch_state_of
 from nutime_jax.encoder import load_encoder, untrained_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models import masked as masked_network
@@ -390,6 +391,15 @@ def test_two_masks_at_once_are_refused():
         check_config(config)
 
 
+def test_what_the_official_code_has_not_is_not_converted(run, monkeypatch):
+    with pytest.raises(InputError, match="was trained by masked, which the official code has not"):
+        torch_state_of(run[1])
+    about = {"config": load_config("smoke", ["objective.readout=mean"]).to_dict()}
+    monkeypatch.setattr("nutime_jax.convert.encoders.read_about", lambda checkpoint: about)
+    with pytest.raises(InputError, match="projects mean, where the official code has cls alone"):
+        torch_state_of(run[1])
+
+
 @pytest.mark.parametrize(
     ("overrides", "model"),
     [
@@ -410,3 +420,8 @@ def test_products_are_those_of_the_formula(overrides, model):
     program = build_program(config, views=make_views(config), mesh=mesh)
     traced = program.step.trace(program.state, describe_batch(config, mesh))
     assert count_products(traced.jaxpr).flops == {"highest": products_by_formula(config)}
+
+
+def test_a_masked_run_is_planned(capsys):
+    assert main(["plan", "--config=smoke", "--config.objective.kind=masked", "--topology=h100:8"]) == 0
+    assert "matrix products" in capsys.readouterr().out
