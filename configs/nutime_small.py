@@ -54,15 +54,27 @@ def get_config() -> ConfigDict:
     model.scale_dim = 32
 
     objective = config.objective = ConfigDict()
-    # "byol" (published), or "simclr": the other view is told from all views in the batch, without predictor and target.
+    # What is made small, with the fields of this section that it reads:
+    #   byol     each view's target is predicted from the other view; published (hidden, dim, momentum, readout)
+    #   simsiam  the same without a target network (hidden, dim, readout)
+    #   moco     that target is told from those of all series of the batch, MoCo v3 (hidden, dim, momentum, temperature, readout)
+    #   simclr   the other view is told from all views of the batch, without predictor and target (hidden, dim, temperature,
+    #            readout)
+    #   masked   hidden windows are predicted from the others: shape, mean and std (mask, mask_kind); nothing is asked of CLS
+    # Another is --config.objective.kind=moco --config.objective.temperature=0.2, and so on.
     objective.kind = "simclr"
     # Hidden and output width of projector and predictor.
     objective.hidden = 512
     objective.dim = 128
     # Momentum of the target at the first step; it rises to 1 along half a cosine.
     objective.momentum = 0.99
-    # simclr: cosines are divided by it.
+    # Cosines are divided by it (published: 0.2 for moco).
     objective.temperature = 0.1
+    # What the projector sees of the tokens: "cls" (published), "mean" (of the window tokens) or "cls+mean".
+    objective.readout = "cls"
+    # Share of the windows that are hidden, and which: "random" ones or a "block" of neighbours.
+    objective.mask = 0.5
+    objective.mask_kind = "random"
 
     augment = config.augment = ConfigDict()
     # Smallest and largest share of a series that a crop keeps.

@@ -30,7 +30,8 @@ def get_config() -> ConfigDict:
         {"window": 16, "width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": 0.1, "scale_dim": 8}
     )
     # A momentum at which the target visibly moves in eight steps.
-    config.objective = ConfigDict({"kind": "byol", "hidden": 32, "dim": 16, "momentum": 0.9, "temperature": 0.1})
+    config.objective = ConfigDict({"kind": "byol", "hidden": 32, "dim": 16, "momentum": 0.9, "temperature": 0.1, "readout": "cls"})
+    config.objective.update({"mask": 0.5, "mask_kind": "random"})
     config.augment = ConfigDict({"crop": (0.8, 1.0), "distort": ("jitter=0.1",)})
     # As published, with a warm-up that fits.
     config.optim = ConfigDict(

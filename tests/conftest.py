@@ -31,6 +31,7 @@ TYPED = [
     "nutime_jax.objectives",
     "nutime_jax.resample",
     "nutime_jax.synthetic",
+    "nutime_jax.token_masks",
     "nutime_jax.windows",
 ]
 install_import_hook(TYPED, "beartype.beartype")

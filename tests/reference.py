@@ -38,16 +38,23 @@ def linear(x, params):
     return x @ params["kernel"] + params.get("bias", 0)
 
 
-def encode(x, params, positions, *, window, heads, scales):
-    """(batch, time) -> normalised tokens (batch, 1 + windows, width) of a univariate encoder without dropout."""
+def encode(x, params, positions, *, window, heads, scales, hidden=None, filling=None):
+    """(batch, time) -> normalised tokens (batch, 1 + windows, width) of a univariate encoder without dropout.
+
+    hidden (batch, windows): `filling` stands in the place of these; without one, as many of every series are left out.
+    """
     shape, mean, std = windows(x, window)
     e = params["embedding"]
     tokens = layer_norm(linear(shape, e["shape"]), **e["shape_norm"])
     scalars = [embed_scalar(s, e["nme"]["weight"], e["nme"]["bias"], scales) for s in (mean, std)]
     tokens = layer_norm(linear(np.concatenate([tokens, *scalars], -1), e["merge"]), **e["merge_norm"])
+    if hidden is not None and filling is not None:
+        tokens[hidden] = filling
     cls = np.broadcast_to(params["cls"], (len(x), 1, tokens.shape[-1]))
     h = np.concatenate([cls, tokens], 1)
     h = h + positions[: h.shape[1]]
+    if hidden is not None and filling is None:
+        h = np.stack([row[[True, *~gone]] for row, gone in zip(h, hidden, strict=True)])
     for i in range(sum(name.startswith("block_") for name in params)):
         block = params[f"block_{i}"]
         h = h + attention(layer_norm(h, **block["attention_norm"]), block["attention"], heads)
@@ -86,6 +93,59 @@ def contrastive_loss(predictions, targets, *, temperature):
         others = [np.exp(ours[row, view] @ theirs[place] / temperature) for place in places if place != (row, view)]
         losses.append(np.log(sum(others)) - ours[row, view] @ theirs[row, 1 - view] / temperature)
     return np.mean(losses)
+
+
+def simsiam_loss(predictions, targets):
+    """Half the negative cosine of either direction, series by series."""
+    losses = [cosine(p[0], z[1]) / 2 + cosine(p[1], z[0]) / 2 for p, z in zip(predictions, targets, strict=True)]
+    return -np.mean(losses)
+
+
+def moco_loss(predictions, targets, *, temperature):
+    """2 * temperature * cross entropy of each prediction among the targets of the other view, both directions."""
+    total = 0
+    for view in (0, 1):
+        for row, prediction in enumerate(predictions[:, view]):
+            chances = np.exp([cosine(prediction, target) / temperature for target in targets[:, 1 - view]])
+            total -= 2 * temperature * np.log(chances[row] / chances.sum()) / len(predictions)
+    return total
+
+
+def cosine(a, b):
+    return a @ b / math.sqrt((a @ a) * (b @ b))
+
+
+def window_targets(x, window):
+    """(…, time) -> shape of each window, and mean and std on a scale that is logarithmic from 1e-4 on."""
+    shape, *statistics = windows(x, window)
+    scaled = np.stack(statistics, -1) / 1e-4
+    return np.concatenate([shape, np.sign(scaled) * np.log(np.abs(scaled) + np.sqrt(scaled**2 + 1))], -1)
+
+
+def masked_loss(predictions, targets):
+    """Of hidden windows (…, window + 2), one at a time."""
+    shapes, statistics = [], []
+    for place in np.ndindex(targets.shape[:-1]):
+        error = np.abs(predictions[place] - targets[place])
+        shapes += [one**2 for one in error[:-2]]
+        statistics += [one**2 if one < 1 else 2 * one - 1 for one in error[-2:]]
+    return np.mean(shapes) + np.mean(statistics)
+
+
+def learning_rate(step, config, *, steps):
+    """Of the update after `step` others."""
+    if step < config.warmup_steps:
+        return config.warmup_rate + (config.rate - config.warmup_rate) * step / config.warmup_steps
+    share = (step - config.warmup_steps) / (steps - config.warmup_steps)
+    return config.final_rate + (config.rate - config.final_rate) * (1 + math.cos(math.pi * share)) / 2
+
+
+def adamw(param, gradient, first, second, *, step, rate, config):
+    """-> param and both moments after the update that follows `step` others."""
+    first = config.beta1 * first + (1 - config.beta1) * gradient
+    second = config.beta2 * second + (1 - config.beta2) * gradient**2
+    unbiased = first / (1 - config.beta1 ** (step + 1)), second / (1 - config.beta2 ** (step + 1))
+    return param - rate * (unbiased[0] / (np.sqrt(unbiased[1]) + config.epsilon) + config.weight_decay * param), first, second
 
 
 def differences(f, x, step=1e-6):

@@ -1,4 +1,4 @@
-"""Pretrains an encoder with BYOL, then compares it with its untrained twin on labelled sets.
+"""Pretrains an encoder, with BYOL or another objective, then compares it with its untrained twin on labelled sets.
 
     nutime pretrain --config=quickstart --workdir=runs/quickstart
     nutime pretrain --config=quickstart --workdir=runs/mine --config.data.sources=my_folder --config.steps=5000

@@ -147,6 +147,10 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise InputError(
             f"{name_or_path} was trained by {kind}, which the official code has not; save its encoder alone, by `Encoder.save`"
         )
+    if (readout := about["config"]["objective"].get("readout", "cls")) != "cls":
+        raise InputError(
+            f"{name_or_path} projects {readout}, where the official code has cls alone; save its encoder alone, by `Encoder.save`"
+        )
     fields = read_arrays(found, ("params", "variables", "target_params", "target_variables"))
     online = {"params": fields["params"], **fields["variables"]}
     target = {"params": fields["target_params"], **fields["target_variables"]}

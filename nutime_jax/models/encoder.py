@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
 from nutime_jax.models.embedding import WindowEmbedding
 from nutime_jax.models.layers import Block, LayerNorm
 from nutime_jax.models.positions import sinusoidal_positions
+from nutime_jax.token_masks import check_masking, count_hidden, draw_mask, hidden_places
 
 READOUTS = ("cls", "mean", "cls+mean", "all")
 REMAT = {
@@ -104,7 +105,7 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
         remat: what its blocks compute again on the way back, see REMAT.
 
     Raises:
-        InputError: a name that is no attribute of `NuTimeEncoder`, or none of REMAT.
+        InputError: a name that is no attribute of `NuTimeEncoder`, or none of REMAT, or a mask that cannot be.
     """
     known = {field.name for field in dataclasses.fields(NuTimeEncoder)} - {"parent", "name", "remat"}
     if unknown := sorted(set(config) - known):
@@ -112,7 +113,9 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
     if remat not in REMAT:
         raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
     fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
-    return NuTimeEncoder(**fields, remat=remat)
+    network = NuTimeEncoder(**fields, remat=remat)
+    check_masking(network.mask, network.mask_kind, network.mask_fill, names="model.mask")
+    return network
 
 
 class NuTimeEncoder(nn.Module):
@@ -126,6 +129,11 @@ class NuTimeEncoder(nn.Module):
     normalisation: "window", or "instance" (shape normalised over the whole series; the release's ablation).
     statistics: what is embedded beside the shape: those of the "window", of the "instance", or "none".
     fusion: how the channels of a series become one token: "linear" (published; never pretrained) or "sum".
+    mask: share of the windows that are hidden in training, of every view anew, as dropout is active: in a target network
+        and in fine-tuning, too. 0, as released, hides none, and has no weights.
+    mask_kind: which are, "random" ones or a "block" of neighbours, see `token_masks.draw_mask`.
+    mask_fill: what stands for them: a "learned" vector, in their positions, or nothing ("drop": the tokens that are left,
+        of which there are always as many, keep their positions).
     remat: what blocks compute again on the way back, to save memory, see REMAT.
     """
 
@@ -143,6 +151,9 @@ class NuTimeEncoder(nn.Module):
     normalisation: Literal["window", "instance"] = "window"
     statistics: Literal["window", "instance", "none"] = "window"
     fusion: Literal["linear", "sum"] = "linear"
+    mask: float = 0.0
+    mask_kind: Literal["random", "block"] = "random"
+    mask_fill: Literal["learned", "drop"] = "learned"
     remat: Literal["none", "products", "everything"] = "none"
 
     @nn.compact
@@ -153,14 +164,18 @@ class NuTimeEncoder(nn.Module):
         *,
         train: bool = False,
         last: int | None = None,
+        hidden: Bool[Array, "batch windows"] | None = None,
+        filling: Float[Array, " width"] | None = None,
     ) -> Encoding:
         """Encodes series of any finite scale; see `Encoding` for what comes out.
 
         Args:
             offset: what was taken from a channel so that its shape fits float32; None is nothing.
-            train: whether dropout is active.
+            train: whether dropout and `mask` are active.
             last: how many tokens come out of the last block, CLS first; None is all. Where CLS alone is read, two thirds
                 of that block need not be computed.
+            hidden, filling: windows that are hidden whatever `mask` says, True where they are, and what stands in their place;
+                given together.
 
         Raises:
             InputError: the length is not a multiple of the window, or has too many windows.
@@ -186,6 +201,13 @@ class NuTimeEncoder(nn.Module):
         # A variable, not a constant: converted weights bring their own table, to the last bit.
         positions = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(self.max_tokens, self.width)))
         cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
+        # After the CLS token: weights are drawn in turn, and it is to be drawn as it is without a mask.
+        if self.mask and self.mask_fill == "learned":
+            filling = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
+        if self.mask and train:
+            hidden = draw_mask(self.make_rng("dropout"), *tokens.shape[:2], share=self.mask, kind=self.mask_kind)
+        if hidden is not None and filling is not None:
+            tokens = jnp.where(hidden[..., None], filling[None, None], tokens)
         tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
 
         def run(block: Block, tokens: Array, count: int | None) -> Array:
@@ -193,7 +215,15 @@ class NuTimeEncoder(nn.Module):
 
         run = run if self.remat == "none" else nn.remat(run, policy=REMAT[self.remat], static_argnums=2)
         layers = [tokens + positions.value[None, :count].astype(tokens.dtype)]
+        if hidden is not None and filling is None:
+            layers = [_seen(layers[0], hidden, count_hidden(count - 1, self.mask))]
         for i in range(self.depth):
             block = Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=f"block_{i}")
             layers.append(run(block, layers[-1], last if i == self.depth - 1 else None))
         return Encoding(tuple(layers), LayerNorm(name="norm")(layers[-1]))
+
+
+def _seen(tokens: Float[Array, "batch tokens width"], hidden: Bool[Array, "batch windows"], count: int) -> Float[Array, "batch seen width"]:
+    """The CLS token and those of windows that are not hidden, where `count` of each series are."""
+    places = 1 + hidden_places(~hidden, hidden.shape[1] - count)
+    return jnp.concatenate([tokens[:, :1], jnp.take_along_axis(tokens, places[..., None], axis=1)], axis=1)

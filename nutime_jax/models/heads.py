@@ -73,10 +73,16 @@ class Classifier(nn.Module):
 
 
 class Outputs(NamedTuple):
-    """What the online network makes of two views of each series, both (batch, 2, dim)."""
+    """What the online network makes of two views of each series.
+
+    projections: what must not collapse, (batch, 2, dim).
+    predictions: what the loss compares with targets.
+    targets: those it is compared with where there is no target network, of the same shape.
+    """
 
     projections: Float[Array, "batch 2 dim"]
-    predictions: Float[Array, "batch 2 dim"]
+    predictions: Float[Array, "batch 2 *dims"]
+    targets: Float[Array, "batch 2 *dims"]
 
 
 class SiameseNetwork(nn.Module):
@@ -85,6 +91,7 @@ class SiameseNetwork(nn.Module):
     The encoder sees both views as one batch. Projector and predictor see one view after the other, so that the
     statistics of their BatchNorm are per view, as in the release.
 
+    readout: what the projector sees, see `models.encoder.read_out`; "cls" is published.
     rows: views that the encoder sees at a time, see `chunks.in_chunks`; None is all.
     """
 
@@ -92,6 +99,7 @@ class SiameseNetwork(nn.Module):
     hidden: int
     dim: int
     predicts: bool = True
+    readout: str = "cls"
     rows: int | None = None
 
     def setup(self):
@@ -102,12 +110,14 @@ class SiameseNetwork(nn.Module):
     def __call__(
         self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
     ) -> Outputs:
-        """The online network: projections, and what is predicted of them (themselves, if there is no predictor).
+        """The online network: projections, which are the targets too, and what is predicted of them (themselves, if there is
+        no predictor).
 
         `offset` is of both views, see `NuTimeEncoder`.
         """
         projections = self.project(views, offset, train=train)
-        return Outputs(projections, _per_view(self.predictor, projections, train=train) if self.predicts else projections)
+        predictions = _per_view(self.predictor, projections, train=train) if self.predicts else projections
+        return Outputs(projections, predictions, projections)
 
     def project(
         self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
@@ -115,15 +125,20 @@ class SiameseNetwork(nn.Module):
         """The target network: projections alone; needs no predictor weights."""
         batch, count, channels, time = views.shape
         offset = None if offset is None else jnp.repeat(offset, count, axis=0)
-        encode = partial(_encode, train=train)
+        encode = partial(_encode, train=train, readout=self.readout)
         features = in_chunks(encode, self.encoder, views.reshape(-1, channels, time), offset, rows=self.rows)
         return _per_view(self.projector, features.reshape(batch, count, -1), train=train)
 
 
 def _encode(
-    encoder: NuTimeEncoder, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None, *, train: bool
-) -> Float[Array, "batch width"]:
-    return read_out(encoder(x, offset, train=train, last=1), readout="cls")
+    encoder: NuTimeEncoder,
+    x: Float[Array, "batch channels time"],
+    offset: Float[Array, "batch channels"] | None,
+    *,
+    train: bool,
+    readout: str,
+) -> Float[Array, "batch features"]:
+    return read_out(encoder(x, offset, train=train, last=last_tokens(readout)), readout=readout)
 
 
 def _per_view(head: MLPHead, x: Float[Array, "batch 2 in"], *, train: bool) -> Float[Array, "batch 2 out"]:

@@ -10,25 +10,43 @@ from ml_collections import ConfigDict
 from nutime_jax.errors import InputError
 from nutime_jax.objectives.byol import byol_loss
 from nutime_jax.objectives.contrast import contrastive_loss
+from nutime_jax.objectives.masked import Masking, masked_loss
+from nutime_jax.objectives.moco import moco_loss
+from nutime_jax.objectives.simsiam import simsiam_loss
+from nutime_jax.token_masks import check_masking
 
 
 class Objective(NamedTuple):
-    """loss: (predictions, targets), both (batch, 2, dim), -> scalar.
+    """loss: (predictions, targets), both (batch, 2, dim) or, of hidden windows, (batch, 2, hidden, …), -> scalar.
 
     predictor: whether a predictor follows the projector; without one the projections are the predictions.
     target: whether targets are projections of a target network, a moving average of the online one; otherwise they are
         the online network's own.
+    masking: which windows are hidden, where these are to be predicted (`MaskedNetwork`, which has neither projector nor
+        predictor); None compares the two views of a series (`SiameseNetwork`).
     """
 
-    loss: Callable[[Float[Array, "batch 2 dim"], Float[Array, "batch 2 dim"]], Float[Array, ""]]
+    loss: Callable[[Float[Array, "batch 2 *dims"], Float[Array, "batch 2 *dims"]], Float[Array, ""]]
     predictor: bool
     target: bool
+    masking: Masking | None = None
+
+
+def _masked(config: ConfigDict) -> Objective:
+    masking = Masking(config.get("mask", 0.5), config.get("mask_kind", "random"))
+    check_masking(*masking, names="objective.mask")
+    if not masking.share:
+        raise InputError("objective.mask is 0, which leaves nothing to predict; choose a share of windows above 0, such as 0.5")
+    return Objective(masked_loss, predictor=False, target=False, masking=masking)
 
 
 BYOL = Objective(byol_loss, predictor=True, target=True)
 KINDS: dict[str, Callable[[ConfigDict], Objective]] = {
     "byol": lambda config: BYOL,
     "simclr": lambda config: Objective(partial(contrastive_loss, temperature=config.temperature), predictor=False, target=False),
+    "simsiam": lambda config: Objective(simsiam_loss, predictor=True, target=False),
+    "moco": lambda config: Objective(partial(moco_loss, temperature=config.temperature), predictor=True, target=True),
+    "masked": _masked,
 }
 """What makes an objective of the `objective` section of a configuration."""
 
@@ -37,7 +55,7 @@ def make_objective(config: ConfigDict) -> Objective:
     """The objective that the `objective` section of a configuration names.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, or it cannot be as it is set.
     """
     kind = config.get("kind", "byol")
     if kind not in KINDS:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, last_tokens
 from nutime_jax.objectives.kinds import make_objective
+from nutime_jax.token_masks import count_hidden
 
 
 class Products(NamedTuple):
@@ -67,29 +68,39 @@ def encoding_by_formula(encoder: NuTimeEncoder, *, length: int, last: int | None
     return 2.0 * sum(_encoding(encoder, length=length, last=last))
 
 
+COMPARED = {"simclr": 3 * 2, "moco": 2}
+"""Products of a view with all series of the batch, of either view for SimCLR, there and back: targets have no way back."""
+
+
 def products_by_formula(config: ConfigDict) -> float:
     """FLOPs of the matrix products of a step on the whole batch, without what is computed again (remat, chunks).
 
     The target network, if there is one, takes one forward pass; the online network takes one, and twice as much on the
-    way back, but for the first layer, whose input needs no gradient. Of the last block, CLS alone is computed. A
-    contrastive loss compares all views with all.
+    way back, but for the first layer, whose input needs no gradient. Of the last block, only what is read is computed. A
+    contrastive loss compares views with all others; masked windows have a linear head alone.
     """
-    objective, kind = make_objective(config.objective), config.objective.get("kind", "byol")
-    encoder = build_encoder(config.model)
-    first, rest = _encoding(encoder, length=config.length, last=1)
-    projector = encoder.width * config.objective.hidden + config.objective.hidden * config.objective.dim
-    predictor = 2 * config.objective.dim * config.objective.hidden
+    objective, section = make_objective(config.objective), config.objective
+    encoder, windows = build_encoder(config.model), config.length // build_encoder(config.model).window
+    if objective.masking is not None:
+        first, rest = _encoding(encoder, length=config.length, last=None)
+        head = count_hidden(windows, objective.masking.share) * encoder.width * (encoder.window + 2)
+        return 2.0 * 2 * config.batch_size * (3 * (first + rest + head) - first)
+    readout = section.get("readout", "cls")
+    dropped = count_hidden(windows, encoder.mask) if encoder.mask and encoder.mask_fill == "drop" else 0
+    first, rest = _encoding(encoder, length=config.length, last=last_tokens(readout), dropped=dropped)
+    projector = len(readout.split("+")) * encoder.width * section.hidden + section.hidden * section.dim
+    predictor = 2 * section.dim * section.hidden
     once = first + rest + projector
     online = 3 * (once + predictor * objective.predictor) - first
-    compared = 3 * 2 * config.batch_size * config.objective.dim if kind == "simclr" else 0
+    compared = COMPARED.get(section.get("kind", "byol"), 0) * config.batch_size * section.dim
     return 2.0 * 2 * config.batch_size * (once * objective.target + online + compared)
 
 
-def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None) -> tuple[float, float]:
-    """Multiplications of the first layer, and of all that follow."""
+def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None, dropped: int = 0) -> tuple[float, float]:
+    """Multiplications of the first layer, and of all that follow; blocks see `dropped` windows less."""
     width, inner = encoder.width, encoder.heads * encoder.head_dim
     windows = length // encoder.window
-    tokens = windows + 1
+    tokens = windows + 1 - dropped
     first = windows * encoder.window * width
     scalars = 0 if encoder.statistics == "none" else 2
     # Two products of (scales,) with (scales, dim) embed a scalar; a layer merges what comes of them with the shape.

@@ -22,7 +22,6 @@ from nutime_jax.distortions import make_distortion
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_shifts
-from nutime_jax.objectives.kinds import make_objective
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
 from nutime_jax.resample import LONGEST
@@ -31,12 +30,14 @@ from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, latest
 from nutime_jax.train.feed import make_feed, synthetic_rows
 from nutime_jax.train.optim import learning_rate
 from nutime_jax.train.program import build_program
-from nutime_jax.train.state import TrainState
+from nutime_jax.train.state import TrainState, build_network
 from nutime_jax.train.writers import MetricWriter, NoWriter
 
 log = logging.getLogger(__name__)
 
 ALONE = Processes()
+ADDED = {"objective.readout": "cls", "objective.mask": 0.5, "objective.mask_kind": "random"}
+"""Fields that older runs did not record, and the values that they had."""
 PRECISIONS = ("default", "high", "highest")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -185,7 +186,7 @@ def check_config(config: ConfigDict) -> None:
     for name in ("synthetic", "alpha"):
         if not 0 <= config.data[name] <= 1:
             raise InputError(f"data.{name} is {config.data[name]}; choose a number from 0 to 1")
-    make_objective(config.objective)
+    build_network(config)
     if config.objective.get("temperature", 1) <= 0:
         raise InputError(f"objective.temperature is {config.objective.temperature}; choose a number above 0")
     if config.matmul_precision not in PRECISIONS:
@@ -239,7 +240,7 @@ def _check_same_run(workdir: Path, begun: dict[str, Any], about: dict[str, Any])
     # The corpus is known by its digest; where arrays live, and which are computed when, and twice, moves nothing but
     # rounding and what dropout draws.
     free = ("run.", "evaluation.", "parallel.", "remat", "chunk", "data.sources", "data.exclude", "data.dir", "data.threads")
-    before, now = ({"corpus": one["corpus"], **_flatten(one["config"])} for one in (begun, about))
+    before, now = ({**ADDED, "corpus": one["corpus"], **_flatten(one["config"])} for one in (begun, about))
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and not name.startswith(free)]
     if changed:
         name = changed[0]

@@ -8,9 +8,15 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import build_encoder
 from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.masked import MaskedNetwork
 from nutime_jax.objectives.kinds import make_objective
+
+PROJECTED = ("cls", "mean", "cls+mean")
+"""What a projector can see of the tokens, see `models.encoder.read_out`."""
+UNTRAINED = ("batch_stats", "constants")
 
 
 @flax.struct.dataclass
@@ -26,18 +32,32 @@ class TrainState:
     opt_state: Any
 
 
-def build_network(config: ConfigDict, *, rows: int | None = None) -> SiameseNetwork:
+def build_network(config: ConfigDict, *, rows: int | None = None) -> SiameseNetwork | MaskedNetwork:
     """The network that a configuration describes.
 
     Args:
         rows: views that the encoder sees at a time; None is all.
+
+    Raises:
+        InputError: there is no such encoder, objective or readout, or both encoder and objective hide windows.
     """
     encoder = build_encoder(config.model, remat=config.get("remat", "none"))
     objective = make_objective(config.objective)
-    return SiameseNetwork(encoder, hidden=config.objective.hidden, dim=config.objective.dim, predicts=objective.predictor, rows=rows)
+    if objective.masking is not None:
+        if encoder.mask:
+            raise InputError(f"model.mask is {encoder.mask}, and the objective hides windows itself (objective.mask); set it to 0")
+        return MaskedNetwork(encoder, *objective.masking, rows=rows)
+    # Configurations of older runs say nothing of it.
+    readout = config.objective.get("readout", "cls")
+    if readout not in PROJECTED:
+        raise InputError(f"objective.readout is {readout!r}; choose one of {', '.join(PROJECTED)}")
+    heads = {"hidden": config.objective.hidden, "dim": config.objective.dim, "predicts": objective.predictor, "readout": readout}
+    return SiameseNetwork(encoder, **heads, rows=rows)
 
 
-def init_state(network: SiameseNetwork, tx: optax.GradientTransformation, *, seed: int, length: int, target: bool = True) -> TrainState:
+def init_state(
+    network: SiameseNetwork | MaskedNetwork, tx: optax.GradientTransformation, *, seed: int, length: int, target: bool = True
+) -> TrainState:
     """Draws a fresh state.
 
     Args:
@@ -56,9 +76,9 @@ def state_from_variables(variables: Any, tx: optax.GradientTransformation, targe
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        variables={name: variables[name] for name in ("batch_stats", "constants")},
+        variables={name: variables[name] for name in UNTRAINED if name in variables},
         target_params=_copy(_without_predictor(target["params"])),
-        target_variables=_copy({name: _without_predictor(target[name]) for name in ("batch_stats", "constants")}),
+        target_variables=_copy({name: _without_predictor(target[name]) for name in UNTRAINED if name in target}),
         opt_state=tx.init(variables["params"]),
     )
 

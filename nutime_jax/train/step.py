@@ -8,6 +8,7 @@ import optax
 
 from nutime_jax.augment import Views
 from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.masked import MaskedNetwork
 from nutime_jax.objectives.byol import projection_spread, update_target
 from nutime_jax.objectives.kinds import BYOL, Objective
 from nutime_jax.train.gradients import Differentiate, plain
@@ -17,7 +18,7 @@ Metrics = dict[str, jax.Array]
 
 
 def make_train_step(
-    network: SiameseNetwork,
+    network: SiameseNetwork | MaskedNetwork,
     tx: optax.GradientTransformation,
     *,
     augment: Callable[[jax.Array, Any], Views],
@@ -35,8 +36,9 @@ def make_train_step(
     Args:
         augment: (key, batch) -> two views of every series.
         momentum: step -> momentum of the moving average.
-        seed: of views and dropout; the keys of a step depend on the seed and the step alone.
-        objective: what is made small; the network has a predictor where it asks for one, the state a target network.
+        seed: of views, masks and dropout; the keys of a step depend on the seed and the step alone.
+        objective: what is made small; the network is one for it, see `train.state.build_network`, and the state has a target
+            network where it asks for one.
         differentiate: how the gradient is taken, see `train.gradients`.
     """
 
@@ -50,7 +52,7 @@ def make_train_step(
             online_key, target_key = keys
             online = {"params": params, **state.variables}
             outputs, updated = network.apply(online, *views, rngs={"dropout": online_key}, **apply)
-            targets, target_updated = outputs.projections, {}
+            targets, target_updated = outputs.targets, {}
             if objective.target:
                 target = {"params": state.target_params, **state.target_variables}
                 targets, target_updated = network.apply(target, *views, method="project", rngs={"dropout": target_key}, **apply)
