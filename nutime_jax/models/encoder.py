@@ -1,8 +1,9 @@
 """The NuTime encoder: windows, tokens of shape, mean and std, and a small Transformer over them."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ from ml_collections import ConfigDict
 from nutime_jax.errors import InputError
 from nutime_jax.models.embedding import WindowEmbedding
 from nutime_jax.models.layers import Block, LayerNorm
-from nutime_jax.models.positions import sinusoidal_positions
+from nutime_jax.models.positions import read_table, rotary_angles, sinusoidal_positions, token_places
+from nutime_jax.models.resnet import ResidualBlock, with_mean
+from nutime_jax.windows import count_windows
 
 READOUTS = ("cls", "mean", "cls+mean", "all")
 REMAT = {
@@ -31,7 +34,7 @@ class Encoding(NamedTuple):
     """Everything the encoder computes; under jit, what is not read costs nothing.
 
     layers: residual stream before the first block and after each, depth + 1 arrays (batch, 1 + windows, width); the
-        first token is CLS.
+        first token is CLS, or, of a backbone without one, the mean of the others.
     normalised: the last of them after the final layer norm; its CLS token is the published feature.
     """
 
@@ -81,19 +84,33 @@ def check_lengths(lengths: Sequence[int | str], network: "NuTimeEncoder") -> tup
     Raises:
         InputError: one is named twice, the windows do not divide it, or there are too few positions for it.
     """
-    most = (network.max_tokens - 1) * network.window
     for one in lengths:
-        if not str(one).isdecimal() or int(one) % network.window or not 0 < int(one) <= most:
-            raise InputError(f"length {one} cannot be embedded; choose a multiple of the window, {network.window}, up to {most}")
+        if not str(one).isdecimal() or not _fits(int(one), network):
+            raise InputError(f"length {one} cannot be embedded; choose {_lengths_in_words(network)}")
     if len(set(lengths)) < len(lengths):
         raise InputError(f"lengths are {', '.join(map(str, lengths))}; name each once")
     return tuple(int(one) for one in lengths)
 
 
+def _fits(length: int, network: "NuTimeEncoder") -> bool:
+    try:
+        return length > 0 and network.count_tokens(length) <= network.max_tokens
+    except InputError:
+        return False
+
+
+def _lengths_in_words(network: "NuTimeEncoder") -> str:
+    if network.step == network.window and not network.windows:
+        return f"a multiple of the window, {network.window}, up to {(network.max_tokens - 1) * network.window}"
+    kinds = " and ".join(f"of {size} points every {step}" for size, step in network.sizes)
+    return f"one that windows {kinds} fill to its end, at most {network.max_tokens - 1} of them"
+
+
 def check_shifts(shifts: object, network: "NuTimeEncoder") -> int:
-    """Raises InputError unless a window can be laid so many times, a point or more apart."""
-    if not isinstance(shifts, (int, np.integer)) or isinstance(shifts, bool) or not 1 <= shifts <= network.window:
-        raise InputError(f"shifts is {shifts!r}; choose a whole number from 1 to the points of a window, {network.window}")
+    """Raises InputError unless a window can be laid so many times before the next one, a point or more apart."""
+    if not isinstance(shifts, (int, np.integer)) or isinstance(shifts, bool) or not 1 <= shifts <= network.step:
+        points = "points of a window" if network.step == network.window else "points from a window to the next"
+        raise InputError(f"shifts is {shifts!r}; choose a whole number from 1 to the {points}, {network.step}")
     return int(shifts)
 
 
@@ -104,7 +121,7 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
         remat: what its blocks compute again on the way back, see REMAT.
 
     Raises:
-        InputError: a name that is no attribute of `NuTimeEncoder`, or none of REMAT.
+        InputError: a name that is no attribute of `NuTimeEncoder`, a value that is none of its, or none of REMAT.
     """
     known = {field.name for field in dataclasses.fields(NuTimeEncoder)} - {"parent", "name", "remat"}
     if unknown := sorted(set(config) - known):
@@ -112,7 +129,41 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
     if remat not in REMAT:
         raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
     fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
-    return NuTimeEncoder(**fields, remat=remat)
+    network = NuTimeEncoder(**fields, remat=remat)
+    _check_names(network)
+    _check_windows(network)
+    if network.positions == "rotary" and (network.backbone != "transformer" or network.head_dim % 2):
+        raise InputError("model.positions is 'rotary', which turns pairs of numbers of queries; choose a transformer with an even head_dim")
+    return network
+
+
+def _check_names(network: "NuTimeEncoder") -> None:
+    for field in dataclasses.fields(network):
+        value = getattr(network, field.name)
+        if get_origin(field.type) is Literal and value not in get_args(field.type):
+            raise InputError(f"model.{field.name} is {value!r}; choose one of {', '.join(get_args(field.type))}")
+
+
+def _check_windows(network: "NuTimeEncoder") -> None:
+    """Refuses windows that leave gaps, and those of several sizes that cannot overlap alike or be told apart."""
+    window, stride, further = network.window, network.stride, tuple(network.windows)
+    for name, value, least in (("window", window, 1), ("stride", stride, 0), *(("windows", size, 1) for size in further)):
+        if type(value) is not int or value < least:
+            raise InputError(f"model.{name} is {getattr(network, name)!r}; choose whole numbers from {least} up")
+    if stride > window:
+        raise InputError(f"model.stride is {stride}, and windows of {window} points would leave gaps; choose at most {window}")
+    if not further:
+        return
+    if len({window, *further}) <= len(further):
+        raise InputError(f"model.windows is {further} beside model.window {window}; name each size once")
+    if network.backbone != "transformer":
+        raise InputError(f"model.windows is {further}, and a {network.backbone} sees its tokens in one order; leave model.windows empty")
+    for size in (window, *further):
+        if window % network.step or size * network.step % window:
+            raise InputError(
+                f"model.windows is {further}, and windows of {size} points cannot overlap by the share that those of {window} every "
+                f"{stride} do; choose a stride that is a whole part of the window, and sizes of which the same part is whole"
+            )
 
 
 class NuTimeEncoder(nn.Module):
@@ -121,11 +172,20 @@ class NuTimeEncoder(nn.Module):
     window: points a window (and a token).
     width, depth, heads, head_dim, mlp_dim: the Transformer; QKV has no bias, the output projection has.
     dropout: on attention weights, projections and MLP, in training only.
-    max_tokens: length of the table of positions; the longest series has (max_tokens - 1) * window points.
+    max_tokens: CLS and windows of the longest series, and rows of a table of positions; of windows side by side, that series
+        has (max_tokens - 1) * window points.
     scales, scale_dim, weighted_scales: see `models.scalars.NME`.
     normalisation: "window", or "instance" (shape normalised over the whole series; the release's ablation).
     statistics: what is embedded beside the shape: those of the "window", of the "instance", or "none".
     fusion: how the channels of a series become one token: "linear" (published; never pretrained) or "sum".
+    positions: how blocks are told the places of tokens: "sinusoidal" (a fixed table, published), "learned" (a trained table;
+        what lies beyond the tokens of training stays as drawn), "rotary" (queries and keys are turned) or "none". See
+        `models.positions`.
+    stride: points from the start of a window to that of the next; 0 is window. The last window ends where the series ends.
+    windows: further sizes of windows. Their tokens follow those of `window`, size by size, and overlap by the same share of
+        themselves; the mean is over all. See `embedding.WindowEmbedding` for what sizes share.
+    backbone: what stands over the tokens: a "transformer", or a "resnet" of `depth` residual blocks of convolutions over time
+        (`models.resnet`), which has no CLS token but the mean of all; heads, head_dim and mlp_dim are not looked at.
     remat: what blocks compute again on the way back, to save memory, see REMAT.
     """
 
@@ -143,7 +203,39 @@ class NuTimeEncoder(nn.Module):
     normalisation: Literal["window", "instance"] = "window"
     statistics: Literal["window", "instance", "none"] = "window"
     fusion: Literal["linear", "sum"] = "linear"
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    stride: int = 0
+    windows: Sequence[int] = ()
+    backbone: Literal["transformer", "resnet"] = "transformer"
     remat: Literal["none", "products", "everything"] = "none"
+
+    @property
+    def step(self) -> int:
+        """Points from the start of a window to that of the next."""
+        return self.stride or self.window
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(points a window, points from one to the next) of each size of windows, `window` first."""
+        return tuple((size, size * self.step // self.window) for size in (self.window, *self.windows))
+
+    @property
+    def shortest(self) -> int:
+        """Points of a series that windows of every size fill; few, though not always the fewest."""
+        return math.lcm(self.window, *self.windows)
+
+    @nn.nowrap
+    def count_tokens(self, length: int) -> int:
+        """CLS and the windows of a series.
+
+        Raises:
+            InputError: the windows do not end where the series ends.
+        """
+        return 1 + sum(self._count_windows(length).values())
+
+    @nn.nowrap
+    def _count_windows(self, length: int) -> dict[int, int]:
+        return {size: count_windows(length, window=size, stride=step) for size, step in self.sizes}
 
     @nn.compact
     def __call__(
@@ -163,11 +255,11 @@ class NuTimeEncoder(nn.Module):
                 of that block need not be computed.
 
         Raises:
-            InputError: the length is not a multiple of the window, or has too many windows.
+            InputError: the windows do not end where the series ends, or there are too many.
         """
         embedding = WindowEmbedding(
             width=self.width,
-            window=self.window,
+            sizes=self.sizes,
             scales=self.scales,
             scale_dim=self.scale_dim,
             weighted_scales=self.weighted_scales,
@@ -183,17 +275,38 @@ class NuTimeEncoder(nn.Module):
                 f"a length of {x.shape[-1]} makes {count} tokens, more than max_tokens {self.max_tokens}; "
                 "shorten the series or raise model.max_tokens"
             )
-        # A variable, not a constant: converted weights bring their own table, to the last bit.
-        positions = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(self.max_tokens, self.width)))
-        cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
-        tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
+        places = token_places(self._count_windows(x.shape[-1]), self.window)
+        if self.backbone == "transformer":
+            cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
+            tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
+            tokens = self._add_positions(tokens, places)
+        else:
+            tokens = with_mean(self._add_positions(tokens, places[1:]))
+        rotation = {"angles": rotary_angles(places, self.head_dim)} if self.positions == "rotary" else {}
 
-        def run(block: Block, tokens: Array, count: int | None) -> Array:
-            return block(tokens, train=train, count=count)
+        def run(block: Block | ResidualBlock, tokens: Array, count: int | None) -> Array:
+            return block(tokens, train=train, count=count, **rotation)
 
         run = run if self.remat == "none" else nn.remat(run, policy=REMAT[self.remat], static_argnums=2)
-        layers = [tokens + positions.value[None, :count].astype(tokens.dtype)]
+        layers = [tokens]
         for i in range(self.depth):
-            block = Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=f"block_{i}")
-            layers.append(run(block, layers[-1], last if i == self.depth - 1 else None))
+            layers.append(run(self._block(f"block_{i}"), layers[-1], last if i == self.depth - 1 else None))
         return Encoding(tuple(layers), LayerNorm(name="norm")(layers[-1]))
+
+    @nn.nowrap
+    def _block(self, name: str) -> Block | ResidualBlock:
+        if self.backbone == "resnet":
+            return ResidualBlock(self.dropout, name=name)
+        return Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=name)
+
+    @nn.nowrap
+    def _add_positions(self, tokens: Array, places: np.ndarray) -> Array:
+        shape = (self.max_tokens, self.width)
+        if self.positions == "sinusoidal":
+            # A variable, not a constant: converted weights bring their own table, to the last bit.
+            table = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(*shape))).value
+        elif self.positions == "learned":
+            table = self.param("positions", nn.initializers.normal(0.02), shape)
+        else:
+            return tokens
+        return tokens + read_table(table, places)[None].astype(tokens.dtype)

@@ -9,7 +9,9 @@ import jax
 from ml_collections import ConfigDict
 
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder
+from nutime_jax.models.resnet import KERNELS
 from nutime_jax.objectives.kinds import make_objective
+from nutime_jax.windows import count_windows
 
 
 class Products(NamedTuple):
@@ -88,13 +90,16 @@ def products_by_formula(config: ConfigDict) -> float:
 def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None) -> tuple[float, float]:
     """Multiplications of the first layer, and of all that follow."""
     width, inner = encoder.width, encoder.heads * encoder.head_dim
-    windows = length // encoder.window
-    tokens = windows + 1
-    first = windows * encoder.window * width
+    tokens = encoder.count_tokens(length)
+    windows = tokens - 1
+    first = sum(count_windows(length, window=size, stride=step) * size for size, step in encoder.sizes) * width
     scalars = 0 if encoder.statistics == "none" else 2
     # Two products of (scales,) with (scales, dim) embed a scalar; a layer merges what comes of them with the shape.
     embedding = windows * (2 * scalars * len(encoder.scales) * encoder.scale_dim)
     embedding += windows * (width + scalars * encoder.scale_dim) * width if scalars else 0
+
+    if encoder.backbone == "resnet":  # whose first token is the mean of the others
+        return first, embedding + encoder.depth * windows * sum(KERNELS) * width**2
 
     def block(given: int) -> float:
         """Keys and values of all tokens; the rest for those that are given on."""

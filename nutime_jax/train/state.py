@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from nutime_jax.models.encoder import build_encoder
-from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.objectives.kinds import make_objective
 
 
@@ -56,17 +56,17 @@ def state_from_variables(variables: Any, tx: optax.GradientTransformation, targe
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        variables={name: variables[name] for name in ("batch_stats", "constants")},
+        variables={name: variables.get(name, {}) for name in ("batch_stats", "constants")},
         target_params=_copy(_without_predictor(target["params"])),
-        target_variables=_copy({name: _without_predictor(target[name]) for name in ("batch_stats", "constants")}),
+        target_variables=_copy({name: _without_predictor(target.get(name, {})) for name in ("batch_stats", "constants")}),
         opt_state=tx.init(variables["params"]),
     )
 
 
 def encoder_variables(state: Any) -> dict[str, Any]:
-    """The online encoder's variables, out of a state or of a mapping with the same fields."""
+    """The online encoder's variables, out of a state or of a mapping with the same fields; it may have no constants."""
     fields = state if isinstance(state, dict) else vars(state)
-    return {"params": fields["params"]["encoder"], "constants": fields["variables"]["constants"]["encoder"]}
+    return encoder_part({"params": fields["params"], **fields["variables"]})
 
 
 def _without_predictor(tree: Any) -> Any:
