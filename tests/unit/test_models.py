@@ -264,7 +264,7 @@ def test_lengths_and_shifts_go_by_the_stride_and_by_every_size():
         check_shifts(5, overlapping)
     several = NuTimeEncoder(windows=(8, 64))
     assert (several.shortest, several.count_tokens(128)) == (64, 1 + 8 + 16 + 2)
-    with pytest.raises(InputError, match=r"length 32 cannot be embedded; .* of 16 points every 16 and of 8 points every 8 and of 64 points"):
+    with pytest.raises(InputError, match=r"length 32 cannot be embedded; .* of 16 points every 16 and of 8 points every 8 and of 64"):
         check_lengths((32,), several)
     with pytest.raises(InputError, match="length 32 is not divisible by window 64"):
         jax.eval_shape(several.init, jax.random.key(0), jnp.zeros((1, 1, 32)))
