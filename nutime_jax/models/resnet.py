@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
         return with_mean(jax.nn.relu(series + Dropout(self.dropout)(y, train=train)))[:, :count]
 
 
-def neighbours(x: Float[Array, "batch tokens width"], kernel: int) -> Float[Array, "batch tokens kernel*width"]:
+def neighbours(x: Float[Array, "batch tokens width"], kernel: int) -> Float[Array, "batch tokens {kernel}*width"]:
     """What a kernel sees at each token: the tokens around it, one after the other, zeros beyond the ends.
 
     A linear layer of it is a convolution, and a matrix product, which is fast everywhere and counted by plans.
