@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -129,39 +129,40 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
     if remat not in REMAT:
         raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
     fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
-    network = NuTimeEncoder(**fields, remat=remat)
-    _check_names(network)
-    _check_windows(network)
-    if network.positions == "rotary" and (network.backbone != "transformer" or network.head_dim % 2):
+    _check_values({**{name: getattr(NuTimeEncoder, name) for name in known}, **fields})
+    return NuTimeEncoder(**fields, remat=remat)
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Raises InputError where values of attributes make no sense, alone or together."""
+    for field in dataclasses.fields(NuTimeEncoder):
+        if field.name in values and get_origin(field.type) is Literal and values[field.name] not in get_args(field.type):
+            raise InputError(f"model.{field.name} is {values[field.name]!r}; choose one of {', '.join(get_args(field.type))}")
+    _check_windows(values["window"], values["stride"], values["windows"])
+    if values["windows"] and values["backbone"] != "transformer":
+        raise InputError(
+            f"model.windows is {values['windows']}, and a {values['backbone']} sees its tokens in one order; leave model.windows empty"
+        )
+    if values["positions"] == "rotary" and (values["backbone"] != "transformer" or values["head_dim"] % 2):
         raise InputError("model.positions is 'rotary', which turns pairs of numbers of queries; choose a transformer with an even head_dim")
-    return network
 
 
-def _check_names(network: "NuTimeEncoder") -> None:
-    for field in dataclasses.fields(network):
-        value = getattr(network, field.name)
-        if get_origin(field.type) is Literal and value not in get_args(field.type):
-            raise InputError(f"model.{field.name} is {value!r}; choose one of {', '.join(get_args(field.type))}")
-
-
-def _check_windows(network: "NuTimeEncoder") -> None:
+def _check_windows(window: object, stride: object, windows: object) -> None:
     """Refuses windows that leave gaps, and those of several sizes that cannot overlap alike or be told apart."""
-    window, stride, further = network.window, network.stride, tuple(network.windows)
-    for name, value, least in (("window", window, 1), ("stride", stride, 0), *(("windows", size, 1) for size in further)):
-        if type(value) is not int or value < least:
-            raise InputError(f"model.{name} is {getattr(network, name)!r}; choose whole numbers from {least} up")
+    if not isinstance(windows, tuple):
+        raise InputError(f"model.windows is {windows!r}; give the further sizes as a list")
+    for name, value, least in (("window", window, 1), ("stride", stride, 0), *(("windows", size, 1) for size in windows)):
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+            raise InputError(f"model.{name} is {windows if name == 'windows' else value!r}; choose whole numbers from {least} up")
     if stride > window:
         raise InputError(f"model.stride is {stride}, and windows of {window} points would leave gaps; choose at most {window}")
-    if not further:
-        return
-    if len({window, *further}) <= len(further):
-        raise InputError(f"model.windows is {further} beside model.window {window}; name each size once")
-    if network.backbone != "transformer":
-        raise InputError(f"model.windows is {further}, and a {network.backbone} sees its tokens in one order; leave model.windows empty")
-    for size in (window, *further):
-        if window % network.step or size * network.step % window:
+    if len({window, *windows}) <= len(windows):
+        raise InputError(f"model.windows is {windows} beside model.window {window}; name each size once")
+    step = stride or window
+    for size in windows:
+        if window % step or size * step % window:
             raise InputError(
-                f"model.windows is {further}, and windows of {size} points cannot overlap by the share that those of {window} every "
+                f"model.windows is {windows}, and windows of {size} points cannot overlap by the share that those of {window} every "
                 f"{stride} do; choose a stride that is a whole part of the window, and sizes of which the same part is whole"
             )
 
