@@ -25,7 +25,7 @@ from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.chunks import in_chunks
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_readout, check_shifts
-from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector
 from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
@@ -87,7 +87,7 @@ class Encoder:
 
         Args:
             lengths: points that series are resized to; none keeps those there are.
-            shifts: 1 to the points of a window; None keeps those there are.
+            shifts: 1 to the points from a window to the next; None keeps those there are.
 
         Raises:
             InputError: a length that the windows do not divide, or that has more windows than there are positions; or shifts
@@ -140,7 +140,7 @@ class Encoder:
             batch_size: pieces of channels embedded at once.
             tokens: return the window tokens of `layer` themselves, in the order of time, without the CLS token, of the
                 series at `config.length` points; `readout` is not looked at. The tokens of the pieces of a long series
-                follow one another. With "concat" those of the channels stand side by side.
+                follow one another. Windows of several sizes have no such order. With "concat" those of the channels stand side by side.
 
         Returns:
             float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean", and that
@@ -207,6 +207,9 @@ class Encoder:
             raise InputError(f"batch_size is {batch_size!r}; choose a whole number from 1 up")
         if not isinstance(tokens, (bool, np.bool)):
             raise InputError(f"tokens is {tokens!r}; choose True or False")
+        if tokens and self.network.windows:
+            sizes = ", ".join(str(size) for size, _ in self.network.sizes)
+            raise InputError(f"windows are of {sizes} points, and have no one order in time; leave tokens out, or use windows of one size")
 
     def _pieces(self, length: int) -> int:
         return -(-length // self.config.data.max_length)
@@ -233,7 +236,7 @@ class Encoder:
         mesh, variables = self._placed
         lengths, shifts = ((self.config.length,), 1) if isinstance(read, ReadTokens) else (self.lengths, self.shifts)
         options = {"read": read, "network": self.network, "rows": best_rows(mesh), "shifts": shifts}
-        sizes = [length + shift_starts(shifts, self.network.window)[-1] for length in lengths]
+        sizes = [length + shift_starts(shifts, self.network.step)[-1] for length in lengths]
         working: list[jax.Array] = []
         waiting = 0
         while batch := list(islice(pieces, batch_size)):
@@ -354,7 +357,7 @@ def untrained_encoder(config: ConfigDict) -> Encoder:
     variables = jax.jit(network.init, static_argnames="train")(
         jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
     )
-    return Encoder(config, {name: jax.tree.map(np.asarray, variables[name]["encoder"]) for name in ("params", "constants")})
+    return Encoder(config, jax.tree.map(np.asarray, encoder_part(variables)))
 
 
 def _load_sealed(folder: str | os.PathLike) -> Encoder:
@@ -383,10 +386,14 @@ def _misfit(encoder: Encoder) -> str | None:
     check_shifts(encoder.shifts, network)
     blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
     # Looked at before anything is made of them: a description may ask for more than there is memory.
-    if given["constants/positions"].shape != (network.max_tokens, network.width) or len(blocks) != network.depth:
+    table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(network.positions)
+    if (table and given[table].shape != (network.max_tokens, network.width)) or len(blocks) != network.depth:
         return "they are of another size"
+    for size in network.windows:
+        if given[f"params/embedding/shape_{size}/kernel"].shape[0] != size:
+            return f"they are of other windows than {size} points"
     channels = given["params/embedding/fusion/kernel"].shape[0] // network.width if "params/embedding/fusion/kernel" in given else 1
-    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, network.window))))
+    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, network.shortest))))
     asked = flatten_dict(asked, sep="/")
     for name in sorted(asked.keys() | given.keys()):
         if name not in given or name not in asked:
@@ -418,6 +425,6 @@ def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, ro
     def encode(network, views, offsets):
         return read(network(views[:, None], offsets[:, None], last=read.last))
 
-    arrays = shifted(views, shifts, network.window), jnp.repeat(offsets, shifts, axis=0)
+    arrays = shifted(views, shifts, network.step), jnp.repeat(offsets, shifts, axis=0)
     found = network.apply(variables, *arrays, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
     return mean_of_shifts(found, shifts)

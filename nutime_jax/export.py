@@ -140,9 +140,9 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str |
         held = jax.lax.optimization_barrier(variables)
 
         def embed_at(length: int) -> jax.Array:
-            size = length + shift_starts(encoder.shifts, network.window)[-1]
+            size = length + shift_starts(encoder.shifts, network.step)[-1]
             views = settle(jax.vmap(lambda one, points: resize(one, size, length=points, settle=settle))(series, lengths))
-            arrays = shifted(views, encoder.shifts, network.window)[:, None], jnp.repeat(offsets, encoder.shifts, axis=0)[:, None]
+            arrays = shifted(views, encoder.shifts, network.step)[:, None], jnp.repeat(offsets, encoder.shifts, axis=0)[:, None]
             with jax.default_matmul_precision("highest"):
                 return mean_of_shifts(read_out(network.apply(held, *arrays), layer=layer, readout=readout), encoder.shifts)
 
@@ -222,7 +222,9 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
     network = encoder.network
     parameters = sum(np.size(array) for array in jax.tree.leaves(encoder.variables["params"]))
     layer = "the last layer, normalised" if about["layer"] is None else f"layer {about['layer']}"
-    size = f"depth {network.depth}, width {network.width}, heads {network.heads} x {network.head_dim}, window {network.window}"
+    heads = f", heads {network.heads} x {network.head_dim}" if network.backbone == "transformer" else ""
+    windows = " and ".join(str(size) if step == size else f"{size} every {step}" for size, step in network.sizes)
+    size = f"{network.backbone} of depth {network.depth}, width {network.width}{heads}, window {windows}"
     below = f"\n{text.strip()}\n" if text.strip() else ""
     return f"""# Exported NuTime encoder
 

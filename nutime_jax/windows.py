@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from nutime_jax.errors import InputError
@@ -22,7 +23,7 @@ class Windows(NamedTuple):
 
 
 def normalise_windows(
-    x: Float[Array, "*batch time"], *, window: int, offset: Float[Array, "*batch"] | None = None, eps: float = 1e-8
+    x: Float[Array, "*batch time"], *, window: int, stride: int = 0, offset: Float[Array, "*batch"] | None = None, eps: float = 1e-8
 ) -> Windows:
     """Cuts the last axis into windows and normalises each: shape = (x - mean) / (std + eps).
 
@@ -33,19 +34,16 @@ def normalise_windows(
 
     Args:
         x: series, finite, shape (..., time).
-        window: points a window; must divide time.
+        window, stride: see `count_windows`.
         offset: what was taken from a series so that its shape fits float32 (`data.series.split_offset`), shape (...);
             it is added back to the means. None is zero.
         eps: added to the std, in the units of the series. It makes the shape of windows with a std near or below 1e-8
             fade to zero: there, and only there, the shape depends on the scale of the series.
 
     Raises:
-        InputError: window does not divide the length of the series.
+        InputError: the windows do not end where the series ends.
     """
-    length = x.shape[-1]
-    if window < 1 or length % window:
-        raise InputError(f"length {length} is not divisible by window {window}; choose a length that is a multiple of it")
-    x = x.reshape(*x.shape[:-1], length // window, window)
+    x = cut_windows(x, window=window, stride=stride)
     largest = jnp.finfo(x.dtype).max
     constant = jax.lax.stop_gradient
 
@@ -72,6 +70,40 @@ def normalise_windows(
         mean = jnp.clip(mean + offset[..., None, None], -largest, largest)
     std = jnp.minimum(magnitude * unit_std / power, largest)
     return Windows(shape, mean[..., 0], std[..., 0])
+
+
+def cut_windows(x: Float[Array, "*batch time"], *, window: int, stride: int = 0) -> Float[Array, "*batch windows window"]:
+    """The windows of a series, as they are; see `count_windows`."""
+    count = count_windows(x.shape[-1], window=window, stride=stride)
+    if stride in (0, window):
+        return x.reshape(*x.shape[:-1], count, window)
+    return x[..., stride * np.arange(count)[:, None] + np.arange(window)]
+
+
+def count_windows(length: int, *, window: int, stride: int = 0) -> int:
+    """How many windows a series has.
+
+    Args:
+        window: points a window.
+        stride: points from the start of a window to that of the next; 0 is window, side by side. The last window ends where
+            the series ends: nothing is padded, and nothing left out.
+
+    Raises:
+        InputError: the windows do not end where the series ends, or leave gaps.
+    """
+    if not 0 <= stride <= window:
+        raise InputError(
+            f"windows of {window} points every {stride} points leave gaps; choose a stride of 1 to {window}, or 0 for {window}"
+        )
+    if stride in (0, window):
+        if window < 1 or length % window:
+            raise InputError(f"length {length} is not divisible by window {window}; choose a length that is a multiple of it")
+        return length // window
+    if length < window or (length - window) % stride:
+        raise InputError(
+            f"length {length} does not end with a window of {window} points every {stride}; choose {window} and a multiple of {stride} more"
+        )
+    return (length - window) // stride + 1
 
 
 def _sum_exactly(x: Float[Array, "*batch time"]) -> Float[Array, "*batch 1"]:

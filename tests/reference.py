@@ -6,9 +6,9 @@ import numpy as np
 from scipy.special import erf
 
 
-def windows(x, window):
+def windows(x, window, stride=None):
     """(…, time) -> shape, mean, std; plain formulas, exact enough in float64."""
-    x = x.reshape(*x.shape[:-1], -1, window)
+    x = np.lib.stride_tricks.sliding_window_view(x, window, axis=-1)[..., :: stride or window, :]
     mean, std = x.mean(-1, keepdims=True), x.std(-1, ddof=1, keepdims=True)
     return (x - mean) / (std + 1e-8), mean[..., 0], std[..., 0]
 
@@ -38,38 +38,79 @@ def linear(x, params):
     return x @ params["kernel"] + params.get("bias", 0)
 
 
+def embed(x, e, *, window, scales, stride=None, name=""):
+    """(batch, time) -> tokens (batch, windows, width) of the windows of one size."""
+    shape, mean, std = windows(x, window, stride)
+    tokens = layer_norm(linear(shape, e[f"shape{name}"]), **e[f"shape_norm{name}"])
+    scalars = [embed_scalar(s, e["nme"]["weight"], e["nme"]["bias"], scales) for s in (mean, std)]
+    return layer_norm(linear(np.concatenate([tokens, *scalars], -1), e["merge"]), **e["merge_norm"])
+
+
 def encode(x, params, positions, *, window, heads, scales, hidden=None, filling=None):
     """(batch, time) -> normalised tokens (batch, 1 + windows, width) of a univariate encoder without dropout.
 
     hidden (batch, windows): `filling` stands in the place of these; without one, as many of every series are left out.
     """
-    shape, mean, std = windows(x, window)
-    e = params["embedding"]
-    tokens = layer_norm(linear(shape, e["shape"]), **e["shape_norm"])
-    scalars = [embed_scalar(s, e["nme"]["weight"], e["nme"]["bias"], scales) for s in (mean, std)]
-    tokens = layer_norm(linear(np.concatenate([tokens, *scalars], -1), e["merge"]), **e["merge_norm"])
+    tokens = embed(x, params["embedding"], window=window, scales=scales)
     if hidden is not None and filling is not None:
         tokens[hidden] = filling
-    cls = np.broadcast_to(params["cls"], (len(x), 1, tokens.shape[-1]))
+    gone = hidden if filling is None else None
+    return encode_tokens(tokens, params, positions, heads=heads, gone=gone)
+
+
+def encode_tokens(tokens, params, positions, *, heads, turn=lambda x: x, gone=None):
+    """Tokens (batch, windows, width) -> normalised tokens; `turn` is what becomes of queries and keys.
+
+    gone (batch, windows): these are left out, as many of every series.
+    """
+    cls = np.broadcast_to(params["cls"], (len(tokens), 1, tokens.shape[-1]))
     h = np.concatenate([cls, tokens], 1)
     h = h + positions[: h.shape[1]]
-    if hidden is not None and filling is None:
-        h = np.stack([row[[True, *~gone]] for row, gone in zip(h, hidden, strict=True)])
+    if gone is not None:
+        h = np.stack([row[[True, *~those]] for row, those in zip(h, gone, strict=True)])
     for i in range(sum(name.startswith("block_") for name in params)):
         block = params[f"block_{i}"]
-        h = h + attention(layer_norm(h, **block["attention_norm"]), block["attention"], heads)
+        h = h + attention(layer_norm(h, **block["attention_norm"]), block["attention"], heads, turn)
         hidden = linear(layer_norm(h, **block["mlp_norm"]), block["mlp"]["in"])
         h = h + linear(hidden * (1 + erf(hidden / math.sqrt(2))) / 2, block["mlp"]["out"])
     return layer_norm(h, **params["norm"])
 
 
-def attention(x, params, heads):
+def attention(x, params, heads, turn=lambda x: x):
     batch, tokens, _ = x.shape
     q, k, v = np.split(linear(x, params["qkv"]), 3, -1)
     q, k, v = (a.reshape(batch, tokens, heads, -1).transpose(0, 2, 1, 3) for a in (q, k, v))
+    q, k = turn(q), turn(k)
     scores = np.exp(q @ k.transpose(0, 1, 3, 2) / math.sqrt(q.shape[-1]))
     mixed = (scores / scores.sum(-1, keepdims=True)) @ v
     return linear(mixed.transpose(0, 2, 1, 3).reshape(batch, tokens, -1), params["out"])
+
+
+def rotate(x, places):
+    """(…, tokens, dim) -> numbers i and i + dim / 2 as one complex number, times e^(i place / 10000^(2 i / dim))."""
+    half = x.shape[-1] // 2
+    turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * np.outer(places, 10000.0 ** (-np.arange(half) / half)))
+    return np.concatenate([turned.real, turned.imag], -1)
+
+
+def convolve(x, params, kernel):
+    """(batch, tokens, in) -> (batch, tokens, out), tap by tap; zeros beyond the ends."""
+    taps = params["kernel"].reshape(kernel, x.shape[-1], -1)
+    y = np.zeros((*x.shape[:2], taps.shape[-1])) + params["bias"]
+    for token in range(x.shape[1]):
+        for tap in range(kernel):
+            if 0 <= (at := token + tap - (kernel - 1) // 2) < x.shape[1]:
+                y[:, token] += x[:, at] @ taps[tap]
+    return y
+
+
+def residual_block(x, params, kernels):
+    """(batch, tokens, width) -> the same, of three convolutions."""
+    y = x
+    for place, kernel in enumerate(kernels):
+        y = np.maximum(y, 0) if place else y
+        y = layer_norm(convolve(y, params[f"convolution_{place}"], kernel), **params[f"norm_{place}"])
+    return np.maximum(x + y, 0)
 
 
 def head(x, params):

@@ -79,6 +79,9 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
     Raises:
         InputError: the official implementation has no such module.
     """
+    encoder = module if isinstance(module, NuTimeEncoder) else getattr(module, "encoder", None)
+    if encoder is not None and (foreign := _foreign(encoder)):
+        raise InputError(f"the official implementation has no encoder with {foreign}; convert one that has the released value")
     if isinstance(module, SiameseNetwork):
         online, target = variables["online"], variables["target"]
         return {
@@ -96,6 +99,15 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
         "1.fc.weight": np.asarray(head["kernel"]).T,
         "1.fc.bias": np.asarray(head["bias"]),
     }
+
+
+def _foreign(encoder: NuTimeEncoder) -> str:
+    """An attribute that the official implementation has no counterpart of, and its value; empty where there is none."""
+    values = {name: getattr(encoder, name) for name in ("positions", "stride", "windows", "backbone")}
+    released = {name: getattr(NuTimeEncoder, name) for name in values}
+    if values["stride"] == encoder.window:
+        values["stride"] = released["stride"]
+    return next((f"{name} {value!r}" for name, value in values.items() if value != released[name]), "")
 
 
 def _check_fit(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...], *, method: str = "__call__") -> None:

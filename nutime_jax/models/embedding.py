@@ -8,17 +8,19 @@ from jaxtyping import Array, Float
 
 from nutime_jax.models.layers import LayerNorm, Linear
 from nutime_jax.models.scalars import NME
-from nutime_jax.windows import normalise_windows
+from nutime_jax.windows import cut_windows, normalise_windows
 
 
 class WindowEmbedding(nn.Module):
     """Windows -> tokens: the linear embedding of the shape, merged with the NME of mean and std (paper section 3.2).
 
-    The attributes are those of `NuTimeEncoder`.
+    The attributes are those of `NuTimeEncoder`, but for `sizes`: (points a window, points from window to window) of each size.
+    Every size has its own embedding of the shape, as it has other points. What follows is shared: a mean is a mean, and has the
+    units of the series, whatever it is taken over; so that tokens tell their size, they have a trained vector of it added.
     """
 
     width: int
-    window: int
+    sizes: Sequence[tuple[int, int]]
     scales: Sequence[float]
     scale_dim: int
     weighted_scales: bool
@@ -31,22 +33,34 @@ class WindowEmbedding(nn.Module):
         self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None
     ) -> Float[Array, "batch windows width"]:
         batch, channels, time = x.shape
-        windows = normalise_windows(x, window=self.window, offset=offset)
         instance = normalise_windows(x, window=time, offset=offset)
-        shape = windows.shape if self.normalisation == "window" else instance.shape.reshape(windows.shape.shape)
+        embed_scalars = NME(self.scales, self.scale_dim, self.weighted_scales, name="nme")
+        merge, merge_norm = Linear(self.width, name="merge"), LayerNorm(name="merge_norm")
+        fusion, fusion_norm = Linear(self.width, name="fusion"), LayerNorm(name="fusion_norm")
 
-        norm = LayerNorm(name="shape_norm")
-        tokens = norm(Linear(self.width, name="shape")(shape))
-        if self.statistics != "none":
-            source = windows if self.statistics == "window" else instance
-            scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))
-            embedded = NME(self.scales, self.scale_dim, self.weighted_scales, name="nme")(scalars)
-            tokens = jnp.concatenate([tokens, embedded.reshape(*tokens.shape[:-1], -1)], axis=-1)
-            tokens = LayerNorm(name="merge_norm")(Linear(self.width, name="merge")(tokens))
+        def embed(size: int, stride: int, name: str) -> Float[Array, "batch windows width"]:
+            windows = normalise_windows(x, window=size, stride=stride, offset=offset)
+            if self.normalisation == "window":
+                shape = windows.shape
+            else:
+                shape = cut_windows(instance.shape.reshape(x.shape), window=size, stride=stride)
 
-        if self.fusion == "sum":  # the release's ablation: one layer norm serves twice
-            return norm(tokens.sum(1))
-        tokens = jnp.moveaxis(tokens, 1, 2).reshape(batch, -1, channels * self.width)
-        if channels > 1:
-            tokens = LayerNorm(name="fusion_norm")(Linear(self.width, name="fusion")(tokens))
-        return tokens
+            norm = LayerNorm(name=f"shape_norm{name}")
+            tokens = norm(Linear(self.width, name=f"shape{name}")(shape))
+            if self.statistics != "none":
+                source = windows if self.statistics == "window" else instance
+                scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))
+                embedded = embed_scalars(scalars)
+                tokens = jnp.concatenate([tokens, embedded.reshape(*tokens.shape[:-1], -1)], axis=-1)
+                tokens = merge_norm(merge(tokens))
+
+            if self.fusion == "sum":  # the release's ablation: one layer norm serves twice
+                return norm(tokens.sum(1))
+            tokens = jnp.moveaxis(tokens, 1, 2).reshape(batch, -1, channels * self.width)
+            return fusion_norm(fusion(tokens)) if channels > 1 else tokens
+
+        tokens = [embed(size, stride, f"_{size}" if place else "") for place, (size, stride) in enumerate(self.sizes)]
+        if len(tokens) == 1:
+            return tokens[0]
+        told = self.param("size", nn.initializers.normal(0.02), (len(tokens), self.width))
+        return jnp.concatenate([one + size[None, None] for one, size in zip(tokens, told, strict=True)], axis=1)

@@ -1,8 +1,9 @@
 """The NuTime encoder: windows, tokens of shape, mean and std, and a small Transformer over them."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ from ml_collections import ConfigDict
 from nutime_jax.errors import InputError
 from nutime_jax.models.embedding import WindowEmbedding
 from nutime_jax.models.layers import Block, LayerNorm
-from nutime_jax.models.positions import sinusoidal_positions
+from nutime_jax.models.positions import read_table, rotary_angles, sinusoidal_positions, token_places
+from nutime_jax.models.resnet import ResidualBlock, with_mean
 from nutime_jax.token_masks import check_masking, count_hidden, draw_mask, hidden_places
+from nutime_jax.windows import count_windows
 
 READOUTS = ("cls", "mean", "cls+mean", "all")
 REMAT = {
@@ -32,7 +35,7 @@ class Encoding(NamedTuple):
     """Everything the encoder computes; under jit, what is not read costs nothing.
 
     layers: residual stream before the first block and after each, depth + 1 arrays (batch, 1 + windows, width); the
-        first token is CLS.
+        first token is CLS, or, of a backbone without one, the mean of the others.
     normalised: the last of them after the final layer norm; its CLS token is the published feature.
     """
 
@@ -82,19 +85,33 @@ def check_lengths(lengths: Sequence[int | str], network: "NuTimeEncoder") -> tup
     Raises:
         InputError: one is named twice, the windows do not divide it, or there are too few positions for it.
     """
-    most = (network.max_tokens - 1) * network.window
     for one in lengths:
-        if not str(one).isdecimal() or int(one) % network.window or not 0 < int(one) <= most:
-            raise InputError(f"length {one} cannot be embedded; choose a multiple of the window, {network.window}, up to {most}")
+        if not str(one).isdecimal() or not _fits(int(one), network):
+            raise InputError(f"length {one} cannot be embedded; choose {_lengths_in_words(network)}")
     if len(set(lengths)) < len(lengths):
         raise InputError(f"lengths are {', '.join(map(str, lengths))}; name each once")
     return tuple(int(one) for one in lengths)
 
 
+def _fits(length: int, network: "NuTimeEncoder") -> bool:
+    try:
+        return length > 0 and network.count_tokens(length) <= network.max_tokens
+    except InputError:
+        return False
+
+
+def _lengths_in_words(network: "NuTimeEncoder") -> str:
+    if network.step == network.window and not network.windows:
+        return f"a multiple of the window, {network.window}, up to {(network.max_tokens - 1) * network.window}"
+    kinds = " and ".join(f"of {size} points every {step}" for size, step in network.sizes)
+    return f"one that windows {kinds} fill to its end, at most {network.max_tokens - 1} of them"
+
+
 def check_shifts(shifts: object, network: "NuTimeEncoder") -> int:
-    """Raises InputError unless a window can be laid so many times, a point or more apart."""
-    if not isinstance(shifts, (int, np.integer)) or isinstance(shifts, bool) or not 1 <= shifts <= network.window:
-        raise InputError(f"shifts is {shifts!r}; choose a whole number from 1 to the points of a window, {network.window}")
+    """Raises InputError unless a window can be laid so many times before the next one, a point or more apart."""
+    if not isinstance(shifts, (int, np.integer)) or isinstance(shifts, bool) or not 1 <= shifts <= network.step:
+        points = "points of a window" if network.step == network.window else "points from a window to the next"
+        raise InputError(f"shifts is {shifts!r}; choose a whole number from 1 to the {points}, {network.step}")
     return int(shifts)
 
 
@@ -105,7 +122,7 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
         remat: what its blocks compute again on the way back, see REMAT.
 
     Raises:
-        InputError: a name that is no attribute of `NuTimeEncoder`, or none of REMAT, or a mask that cannot be.
+        InputError: a name that is no attribute of `NuTimeEncoder`, a value that is none of its, or none of REMAT.
     """
     known = {field.name for field in dataclasses.fields(NuTimeEncoder)} - {"parent", "name", "remat"}
     if unknown := sorted(set(config) - known):
@@ -113,9 +130,49 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
     if remat not in REMAT:
         raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
     fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
-    network = NuTimeEncoder(**fields, remat=remat)
-    check_masking(network.mask, network.mask_kind, network.mask_fill, names="model.mask")
-    return network
+    _check_values({**{name: getattr(NuTimeEncoder, name) for name in known}, **fields})
+    return NuTimeEncoder(**fields, remat=remat)
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Raises InputError where values of attributes make no sense, alone or together."""
+    for field in dataclasses.fields(NuTimeEncoder):
+        if field.name in values and get_origin(field.type) is Literal and values[field.name] not in get_args(field.type):
+            raise InputError(f"model.{field.name} is {values[field.name]!r}; choose one of {', '.join(get_args(field.type))}")
+    _check_windows(values["window"], values["stride"], values["windows"])
+    if values["windows"] and values["backbone"] != "transformer":
+        raise InputError(
+            f"model.windows is {values['windows']}, and a {values['backbone']} sees its tokens in one order; leave model.windows empty"
+        )
+    check_masking(*(values[name] for name in ("mask", "mask_kind", "mask_fill")), names="model.mask")
+    dropping = values["mask"] and values["mask_fill"] == "drop"
+    if dropping and (values["backbone"] != "transformer" or values["positions"] == "rotary"):
+        raise InputError(
+            "model.mask_fill is 'drop', after which neighbours and places are no longer those of the series; choose 'learned', or "
+            "a transformer whose model.positions is a table"
+        )
+    if values["positions"] == "rotary" and (values["backbone"] != "transformer" or values["head_dim"] % 2):
+        raise InputError("model.positions is 'rotary', which turns pairs of numbers of queries; choose a transformer with an even head_dim")
+
+
+def _check_windows(window: object, stride: object, windows: object) -> None:
+    """Refuses windows that leave gaps, and those of several sizes that cannot overlap alike or be told apart."""
+    if not isinstance(windows, tuple):
+        raise InputError(f"model.windows is {windows!r}; give the further sizes as a list")
+    for name, value, least in (("window", window, 1), ("stride", stride, 0), *(("windows", size, 1) for size in windows)):
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+            raise InputError(f"model.{name} is {windows if name == 'windows' else value!r}; choose whole numbers from {least} up")
+    if stride > window:
+        raise InputError(f"model.stride is {stride}, and windows of {window} points would leave gaps; choose at most {window}")
+    if len({window, *windows}) <= len(windows):
+        raise InputError(f"model.windows is {windows} beside model.window {window}; name each size once")
+    step = stride or window
+    for size in windows:
+        if window % step or size * step % window:
+            raise InputError(
+                f"model.windows is {windows}, and windows of {size} points cannot overlap by the share that those of {window} every "
+                f"{stride} do; choose a stride that is a whole part of the window, and sizes of which the same part is whole"
+            )
 
 
 class NuTimeEncoder(nn.Module):
@@ -124,11 +181,20 @@ class NuTimeEncoder(nn.Module):
     window: points a window (and a token).
     width, depth, heads, head_dim, mlp_dim: the Transformer; QKV has no bias, the output projection has.
     dropout: on attention weights, projections and MLP, in training only.
-    max_tokens: length of the table of positions; the longest series has (max_tokens - 1) * window points.
+    max_tokens: CLS and windows of the longest series, and rows of a table of positions; of windows side by side, that series
+        has (max_tokens - 1) * window points.
     scales, scale_dim, weighted_scales: see `models.scalars.NME`.
     normalisation: "window", or "instance" (shape normalised over the whole series; the release's ablation).
     statistics: what is embedded beside the shape: those of the "window", of the "instance", or "none".
     fusion: how the channels of a series become one token: "linear" (published; never pretrained) or "sum".
+    positions: how blocks are told the places of tokens: "sinusoidal" (a fixed table, published), "learned" (a trained table;
+        what lies beyond the tokens of training stays as drawn), "rotary" (queries and keys are turned) or "none". See
+        `models.positions`.
+    stride: points from the start of a window to that of the next; 0 is window. The last window ends where the series ends.
+    windows: further sizes of windows. Their tokens follow those of `window`, size by size, and overlap by the same share of
+        themselves; the mean is over all. See `embedding.WindowEmbedding` for what sizes share.
+    backbone: what stands over the tokens: a "transformer", or a "resnet" of `depth` residual blocks of convolutions over time
+        (`models.resnet`), which has no CLS token but the mean of all; heads, head_dim and mlp_dim are not looked at.
     mask: share of the windows that are hidden in training, of every view anew, as dropout is active: in a target network
         and in fine-tuning, too. 0, as released, hides none, and has no weights.
     mask_kind: which are, "random" ones or a "block" of neighbours, see `token_masks.draw_mask`.
@@ -151,10 +217,42 @@ class NuTimeEncoder(nn.Module):
     normalisation: Literal["window", "instance"] = "window"
     statistics: Literal["window", "instance", "none"] = "window"
     fusion: Literal["linear", "sum"] = "linear"
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    stride: int = 0
+    windows: Sequence[int] = ()
+    backbone: Literal["transformer", "resnet"] = "transformer"
     mask: float = 0.0
     mask_kind: Literal["random", "block"] = "random"
     mask_fill: Literal["learned", "drop"] = "learned"
     remat: Literal["none", "products", "everything"] = "none"
+
+    @property
+    def step(self) -> int:
+        """Points from the start of a window to that of the next."""
+        return self.stride or self.window
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(points a window, points from one to the next) of each size of windows, `window` first."""
+        return tuple((size, size * self.step // self.window) for size in (self.window, *self.windows))
+
+    @property
+    def shortest(self) -> int:
+        """Points of a series that windows of every size fill; few, though not always the fewest."""
+        return math.lcm(self.window, *self.windows)
+
+    @nn.nowrap
+    def count_tokens(self, length: int) -> int:
+        """CLS and the windows of a series.
+
+        Raises:
+            InputError: the windows do not end where the series ends.
+        """
+        return 1 + sum(self._count_windows(length).values())
+
+    @nn.nowrap
+    def _count_windows(self, length: int) -> dict[int, int]:
+        return {size: count_windows(length, window=size, stride=step) for size, step in self.sizes}
 
     @nn.compact
     def __call__(
@@ -178,11 +276,11 @@ class NuTimeEncoder(nn.Module):
                 given together.
 
         Raises:
-            InputError: the length is not a multiple of the window, or has too many windows.
+            InputError: the windows do not end where the series ends, or there are too many.
         """
         embedding = WindowEmbedding(
             width=self.width,
-            window=self.window,
+            sizes=self.sizes,
             scales=self.scales,
             scale_dim=self.scale_dim,
             weighted_scales=self.weighted_scales,
@@ -198,9 +296,10 @@ class NuTimeEncoder(nn.Module):
                 f"a length of {x.shape[-1]} makes {count} tokens, more than max_tokens {self.max_tokens}; "
                 "shorten the series or raise model.max_tokens"
             )
-        # A variable, not a constant: converted weights bring their own table, to the last bit.
-        positions = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(self.max_tokens, self.width)))
-        cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
+        places = token_places(self._count_windows(x.shape[-1]), self.window)
+        transformer = self.backbone == "transformer"
+        if transformer:
+            cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, self.width))
         # After the CLS token: weights are drawn in turn, and it is to be drawn as it is without a mask.
         if self.mask and self.mask_fill == "learned":
             filling = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
@@ -208,19 +307,41 @@ class NuTimeEncoder(nn.Module):
             hidden = draw_mask(self.make_rng("dropout"), *tokens.shape[:2], share=self.mask, kind=self.mask_kind)
         if hidden is not None and filling is not None:
             tokens = jnp.where(hidden[..., None], filling[None, None], tokens)
-        tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
+        if transformer:
+            tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, self.width)), tokens], axis=1)
+            tokens = self._add_positions(tokens, places)
+        else:
+            tokens = with_mean(self._add_positions(tokens, places[1:]))
+        if hidden is not None and filling is None:
+            tokens = _seen(tokens, hidden, count_hidden(count - 1, self.mask))
+        rotation = {"angles": rotary_angles(places, self.head_dim)} if self.positions == "rotary" else {}
 
-        def run(block: Block, tokens: Array, count: int | None) -> Array:
-            return block(tokens, train=train, count=count)
+        def run(block: Block | ResidualBlock, tokens: Array, count: int | None) -> Array:
+            return block(tokens, train=train, count=count, **rotation)
 
         run = run if self.remat == "none" else nn.remat(run, policy=REMAT[self.remat], static_argnums=2)
-        layers = [tokens + positions.value[None, :count].astype(tokens.dtype)]
-        if hidden is not None and filling is None:
-            layers = [_seen(layers[0], hidden, count_hidden(count - 1, self.mask))]
+        layers = [tokens]
         for i in range(self.depth):
-            block = Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=f"block_{i}")
-            layers.append(run(block, layers[-1], last if i == self.depth - 1 else None))
+            layers.append(run(self._block(f"block_{i}"), layers[-1], last if i == self.depth - 1 else None))
         return Encoding(tuple(layers), LayerNorm(name="norm")(layers[-1]))
+
+    @nn.nowrap
+    def _block(self, name: str) -> Block | ResidualBlock:
+        if self.backbone == "resnet":
+            return ResidualBlock(self.dropout, name=name)
+        return Block(self.heads, self.head_dim, self.mlp_dim, self.dropout, name=name)
+
+    @nn.nowrap
+    def _add_positions(self, tokens: Array, places: np.ndarray) -> Array:
+        shape = (self.max_tokens, self.width)
+        if self.positions == "sinusoidal":
+            # A variable, not a constant: converted weights bring their own table, to the last bit.
+            table = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(*shape))).value
+        elif self.positions == "learned":
+            table = self.param("positions", nn.initializers.normal(0.02), shape)
+        else:
+            return tokens
+        return tokens + read_table(table, places)[None].astype(tokens.dtype)
 
 
 def _seen(tokens: Float[Array, "batch tokens width"], hidden: Bool[Array, "batch windows"], count: int) -> Float[Array, "batch seen width"]:

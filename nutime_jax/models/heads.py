@@ -1,14 +1,15 @@
 """What sits on an encoder: a classifier's linear layer, or the projector and predictor of self-supervised training."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from nutime_jax.models.chunks import in_chunks
+from nutime_jax.models.chunks import COLLECTIONS, in_chunks
 from nutime_jax.models.encoder import NuTimeEncoder, last_tokens, read_out
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
 
@@ -128,6 +129,11 @@ class SiameseNetwork(nn.Module):
         encode = partial(_encode, train=train, readout=self.readout)
         features = in_chunks(encode, self.encoder, views.reshape(-1, channels, time), offset, rows=self.rows)
         return _per_view(self.projector, features.reshape(batch, count, -1), train=train)
+
+
+def encoder_part(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoder's variables, out of those of a network that holds one; not every encoder has constants."""
+    return {name: variables[name]["encoder"] for name in COLLECTIONS if "encoder" in variables.get(name, {})}
 
 
 def _encode(

@@ -5,10 +5,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.dropout import drop
+from nutime_jax.models.positions import rotate
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 """Two-pass variance: the fast form is off by thousands at an offset of 1e6."""
@@ -131,7 +133,8 @@ class QKV(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention; dropout on the attention weights and on the output.
 
-    All tokens are looked at, from the first `count` of them (None is all).
+    All tokens are looked at, from the first `count` of them (None is all). `angles` are those by which queries and keys are
+    turned, see `positions.rotary_angles`; None is not at all.
     """
 
     heads: int
@@ -140,10 +143,17 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch tokens width"], *, train: bool, count: int | None = None
+        self,
+        x: Float[Array, "batch tokens width"],
+        *,
+        train: bool,
+        count: int | None = None,
+        angles: Float[np.ndarray, "tokens pairs"] | None = None,
     ) -> Float[Array, "batch count width"]:
         batch, _, width = x.shape
         q, k, v = QKV(self.heads, self.head_dim, name="qkv")(x, count=count)
+        if angles is not None:
+            q, k = rotate(q, angles[:count]), rotate(k, angles)
         scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(self.head_dim)
         weights = Dropout(self.dropout)(jax.nn.softmax(scores), train=train)
         mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, v).transpose(0, 2, 1, 3).reshape(batch, -1, self.heads * self.head_dim)
@@ -165,7 +175,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm Transformer block: the first `count` tokens of what comes out (None is all)."""
+    """Pre-norm Transformer block: the first `count` tokens of what comes out (None is all); `angles` as in `Attention`."""
 
     heads: int
     head_dim: int
@@ -174,9 +184,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch tokens width"], *, train: bool, count: int | None = None
+        self,
+        x: Float[Array, "batch tokens width"],
+        *,
+        train: bool,
+        count: int | None = None,
+        angles: Float[np.ndarray, "tokens pairs"] | None = None,
     ) -> Float[Array, "batch count width"]:
         attention = Attention(self.heads, self.head_dim, self.dropout, name="attention")
-        x = x[:, :count] + attention(LayerNorm(name="attention_norm")(x), train=train, count=count)
+        x = x[:, :count] + attention(LayerNorm(name="attention_norm")(x), train=train, count=count, angles=angles)
         mlp = MLP(self.mlp_dim, self.dropout, name="mlp")
         return x + mlp(LayerNorm(name="mlp_norm")(x), train=train)

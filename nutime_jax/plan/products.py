@@ -9,8 +9,10 @@ import jax
 from ml_collections import ConfigDict
 
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, last_tokens
+from nutime_jax.models.resnet import KERNELS
 from nutime_jax.objectives.kinds import make_objective
 from nutime_jax.token_masks import count_hidden
+from nutime_jax.windows import count_windows
 
 
 class Products(NamedTuple):
@@ -80,7 +82,8 @@ def products_by_formula(config: ConfigDict) -> float:
     contrastive loss compares views with all others; masked windows have a linear head alone.
     """
     objective, section = make_objective(config.objective), config.objective
-    encoder, windows = build_encoder(config.model), config.length // build_encoder(config.model).window
+    encoder = build_encoder(config.model)
+    windows = encoder.count_tokens(config.length) - 1
     if objective.masking is not None:
         first, rest = _encoding(encoder, length=config.length, last=None)
         head = count_hidden(windows, objective.masking.share) * encoder.width * (encoder.window + 2)
@@ -99,13 +102,16 @@ def products_by_formula(config: ConfigDict) -> float:
 def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None, dropped: int = 0) -> tuple[float, float]:
     """Multiplications of the first layer, and of all that follow; blocks see `dropped` windows less."""
     width, inner = encoder.width, encoder.heads * encoder.head_dim
-    windows = length // encoder.window
+    windows = encoder.count_tokens(length) - 1
     tokens = windows + 1 - dropped
-    first = windows * encoder.window * width
+    first = sum(count_windows(length, window=size, stride=step) * size for size, step in encoder.sizes) * width
     scalars = 0 if encoder.statistics == "none" else 2
     # Two products of (scales,) with (scales, dim) embed a scalar; a layer merges what comes of them with the shape.
     embedding = windows * (2 * scalars * len(encoder.scales) * encoder.scale_dim)
     embedding += windows * (width + scalars * encoder.scale_dim) * width if scalars else 0
+
+    if encoder.backbone == "resnet":  # whose first token is the mean of the others
+        return first, embedding + encoder.depth * windows * sum(KERNELS) * width**2
 
     def block(given: int) -> float:
         """Keys and values of all tokens; the rest for those that are given on."""

@@ -21,7 +21,7 @@ from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.distortions import make_distortion
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_shifts
+from nutime_jax.models.encoder import build_encoder, check_lengths, check_shifts
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
 from nutime_jax.resample import LONGEST
@@ -172,10 +172,10 @@ def check_config(config: ConfigDict) -> None:
     for name, value in {"model.window": 1, **least}.items():
         if values.get(name, value) < value:
             raise InputError(f"{name} is {values[name]}; choose {value} or more")
-    window = values.get("model.window", NuTimeEncoder.window)
-    if config.length % window:
-        raise InputError(f"length {config.length} is not divisible by model.window {window}; choose a multiple of it")
     evaluation, network = config.get("evaluation", {}), build_encoder(config.model)
+    if network.step == network.window and config.length % network.window:
+        raise InputError(f"length {config.length} is not divisible by model.window {network.window}; choose a multiple of it")
+    network.count_tokens(config.length)
     check_lengths(evaluation.get("lengths", ()) or (config.length,), network)
     check_shifts(evaluation.get("shifts", 1), network)
     if not (len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 1):

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import build_encoder
-from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.models.masked import MaskedNetwork
 from nutime_jax.objectives.kinds import make_objective
 
@@ -39,13 +39,17 @@ def build_network(config: ConfigDict, *, rows: int | None = None) -> SiameseNetw
         rows: views that the encoder sees at a time; None is all.
 
     Raises:
-        InputError: there is no such encoder, objective or readout, or both encoder and objective hide windows.
+        InputError: there is no such encoder, objective or readout, or windows cannot be hidden as they are to be.
     """
     encoder = build_encoder(config.model, remat=config.get("remat", "none"))
     objective = make_objective(config.objective)
     if objective.masking is not None:
         if encoder.mask:
             raise InputError(f"model.mask is {encoder.mask}, and the objective hides windows itself (objective.mask); set it to 0")
+        if encoder.windows or encoder.step < encoder.window:
+            raise InputError(
+                "objective.kind is 'masked', and windows that overlap show what is hidden; set model.stride to 0 and leave model.windows empty"
+            )
         return MaskedNetwork(encoder, *objective.masking, rows=rows)
     # Configurations of older runs say nothing of it.
     readout = config.objective.get("readout", "cls")
@@ -76,17 +80,17 @@ def state_from_variables(variables: Any, tx: optax.GradientTransformation, targe
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        variables={name: variables[name] for name in UNTRAINED if name in variables},
+        variables={name: variables.get(name, {}) for name in UNTRAINED},
         target_params=_copy(_without_predictor(target["params"])),
-        target_variables=_copy({name: _without_predictor(target[name]) for name in UNTRAINED if name in target}),
+        target_variables=_copy({name: _without_predictor(target.get(name, {})) for name in UNTRAINED}),
         opt_state=tx.init(variables["params"]),
     )
 
 
 def encoder_variables(state: Any) -> dict[str, Any]:
-    """The online encoder's variables, out of a state or of a mapping with the same fields."""
+    """The online encoder's variables, out of a state or of a mapping with the same fields; it may have no constants."""
     fields = state if isinstance(state, dict) else vars(state)
-    return {"params": fields["params"]["encoder"], "constants": fields["variables"]["constants"]["encoder"]}
+    return encoder_part({"params": fields["params"], **fields["variables"]})
 
 
 def _without_predictor(tree: Any) -> Any:

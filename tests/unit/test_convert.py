@@ -147,6 +147,21 @@ def test_what_the_release_has_not_is_refused():
         to_torch_state(classifier, {})
 
 
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ({"positions": "rotary"}, "positions 'rotary'"),
+        ({"stride": 8}, "stride 8"),
+        ({"windows": (8,)}, r"windows \(8,\)"),
+        ({"backbone": "resnet"}, "backbone 'resnet'"),
+    ],
+)
+def test_tokens_and_blocks_that_the_release_has_not_are_refused(options, value):
+    for module in (NuTimeEncoder(**options), Classifier(NuTimeEncoder(**options), classes=2)):
+        with pytest.raises(InputError, match=f"the official implementation has no encoder with {value}; convert one"):
+            to_torch_state(module, {})
+
+
 def test_arrays_tell_the_configuration(state):
     released = {"transformer_heads": 2, "dropout": 0.1, "lr": 1e-3}
     assert infer_config(state, released) == CONFIG | {"dropout": 0.1}

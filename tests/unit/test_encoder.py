@@ -39,6 +39,27 @@ def same(one, two):
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
 
 
+def test_overlapping_windows_are_shifted_within_their_stride_and_have_tokens_in_order():
+    config = load_config("smoke", ["model.depth=1"]).unlock()
+    config.model.stride = 4
+    encoder = untrained_encoder(config)
+    tokens = encoder.embed(X[:, 0], tokens=True)
+    assert tokens.shape == (6, 13, 16)
+    same(tokens.mean(1), encoder.embed(X[:, 0], readout="mean"))
+    assert encoder.at(68, shifts=4).embed(X[:, 0]).shape == (6, 32)
+    with pytest.raises(InputError, match="shifts is 5; choose a whole number from 1 to the points from a window to the next, 4"):
+        encoder.at(shifts=5)
+    with pytest.raises(InputError, match="length 66 cannot be embedded; choose one that windows of 16 points every 4 fill to its end"):
+        encoder.at(66)
+
+
+def test_tokens_of_windows_of_several_sizes_are_refused():
+    config = load_config("smoke", ["model.depth=1"]).unlock()
+    config.model.windows = (8, 32)
+    with pytest.raises(InputError, match="windows are of 16, 8, 32 points, and have no one order in time; leave tokens out"):
+        untrained_encoder(config).embed(X[:, 0], tokens=True)
+
+
 # ---- Loading
 
 

@@ -100,6 +100,26 @@ def test_an_encoder_that_reads_several_lengths_is_one_program(encoder, tmp_path)
     assert "resized to 64 and to 32 points, and cut into windows 3 times" in (folder / "card.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"positions": "rotary", "stride": 8, "windows": (8, 32)},
+        {"positions": "learned", "stride": 4, "backbone": "resnet"},
+        {"positions": "none"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_tokens_and_blocks_is_a_program(model, tmp_path):
+    config = load_config("smoke", ["model.depth=1", "evaluation.shifts=2"]).unlock()
+    config.model.update(model)
+    encoder = untrained_encoder(config)
+    folder = export_encoder(encoder, tmp_path / "exported")
+    series = np.random.default_rng(1).normal(size=(3, 70)).cumsum(1)
+    expected = encoder.embed(series)
+    np.testing.assert_allclose(load_exported(folder).embed(series), expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(load_encoder(folder).embed(series), expected)
+
+
 @pytest.mark.parametrize("length", [0, 129, -1])
 def test_a_length_that_cannot_be_spoils_the_result(exported, batch, length):
     series, lengths, offsets = batch

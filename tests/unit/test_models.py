@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
 from nutime_jax.models.chunks import in_chunks
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_shifts, read_out
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import BatchNorm, gelu, multiply
+from nutime_jax.models.resnet import KERNELS, ResidualBlock, with_mean
 from nutime_jax.objectives.byol import byol_loss
 from tests import reference
 
@@ -182,3 +183,89 @@ def test_dropout_differs_from_chunk_to_chunk():
     chunked = lambda network: in_chunks(encode, network, x, rows=1)  # noqa: E731
     features = network.apply(draw(network, (1, 1, 64)), method=chunked, rngs={"dropout": jax.random.key(0)})
     assert len(np.unique(np.asarray(features), axis=0)) == 4
+
+
+def test_a_residual_block_follows_the_reference(x64):
+    rng = np.random.default_rng(5)
+    x, block = jnp.asarray(rng.normal(size=(2, 6, 4))), ResidualBlock(dropout=0.5)
+    params = block.init(jax.random.key(0), x, train=False)["params"]
+    params = jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.normal(size=leaf.shape)), params)
+    found = block.apply({"params": params}, x, train=False)
+    expected = reference.residual_block(np.asarray(x[:, 1:]), jax.tree.map(np.asarray, params), KERNELS)
+    np.testing.assert_allclose(found, with_mean(jnp.asarray(expected)), atol=1e-12)
+    np.testing.assert_array_equal(block.apply({"params": params}, x, train=False, count=1), found[:, :1])
+
+
+def test_a_resnet_has_the_mean_of_all_tokens_in_the_place_of_cls():
+    network, x = NuTimeEncoder(**SMALL, backbone="resnet"), jax.random.normal(jax.random.key(5), (3, 1, 64))
+    variables = draw(network, (1, 1, 64))
+    assert "cls" not in variables["params"]
+    encoding = network.apply(variables, x)
+    assert [layer.shape for layer in encoding.layers] == [(3, 5, 16)] * 3
+    for layer in encoding.layers:
+        np.testing.assert_allclose(layer[:, 0], layer[:, 1:].mean(1), atol=1e-6)
+    np.testing.assert_array_equal(read_out(encoding, layer=1, readout="cls"), encoding.layers[1][:, 0])
+
+
+def test_the_mean_is_over_windows_of_every_size():
+    x = jax.random.normal(jax.random.key(6), (3, 1, 64))
+    networks = [NuTimeEncoder(**SMALL, positions="none", windows=windows) for windows in ((), (8, 64))]
+    variables = draw(networks[1], (1, 1, 64))
+    alone, several = (network.apply(variables, x).layers[0] for network in networks)
+    assert (alone.shape, several.shape) == ((3, 5, 16), (3, 1 + 4 + 8 + 1, 16))
+    size = variables["params"]["embedding"]["size"]
+    np.testing.assert_allclose(several[:, 1:5], alone[:, 1:] + size[None, :1], atol=1e-6)
+    mean = read_out(networks[1].apply(variables, x), layer=0, readout="mean")
+    np.testing.assert_allclose(mean, several[:, 1:].mean(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"backbone": "resnet"}, {"windows": (4, 32), "stride": 8, "positions": "rotary"}], ids=str)
+def test_other_tokens_and_blocks_are_finite_at_any_scale(options):
+    network = NuTimeEncoder(**SMALL, **options)
+    x = jax.random.normal(jax.random.key(7), (7, 1, 64)) * jnp.array([0, 1e-30, 1e-4, 1, 1e4, 1e20, 1e38])[:, None, None]
+    variables = draw(network, (1, 1, 64))
+    loss = lambda params: jnp.sin(read_out(network.apply({**variables, "params": params}, x))).sum()  # noqa: E731
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.value_and_grad(loss)(variables["params"])))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"positions": "relative"}, "model.positions is 'relative'; choose one of sinusoidal, learned, rotary, none"),
+        ({"backbone": "lstm"}, "model.backbone is 'lstm'; choose one of transformer, resnet"),
+        ({"normalisation": "batch"}, "model.normalisation is 'batch'; choose one of window, instance"),
+        ({"positions": "rotary", "head_dim": 7}, "model.positions is 'rotary', which turns pairs"),
+        ({"positions": "rotary", "backbone": "resnet"}, "choose a transformer with an even head_dim"),
+        ({"stride": 17}, "model.stride is 17, and windows of 16 points would leave gaps; choose at most 16"),
+        ({"stride": -1}, "model.stride is -1; choose whole numbers from 0 up"),
+        ({"stride": 2.5}, r"model.stride is 2.5; choose whole numbers"),
+        ({"window": 0}, "model.window is 0; choose whole numbers from 1 up"),
+        ({"windows": (8, "32")}, r"model.windows is \(8, '32'\); choose whole numbers from 1 up"),
+        ({"windows": 8}, "model.windows is 8; give the further sizes as a list"),
+        ({"windows": (8, 16)}, r"model.windows is \(8, 16\) beside model.window 16; name each size once"),
+        ({"windows": (8,), "backbone": "resnet"}, "a resnet sees its tokens in one order; leave model.windows empty"),
+        ({"windows": (8, 32), "stride": 12}, "windows of 8 points cannot overlap by the share that those of 16 every 12 do"),
+        ({"windows": (6,), "stride": 4}, "windows of 6 points cannot overlap by the share"),
+    ],
+    ids=str,
+)
+def test_values_that_make_no_encoder_are_refused(model, message):
+    with pytest.raises(InputError, match=message):
+        build_encoder(ConfigDict(model))
+
+
+def test_lengths_and_shifts_go_by_the_stride_and_by_every_size():
+    overlapping = NuTimeEncoder(stride=4, max_tokens=9)
+    assert check_lengths((16, 44), overlapping) == (16, 44)  # one window, and the most that there are rows for
+    assert (overlapping.count_tokens(44), check_shifts(4, overlapping)) == (9, 4)
+    for length in (12, 18, 48):
+        with pytest.raises(InputError, match=f"length {length} cannot be embedded; .* windows of 16 points every 4 fill .*, at most 8"):
+            check_lengths((length,), overlapping)
+    with pytest.raises(InputError, match=r"shifts is 5; .* the points from a window to the next, 4"):
+        check_shifts(5, overlapping)
+    several = NuTimeEncoder(windows=(8, 64))
+    assert (several.shortest, several.count_tokens(128)) == (64, 1 + 8 + 16 + 2)
+    with pytest.raises(InputError, match=r"length 32 cannot be embedded; .* of 16 points every 16 and of 8 points every 8 and of 64"):
+        check_lengths((32,), several)
+    with pytest.raises(InputError, match="length 32 is not divisible by window 64"):
+        jax.eval_shape(several.init, jax.random.key(0), jnp.zeros((1, 1, 32)))

@@ -137,6 +137,21 @@ def test_products_are_those_of_the_formula_and_of_the_compiler(wide):
     assert 1 < traced.lower().cost_analysis()["flops"] / products_by_formula(config) < 1.1
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"positions": "rotary", "stride": 8},
+        {"positions": "learned", "windows": (8, 32), "stride": 4},
+        {"positions": "none", "backbone": "resnet", "stride": 4},
+    ],
+    ids=str,
+)
+def test_products_of_other_tokens_and_blocks_are_those_of_the_formula(model):
+    config = load_config("smoke", ["model.dropout=0.0"]).unlock()
+    config.model.update(model)
+    assert count_products(trace(config).jaxpr).flops == {"highest": products_by_formula(config)}
+
+
 def test_parts_are_counted_as_often_as_they_run_and_what_is_computed_again_again():
     config = load_config("smoke", ["accumulate=2", "remat=everything"])
     jaxpr = trace(config).jaxpr

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from nutime_jax.data.series import split_offset
 from nutime_jax.errors import InputError
-from nutime_jax.windows import normalise_windows
+from nutime_jax.windows import count_windows, normalise_windows
 from tests import reference
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+normalise_overlapping = jax.jit(partial(normalise_windows, window=8, stride=4))
+normalise_apart = jax.jit(partial(normalise_windows, window=8))
 normalise_jitted = jax.jit(partial(normalise_windows, window=16))
 series = st.lists(finite, min_size=16, max_size=16)
 
@@ -115,3 +117,48 @@ def test_huge_and_constant_windows_have_their_mean():
             np.testing.assert_array_equal(mean, np.full(512 // window, value, np.float32))
         half = jnp.asarray(np.repeat(np.float32([largest, largest / 2]), 256))
         np.testing.assert_allclose(normalise_windows(half, window=512).mean, [0.75 * largest], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(16, 1), (16, 8), (16, 10), (8, 3), (2, 1)])
+def test_overlapping_windows_are_those_of_the_published_form(window, stride, x64):
+    length = window + 7 * stride
+    x = np.random.default_rng(4).normal(3, 2, (4, 3, length))
+    expected = reference.windows(x, window, stride)
+    for ours, theirs in zip(normalise_windows(jnp.asarray(x), window=window, stride=stride), expected, strict=True):
+        assert ours.shape[2] == count_windows(length, window=window, stride=stride) == 8
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11)
+    weights = np.random.default_rng(5).normal(size=expected[0].shape)
+    gradient = jax.grad(lambda x: (normalise_windows(x, window=window, stride=stride).shape * weights).sum())(jnp.asarray(x))
+    theirs = np.zeros_like(x)
+    for place in range(8):
+        theirs[..., place * stride : place * stride + window] += weights[:, :, place] / (expected[2][:, :, place] + 1e-8)[..., None]
+    np.testing.assert_allclose(gradient, theirs, rtol=1e-10)
+
+
+def test_a_stride_of_a_window_is_none():
+    x = jax.random.normal(jax.random.key(0), (5, 96))
+    for one, other in zip(normalise_windows(x, window=16), normalise_windows(x, window=16, stride=16), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(series)
+def test_overlapping_windows_of_finite_floats_are_finite_and_those_without_overlap_among_them(values):
+    x = jnp.asarray(values, jnp.float32)
+    overlapping, apart = normalise_overlapping(x), normalise_apart(x)
+    for one, other in zip(overlapping, apart, strict=True):
+        assert np.isfinite(one).all()
+        np.testing.assert_allclose(one[::2], other, rtol=4e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("length", "stride", "message"),
+    [
+        (97, 8, "length 97 does not end with a window of 16 points every 8; choose 16 and a multiple of 8 more"),
+        (8, 4, "length 8 does not end with a window"),
+        (96, 20, "windows of 16 points every 20 points leave gaps; choose a stride of 1 to 16, or 0 for 16"),
+        (96, -1, "leave gaps"),
+    ],
+)
+def test_windows_that_leave_something_out_are_refused(length, stride, message):
+    with pytest.raises(InputError, match=message):
+        normalise_windows(jnp.zeros(length), window=16, stride=stride)

@@ -1,0 +1,169 @@
+"""Every switch of a run with every other: built by the real step, trained, saved and loaded.
+
+A run has many switches, and each has tests of its own; what two of them do together, no one has thought of. Every value of
+every switch beside the defaults is tried always; `pytest -m thorough` tries every pair of values of two switches, in as few
+runs as a greedy choice finds.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nutime_jax.augment import Views
+from nutime_jax.cli.config import load_config
+from nutime_jax.encoder import Encoder, load_encoder
+from nutime_jax.errors import InputError
+from nutime_jax.models import scalars
+from nutime_jax.models.encoder import NuTimeEncoder
+from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.objectives.kinds import KINDS
+from nutime_jax.parallel import make_mesh
+from nutime_jax.train.program import build_program
+from nutime_jax.train.state import encoder_variables
+
+pytestmark = pytest.mark.usefixtures("quick_compilations")
+
+TINY = {"window": 8, "width": 8, "depth": 1, "heads": 2, "head_dim": 4, "mlp_dim": 16, "dropout": 0.1}
+TINY |= {"max_tokens": 32, "scales": (1e-2, 1.0, 1e2), "scale_dim": 4}
+SERIES = np.random.default_rng(0).normal(size=(4, 50)).cumsum(1) * 10.0 ** np.arange(-1, 3)[:, None]
+
+SWITCHES = {
+    "objective.kind": tuple(KINDS),
+    "objective.readout": ("cls", "mean", "cls+mean"),
+    "model.scalars": tuple(getattr(scalars, "SCALARS", ("nme",))),
+    "model.weighted_scales": (True, False),
+    "model.normalisation": ("window", "instance"),
+    "model.statistics": ("window", "instance", "none"),
+    "model.fusion": ("linear", "sum"),
+    "model.positions": ("sinusoidal", "learned", "rotary", "none"),
+    "model.stride": (0, 4),
+    "model.windows": ((), (4, 16)),
+    "model.backbone": ("transformer", "resnet"),
+    "model.mask": (0.0, 0.5),
+    "model.mask_kind": ("random", "block"),
+    "model.mask_fill": ("learned", "drop"),
+    "remat": ("none", "products", "everything"),
+}
+"""Switch -> its values, the default first. Those whose field there is not are left out."""
+FIELDS = {"model": NuTimeEncoder, "objective": SiameseNetwork}
+SWITCHES = {
+    name: values
+    for name, values in SWITCHES.items()
+    if name in ("objective.kind", "remat") or name.split(".")[1] in {one.name for one in dataclasses.fields(FIELDS[name.split(".")[0]])}
+}
+
+REFUSED = [
+    # Further sizes have no place among neighbours in time, which is what a convolution sees.
+    ({"model.windows": (4, 16), "model.backbone": "resnet"}, "a resnet sees its tokens in one order; leave model.windows empty"),
+    # There are no queries to turn.
+    ({"model.positions": "rotary", "model.backbone": "resnet"}, "choose a transformer with an even head_dim"),
+]
+"""What is refused together, and the sentence that says why."""
+
+DEFAULT = {name: values[0] for name, values in SWITCHES.items()}
+
+
+def refused(settings):
+    return any(all(settings.get(name) == value for name, value in together.items()) for together, _ in REFUSED)
+
+
+def singles():
+    """The defaults, and every other value of a switch beside them."""
+    return [DEFAULT, *({**DEFAULT, name: value} for name, values in SWITCHES.items() for value in values[1:])]
+
+
+def pairs():
+    """Settings in which every two values of two switches occur together, but for what is refused: greedily few.
+
+    Each begins with the first pair that is left, and takes, switch by switch, the value that covers the most of those that are.
+    """
+    names = list(SWITCHES)
+    left = {
+        frozenset({(a, one), (b, other)}): None
+        for a, b in itertools.combinations(names, 2)
+        for one, other in itertools.product(SWITCHES[a], SWITCHES[b])
+        if not refused({a: one, b: other})
+    }
+    found = []
+    while left:
+        settings = dict(next(iter(left)))
+        for name in names:
+            if name not in settings:
+                allowed = [value for value in SWITCHES[name] if not refused({**settings, name: value})]
+                gain = [sum(frozenset({(name, value), kept}) in left for kept in settings.items()) for value in allowed]
+                settings[name] = allowed[int(np.argmax(gain))]
+        for pair in itertools.combinations(settings.items(), 2):
+            left.pop(frozenset(pair), None)
+        found.append({name: settings[name] for name in names})
+    return found
+
+
+def named(settings):
+    return ",".join(f"{name.split('.')[-1]}={value}" for name, value in settings.items() if value != DEFAULT[name]) or "default"
+
+
+def configure(settings):
+    config = load_config("smoke", ["steps=3", "batch_size=4", "length=32", "optim.warmup_steps=0", "objective.hidden=8", "objective.dim=4"])
+    config.unlock()
+    config.model.update(TINY)
+    for name, value in settings.items():
+        section, _, field = name.rpartition(".")
+        (config[section] if section else config)[field] = value
+    return config
+
+
+def make_views(key, batch):
+    return Views(batch[:, None] + 0.1 * jax.random.normal(key, (len(batch), 2, *batch.shape[1:])), None)
+
+
+def check(settings, tmp_path):
+    config = configure(settings)
+    program = build_program(config, views=make_views, mesh=make_mesh(1))
+    state = program.init()
+    before = jax.tree.map(np.array, state.params)
+    batch = jnp.asarray(SERIES[:, None, :32], jnp.float32)
+    for _ in range(3):
+        state, metrics = program.step(state, batch)
+        assert all(np.isfinite(value) for value in metrics.values()), metrics
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(state.params), strict=True):
+        assert np.isfinite(new).all(), path
+        assert (np.asarray(new) != old).any(), path
+
+    encoder = Encoder(config, jax.tree.map(np.asarray, encoder_variables(state)))
+    features = encoder.embed(SERIES, batch_size=8)
+    assert features.shape == (4, 16)
+    assert np.isfinite(features).all()
+    loaded = load_encoder(encoder.save(tmp_path / "encoder"))
+    assert loaded.network == encoder.network
+    np.testing.assert_array_equal(loaded.embed(SERIES, batch_size=8), features)
+
+
+@pytest.mark.parametrize("settings", singles(), ids=named)
+def test_every_value_beside_the_defaults(settings, tmp_path):
+    check(settings, tmp_path)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("settings", pairs(), ids=named)
+def test_every_pair_of_values(settings, tmp_path):
+    check(settings, tmp_path)
+
+
+@pytest.mark.parametrize(("together", "sentence"), REFUSED, ids=lambda one: named(one) if isinstance(one, dict) else "")
+def test_what_cannot_be_together_is_refused(together, sentence):
+    with pytest.raises(InputError, match=sentence):
+        build_program(configure({**DEFAULT, **together}), views=make_views, mesh=make_mesh(1))
+
+
+def test_the_pairs_are_all_there():
+    found = pairs()
+    assert not any(refused(settings) for settings in found)
+    covered = {frozenset(pair) for settings in found for pair in itertools.combinations(settings.items(), 2)}
+    for a, b in itertools.combinations(SWITCHES, 2):
+        for one, other in itertools.product(SWITCHES[a], SWITCHES[b]):
+            assert refused({a: one, b: other}) or frozenset({(a, one), (b, other)}) in covered
+    assert len(found) < 4 * max(len(SWITCHES[a]) * len(SWITCHES[b]) for a, b in itertools.combinations(SWITCHES, 2))
