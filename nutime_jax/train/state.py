@@ -48,7 +48,8 @@ def build_network(config: ConfigDict, *, rows: int | None = None) -> SiameseNetw
             raise InputError(f"model.mask is {encoder.mask}, and the objective hides windows itself (objective.mask); set it to 0")
         if encoder.windows or encoder.step < encoder.window:
             raise InputError(
-                "objective.kind is 'masked', and windows that overlap show what is hidden; set model.stride to 0 and leave model.windows empty"
+                "objective.kind is 'masked', and windows that overlap show what is hidden; set model.stride to 0 and leave "
+                "model.windows empty"
             )
         return MaskedNetwork(encoder, *objective.masking, rows=rows)
     # Configurations of older runs say nothing of it.
