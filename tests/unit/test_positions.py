@@ -10,6 +10,8 @@ from nutime_jax.models.positions import POSITIONS, read_table, rotary_angles, ro
 from tests import reference
 from tests.unit.test_models import SMALL, draw
 
+pytestmark = pytest.mark.usefixtures("quick_compilations")
+
 
 def test_windows_that_begin_together_have_one_place():
     places = token_places({16: 4, 8: 8, 32: 2}, 16)
@@ -83,7 +85,7 @@ def test_without_positions_the_order_of_windows_is_not_seen():
 
 def test_a_learned_table_is_small_and_moves_no_other_weight():
     drawn = {
-        positions: NuTimeEncoder(**SMALL, positions=positions).init(jax.random.key(0), jnp.zeros((1, 1, 64)))
+        positions: jax.jit(NuTimeEncoder(**SMALL, positions=positions).init)(jax.random.key(0), jnp.zeros((1, 1, 64)))
         for positions in ("learned", "sinusoidal")
     }
     table = np.asarray(drawn["learned"]["params"].pop("positions"))
