@@ -346,15 +346,23 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     return Encoder(ConfigDict(read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
 
 
-def untrained_encoder(config: ConfigDict) -> Encoder:
-    """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed."""
+def untrained_encoder(config: ConfigDict, *, trained: Encoder | None = None) -> Encoder:
+    """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed.
+
+    Args:
+        trained: the encoder whose twin it is; what was fitted to its data before the first step (`train.fitting`) is taken
+            over. None leaves such constants as they are without data.
+    """
     keep_compiled()
     # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
     network = SiameseNetwork(build_encoder(config.model), hidden=1, dim=1)
     variables = jax.jit(network.init, static_argnames="train")(
         jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
     )
-    return Encoder(config, {name: jax.tree.map(np.asarray, variables[name]["encoder"]) for name in ("params", "constants")})
+    params, constants = (jax.tree.map(np.asarray, variables[name]["encoder"]) for name in ("params", "constants"))
+    if trained is not None:
+        constants |= {name: tree for name, tree in trained.variables["constants"].items() if name == "embedding"}
+    return Encoder(config, {"params": params, "constants": constants})
 
 
 def _load_sealed(folder: str | os.PathLike) -> Encoder:

@@ -1,27 +1,26 @@
 """Windows as tokens: shape, mean and standard deviation of each, in one vector (paper section 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.layers import LayerNorm, Linear
-from nutime_jax.models.scalars import NME
 from nutime_jax.windows import normalise_windows
 
 
 class WindowEmbedding(nn.Module):
-    """Windows -> tokens: the linear embedding of the shape, merged with the NME of mean and std (paper section 3.2).
+    """Windows -> tokens: the linear embedding of the shape, merged with that of mean and std (paper section 3.2).
 
-    The attributes are those of `NuTimeEncoder`.
+    The attributes are those of `NuTimeEncoder`, but for one.
+
+    scalars: makes the module that embeds mean and std.
     """
 
     width: int
     window: int
-    scales: Sequence[float]
-    scale_dim: int
-    weighted_scales: bool
+    scalars: Callable[[], nn.Module]
     normalisation: str
     statistics: str
     fusion: str
@@ -40,7 +39,7 @@ class WindowEmbedding(nn.Module):
         if self.statistics != "none":
             source = windows if self.statistics == "window" else instance
             scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))
-            embedded = NME(self.scales, self.scale_dim, self.weighted_scales, name="nme")(scalars)
+            embedded = self.scalars()(scalars)
             tokens = jnp.concatenate([tokens, embedded.reshape(*tokens.shape[:-1], -1)], axis=-1)
             tokens = LayerNorm(name="merge_norm")(Linear(self.width, name="merge")(tokens))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.models.embedding import WindowEmbedding
 from nutime_jax.models.layers import Block, LayerNorm
 from nutime_jax.models.positions import sinusoidal_positions
+from nutime_jax.models.scalars import build_scalars, check_scalars
 
 READOUTS = ("cls", "mean", "cls+mean", "all")
 REMAT = {
@@ -104,15 +106,21 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
         remat: what its blocks compute again on the way back, see REMAT.
 
     Raises:
-        InputError: a name that is no attribute of `NuTimeEncoder`, or none of REMAT.
+        InputError: a name that is no attribute of `NuTimeEncoder`, or none of REMAT; or what no scalar encoder can do.
     """
-    known = {field.name for field in dataclasses.fields(NuTimeEncoder)} - {"parent", "name", "remat"}
-    if unknown := sorted(set(config) - known):
+    known = released_fields()
+    if unknown := sorted(set(config) - set(known)):
         raise InputError(f"model.{unknown[0]} is unknown; an encoder has {', '.join(sorted(known))}")
     if remat not in REMAT:
         raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
     fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
+    check_scalars({**known, **fields})
     return NuTimeEncoder(**fields, remat=remat)
+
+
+def released_fields() -> dict[str, object]:
+    """What a `model` section may say, with the values of the released model."""
+    return {field.name: field.default for field in dataclasses.fields(NuTimeEncoder) if field.name not in ("parent", "name", "remat")}
 
 
 class NuTimeEncoder(nn.Module):
@@ -122,7 +130,10 @@ class NuTimeEncoder(nn.Module):
     width, depth, heads, head_dim, mlp_dim: the Transformer; QKV has no bias, the output projection has.
     dropout: on attention weights, projections and MLP, in training only.
     max_tokens: length of the table of positions; the longest series has (max_tokens - 1) * window points.
-    scales, scale_dim, weighted_scales: see `models.scalars.NME`.
+    scalars: what embeds mean and std, a name of `models.scalars.SCALARS`; scale_dim: its width.
+    scales, weighted_scales, trained_scales, scale_eps, locations: of "nme", see `models.scalars.NME`.
+    frequency_init, frequency_scale, trained_frequencies: of "periodic", see `models.scalars.Periodic`.
+    bins: of "piecewise", see `models.scalars.Piecewise`.
     normalisation: "window", or "instance" (shape normalised over the whole series; the release's ablation).
     statistics: what is embedded beside the shape: those of the "window", of the "instance", or "none".
     fusion: how the channels of a series become one token: "linear" (published; never pretrained) or "sum".
@@ -140,6 +151,14 @@ class NuTimeEncoder(nn.Module):
     scales: Sequence[float] = tuple(10.0**k for k in range(-4, 5))
     scale_dim: int = 32
     weighted_scales: bool = True
+    scalars: str = "nme"
+    trained_scales: bool = False
+    scale_eps: Literal["absolute", "relative"] = "absolute"
+    locations: Sequence[float] = ()
+    frequency_init: Literal["normal", "log-linear"] = "normal"
+    frequency_scale: float = 0.027
+    trained_frequencies: bool = False
+    bins: int = 32
     normalisation: Literal["window", "instance"] = "window"
     statistics: Literal["window", "instance", "none"] = "window"
     fusion: Literal["linear", "sum"] = "linear"
@@ -168,9 +187,7 @@ class NuTimeEncoder(nn.Module):
         embedding = WindowEmbedding(
             width=self.width,
             window=self.window,
-            scales=self.scales,
-            scale_dim=self.scale_dim,
-            weighted_scales=self.weighted_scales,
+            scalars=partial(build_scalars, self),
             normalisation=self.normalisation,
             statistics=self.statistics,
             fusion=self.fusion,
