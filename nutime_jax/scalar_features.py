@@ -31,7 +31,7 @@ def periodic_features(x: Float[Array, "*batch"], coefficients: Float[Array, " n"
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-def piecewise_linear(x: Float[Array, "*batch"], edges: Float[Array, " bins+1"]) -> Float[Array, "*batch bins"]:
+def piecewise_linear(x: Float[Array, "*batch"], edges: Float[Array, " edges"]) -> Float[Array, "*batch edges-1"]:
     """How far x is into each bin, 0 before it and 1 beyond it: clip((x - low) / (high - low), 0, 1).
 
     A bin without width is a step: 0 below its edge, 1 from it on.

@@ -81,20 +81,20 @@ class Periodic(nn.Module):
     mixes those of several windows; here each window has its own.
 
     dim: width of the embedding, an even number.
-    init: "normal" (c from N(0, scale^2)) or "log-linear" (c_i = scale^(i / n), for i from 0 to n - 1).
+    initial: "normal" (c from N(0, scale^2)) or "log-linear" (c_i = scale^(i / n), for i from 0 to n - 1).
     scale: published, 0.027.
     trained: train the coefficients; they are fixed as published.
     """
 
     dim: int
-    init: Literal["normal", "log-linear"] = "normal"
+    initial: Literal["normal", "log-linear"] = "normal"
     scale: float = 0.027
     trained: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch"]) -> Float[Array, "*batch dim"]:
         shape = (self.dim // 2,)
-        draw = nn.initializers.normal(self.scale) if self.init == "normal" else partial(_geometric, self.scale)
+        draw = nn.initializers.normal(self.scale) if self.initial == "normal" else partial(_geometric, self.scale)
         if self.trained:
             coefficients = self.param("coefficients", draw, shape)
         else:

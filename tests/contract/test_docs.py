@@ -20,7 +20,7 @@ from nutime_jax.cli.main import _parse, main
 from nutime_jax.encoder import load_encoder, untrained_encoder
 from nutime_jax.evaluation.probes import PROBES
 from nutime_jax.evaluation.results import read_rows
-from nutime_jax.train.checkpoint import latest, read_arrays
+from nutime_jax.models.scalars import SCALARS
 from tests.unit.test_convert import SHAPES, draw
 
 ROOT = Path(__file__).parents[2]
@@ -90,22 +90,40 @@ def test_the_guide_runs(desk):
     assert sorted(path.name for path in desk.glob("*.svg")) == ["embedding.svg", "nme.svg", "training.svg", "views.svg"]
 
 
+def run_block(mark):
+    """Runs the block of extend.md with such a line in it, which is a whole program."""
+    (text,) = (text for language, text in blocks("extend.md") if language == "python" and mark in text)
+    exec(compile(text, "extend.md", "exec"), {"__name__": "extend"})
+    return text
+
+
+@pytest.mark.usefixtures("quick_compilations")
+def test_a_scalar_encoder_from_outside_the_package(desk, monkeypatch):
+    monkeypatch.setitem(SCALARS, "signed_log", None)  # so that it is gone afterwards
+    monkeypatch.setattr("nutime_jax.cli.main.main", lambda argv: main([*argv, *QUICK["pretrain"]]))
+    text = run_block("SCALARS[")
+    assert len([line for line in text.splitlines() if line.strip()]) <= 40
+    encoder = load_encoder(desk / "runs" / "signed_log")
+    assert encoder.variables["params"]["embedding"]["scalars"].keys() == {"in", "out"}
+    assert np.isfinite(encoder.embed(np.random.default_rng(0).normal(size=(2, 64)) * np.array([[1e-30], [1e30]]))).all()
+    assert "nme" not in encoder.variables["params"]["embedding"]
+
+
 @pytest.mark.usefixtures("quick_compilations")
 def test_a_probe_from_outside_the_package(desk, monkeypatch):
     monkeypatch.setitem(PROBES, "centroid", None)  # so that it is gone afterwards
-    (text,) = (text for language, text in blocks("extend.md") if language == "python" and not text.startswith("# nutime_jax/"))
-    exec(compile(text, "extend.md", "exec"), {})
+    run_block("PROBES[")
     rows = read_rows(desk / "results" / "centroid" / "results.csv")
     assert {row.protocol for row in rows} == {"centroid", "ridge"}
 
 
 def test_the_changes_of_extend_apply_and_work(tmp_path):
-    """All of them at once, in a copy of the package: a run with its scalar encoder and objective, a sweep with its protocol."""
+    """All of them at once, in a copy of the package: a run with its objective, a sweep with its protocol."""
     for folder in ("nutime_jax", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     found = blocks("extend.md")
     files = {text.split("\n", 1)[0][2:]: text for language, text in found if language == "python" and text.startswith("# nutime_jax/")}
-    assert len(files) == 3
+    assert len(files) == 2
     for path, text in files.items():
         assert not (tmp_path / path).exists(), f"{path} is there by now; the page has to name another file"
         (tmp_path / path).write_text(text)
@@ -120,8 +138,6 @@ def test_the_changes_of_extend_apply_and_work(tmp_path):
     assert run.returncode == 0, run.stderr
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(1 < loss < 10 for loss in losses)  # about the logarithm of 16 series; BYOL's is below 4 / 16
-    nme = read_arrays(latest(tmp_path / "run" / "checkpoints"), ("params",))["params"]["encoder"]["embedding"]["nme"]
-    assert nme.keys() == {"in", "out"}
     (row,) = read_rows(tmp_path / "results" / "results.csv")
     assert (row.protocol, row.metric) == ("retrieval", "precision")
     assert 1 / 3 < row.value <= 1  # ArrowHead has three classes
