@@ -27,6 +27,7 @@ from nutime_jax.models.chunks import in_chunks
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_readout, check_shifts
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector
+from nutime_jax.models.scalars import UnknownScalarsError
 from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
 from nutime_jax.resample import resize_on_host
@@ -372,6 +373,8 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
         # A name that goes on where another ends would hide it.
         clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
         problem = "two names clash" if clash else _misfit(encoder)
+    except UnknownScalarsError:
+        raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
         problem = str(error)
     if problem:

@@ -221,9 +221,9 @@ def _torch_head(variables: Mapping[str, Any], head: str, prefix: str, batches: i
 
 
 def _torch_encoder(encoder: NuTimeEncoder, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    arrays = {**flatten_dict(variables["params"]), **flatten_dict(variables.get("unused", {}))}
     if encoder.statistics != "none":
         _check_scalars(encoder)
+    arrays = {**flatten_dict(variables["params"]), **flatten_dict(variables.get("unused", {}))}
     state = {name: _from_flat(arrays[path], path) for name, path in _encoder_places(encoder.depth).items() if path in arrays}
     state["0.window_embedding.weight"] = state["0.window_embedding.weight"][:, None]  # there, a convolution with one input channel
     if encoder.statistics != "none":

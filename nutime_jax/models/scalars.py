@@ -28,6 +28,11 @@ from nutime_jax.scalar_features import (
 
 STRETCH_LIMIT = 1e6
 """A trained scale stays within a factor of 1e6 of where it began."""
+MOST_BINS = 4096
+
+
+class UnknownScalarsError(InputError):
+    """A scalar encoder that is not in the table, or not yet: one from outside is put there before what it trained is loaded."""
 
 
 class NME(nn.Module):
@@ -192,13 +197,16 @@ def check_scalars(fields: Mapping[str, Any]) -> None:
     Raises:
         InputError: it names the field, its value and what would do.
     """
-    names = {"scalars": tuple(SCALARS), "scale_eps": ("absolute", "relative"), "frequency_init": ("normal", "log-linear")}
+    if fields["scalars"] not in tuple(SCALARS):
+        known = ", ".join(SCALARS)
+        raise UnknownScalarsError(f"model.scalars is {fields['scalars']!r}; choose one of {known}, or put it into models.scalars.SCALARS")
+    names = {"scale_eps": ("absolute", "relative"), "frequency_init": ("normal", "log-linear")}
     for name, known in names.items():
         if fields[name] not in known:
             raise InputError(f"model.{name} is {fields[name]!r}; choose one of {', '.join(known)}")
     kind, bins, dim = fields["scalars"], fields["bins"], fields["scale_dim"]
-    if kind == "piecewise" and (not isinstance(bins, int) or bins < 1):
-        raise InputError(f"model.bins is {bins!r}; choose a whole number from 1 up")
+    if kind == "piecewise" and (not isinstance(bins, int) or not 1 <= bins <= MOST_BINS):
+        raise InputError(f"model.bins is {bins!r}; choose a whole number from 1 to {MOST_BINS}")
     if kind == "periodic" and dim % 2:
         raise InputError(f"model.scale_dim is {dim}, and periodic features come in pairs; choose an even number")
     if kind == "nme" and (wrong := [scale for scale in fields["scales"] if not 0 < scale < np.inf]):

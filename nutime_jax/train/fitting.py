@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder
 from nutime_jax.models.scalars import FITTED, place_of_scalars
-from nutime_jax.parallel import place, replicated
+from nutime_jax.parallel import replicated
 from nutime_jax.train.feed import Feed, MakeViews
 from nutime_jax.train.state import TrainState
 from nutime_jax.windows import normalise_windows
@@ -61,5 +61,6 @@ def _statistics(key: jax.Array, batch: Any, *, views: MakeViews, window: int) ->
 def _replaced(tree: Any, path: tuple[str, ...], values: Any) -> Any:
     """A tree in which the leaves of a branch have other values, in buffers of their own; one without the branch is as it was."""
     if not path:
-        return {**tree, **place(values, {name: tree[name].sharding for name in values})}
+        copy = {name: jax.jit(jnp.copy, out_shardings=tree[name].sharding) for name in values}
+        return {**tree, **{name: copy[name](values[name]) for name in values}}
     return {**tree, path[0]: _replaced(tree[path[0]], path[1:], values)} if path[0] in tree else tree
