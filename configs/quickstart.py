@@ -50,6 +50,9 @@ def get_config() -> ConfigDict:
     model.mlp_dim = 256
     # Share dropped of attention weights, projections and MLP, in training.
     model.dropout = 0.0
+    # What embeds the mean and the std of a window: "nme" (published), "periodic", "piecewise" (bins that are fitted to the
+    # corpus), "log" or "linear"; see `nutime_jax/models/scalars.py`.
+    model.scalars = "nme"
     # Magnitudes of the numerically multi-scaled embedding, and its width.
     model.scales = tuple(10.0**k for k in range(-4, 5))
     model.scale_dim = 32

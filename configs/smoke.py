@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {"window": 16, "width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": 0.1, "scale_dim": 8}
     )
+    config.model.scalars = "nme"
     # A momentum at which the target visibly moves in eight steps.
     config.objective = ConfigDict({"kind": "byol", "hidden": 32, "dim": 16, "momentum": 0.9, "temperature": 0.1, "readout": "cls"})
     config.objective.update({"mask": 0.5, "mask_kind": "random"})

@@ -27,6 +27,7 @@ from nutime_jax.models.chunks import in_chunks
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_readout, check_shifts
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector
+from nutime_jax.models.scalars import UnknownScalarsError
 from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
 from nutime_jax.resample import resize_on_host
@@ -349,15 +350,23 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     return Encoder(ConfigDict(read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
 
 
-def untrained_encoder(config: ConfigDict) -> Encoder:
-    """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed."""
+def untrained_encoder(config: ConfigDict, *, trained: Encoder | None = None) -> Encoder:
+    """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed.
+
+    Args:
+        trained: the encoder whose twin it is; what was fitted to its data before the first step (`train.fitting`) is taken
+            over. None leaves such constants as they are without data.
+    """
     keep_compiled()
     # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
     network = SiameseNetwork(build_encoder(config.model), hidden=1, dim=1)
     variables = jax.jit(network.init, static_argnames="train")(
         jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
     )
-    return Encoder(config, jax.tree.map(np.asarray, encoder_part(variables)))
+    found = jax.tree.map(np.asarray, encoder_part(variables))
+    if trained is not None and "embedding" in trained.variables.get("constants", {}):
+        found["constants"] = {**found["constants"], "embedding": trained.variables["constants"]["embedding"]}
+    return Encoder(config, found)
 
 
 def _load_sealed(folder: str | os.PathLike) -> Encoder:
@@ -367,6 +376,8 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
         # A name that goes on where another ends would hide it.
         clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
         problem = "two names clash" if clash else _misfit(encoder)
+    except UnknownScalarsError:
+        raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
         problem = str(error)
     if problem:

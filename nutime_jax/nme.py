@@ -1,5 +1,8 @@
 """Numerically multi-scaled embedding (NME) of a scalar of any magnitude (paper section 3.3)."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -31,6 +34,7 @@ def embed_scalar(
     scales: Float[Array, " scales"],
     *,
     weighted: bool = True,
+    scale_eps: Literal["absolute", "relative"] = "absolute",
     eps: float = 1e-5,
 ) -> Float[Array, "*batch dim"]:
     """Embeds scalars at several scales: sum over i of alpha_i(x) * LayerNorm(weight_i * x + bias_i * scale_i).
@@ -46,19 +50,55 @@ def embed_scalar(
         weight, bias: one row a scale, shape (scales, dim).
         scales: positive scales, shape (scales,).
         weighted: weigh the scales by `scale_weights`; otherwise they are summed as they are (the paper's ablation).
-        eps: epsilon of the layer norm, in squared units of x.
+        scale_eps: "absolute" as published: eps is in squared units of x, which blinds scales below sqrt(eps), 3e-3, so that x
+            and -x nearly coincide there. "relative": it is in units of each scale's own square, as if the layer norm were
+            that of weight * (x / scale) + bias; x and scales times a power of two then have the same embedding, to the bit.
+        eps: epsilon of the layer norm.
     """
     x = jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)
     slope = weight - weight.mean(-1, keepdims=True)
-    offset = (bias - bias.mean(-1, keepdims=True)) * scales[:, None]
-    quadratic, linear, constant = (_align((a * b).mean(-1), x.ndim) for a, b in ((slope, slope), (slope, offset), (offset, offset)))
+    offset = bias - bias.mean(-1, keepdims=True)
     line = x[..., None]
+    if scale_eps == "relative":
+        line = jnp.clip(line / _align(scales, x.ndim), -SCALAR_LIMIT, SCALAR_LIMIT)
+    else:
+        offset = offset * scales[:, None]
+    quadratic, linear, constant = (_align((a * b).mean(-1), x.ndim) for a, b in ((slope, slope), (slope, offset), (offset, offset)))
     variance = (quadratic * line + 2 * linear) * line + constant
     factor = 1 / jnp.sqrt(jnp.maximum(variance, 0) + eps)
     if weighted:
         factor = factor * scale_weights(x, scales)
     # Float32 products whatever the default: rows of slope and offset differ by decades.
     return jnp.matmul(factor * line, slope, precision="highest") + jnp.matmul(factor, offset, precision="highest")
+
+
+def location_weights(
+    x: Float[Array, "*batch"], locations: Float[Array, " locations"], *, eps: float = 1e-6
+) -> Float[Array, "*batch locations"]:
+    """How much each location l takes part: proportional to 1 / (log(1 + |x - l|) + eps), summing to 1."""
+    weights = 1 / (jnp.log1p(jnp.abs(_distances(x, locations))) + eps)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def embed_at_locations(
+    x: Float[Array, "*batch"],
+    embed: Callable[[Float[Array, "*batch locations"]], Float[Array, "*batch locations dim"]],
+    locations: Float[Array, " locations"],
+    table: Float[Array, "locations dim"],
+) -> Float[Array, "*batch dim"]:
+    """Embeds scalars as seen from several locations: sum over l of beta_l(x) * (embed(x - l) + table_l).
+
+    Args:
+        embed: embeds the distances, see `embed_scalar`.
+        locations: where scalars are seen from, shape (locations,).
+        table: the embedding of each location itself, shape (locations, dim).
+    """
+    seen = embed(_distances(x, locations)) + _align(table, x.ndim)
+    return jnp.einsum("...l,...ld->...d", location_weights(x, locations), seen, precision="highest")
+
+
+def _distances(x: Float[Array, "*batch"], locations: Float[Array, " locations"]) -> Float[Array, "*batch locations"]:
+    return jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None] - _align(locations, x.ndim)
 
 
 def _align(array: Array, leading: int) -> Array:

@@ -30,6 +30,7 @@ TYPED = [
     "nutime_jax.nme",
     "nutime_jax.objectives",
     "nutime_jax.resample",
+    "nutime_jax.scalar_features",
     "nutime_jax.synthetic",
     "nutime_jax.token_masks",
     "nutime_jax.windows",

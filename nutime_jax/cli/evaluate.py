@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.encoder import load_encoder, untrained_encoder
 
     pretrained = load_encoder(args.checkpoint)
-    encoders = {"untrained": untrained_encoder(pretrained.config), "pretrained": pretrained}
+    encoders = {"untrained": untrained_encoder(pretrained.config, trained=pretrained), "pretrained": pretrained}
     readout = pretrained.choose_readout(layer=args.layer, readout=args.readout)
     options = {"layer": args.layer, "readout": readout, "channels": args.channels}
     compare_sets(encoders, args.datasets.split(","), args.output, **options)

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     if processes.first and any(config.evaluation.sources):
         from nutime_jax.encoder import untrained_encoder
 
-        encoders = {"untrained": untrained_encoder(config), "pretrained": encoder}
+        encoders = {"untrained": untrained_encoder(config, trained=encoder), "pretrained": encoder}
         compare_sets(encoders, config.evaluation.sources, args.workdir / "results.csv", **_options(config))
 
 

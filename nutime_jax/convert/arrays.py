@@ -15,6 +15,7 @@ from nutime_jax.convert.states import arrays_below, is_byol, shape_of
 from nutime_jax.errors import InputError
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
+from nutime_jax.models.scalars import stretched
 
 # Arrays of a PyTorch module -> their names here.
 _LINEAR = {"weight": "kernel", "bias": "bias"}
@@ -22,7 +23,7 @@ _NORM = {"weight": "scale", "bias": "bias"}
 _EMBEDDING = [
     ("0.window_embedding", ("embedding", "shape"), _LINEAR),
     ("0.window_embed_norm", ("embedding", "shape_norm"), _NORM),
-    ("0.multi_bias_encoder", ("embedding", "nme"), {"ws": "weight", "bs": "bias"}),
+    ("0.multi_bias_encoder", ("embedding", "nme"), {"ws": "weight", "bs": "bias", "loc_emb": "location"}),
     ("0.ms_embed_fc.0", ("embedding", "merge"), _LINEAR),
     ("0.ms_embed_fc.1", ("embedding", "merge_norm"), _NORM),
     ("0.channel_embedding.0", ("embedding", "fusion"), _LINEAR),
@@ -144,6 +145,9 @@ def _byol(mapping: dict[str, np.ndarray], config: Mapping[str, Any]) -> tuple[nn
     online = _siamese_variables(mapping, "backbone.", "predictor.", config)
     target = _siamese_variables(mapping, "momentum_backbone.", None, config)
     dim, hidden = shape_of(mapping, "backbone.1.fc.3.weight")
+    both = [arrays_below(mapping, prefix).get("0.multi_bias_encoder.scales") for prefix in ("backbone.", "momentum_backbone.")]
+    if not np.array_equal(*both):
+        raise InputError("the scales of the two networks differ, which were trained; convert the arrays of one of them, without its prefix")
     model = SiameseNetwork(_encoder(arrays_below(mapping, "backbone."), config), hidden=hidden, dim=dim)
     return model, {"online": online, "target": target}
 
@@ -167,6 +171,14 @@ def _siamese_variables(mapping: dict[str, np.ndarray], backbone: str, predictor:
 def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> NuTimeEncoder:
     statistics = "instance" if config["wne_use_instance_stats"] else "window"
     scales = mapping.get("0.multi_bias_encoder.scales", np.zeros(0))
+    locations = mapping.get("0.multi_bias_encoder.locs", np.zeros(1))
+    if "0.multi_bias_encoder.loc_emb" in mapping:
+        if not config.get("loc_weighted_sum", True):
+            raise InputError("loc_weighted_sum is false beside vectors of locations; only locations that are weighed can be converted")
+    elif locations.any() or len(locations) != 1:
+        raise InputError(f"the locations are {locations.tolist()}, and have no vectors; only those with vectors can be converted")
+    else:
+        locations = ()
     return NuTimeEncoder(
         window=config["window_size"],
         width=config["window_emb_dim"],
@@ -179,6 +191,7 @@ def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Nu
         scales=tuple(float(scale) for scale in scales),
         scale_dim=config["mb_emb_dim"],
         weighted_scales=config["scale_weighted_sum"],
+        locations=tuple(float(location) for location in locations),
         normalisation="instance" if config["wne_use_in"] else "window",
         statistics=statistics if config["use_ms_embed"] else "none",
         fusion="sum" if config["use_channel_emb_sum"] else "linear",
@@ -220,13 +233,27 @@ def _torch_head(variables: Mapping[str, Any], head: str, prefix: str, batches: i
 
 
 def _torch_encoder(encoder: NuTimeEncoder, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if encoder.statistics != "none":
+        _check_scalars(encoder)
     arrays = {**flatten_dict(variables["params"]), **flatten_dict(variables.get("unused", {}))}
     state = {name: _from_flat(arrays[path], path) for name, path in _encoder_places(encoder.depth).items() if path in arrays}
     state["0.window_embedding.weight"] = state["0.window_embedding.weight"][:, None]  # there, a convolution with one input channel
     if encoder.statistics != "none":
-        state["0.multi_bias_encoder.scales"] = np.asarray(encoder.scales, state["0.multi_bias_encoder.ws"].dtype)
-        state["0.multi_bias_encoder.locs"] = np.zeros(1, np.int64)
+        scales, dtype = encoder.scales, state["0.multi_bias_encoder.ws"].dtype
+        if encoder.trained_scales:  # there, scales are no parameters: what was learnt of them comes back as fixed
+            scales = stretched(jnp.asarray(scales, jnp.float32), jnp.asarray(arrays["embedding", "nme", "log_stretch"]))
+        state["0.multi_bias_encoder.scales"] = np.asarray(scales, dtype)
+        state["0.multi_bias_encoder.locs"] = np.asarray(encoder.locations, dtype) if encoder.locations else np.zeros(1, np.int64)
     return {**state, "1.pos_embed": np.asarray(variables["constants"]["positions"])[None]}
+
+
+def _check_scalars(encoder: NuTimeEncoder) -> None:
+    for name, value in (("scalars", "nme"), ("scale_eps", "absolute")):
+        if getattr(encoder, name) != value:
+            raise InputError(
+                f"model.{name} is {getattr(encoder, name)!r}, which the official implementation has not, or has otherwise; "
+                f"only encoders with {value!r} can be converted"
+            )
 
 
 def _of_encoder(variables: Mapping[str, Any]) -> dict[str, Any]:

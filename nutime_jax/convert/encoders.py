@@ -188,6 +188,8 @@ def _assumed(network: NuTimeEncoder, config: Mapping[str, Any]) -> tuple[str, ..
         ("use_channel_emb_sum",): "channels fused by a linear layer",
         ("dropout",): f"dropout {network.dropout:g}",
     }
+    if network.locations:
+        open_ones["loc_weighted_sum",] = "locations weighed by distance"
     return tuple(words for names, words in open_ones.items() if not any(name in config for name in names))
 
 

@@ -28,6 +28,7 @@ SETTINGS = {
     "use_ms_embed": bool,
     "use_channel_emb_sum": bool,
     "scale_weighted_sum": bool,
+    "loc_weighted_sum": bool,
     "dropout": float,
 }
 """What counts in a configuration of the release, by its names there."""

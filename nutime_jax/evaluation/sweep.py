@@ -109,7 +109,7 @@ def find_contenders(entries: Sequence[str]) -> list[Contender]:
         if not (name and equals and where):
             raise InputError(f"encoder {entry!r} has no name; write name={entry}, or name={UNTRAINED}{entry} for its untrained twin")
         loaded = load_encoder(where.removeprefix(UNTRAINED))
-        encoder = untrained_encoder(loaded.config) if where.startswith(UNTRAINED) else loaded
+        encoder = untrained_encoder(loaded.config, trained=loaded) if where.startswith(UNTRAINED) else loaded
         number = sum(one.name == name for one in found)
         found.append(Contender(name, number, encoder, encoder_digest(encoder)))
     return found

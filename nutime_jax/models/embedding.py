@@ -1,29 +1,29 @@
 """Windows as tokens: shape, mean and standard deviation of each, in one vector (paper section 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.layers import LayerNorm, Linear
-from nutime_jax.models.scalars import NME
 from nutime_jax.windows import cut_windows, normalise_windows
 
 
 class WindowEmbedding(nn.Module):
-    """Windows -> tokens: the linear embedding of the shape, merged with the NME of mean and std (paper section 3.2).
+    """Windows -> tokens: the linear embedding of the shape, merged with that of mean and std (paper section 3.2).
 
-    The attributes are those of `NuTimeEncoder`, but for `sizes`: (points a window, points from window to window) of each size.
-    Every size has its own embedding of the shape, as it has other points. What follows is shared: a mean is a mean, and has the
-    units of the series, whatever it is taken over; so that tokens tell their size, they have a trained vector of it added.
+    The attributes are those of `NuTimeEncoder`, but for two. Every size of windows has its own embedding of the shape, as it
+    has other points. What follows is shared: a mean is a mean, and has the units of the series, whatever it is taken over; so
+    that tokens tell their size, they have a trained vector of it added.
+
+    sizes: (points a window, points from window to window) of each size.
+    scalars: makes the module that embeds mean and std.
     """
 
     width: int
     sizes: Sequence[tuple[int, int]]
-    scales: Sequence[float]
-    scale_dim: int
-    weighted_scales: bool
+    scalars: Callable[[], nn.Module]
     normalisation: str
     statistics: str
     fusion: str
@@ -34,7 +34,7 @@ class WindowEmbedding(nn.Module):
     ) -> Float[Array, "batch windows width"]:
         batch, channels, time = x.shape
         instance = normalise_windows(x, window=time, offset=offset)
-        embed_scalars = NME(self.scales, self.scale_dim, self.weighted_scales, name="nme")
+        embed_scalars = None if self.statistics == "none" else self.scalars()
         merge, merge_norm = Linear(self.width, name="merge"), LayerNorm(name="merge_norm")
         fusion, fusion_norm = Linear(self.width, name="fusion"), LayerNorm(name="fusion_norm")
 
@@ -47,7 +47,7 @@ class WindowEmbedding(nn.Module):
 
             norm = LayerNorm(name=f"shape_norm{name}")
             tokens = norm(Linear(self.width, name=f"shape{name}")(shape))
-            if self.statistics != "none":
+            if embed_scalars is not None:
                 source = windows if self.statistics == "window" else instance
                 scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))
                 embedded = embed_scalars(scalars)

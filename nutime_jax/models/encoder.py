@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import jax
@@ -17,6 +18,7 @@ from nutime_jax.models.embedding import WindowEmbedding
 from nutime_jax.models.layers import Block, LayerNorm
 from nutime_jax.models.positions import read_table, rotary_angles, sinusoidal_positions, token_places
 from nutime_jax.models.resnet import ResidualBlock, with_mean
+from nutime_jax.models.scalars import build_scalars, check_scalars
 from nutime_jax.token_masks import check_masking, count_hidden, draw_mask, hidden_places
 from nutime_jax.windows import count_windows
 
@@ -124,13 +126,13 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
     Raises:
         InputError: a name that is no attribute of `NuTimeEncoder`, a value that is none of its, or none of REMAT.
     """
-    known = {field.name for field in dataclasses.fields(NuTimeEncoder)} - {"parent", "name", "remat"}
-    if unknown := sorted(set(config) - known):
+    known = released_fields()
+    if unknown := sorted(set(config) - set(known)):
         raise InputError(f"model.{unknown[0]} is unknown; an encoder has {', '.join(sorted(known))}")
     if remat not in REMAT:
         raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
     fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
-    _check_values({**{name: getattr(NuTimeEncoder, name) for name in known}, **fields})
+    _check_values({**known, **fields})
     return NuTimeEncoder(**fields, remat=remat)
 
 
@@ -144,6 +146,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
         raise InputError(
             f"model.windows is {values['windows']}, and a {values['backbone']} sees its tokens in one order; leave model.windows empty"
         )
+    check_scalars(values)
     check_masking(*(values[name] for name in ("mask", "mask_kind", "mask_fill")), names="model.mask")
     dropping = values["mask"] and values["mask_fill"] == "drop"
     if dropping and (values["backbone"] != "transformer" or values["positions"] == "rotary"):
@@ -175,6 +178,11 @@ def _check_windows(window: object, stride: object, windows: object) -> None:
             )
 
 
+def released_fields() -> dict[str, object]:
+    """What a `model` section may say, with the values of the released model."""
+    return {field.name: field.default for field in dataclasses.fields(NuTimeEncoder) if field.name not in ("parent", "name", "remat")}
+
+
 class NuTimeEncoder(nn.Module):
     """NuTime encoder. The defaults are the released model: 2,395,328 parameters.
 
@@ -183,7 +191,10 @@ class NuTimeEncoder(nn.Module):
     dropout: on attention weights, projections and MLP, in training only.
     max_tokens: CLS and windows of the longest series, and rows of a table of positions; of windows side by side, that series
         has (max_tokens - 1) * window points.
-    scales, scale_dim, weighted_scales: see `models.scalars.NME`.
+    scalars: what embeds mean and std, a name of `models.scalars.SCALARS`; scale_dim: its width.
+    scales, weighted_scales, trained_scales, scale_eps, locations: of "nme", see `models.scalars.NME`.
+    frequency_init, frequency_scale, trained_frequencies: of "periodic", see `models.scalars.Periodic`.
+    bins: of "piecewise", see `models.scalars.Piecewise`.
     normalisation: "window", or "instance" (shape normalised over the whole series; the release's ablation).
     statistics: what is embedded beside the shape: those of the "window", of the "instance", or "none".
     fusion: how the channels of a series become one token: "linear" (published; never pretrained) or "sum".
@@ -214,6 +225,14 @@ class NuTimeEncoder(nn.Module):
     scales: Sequence[float] = tuple(10.0**k for k in range(-4, 5))
     scale_dim: int = 32
     weighted_scales: bool = True
+    scalars: str = "nme"
+    trained_scales: bool = False
+    scale_eps: Literal["absolute", "relative"] = "absolute"
+    locations: Sequence[float] = ()
+    frequency_init: Literal["normal", "log-linear"] = "normal"
+    frequency_scale: float = 0.027
+    trained_frequencies: bool = False
+    bins: int = 32
     normalisation: Literal["window", "instance"] = "window"
     statistics: Literal["window", "instance", "none"] = "window"
     fusion: Literal["linear", "sum"] = "linear"
@@ -281,9 +300,7 @@ class NuTimeEncoder(nn.Module):
         embedding = WindowEmbedding(
             width=self.width,
             sizes=self.sizes,
-            scales=self.scales,
-            scale_dim=self.scale_dim,
-            weighted_scales=self.weighted_scales,
+            scalars=partial(build_scalars, self),
             normalisation=self.normalisation,
             statistics=self.statistics,
             fusion=self.fusion,

@@ -1,15 +1,18 @@
 """Floating-point operations of the matrix products of a step: from its program, and from a formula."""
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, last_tokens
 from nutime_jax.models.resnet import KERNELS
+from nutime_jax.models.scalars import SCALARS
 from nutime_jax.objectives.kinds import make_objective
 from nutime_jax.token_masks import count_hidden
 from nutime_jax.windows import count_windows
@@ -99,6 +102,23 @@ def products_by_formula(config: ConfigDict) -> float:
     return 2.0 * 2 * config.batch_size * (once * objective.target + online + compared)
 
 
+@functools.cache
+def _embedding_of_a_scalar(encoder: NuTimeEncoder) -> tuple[float, float]:
+    """Multiplications of layers whose input needs no gradient, and of all others, counted in the program of the module."""
+    module, x = SCALARS[encoder.scalars](encoder, None), jnp.ones(1)
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    params, constants = variables.get("params", {}), {name: tree for name, tree in variables.items() if name != "params"}
+
+    def embed(params, constants):
+        return module.apply({"params": params, **constants}, x).sum()
+
+    once, thrice = (
+        sum(count_products(jax.make_jaxpr(fn)(params, constants)).flops.values()) / 2 for fn in (embed, jax.value_and_grad(embed))
+    )
+    outer = 3 * once - thrice
+    return outer, once - outer
+
+
 def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None, dropped: int = 0) -> tuple[float, float]:
     """Multiplications of the first layer, and of all that follow; blocks see `dropped` windows less."""
     width, inner = encoder.width, encoder.heads * encoder.head_dim
@@ -106,9 +126,12 @@ def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None, dropped:
     tokens = windows + 1 - dropped
     first = sum(count_windows(length, window=size, stride=step) * size for size, step in encoder.sizes) * width
     scalars = 0 if encoder.statistics == "none" else 2
-    # Two products of (scales,) with (scales, dim) embed a scalar; a layer merges what comes of them with the shape.
-    embedding = windows * (2 * scalars * len(encoder.scales) * encoder.scale_dim)
-    embedding += windows * (width + scalars * encoder.scale_dim) * width if scalars else 0
+    embedding = 0.0
+    if scalars:
+        outer, inside = _embedding_of_a_scalar(encoder)
+        first += windows * scalars * outer
+        # A layer merges what comes of them with the shape.
+        embedding = windows * (scalars * inside + (width + scalars * encoder.scale_dim) * width)
 
     if encoder.backbone == "resnet":  # whose first token is the mean of the others
         return first, embedding + encoder.depth * windows * sum(KERNELS) * width**2

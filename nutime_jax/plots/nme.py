@@ -2,12 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.nme import embed_scalar, scale_weights
+from nutime_jax.models.encoder import NuTimeEncoder
+from nutime_jax.models.scalars import SCALARS, place_of_scalars, stretched
+from nutime_jax.nme import location_weights, scale_weights
 from nutime_jax.plots.figures import styled
 
 if TYPE_CHECKING:
@@ -22,11 +25,11 @@ PER_DECADE = 5
 def draw_nme(encoder: Encoder) -> "Figure":
     """What the trained NME makes of scalars over twelve decades and both signs.
 
-    Above left, how much each scale takes part; below it, the embedding, a row a dimension; right, the cosine of the
-    embeddings of any two scalars.
+    Above left, how much each scale takes part, over all locations if there are any; below it, the embedding, a row a
+    dimension; right, the cosine of the embeddings of any two scalars.
 
     Raises:
-        InputError: the encoder embeds no scalars.
+        InputError: the encoder embeds no scalars, or not by NME.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -35,13 +38,16 @@ def draw_nme(encoder: Encoder) -> "Figure":
     network = encoder.network
     if network.statistics == "none":
         raise InputError(f"{encoder!r} embeds no mean and no std; there is no NME to draw")
-    trained, scales = encoder.variables["params"]["embedding"]["nme"], jnp.asarray(network.scales, jnp.float32)
+    if network.scalars != "nme":
+        raise InputError(f"{encoder!r} embeds mean and std by {network.scalars!r}; `plot nme` draws encoders whose model.scalars is nme")
+    trained, scales = encoder.variables["params"]["embedding"][place_of_scalars("nme")], jnp.asarray(network.scales, jnp.float32)
+    if network.trained_scales:
+        scales = stretched(scales, jnp.asarray(trained["log_stretch"]))
     sizes = 10.0 ** np.linspace(-DECADES, DECADES, 2 * DECADES * PER_DECADE + 1)
     scalars = jnp.asarray(np.concatenate([-sizes[::-1], sizes]), jnp.float32)
-    weight, bias = (jnp.asarray(trained[name]) for name in ("weight", "bias"))
-    embedded = np.asarray(embed_scalar(scalars, weight, bias, scales, weighted=network.weighted_scales))
+    embedded = np.asarray(SCALARS["nme"](network, None).apply({"params": jax.tree.map(jnp.asarray, trained)}, scalars))
     unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
-    weights = np.asarray(scale_weights(scalars, scales)) if network.weighted_scales else np.ones((len(scalars), len(scales)))
+    weights = _weights(scalars, scales, network) if network.weighted_scales else np.ones((len(scalars), len(scales)))
 
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     boxes = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), height_ratios=(1, 1.5))
@@ -68,6 +74,13 @@ def draw_nme(encoder: Encoder) -> "Figure":
     below.set(title="embedding", xlabel="scalar", ylabel="dimension")
     right.set(title="cosine of the embeddings of two scalars", xlabel="scalar", ylabel="scalar")
     return figure
+
+
+def _weights(scalars: Any, scales: Any, network: NuTimeEncoder) -> np.ndarray:
+    """How much each scale takes part in the embedding of each scalar, (scalars, scales)."""
+    locations = jnp.asarray(network.locations or (0.0,), jnp.float32)
+    each = scale_weights(scalars[:, None] - locations[None], scales)
+    return np.asarray(jnp.einsum("xl,xlk->xk", location_weights(scalars, locations), each))
 
 
 def _mark_decades(axis: Any) -> None:

@@ -21,13 +21,14 @@ from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.distortions import make_distortion
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
-from nutime_jax.models.encoder import build_encoder, check_lengths, check_shifts
+from nutime_jax.models.encoder import build_encoder, check_lengths, check_shifts, released_fields
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
 from nutime_jax.resample import LONGEST
 from nutime_jax.train import hooks
 from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, latest, read_about, read_arrays
 from nutime_jax.train.feed import make_feed, synthetic_rows
+from nutime_jax.train.fitting import fit_scalars
 from nutime_jax.train.optim import learning_rate
 from nutime_jax.train.program import build_program
 from nutime_jax.train.state import TrainState, build_network
@@ -91,7 +92,7 @@ def pretrain(
             state = store.restore(store.directory / newest, program.state)
         else:
             state = program.init()
-            state = state if init_from is None else _initialise(state, find_checkpoint(init_from))
+            state = fit_scalars(state, config, feed, mesh) if init_from is None else _initialise(state, find_checkpoint(init_from))
         start = int(state.step)
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
         series = f"{len(corpus)} series" if corpus else "synthetic series"
@@ -240,7 +241,9 @@ def _check_same_run(workdir: Path, begun: dict[str, Any], about: dict[str, Any])
     # The corpus is known by its digest; where arrays live, and which are computed when, and twice, moves nothing but
     # rounding and what dropout draws.
     free = ("run.", "evaluation.", "parallel.", "remat", "chunk", "data.sources", "data.exclude", "data.dir", "data.threads")
-    before, now = ({**ADDED, "corpus": one["corpus"], **_flatten(one["config"])} for one in (begun, about))
+    # What a model does not say has the released value: a run may have begun before there was such a field.
+    released = {f"model.{name}": value for name, value in json.loads(json.dumps(released_fields())).items()}
+    before, now = ({**ADDED, "corpus": one["corpus"], **released, **_flatten(one["config"])} for one in (begun, about))
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and not name.startswith(free)]
     if changed:
         name = changed[0]

@@ -20,7 +20,7 @@ from nutime_jax.cli.main import _parse, main
 from nutime_jax.encoder import load_encoder, untrained_encoder
 from nutime_jax.evaluation.probes import PROBES
 from nutime_jax.evaluation.results import read_rows
-from nutime_jax.train.checkpoint import latest, read_arrays
+from nutime_jax.models.scalars import SCALARS
 from tests.unit.test_convert import SHAPES, draw
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +97,19 @@ def block_with(text):
 
 
 @pytest.mark.usefixtures("quick_compilations")
+def test_a_scalar_encoder_from_outside_the_package(desk, monkeypatch):
+    monkeypatch.setitem(SCALARS, "signed_log", None)  # so that it is gone afterwards
+    monkeypatch.setattr("nutime_jax.cli.main.main", lambda argv: main([*argv, *QUICK["pretrain"]]))
+    text = block_with("SCALARS[")
+    exec(compile(text, "extend.md", "exec"), {"__name__": "extend"})
+    assert len([line for line in text.splitlines() if line.strip()]) <= 40
+    encoder = load_encoder(desk / "runs" / "signed_log")
+    assert encoder.variables["params"]["embedding"]["scalars"].keys() == {"in", "out"}
+    assert np.isfinite(encoder.embed(np.random.default_rng(0).normal(size=(2, 64)) * np.array([[1e-30], [1e30]]))).all()
+    assert "nme" not in encoder.variables["params"]["embedding"]
+
+
+@pytest.mark.usefixtures("quick_compilations")
 def test_a_probe_from_outside_the_package(desk, monkeypatch):
     monkeypatch.setitem(PROBES, "centroid", None)  # so that it is gone afterwards
     exec(compile(block_with("PROBES["), "extend.md", "exec"), {})
@@ -105,7 +118,7 @@ def test_a_probe_from_outside_the_package(desk, monkeypatch):
 
 
 def test_the_changes_of_extend_apply_and_work(tmp_path):
-    """All of them at once, in a copy of the package: a run with its scalar encoder and objective, a sweep with its protocol."""
+    """All of them at once, in a copy of the package: a run with its objective, a sweep with its protocol."""
     for folder in ("nutime_jax", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     found = blocks("extend.md")
@@ -128,8 +141,6 @@ def test_the_changes_of_extend_apply_and_work(tmp_path):
     trained = tmp_path / "runs" / "vicreg"
     losses = [json.loads(line)["loss"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert all(1 < loss < 60 for loss in losses)  # narrow dimensions cost 50 at most; BYOL's loss is below 4 / 16
-    nme = read_arrays(latest(trained / "checkpoints"), ("params",))["params"]["encoder"]["embedding"]["nme"]
-    assert nme.keys() == {"in", "out"}
     (row,) = read_rows(tmp_path / "results" / "results.csv")
     assert (row.protocol, row.metric) == ("retrieval", "precision")
     assert 1 / 3 < row.value <= 1  # ArrowHead has three classes

@@ -12,18 +12,30 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 # From the bottom to the top; the rooms of one line do not use each other, but for the files of one room.
 FLOORS = [
     {"errors"},
-    {"resample", "windows", "nme", "dropout", "distortions", "folders", "sealed", "torch_files", "compilation", "token_masks"},
+    {
+        "resample",
+        "windows",
+        "token_masks",
+        "nme",
+        "scalar_features",
+        "dropout",
+        "distortions",
+        "folders",
+        "sealed",
+        "torch_files",
+        "compilation",
+    },
     {"augment", "objectives", "synthetic"},
     {"models", "parallel", "processes", "data"},
     {"train.state", "train.optim", "train.gradients", "train.feed", "train.checkpoint", "train.writers"},
-    {"train.step"},
+    {"train.step", "train.fitting"},
     {"train.program", "train.hooks"},
     {"train.loop"},
     {"encoder"},
     {"evaluation", "convert", "export", "plan", "plots"},
     {"cli", "estimators"},
 ]
-PURE = {"resample", "windows", "nme", "dropout", "distortions", "augment", "objectives", "synthetic", "token_masks"}
+PURE = {"resample", "windows", "token_masks", "nme", "scalar_features", "dropout", "distortions", "augment", "objectives", "synthetic"}
 OWNERS = {
     "orbax": {"train.checkpoint"},
     "grain": {"data"},

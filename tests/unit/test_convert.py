@@ -102,6 +102,28 @@ def test_every_array_finds_its_place(state):
     assert encoding.normalised.shape == (2, 5, 8)
 
 
+def test_locations_come_over_with_their_vectors(state):
+    located = state | {"0.multi_bias_encoder.locs": np.float32([-1, 0, 3]), "0.multi_bias_encoder.loc_emb": np.ones((3, 4), np.float32)}
+    model, variables = from_torch_state(located, CONFIG)
+    assert model.locations == (-1.0, 0.0, 3.0)
+    assert variables["params"]["embedding"]["nme"]["location"].shape == (3, 4)
+    assert_same(to_torch_state(model, variables), located)
+    assert "locations weighed by distance" in encoder_from_torch(located, CONFIG).assumed
+    with pytest.raises(InputError, match="loc_weighted_sum is false beside vectors of locations; only locations that are weighed"):
+        from_torch_state(located, CONFIG | {"loc_weighted_sum": False})
+    with pytest.raises(InputError, match=r"the locations are \[-1.0, 0.0, 3.0\], and have no vectors"):
+        from_torch_state({name: array for name, array in located.items() if not name.endswith("loc_emb")}, CONFIG)
+
+
+def test_trained_scales_are_written_as_fixed_ones(state, byol):
+    model, variables = from_torch_state(state, CONFIG)
+    variables["params"]["embedding"]["nme"]["log_stretch"] = np.log(np.float32([2, 1, 0.5]))
+    written = to_torch_state(model.clone(trained_scales=True), variables)
+    np.testing.assert_allclose(written["0.multi_bias_encoder.scales"], np.float32([0.2, 1, 5]), rtol=1e-6)
+    with pytest.raises(InputError, match="the scales of the two networks differ, which were trained; convert the arrays of one of them"):
+        from_torch_state(byol | {"momentum_backbone.0.multi_bias_encoder.scales": np.float32([0.1, 1, 11])}, CONFIG)
+
+
 def test_a_linear_head_makes_a_classifier(state):
     state |= {"1.fc.weight": np.ones((3, 8), np.float32), "1.fc.bias": np.zeros(3, np.float32)}
     model, variables = from_torch_state(state, CONFIG)

@@ -62,3 +62,50 @@ def test_gradients_follow_finite_differences_of_the_reference(x64):
     expected = (along(step) - along(-step)) / (2 * step)
     gradients = pulled(jnp.asarray(weight), jnp.asarray(bias))
     np.testing.assert_allclose(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)), expected, rtol=1e-6)
+
+
+def relative_reference(x, weight, bias, scales):
+    lines = reference.layer_norm(x[..., None, None] / scales[:, None] * weight + bias)
+    return (lines * reference.scale_weights(x, scales)[..., None]).sum(-2)
+
+
+def test_a_relative_epsilon_follows_the_reference_over_sixteen_decades():
+    rng = np.random.default_rng(3)
+    x = np.concatenate([[0.0], *(sign * 10.0 ** rng.uniform(-8, 8, 100) for sign in (1, -1))]).astype(np.float32)
+    weight, bias = parameters(4)
+    ours = embed_scalar(jnp.asarray(x), jnp.float32(weight), jnp.float32(bias), jnp.float32(SCALES), scale_eps="relative")
+    theirs = relative_reference(*(np.float32(a).astype(np.float64) for a in (x, weight, bias, SCALES)))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_signs_are_told_apart_at_small_magnitudes_only_with_a_relative_epsilon():
+    """|embed(x) - embed(-x)| at 1e-4 … 1e-3 beside that four decades up, near 1; scales reach beyond both by two decades."""
+    scales, x = jnp.float32(10.0 ** np.arange(-6, 7)), jnp.float32([1e-4, 3e-4, 1e-3, 1.0, 3.0, 10.0])
+    weight, bias = map(jnp.float32, parameters(8, 32, 13))
+    apart = {}
+    for kind in ("absolute", "relative"):
+        one, other = (np.asarray(embed_scalar(sign * x, weight, bias, scales, scale_eps=kind)) for sign in (1, -1))
+        apart[kind] = np.linalg.norm(one - other, axis=1)
+    absolute, relative = (found[:3] / found[3:] for found in apart.values())
+    np.testing.assert_array_less(absolute, 0.3)
+    np.testing.assert_array_less(np.abs(np.log(relative)), np.log(1.7))
+
+
+@pytest.mark.parametrize("power", [-7, 3, 12])
+def test_a_relative_epsilon_makes_scalars_and_scales_together_scale_free(power):
+    """To the bit where the factor is a power of two; the published epsilon is not free of it."""
+    rng = np.random.default_rng(9)
+    x = jnp.float32(np.concatenate([[0.0], rng.normal(size=50) * 10.0 ** rng.uniform(-5, 5, 50)]))
+    weight, bias = map(jnp.float32, parameters(10))
+    scales, factor = jnp.float32(SCALES), jnp.float32(2.0**power)
+    for kind, same in (("relative", True), ("absolute", False)):
+        one, other = (embed_scalar(x * by, weight, bias, scales * by, scale_eps=kind) for by in (jnp.float32(1), factor))
+        assert np.array_equal(one, other) == same
+
+
+@given(st.lists(finite, min_size=4, max_size=4))
+def test_every_finite_float_gives_finite_values_and_gradients_relative_to_its_scale(values):
+    x, (weight, bias), scales = jnp.asarray(values, jnp.float32), map(jnp.float32, parameters()), jnp.float32(SCALES)
+    y, pull = jax.vjp(lambda *a: embed_scalar(*a, scale_eps="relative"), x, weight, bias, scales)
+    assert np.isfinite(y).all()
+    assert all(np.isfinite(gradient).all() for gradient in pull(jnp.ones_like(y)))

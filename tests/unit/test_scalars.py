@@ -1,0 +1,280 @@
+"""Encoders of a scalar: one protocol, by name, in an encoder that is saved, loaded, fitted and resumed."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
+
+from nutime_jax.augment import Views
+from nutime_jax.cli.config import load_config
+from nutime_jax.convert.arrays import to_torch_state
+from nutime_jax.encoder import Encoder, load_encoder, untrained_encoder
+from nutime_jax.errors import InputError
+from nutime_jax.models.encoder import NuTimeEncoder, build_encoder
+from nutime_jax.models.layers import Linear
+from nutime_jax.models.scalars import SCALARS
+from nutime_jax.parallel import make_mesh
+from nutime_jax.plan.products import count_products, products_by_formula
+from nutime_jax.plots.nme import draw_nme
+from nutime_jax.scalar_features import quantile_edges, symmetric_edges
+from nutime_jax.train import fitting, loop
+from nutime_jax.train.feed import Feed, describe_batch, make_views
+from nutime_jax.train.fitting import fit_scalars
+from nutime_jax.train.program import build_program
+from tests import reference
+
+pytestmark = pytest.mark.usefixtures("quick_compilations")
+
+FINITE = np.float32([0, 1e-45, 1e-38, 1e-30, 1e-8, 1e-4, 1e-3, 0.5, 1, 7, 1e4, 1e8, 1e16, 1e20, 1e38, np.finfo(np.float32).max])
+X = jnp.asarray(np.concatenate([FINITE, -FINITE]))
+KINDS = {
+    "nme": {},
+    "nme, unweighted": {"weighted_scales": False},
+    "nme, trained": {"trained_scales": True},
+    "nme, relative": {"scale_eps": "relative", "trained_scales": True},
+    "nme, located": {"locations": (-1.0, 0.0, 3.0)},
+    "periodic": {"scalars": "periodic"},
+    "periodic, trained": {"scalars": "periodic", "frequency_init": "log-linear", "trained_frequencies": True},
+    "piecewise": {"scalars": "piecewise", "bins": 8},
+    "log": {"scalars": "log"},
+    "linear": {"scalars": "linear"},
+}
+
+
+def small(**fields):
+    return NuTimeEncoder(window=8, width=8, depth=1, heads=1, head_dim=8, mlp_dim=8, max_tokens=5, scale_dim=6, **fields)
+
+
+def configured(*overrides, steps=4, **fields):
+    config = load_config("smoke", ["model.depth=1", "model.dropout=0.0", f"steps={steps}", "optim.warmup_steps=1", *overrides])
+    with config.model.unlocked():
+        config.model.update(fields)
+    return config
+
+
+each_kind = pytest.mark.parametrize("fields", KINDS.values(), ids=KINDS)
+
+
+@each_kind
+def test_the_protocol_holds_for_every_kind(fields):
+    """Any shape, one vector a scalar whatever its company, finite in value and gradient at any finite float32."""
+    encoder = small(**fields)
+    module = SCALARS[encoder.scalars](encoder, None)
+    variables = jax.jit(module.init)(jax.random.key(0), X)
+    params, constants = variables.get("params", {}), {name: tree for name, tree in variables.items() if name != "params"}
+
+    @jax.jit
+    def embed(params, x):
+        y, pull = jax.vjp(lambda params, x: module.apply({"params": params, **constants}, x), params, x)
+        return y, pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    y, gradients = embed(params, X)
+    assert (y.shape, y.dtype) == ((len(X), encoder.scale_dim), jnp.float32)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((y, gradients)))
+    folded = jax.jit(module.apply)(variables, X.reshape(2, 4, 4))
+    size = np.abs(y).max(-1, keepdims=True).clip(1e-3)
+    np.testing.assert_allclose(folded.reshape(y.shape) / size, y / size, atol=1e-5)
+    told = np.asarray(y)[(np.abs(X) >= 0.5) & (np.abs(X) <= 1e4)]
+    distances = np.linalg.norm(told[:, None] - told[None], axis=-1)
+    assert (distances[~np.eye(len(told), dtype=bool)] > 1e-3).all()
+
+
+@each_kind
+def test_an_encoder_of_every_kind_survives_saving_and_any_scale(fields, tmp_path):
+    config = configured(**fields)
+    made = untrained_encoder(config)
+    series = np.cumsum(np.random.default_rng(0).normal(size=(5, 64)), axis=1) * np.array([1e-38, 1e-4, 1, 1e8, 1e36])[:, None]
+    features = made.embed(series)
+    assert np.isfinite(features).all()
+    loaded = load_encoder(made.save(tmp_path / "one"))
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, made.variables)
+    assert loaded.network == made.network
+    np.testing.assert_array_equal(loaded.embed(series), features)
+
+
+def test_the_released_encoder_has_the_names_and_draws_it_had():
+    made = jax.jit(small().init)(jax.random.key(0), jnp.zeros((1, 1, 32)))
+    names = {"/".join(path) for path in flatten_dict(made["params"]["embedding"])}
+    assert {name for name in names if name.startswith("nme")} == {"nme/weight", "nme/bias"}
+    assert not any(name.startswith("scalars") for name in names)
+    assert set(made["constants"]) == {"positions"}
+    # The published form is untouched by what the options add: the same draws with them.
+    for fields in ({"trained_scales": True}, {"locations": (0.0,)}):
+        other = jax.jit(small(**fields).init)(jax.random.key(0), jnp.zeros((1, 1, 32)))
+        for name in ("weight", "bias"):
+            np.testing.assert_array_equal(other["params"]["embedding"]["nme"][name], made["params"]["embedding"]["nme"][name])
+
+
+def nme(**fields):
+    encoder = small(**fields)
+    module = SCALARS["nme"](encoder, None)
+    variables = module.init(jax.random.key(1), jnp.zeros(1))
+    scales = np.float32(encoder.scales).astype(np.float64)
+    return module, variables, {name: np.float64(leaf) for name, leaf in variables["params"].items()}, scales
+
+
+def test_trained_scales_begin_where_they_are_given_and_stay_positive():
+    module, variables, params, scales = nme(trained_scales=True)
+    x = np.float32([0.0, -0.02, 0.3, 5.0, -700.0])
+    np.testing.assert_array_equal(variables["params"]["log_stretch"], 0)
+    expected = reference.embed_scalar(x.astype(np.float64), params["weight"], params["bias"], scales)
+    np.testing.assert_allclose(module.apply(variables, jnp.asarray(x)), expected, atol=1e-5 * np.abs(expected).max())
+    moved = np.float32(np.linspace(-2, 2, len(scales)))
+    variables["params"]["log_stretch"] = jnp.asarray(moved)
+    expected = reference.embed_scalar(x.astype(np.float64), params["weight"], params["bias"], scales * np.exp(moved.astype(np.float64)))
+    np.testing.assert_allclose(module.apply(variables, jnp.asarray(x)), expected, atol=1e-5 * np.abs(expected).max())
+    for far in (-1e30, 1e30):
+        variables["params"]["log_stretch"] = jnp.full(len(scales), far, jnp.float32)
+        assert np.isfinite(module.apply(variables, X)).all()
+
+
+def test_locations_follow_the_reference():
+    locations = (-1.0, 0.0, 3.0)
+    module, variables, params, scales = nme(locations=locations)
+    x = np.float32([0.0, -1.0, 0.3, 5.0, -700.0, 2.9])
+    seen = x.astype(np.float64)[:, None] - np.array(locations)
+    weights = 1 / (np.log1p(np.abs(seen)) + 1e-6)
+    weights /= weights.sum(-1, keepdims=True)
+    each = reference.embed_scalar(seen, params["weight"], params["bias"], scales) + params["location"]
+    expected = (weights[..., None] * each).sum(-2)
+    np.testing.assert_allclose(module.apply(variables, jnp.asarray(x)), expected, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scalars": "nmee"}, "model.scalars is 'nmee'; choose one of nme, periodic, piecewise, log, linear, or put it into"),
+        ({"scale_eps": "none"}, "model.scale_eps is 'none'; choose one of absolute, relative"),
+        ({"frequency_init": "uniform"}, "model.frequency_init is 'uniform'; choose one of normal, log-linear"),
+        ({"scalars": "piecewise", "bins": 0}, "model.bins is 0; choose a whole number from 1 to 4096"),
+        ({"scalars": "periodic", "scale_dim": 7}, "model.scale_dim is 7, and periodic features come in pairs; choose an even number"),
+        ({"scales": (1.0, -2.0)}, "model.scales has -2.0; choose numbers above 0"),
+    ],
+)
+def test_fields_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        build_encoder(configured(**fields).model)
+
+
+class Sign(nn.Module):
+    dim: int
+
+    @nn.compact
+    def __call__(self, x):
+        return Linear(self.dim, name="out")(jnp.sign(x)[..., None])
+
+
+def test_the_table_is_open(monkeypatch, tmp_path):
+    monkeypatch.setitem(SCALARS, "sign", lambda encoder, name: Sign(encoder.scale_dim, name=name))
+    made = untrained_encoder(configured(scalars="sign"))
+    assert made.variables["params"]["embedding"]["scalars"]["out"]["kernel"].shape == (1, 8)
+    assert np.isfinite(made.embed(np.random.default_rng(0).normal(size=(2, 64)))).all()
+    made.save(tmp_path / "one")
+    assert load_encoder(tmp_path / "one").network == made.network
+    monkeypatch.delitem(SCALARS, "sign")
+    with pytest.raises(InputError, match=r"^model.scalars is 'sign'; choose one of nme, .*, or put it into models.scalars.SCALARS$"):
+        load_encoder(tmp_path / "one")
+
+
+# ---- What is fitted to data
+
+
+def feed_of(series):
+    """Batches of 16 series, each its own two views."""
+
+    def views(key, batch):
+        return Views(jnp.stack([batch, batch], 1)[:, :, None], jnp.full((len(batch), 1), 5.0))
+
+    return Feed(lambda start: iter(series[start:]), views)
+
+
+def test_edges_are_quantiles_of_means_and_stds_of_what_a_run_sees():
+    config = configured(scalars="piecewise", bins=4)
+    program = build_program(config, views=None, mesh=make_mesh())
+    batches = [jnp.asarray(10.0**k * np.random.default_rng(k).normal(size=(16, 64)), jnp.float32) for k in range(4)]
+    state = fit_scalars(program.init(), config, feed_of(batches), make_mesh())
+    x = np.concatenate(batches).astype(np.float64).reshape(64, 4, 16)
+    expected = quantile_edges(np.stack([x.mean(-1) + 5, x.std(-1, ddof=1)]), 4)
+    fitted, target = (tree["constants"]["encoder"]["embedding"]["scalars"]["edges"] for tree in (state.variables, state.target_variables))
+    np.testing.assert_allclose(fitted, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(fitted, target)
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == jax.tree.map(lambda leaf: leaf.sharding, program.state)
+    pointers = [shard.data.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards]
+    assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize("fields", [{}, {"scalars": "periodic"}, {"scalars": "piecewise", "statistics": "none"}])
+def test_where_nothing_is_fitted_no_batch_is_read(fields):
+    assert fit_scalars("as it was", configured(**fields), Feed(None, None), make_mesh()) == "as it was"
+
+
+def test_data_without_scales_are_refused():
+    config = configured(scalars="piecewise")
+    state = build_program(config, views=None, mesh=make_mesh()).init()
+    feed = feed_of([jnp.zeros((16, 64))])._replace(views=lambda key, batch: Views(jnp.zeros((16, 2, 1, 64)), jnp.zeros((16, 1))))
+    with pytest.raises(InputError, match="bins cannot be laid over 256 scalars that all are 0; give scalars that differ"):
+        fit_scalars(state, config, feed, make_mesh())
+
+
+FITTED = {"scalars": "piecewise", "bins": 8}
+
+
+def edges_of(encoder):
+    return encoder.variables["constants"]["embedding"]["scalars"]["edges"]
+
+
+def test_fitted_edges_are_kept_over_resume_saving_and_in_the_twin(tmp_path, monkeypatch):
+    config = configured("data.sources=ArrowHead", "run.checkpoint_every=2", "run.keep=9", "run.probe_every=0", **FITTED)
+    state = loop.pretrain(config, tmp_path / "run", devices=1)
+    trained = load_encoder(tmp_path / "run")
+    edges = np.array(edges_of(trained))
+    assert -3 < edges[0] < edges[-1] < 3  # ArrowHead is standardised
+    assert (np.diff(edges) > 0).all()
+    assert not np.array_equal(edges, symmetric_edges(8))
+
+    newest, *_ = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: path.name)[::-1]
+    shutil.rmtree(newest)
+    monkeypatch.setattr(fitting, "FITTED", {"piecewise": lambda *_: pytest.fail("fitted again")})
+    resumed = loop.pretrain(config, tmp_path / "run", devices=1)
+    jax.tree.map(np.testing.assert_array_equal, resumed.variables, state.variables)
+
+    saved = load_encoder(trained.save(tmp_path / "saved"))
+    np.testing.assert_array_equal(edges_of(saved), edges)
+    np.testing.assert_array_equal(edges_of(untrained_encoder(saved.config, trained=saved)), edges)
+    np.testing.assert_array_equal(edges_of(untrained_encoder(saved.config)), symmetric_edges(8))
+
+    # Another run that starts from these weights keeps their edges, too.
+    config = configured("data.sources=ArrowHead", "run.probe_every=0", f"data.dir={tmp_path / 'run' / 'data'}", steps=2, **FITTED)
+    other = loop.pretrain(config, tmp_path / "other", init_from=tmp_path / "run", devices=1)
+    np.testing.assert_array_equal(other.variables["constants"]["encoder"]["embedding"]["scalars"]["edges"], edges)
+
+
+# ---- Elsewhere
+
+
+@pytest.mark.parametrize("fields", [KINDS[name] for name in ("nme, located", "periodic", "piecewise", "log")])
+def test_products_of_a_step_are_those_of_the_formula(fields):
+    config = configured(**fields)
+    program = build_program(config, views=make_views(config), mesh=make_mesh(1))
+    counted = count_products(program.step.trace(program.state, describe_batch(config, make_mesh(1))).jaxpr)
+    assert counted.flops == {"highest": products_by_formula(config)}
+
+
+def test_what_only_the_nme_can_is_refused_of_others():
+    for fields in ({"scalars": "log"}, {"scalars": "periodic"}, {"scale_eps": "relative"}):
+        name, value = next(iter(fields.items()))
+        with pytest.raises(InputError, match=f"model.{name} is '{value}', which the official implementation has not, or has otherwise"):
+            to_torch_state(small(**fields), {"params": {}})
+    with pytest.raises(InputError, match=r"embeds mean and std by 'periodic'; `plot nme` draws encoders whose model.scalars is nme"):
+        draw_nme(Encoder(configured(scalars="periodic"), {}))
+
+
+def test_the_options_of_the_nme_are_drawn():
+    made = untrained_encoder(configured(**KINDS["nme, relative"], locations=(0.0, 1.0)))
+    weights, embedded, _ = (np.asarray(axes.images[0].get_array()) for axes in draw_nme(made).axes if axes.get_title())
+    np.testing.assert_allclose(weights.sum(0), 1, rtol=1e-5)
+    assert np.isfinite(embedded).all()
