@@ -113,9 +113,8 @@ def build_encoder(config: ConfigDict, *, remat: str = "none") -> "NuTimeEncoder"
     if remat not in REMAT:
         raise InputError(f"remat is {remat!r}; choose one of {', '.join(REMAT)}")
     fields = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in config.items()}
-    network = NuTimeEncoder(**fields, remat=remat)
-    check_masking(network.mask, network.mask_kind, network.mask_fill, names="model.mask")
-    return network
+    check_masking(*(fields.get(name, getattr(NuTimeEncoder, name)) for name in ("mask", "mask_kind", "mask_fill")), names="model.mask")
+    return NuTimeEncoder(**fields, remat=remat)
 
 
 class NuTimeEncoder(nn.Module):
