@@ -1,8 +1,7 @@
 """Every switch of a run with every other: built by the real step, trained, saved and loaded.
 
 A run has many switches, and each has tests of its own; what two of them do together, no one has thought of. Every value of
-every switch beside the defaults is tried always; `pytest -m thorough` tries every pair of values of two switches, in as few
-runs as a greedy choice finds.
+every switch is tried always, in a few runs; `pytest -m thorough` tries every pair of values of two switches.
 """
 
 import dataclasses
@@ -71,34 +70,28 @@ def refused(settings):
     return any(all(settings.get(name) == value for name, value in together.items()) for together, _ in REFUSED)
 
 
-def singles():
-    """The defaults, and every other value of a switch beside them."""
-    return [DEFAULT, *({**DEFAULT, name: value} for name, values in SWITCHES.items() for value in values[1:])]
+def covering(size):
+    """Settings in which every value of every `size` switches occurs together, but for what is refused: greedily few.
 
-
-def pairs():
-    """Settings in which every two values of two switches occur together, but for what is refused: greedily few.
-
-    Each begins with the first pair that is left, and takes, switch by switch, the value that covers the most of those that are.
+    Each begins with the first of what is left, and takes, switch by switch, the value that completes the most of it.
     """
-    names = list(SWITCHES)
     left = {
-        frozenset({(a, one), (b, other)}): None
-        for a, b in itertools.combinations(names, 2)
-        for one, other in itertools.product(SWITCHES[a], SWITCHES[b])
-        if not refused({a: one, b: other})
+        frozenset(zip(names, values, strict=True)): None
+        for names in itertools.combinations(SWITCHES, size)
+        for values in itertools.product(*(SWITCHES[name] for name in names))
+        if not refused(dict(zip(names, values, strict=True)))
     }
     found = []
     while left:
         settings = dict(next(iter(left)))
-        for name in names:
-            if name not in settings:
-                allowed = [value for value in SWITCHES[name] if not refused({**settings, name: value})]
-                gain = [sum(frozenset({(name, value), kept}) in left for kept in settings.items()) for value in allowed]
-                settings[name] = allowed[int(np.argmax(gain))]
-        for pair in itertools.combinations(settings.items(), 2):
-            left.pop(frozenset(pair), None)
-        found.append({name: settings[name] for name in names})
+        for name in [name for name in SWITCHES if name not in settings]:
+            allowed = [value for value in SWITCHES[name] if not refused({**settings, name: value})]
+            kept = settings.items()
+            gain = [sum(frozenset({(name, value), *some}) in left for some in itertools.combinations(kept, size - 1)) for value in allowed]
+            settings[name] = allowed[int(np.argmax(gain))]
+        for some in itertools.combinations(settings.items(), size):
+            left.pop(frozenset(some), None)
+        found.append({name: settings[name] for name in SWITCHES})
     return found
 
 
@@ -142,13 +135,13 @@ def check(settings, tmp_path):
     np.testing.assert_array_equal(loaded.embed(SERIES, batch_size=8), features)
 
 
-@pytest.mark.parametrize("settings", singles(), ids=named)
-def test_every_value_beside_the_defaults(settings, tmp_path):
+@pytest.mark.parametrize("settings", covering(1), ids=named)
+def test_every_value(settings, tmp_path):
     check(settings, tmp_path)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("settings", pairs(), ids=named)
+@pytest.mark.parametrize("settings", covering(2), ids=named)
 def test_every_pair_of_values(settings, tmp_path):
     check(settings, tmp_path)
 
@@ -159,11 +152,14 @@ def test_what_cannot_be_together_is_refused(together, sentence):
         build_program(configure({**DEFAULT, **together}), views=make_views, mesh=make_mesh(1))
 
 
-def test_the_pairs_are_all_there():
-    found = pairs()
+@pytest.mark.parametrize("size", [1, 2])
+def test_everything_is_covered(size):
+    found = covering(size)
     assert not any(refused(settings) for settings in found)
-    covered = {frozenset(pair) for settings in found for pair in itertools.combinations(settings.items(), 2)}
-    for a, b in itertools.combinations(SWITCHES, 2):
-        for one, other in itertools.product(SWITCHES[a], SWITCHES[b]):
-            assert refused({a: one, b: other}) or frozenset({(a, one), (b, other)}) in covered
-    assert len(found) < 4 * max(len(SWITCHES[a]) * len(SWITCHES[b]) for a, b in itertools.combinations(SWITCHES, 2))
+    covered = {frozenset(some) for settings in found for some in itertools.combinations(settings.items(), size)}
+    for names in itertools.combinations(SWITCHES, size):
+        for values in itertools.product(*(SWITCHES[name] for name in names)):
+            together = dict(zip(names, values, strict=True))
+            assert refused(together) or frozenset(together.items()) in covered
+    fewest = sorted(len(values) for values in SWITCHES.values())[-size:]
+    assert len(found) < 2 * np.prod(fewest)
