@@ -21,6 +21,7 @@ FLOORS = [
     {"train.loop"},
     {"encoder"},
     {"evaluation", "convert", "export", "plan", "plots"},
+    {"studies"},
     {"cli", "estimators"},
 ]
 PURE = {"resample", "windows", "nme", "dropout", "distortions", "augment", "objectives", "synthetic"}
