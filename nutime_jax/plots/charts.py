@@ -59,6 +59,8 @@ def draw_panels(panels: Sequence[Panel]) -> "Figure":
 
 
 def _draw_curves(axes: "Axes", panel: Panel, labels: Sequence[str]) -> None:
+    from matplotlib.ticker import NullLocator
+
     for label, line in panel.lines.items():
         number = labels.index(label)
         values, deviations = _apart(line)
@@ -66,10 +68,10 @@ def _draw_curves(axes: "Axes", panel: Panel, labels: Sequence[str]) -> None:
         axes.plot(panel.places, values, marker="." if len(values) <= 20 else None, label=plain(label), **look)
         if not np.isnan(deviations).all():
             axes.fill_between(panel.places, values - deviations, values + deviations, color=look["color"], alpha=0.15, linewidth=0)
-    if "x" in panel.log:
-        axes.set_xscale("log")
-    if "y" in panel.log:
-        axes.set_yscale("log")
+    for name, axis, rescale in (("x", axes.xaxis, axes.set_xscale), ("y", axes.yaxis, axes.set_yscale)):
+        if name in panel.log:
+            rescale("log")
+            axis.set_minor_locator(NullLocator())  # of many decades, whose ticks would be most of the file
 
 
 def _draw_names(axes: "Axes", panel: Panel, labels: Sequence[str]) -> None:

@@ -158,7 +158,9 @@ def train_runs(runs: Sequence[Run]) -> Training:
             log.warning("%s, diverged: %s", where, error)
             failures.append(f"variant {run.variant}, seed {run.seed}, diverged: {error}")
         except InputError as error:
-            raise InputError(f"variant {run.variant}, seed {run.seed}: {error}") from error
+            # Whoever runs a study has chosen no workdir.
+            reason = str(error).replace("choose another --workdir, or --init_from this one", "choose another --out")
+            raise InputError(f"variant {run.variant}, seed {run.seed}: {reason}") from error
     if not finished:
         raise InputError(f"every run diverged; the first says: {failures[0]}")
     return Training(tuple(finished), tuple(failures))
