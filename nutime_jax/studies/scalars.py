@@ -30,8 +30,8 @@ class ScalarEmbedding:
     """
 
     def __init__(self, model: ConfigDict):
-        # Weights are drawn by their names: without its blocks the network has the same embedding.
-        self._network = build_encoder(ConfigDict({**model, "depth": 0}))
+        # Weights are drawn by their names: with fewer blocks the network has the same embedding.
+        self._network = build_encoder(ConfigDict({**model, "depth": 1}))
         self._variables = jax.jit(self._network.init)
         self._apply = jax.jit(partial(_capture, self._network))
         shapes = jax.eval_shape(self._apply, jax.eval_shape(self._network.init, jax.random.key(0), self._windows(1)), self._windows(1))
