@@ -19,8 +19,8 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
 
 
-OPEN = ("model", "finetune")
-"""Sections of which every field has a default elsewhere."""
+OPEN = ("model", "finetune", "pretrain", "variants", "domains")
+"""Sections of which every field has a default elsewhere, or which name what they hold themselves."""
 
 
 def load_config(name: str, overrides: Sequence[str] = (), *, example: str = "quickstart") -> ConfigDict:

@@ -15,6 +15,7 @@ COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
     "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
     "sweep": "evaluate encoders and classical methods on many sets, by every protocol",
+    "study": "answer one question by many small runs: scales, windows, domains, objectives",
     "report": "make one HTML page and a CSV file from tables of results",
     "finetune": "train a classifier on a labelled set, from a pretrained encoder",
     "embed": "write the features of the series of a file, however many",
@@ -25,6 +26,9 @@ COMMANDS = {
     "plot": "draw features, NME, views or training curves to a PNG or SVG file",
     "data": "look after series: say what files hold, fetch archives, build corpora",
 }
+
+RESUMED = ("pretrain", "study")
+"""Commands that go on from a checkpoint."""
 
 PREEMPTED = 75
 """Exit status of a run that was told to stop and can go on: "temporary failure" among the numbers of sysexits."""
@@ -48,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        _say("interrupted" + ("; the same command goes on from the last checkpoint" if args.command == "pretrain" else ""), 130)
+        _say("interrupted" + ("; the same command goes on from the last checkpoint" if args.command in RESUMED else ""), 130)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # threads in the middle of a write would complain; nothing half-written is ever used

@@ -107,6 +107,21 @@ def pretrain(
     return state
 
 
+def is_finished(config: ConfigDict, workdir: str | os.PathLike) -> bool:
+    """Whether a workdir holds the last checkpoint of this very run, so that `pretrain` would have nothing left to do.
+
+    Raises:
+        InputError: the workdir belongs to another run, or the corpus cannot be opened.
+    """
+    workdir = as_folder(workdir)
+    newest = latest(workdir / "checkpoints")
+    if newest is None:
+        return False
+    corpus, begun = _open_corpus(config, workdir, ALONE), read_about(newest)
+    _check_same_run(workdir, begun, _about(config, corpus.digest if corpus else "synthetic", None))
+    return begun["step"] >= config.steps
+
+
 def _open_corpus(config: ConfigDict, workdir: Path, processes: Processes) -> Corpus | None:
     """The corpus of a run, the same for every process; None if all its series are synthetic."""
     data = config.data

@@ -150,7 +150,8 @@ def test_the_changes_of_extend_apply_and_work(tmp_path):
 def test_commands_parse(command):
     args = _parse(shlex.split(command)[1:])
     if hasattr(args, "config") and args.command != "convert":
-        load_config(args.config, args.overrides, example="sweep" if args.command == "sweep" else "quickstart")
+        examples = {"sweep": "sweep", "study": f"study_{getattr(args, 'study', '')}"}
+        load_config(args.config, args.overrides, example=examples.get(args.command, "quickstart"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -33,6 +33,7 @@ FLOORS = [
     {"train.loop"},
     {"encoder"},
     {"evaluation", "convert", "export", "plan", "plots"},
+    {"studies"},
     {"cli", "estimators"},
 ]
 PURE = {"resample", "windows", "token_masks", "nme", "scalar_features", "dropout", "distortions", "augment", "objectives", "synthetic"}

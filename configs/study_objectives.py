@@ -1,0 +1,63 @@
+"""Objectives and encoders of scalars, side by side: the same corpus, steps and probe.
+
+    nutime study objectives --out=studies/objectives
+    nutime study objectives --out=studies/objectives --config.pretrain.data.sources=bundled,archives/ucr --config.probe.sources=archives/ucr
+
+Every variant takes one pretraining a seed, 25,600 pairs of views each. Rates and temperatures are those of the base, and were
+chosen for none of the variants.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "study_objectives"
+    # What is pretrained: a shipped configuration, or a path to a .py file.
+    config.base = "nutime_small"
+    # Seeds of every run: weights, views, order of the data.
+    config.seeds = (0, 1, 2)
+    # Names of the variants that are looked at; empty for all of `variants`.
+    config.only = ()
+
+    # Name -> what is changed, section by section as in a configuration of `nutime pretrain`.
+    variants = config.variants = ConfigDict(sort_keys=False)
+    # Objectives, with the published encoder of scalars.
+    variants.byol = {"objective": {"kind": "byol"}}
+    variants.simclr = {"objective": {"kind": "simclr"}}
+    # Encoders of scalars, with the objective of the base: as published, its ablation, and none at all.
+    variants["nme-unweighted"] = {"model": {"weighted_scales": False}}
+    variants["no-scalars"] = {"model": {"statistics": "none"}}
+
+    # What all variants have in common where it is not as in the base: fields of its configuration.
+    pretrain = config.pretrain = ConfigDict()
+    # Updates, and series a step.
+    pretrain.steps = 200
+    pretrain.batch_size = 128
+    # Points that every view is resized to, and series when they are probed.
+    pretrain.length = 256
+    # Updates until the learning rate is at its highest.
+    pretrain.optim = ConfigDict({"warmup_steps": 20})
+    # The corpus: sources, sets that are left out, and where it is built; empty for a folder that all runs of the study share.
+    # Real series alone.
+    pretrain.data = ConfigDict({"sources": ("bundled",), "exclude": (), "dir": "", "synthetic": 0.0})
+    # Steps between two lines of metrics, and between two checkpoints; of these the newest is kept.
+    pretrain.run = ConfigDict({"log_every": 20, "checkpoint_every": 50, "keep": 1, "keep_every": 0, "best": ""})
+    # Series are read at `length` points, and cut into windows once.
+    pretrain.evaluation = ConfigDict({"lengths": (), "shifts": 1})
+
+    probe = config.probe = ConfigDict()
+    # Names of bundled sets, files and folders: the sets that accuracy is measured on, default splits.
+    probe.sources = ("bundled",)
+    # The classifier of frozen features (ridge, logistic, knn, 1nn, forest), and what it does to them first.
+    probe.protocol = "ridge"
+    probe.scaler = "standard"
+    # What is read: layer (last, or a number), tokens (cls, mean, cls+mean; all is those of every layer, whatever `layer` says),
+    # and how the channels of a case become one vector (mean, concat).
+    probe.layer = "last"
+    probe.readout = "all"
+    probe.channels = "concat"
+    # Points that series are resized to, and how often they are cut into windows: own is as `pretrain.evaluation` says.
+    probe.length = "own"
+    probe.shifts = "own"
+    return config
