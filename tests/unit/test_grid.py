@@ -4,7 +4,6 @@ A run has many switches, and each has tests of its own; what two of them do toge
 every switch is tried always, in a few runs; `pytest -m thorough` tries every pair of values of two switches.
 """
 
-import dataclasses
 import itertools
 
 import jax
@@ -16,9 +15,7 @@ from nutime_jax.augment import Views
 from nutime_jax.cli.config import load_config
 from nutime_jax.encoder import Encoder, load_encoder
 from nutime_jax.errors import InputError
-from nutime_jax.models import scalars
-from nutime_jax.models.encoder import NuTimeEncoder
-from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.scalars import SCALARS
 from nutime_jax.objectives.kinds import KINDS
 from nutime_jax.parallel import make_mesh
 from nutime_jax.train.program import build_program
@@ -33,8 +30,12 @@ SERIES = np.random.default_rng(0).normal(size=(4, 50)).cumsum(1) * 10.0 ** np.ar
 SWITCHES = {
     "objective.kind": tuple(KINDS),
     "objective.readout": ("cls", "mean", "cls+mean"),
-    "model.scalars": tuple(getattr(scalars, "SCALARS", ("nme",))),
+    "model.scalars": tuple(SCALARS),
     "model.weighted_scales": (True, False),
+    "model.trained_scales": (False, True),
+    "model.scale_eps": ("absolute", "relative"),
+    "model.locations": ((), (-1.0, 0.0, 1.0)),
+    "model.trained_frequencies": (False, True),
     "model.normalisation": ("window", "instance"),
     "model.statistics": ("window", "instance", "none"),
     "model.fusion": ("linear", "sum"),
@@ -47,19 +48,20 @@ SWITCHES = {
     "model.mask_fill": ("learned", "drop"),
     "remat": ("none", "products", "everything"),
 }
-"""Switch -> its values, the default first. Those whose field there is not are left out."""
-FIELDS = {"model": NuTimeEncoder, "objective": SiameseNetwork}
-SWITCHES = {
-    name: values
-    for name, values in SWITCHES.items()
-    if name in ("objective.kind", "remat") or name.split(".")[1] in {one.name for one in dataclasses.fields(FIELDS[name.split(".")[0]])}
-}
+"""Switch -> its values, the default first."""
 
 REFUSED = [
     # Further sizes have no place among neighbours in time, which is what a convolution sees.
     ({"model.windows": (4, 16), "model.backbone": "resnet"}, "a resnet sees its tokens in one order; leave model.windows empty"),
     # There are no queries to turn.
     ({"model.positions": "rotary", "model.backbone": "resnet"}, "choose a transformer with an even head_dim"),
+    # Windows that are left out leave neighbours behind that were none, and places that are those of others.
+    ({"model.mask": 0.5, "model.mask_fill": "drop", "model.backbone": "resnet"}, "choose 'learned', or a transformer"),
+    ({"model.mask": 0.5, "model.mask_fill": "drop", "model.positions": "rotary"}, "choose 'learned', or a transformer"),
+    # What is hidden must not be seen elsewhere, nor be hidden twice.
+    ({"objective.kind": "masked", "model.mask": 0.5}, "the objective hides windows itself"),
+    ({"objective.kind": "masked", "model.stride": 4}, "windows that overlap show what is hidden"),
+    ({"objective.kind": "masked", "model.windows": (4, 16)}, "windows that overlap show what is hidden"),
 ]
 """What is refused together, and the sentence that says why."""
 
