@@ -24,9 +24,10 @@ from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.chunks import in_chunks
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_readout, check_shifts
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
+from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
-from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector
+from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector, check_readout
 from nutime_jax.models.scalars import UnknownScalarsError
 from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
@@ -73,7 +74,7 @@ class Encoder:
 
     @property
     def readout(self) -> str:
-        """What is read of the tokens unless one asks for something else, see `models.encoder.read_out`."""
+        """What is read of the tokens unless one asks for something else, see `models.readouts.read_out`."""
         return self._evaluation.get("readout", "cls+mean")
 
     @property
@@ -135,7 +136,7 @@ class Encoder:
         Args:
             X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a pandas frame
                 (see `data.inputs.clean_cases`); or an iterator of such arrays, each a case.
-            layer, readout: see `models.encoder.read_out`; that of each of `lengths`, side by side. None is `readout` of the
+            layer, readout: see `models.readouts.read_out`; that of each of `lengths`, side by side. None is `readout` of the
                 encoder, and "cls+mean" of a layer that is asked for.
             channels: "mean" over the channels of a case, "concat", or "none": (cases, channels, features).
             batch_size: pieces of channels embedded at once.

@@ -23,7 +23,7 @@ from jax import export
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
 from nutime_jax.encoder import KIND, SCHEMA, WEIGHTS, Encoder, portable, shipped_encoders
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import read_out
+from nutime_jax.models.readouts import read_out
 from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.resample import LONGEST, resize
 from nutime_jax.sealed import PROGRAM, check_target, is_sealed, read_file, read_folder, write_folder

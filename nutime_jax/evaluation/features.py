@@ -13,7 +13,7 @@ import numpy as np
 from nutime_jax.data.archives import Cases, SetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import check_readout
+from nutime_jax.models.readouts import check_readout
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import fine_tune_task
 from nutime_jax.evaluation.tuning.settings import TuningSettings
-from nutime_jax.models.encoder import NuTimeEncoder, check_lengths, check_shifts
+from nutime_jax.models.configuration import check_lengths, check_shifts
+from nutime_jax.models.encoder import NuTimeEncoder
 
 UNTRAINED = "untrained:"
 """Before the path of an encoder: its untrained twin, drawn from the seed of its run."""

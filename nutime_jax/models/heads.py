@@ -10,8 +10,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.chunks import COLLECTIONS, in_chunks
-from nutime_jax.models.encoder import NuTimeEncoder, last_tokens, read_out
+from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
+from nutime_jax.models.readouts import last_tokens, read_out
 
 
 class MLPHead(nn.Module):
@@ -33,7 +34,7 @@ class Classifier(nn.Module):
     norm: what normalises the feature before the head: "none" (published), "batch" or "layer".
     channels: "fusion" (the encoder makes one token of a window's channels) or "independent" (each channel is encoded
         alone, and the features are averaged).
-    readout: see `models.encoder.read_out`; "cls" is published.
+    readout: see `models.readouts.read_out`; "cls" is published.
     frozen: the encoder runs as it does in evaluation, without dropout.
     """
 
@@ -92,7 +93,7 @@ class SiameseNetwork(nn.Module):
     The encoder sees both views as one batch. Projector and predictor see one view after the other, so that the
     statistics of their BatchNorm are per view, as in the release.
 
-    readout: what the projector sees, see `models.encoder.read_out`; "cls" is published.
+    readout: what the projector sees, see `models.readouts.read_out`; "cls" is published.
     rows: views that the encoder sees at a time, see `chunks.in_chunks`; None is all.
     """
 

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, last_tokens
+from nutime_jax.models.configuration import build_encoder
+from nutime_jax.models.encoder import NuTimeEncoder
+from nutime_jax.models.readouts import last_tokens
 from nutime_jax.models.resnet import KERNELS
 from nutime_jax.models.scalars import SCALARS
 from nutime_jax.objectives.kinds import make_objective

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import build_encoder
+from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.layers import LayerNorm, Linear
 
 ROWS = 512

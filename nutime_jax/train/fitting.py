@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder
+from nutime_jax.models.configuration import build_encoder
+from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.scalars import FITTED, place_of_scalars
 from nutime_jax.parallel import replicated
 from nutime_jax.train.feed import Feed, MakeViews

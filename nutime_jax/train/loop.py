@@ -21,7 +21,7 @@ from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.distortions import make_distortion
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
-from nutime_jax.models.encoder import build_encoder, check_lengths, check_shifts, released_fields
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts, released_fields
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
 from nutime_jax.resample import LONGEST

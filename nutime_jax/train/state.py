@@ -9,13 +9,13 @@ import optax
 from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import build_encoder
+from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.models.masked import MaskedNetwork
 from nutime_jax.objectives.kinds import make_objective
 
 PROJECTED = ("cls", "mean", "cls+mean")
-"""What a projector can see of the tokens, see `models.encoder.read_out`."""
+"""What a projector can see of the tokens, see `models.readouts.read_out`."""
 UNTRAINED = ("batch_stats", "constants")
 
 

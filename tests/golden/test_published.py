@@ -11,7 +11,7 @@ import pytest
 from nutime_jax.augment import Views
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
 from nutime_jax.convert.encoders import encoder_from_torch
-from nutime_jax.models.encoder import read_out
+from nutime_jax.models.readouts import read_out
 from nutime_jax.nme import embed_scalar
 from nutime_jax.resample import resize
 from nutime_jax.train.state import state_from_variables

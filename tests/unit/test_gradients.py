@@ -7,7 +7,8 @@ import pytest
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import REMAT, build_encoder
+from nutime_jax.models.configuration import build_encoder
+from nutime_jax.models.encoder import REMAT
 from nutime_jax.parallel import make_mesh
 from nutime_jax.train.gradients import accumulated, plain
 from nutime_jax.train.program import build_program

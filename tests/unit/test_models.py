@@ -10,9 +10,11 @@ from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
 from nutime_jax.models.chunks import in_chunks
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, check_lengths, check_shifts, read_out
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
+from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import BatchNorm, gelu, multiply
+from nutime_jax.models.readouts import read_out
 from nutime_jax.models.resnet import KERNELS, ResidualBlock, with_mean
 from nutime_jax.objectives.byol import byol_loss
 from tests import reference

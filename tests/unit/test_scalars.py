@@ -14,7 +14,8 @@ from nutime_jax.cli.config import load_config
 from nutime_jax.convert.arrays import to_torch_state
 from nutime_jax.encoder import Encoder, load_encoder, untrained_encoder
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder
+from nutime_jax.models.configuration import build_encoder
+from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.layers import Linear
 from nutime_jax.models.scalars import SCALARS
 from nutime_jax.parallel import make_mesh

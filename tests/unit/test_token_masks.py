@@ -7,7 +7,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import NuTimeEncoder, build_encoder, read_out
+from nutime_jax.models.configuration import build_encoder
+from nutime_jax.models.encoder import NuTimeEncoder
+from nutime_jax.models.readouts import read_out
 from nutime_jax.token_masks import KINDS, check_masking, count_hidden, draw_mask, hidden_places
 
 SMALL = {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8, "dropout": 0.0}

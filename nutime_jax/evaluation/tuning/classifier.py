@@ -15,7 +15,7 @@ from nutime_jax.evaluation.tuning.channels import ChannelMap
 from nutime_jax.evaluation.tuning.members import Network, predict_cases
 from nutime_jax.evaluation.tuning.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
 from nutime_jax.evaluation.tuning.settings import TuningSettings
-from nutime_jax.models.encoder import build_encoder
+from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.heads import Classifier
 from nutime_jax.sealed import read_folder, write_folder
 

@@ -24,7 +24,7 @@ class TuningSettings:
     head_norm: what normalises the feature before the linear head: "batch", "layer" or "none". Features of an encoder that
         has seen little hardly differ from case to case: with "none", a frozen one's validation loss was 0.65 on GunPoint and
         0.98 on ArrowHead (quickstart's untrained twin), with "batch" 0.35 and 0.81.
-    readout: the feature, see `models.encoder.read_out`; "cls" is published.
+    readout: the feature, see `models.readouts.read_out`; "cls" is published.
     channels: "fusion" (published) or "independent"; see `models.heads.Classifier`.
     max_channels: sets with more channels are brought down to so many.
     reduction: how: the channels of largest "variance", or "pca"; see `evaluation.tuning.channels`.
