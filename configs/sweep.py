@@ -56,6 +56,8 @@ def get_config() -> ConfigDict:
     finetune.rates = (3e-4, 1e-3, 3e-3)
     # Networks whose probabilities are averaged.
     finetune.members = 1
+    # How often test cases are cut into windows, a share of a window further on each time.
+    finetune.shifts = 1
     # Whether they are trained anew on all training cases once rate and epoch are chosen.
     finetune.refit = False
     return config

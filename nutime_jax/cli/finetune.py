@@ -29,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=int, help="cases an update (default: 16)")
     parser.add_argument("--rates", help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
     parser.add_argument("--members", type=int, help="networks whose probabilities are averaged (default: 1)")
+    parser.add_argument("--readout", help="what the head sees: cls (default), mean, cls+mean, or all (cls+mean of every layer)")
+    parser.add_argument("--shifts", type=int, help="cuts into windows that a case is labelled by, averaged (default: 1)")
     parser.add_argument("--head_norm", help="what normalises the features before the head: batch (default), layer or none")
     parser.add_argument("--layer_decay", type=float, help="factor of the learning rate from a block to the one below (default: 1, none)")
     parser.add_argument("--channels", help="fusion: one token of all channels (default). independent: each is encoded alone")
@@ -36,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--selection", help="train: validate on training cases (default). published: choose on the test split")
 
 
-CHOICES = ("strategy", "epochs", "least_updates", "refit", "batch_size", "members", "head_norm", "layer_decay", "channels", "selection")
+CHOICES = ("strategy", "epochs", "least_updates", "refit", "batch_size", "members", "readout", "shifts")
+CHOICES += ("head_norm", "layer_decay", "channels", "selection")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -89,7 +89,7 @@ class FittedClassifier:
         parts = []
         for chunk in _chunks(cases):
             packed = pack_cases(chunk, np.zeros(len(chunk), np.int32))
-            options = {"network": network, "size": self.config.length, "batch_size": BATCH}
+            options = {"network": network, "size": self.config.length, "batch_size": BATCH, "shifts": self.settings.shifts}
             probabilities = predict_cases(members, self.shared, packed, len(chunk), len(self.classes_), **options)
             parts.append(np.asarray(probabilities)[: len(chunk), : len(self.classes_)])
         return np.concatenate(parts)

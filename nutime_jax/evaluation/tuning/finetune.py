@@ -26,6 +26,7 @@ from nutime_jax.evaluation.tuning.classifier import FittedClassifier, Training, 
 from nutime_jax.evaluation.tuning.members import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
 from nutime_jax.evaluation.tuning.packed import PackedCases, pack_cases
 from nutime_jax.evaluation.tuning.settings import TuningSettings
+from nutime_jax.models.encoder import check_shifts
 from nutime_jax.models.heads import Classifier
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def fine_tune(
         progress: called after every epoch with its number, from 1, and what happened in it.
 
     Raises:
-        InputError: no labels, one class, or test cases under honest selection.
+        InputError: no labels, one class, test cases under honest selection, or more shifts than a window has points.
         DivergenceError: no member ever had a finite loss.
     """
     started = time.monotonic()
@@ -87,6 +88,7 @@ def fine_tune(
         rate = settings.rates[len(settings.rates) // 2]
         log.warning("no case can be spared for validation: all %d epochs are run, with rate %g", settings.epochs, rate)
     network = build_classifier(encoder.config, settings, classes=len(prepared.classes))
+    check_shifts(settings.shifts, network.encoder)
     shared = split_encoder(network, encoder.variables)[1]
     long = settings.lengthened(int(prepared.folds.train_count))
     members, report, epochs = _train(encoder, network, prepared, seeds, long, progress)

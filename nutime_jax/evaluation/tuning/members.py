@@ -16,6 +16,7 @@ from nutime_jax.evaluation.tuning.packed import PackedCases, Views, class_mask, 
 from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.layers import uniform_fan_in
+from nutime_jax.models.shifts import shift_starts
 
 Flat = dict[str, jax.Array]
 FRESH = ("params/head", "params/encoder/embedding/fusion")
@@ -148,7 +149,7 @@ def run_epoch(
         return over_seeds(members, shared, cases, classes, folds, seeds, numbers, epoch)
 
 
-@partial(jax.jit, static_argnames=("network", "size", "batch_size"))
+@partial(jax.jit, static_argnames=("network", "size", "batch_size", "shifts"))
 def predict_cases(
     members: Network,
     shared: Flat,
@@ -159,16 +160,19 @@ def predict_cases(
     network: Classifier,
     size: int,
     batch_size: int,
+    shifts: int = 1,
 ) -> jax.Array:
-    """Probabilities of the first `count` cases, averaged over members (leading axis), (capacity of cases, of classes)."""
+    """Probabilities of the first `count` cases, averaged over members (leading axis) and shifts, (capacity of cases, of classes)."""
+    starts = shift_starts(shifts, network.encoder.window)
 
     def predict(member: Network, views: Views) -> jax.Array:
         return jax.nn.softmax(_logits(member, shared, views, classes, network=network))
 
     def one_batch(i, probabilities):
         first = i * batch_size
-        views = whole_views(cases, first + jnp.arange(batch_size), size=size)
-        mean = jax.vmap(predict, in_axes=(0, None))(members, views).mean(0)
+        whole = whole_views(cases, first + jnp.arange(batch_size), size=size + starts[-1])
+        cut = [whole._replace(values=whole.values[..., start : start + size]) for start in starts]
+        mean = sum(jax.vmap(predict, in_axes=(0, None))(members, views).mean(0) for views in cut) / shifts
         return jax.lax.dynamic_update_slice(probabilities, mean, (first, 0))
 
     with jax.default_matmul_precision("highest"):

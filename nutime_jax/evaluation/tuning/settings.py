@@ -42,6 +42,8 @@ class TuningSettings:
         the paper's numbers were made: what it reports is not an estimate of anything, and is marked.
     validation: share of every class that is carved from the training split.
     patience: epochs without improvement after which a member stops; 0 is never.
+    shifts: how often a case is cut into windows when it is labelled, a share of a window further on each time; probabilities are
+        averaged. Training and validation take one cut: crops of training begin anywhere.
     refit: whether the networks are trained anew on all training cases once rate and epoch are chosen, those that validate best
         on average over the members. Otherwise a member has never seen the cases that it was validated on.
     """
@@ -65,6 +67,7 @@ class TuningSettings:
     selection: str = "train"
     validation: float = 0.2
     patience: int = 20
+    shifts: int = 1
     refit: bool = False
 
     def __post_init__(self):
@@ -73,7 +76,7 @@ class TuningSettings:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}")
-        for name in ("max_channels", "epochs", "batch_size", "members"):
+        for name in ("max_channels", "epochs", "batch_size", "members", "shifts"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; choose 1 or more")
         if not self.rates or not all(0 < rate < math.inf for rate in self.rates):
