@@ -26,7 +26,7 @@ from nutime_jax.evaluation.tuning.classifier import FittedClassifier, Training, 
 from nutime_jax.evaluation.tuning.members import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
 from nutime_jax.evaluation.tuning.packed import PackedCases, pack_cases
 from nutime_jax.evaluation.tuning.settings import TuningSettings
-from nutime_jax.models.encoder import check_shifts
+from nutime_jax.models.configuration import check_shifts
 from nutime_jax.models.heads import Classifier
 
 log = logging.getLogger(__name__)

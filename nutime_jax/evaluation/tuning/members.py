@@ -163,7 +163,7 @@ def predict_cases(
     shifts: int = 1,
 ) -> jax.Array:
     """Probabilities of the first `count` cases, averaged over members (leading axis) and shifts, (capacity of cases, of classes)."""
-    starts = shift_starts(shifts, network.encoder.window)
+    starts = shift_starts(shifts, network.encoder.step)
 
     def predict(member: Network, views: Views) -> jax.Array:
         return jax.nn.softmax(_logits(member, shared, views, classes, network=network))
