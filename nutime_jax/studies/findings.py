@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from nutime_jax.errors import InputError
 from nutime_jax.evaluation.report.figures import can_draw
 from nutime_jax.folders import place_of, said
 from nutime_jax.plots.figures import save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Spread(NamedTuple):
@@ -52,12 +49,12 @@ class Findings:
 
     tables: name of the CSV file, without its suffix -> table. The first is the answer, and is called "table".
     shown: how many of them, from the first on, are said in the terminal and in `table.md`.
-    draw: makes the figure.
+    draw: makes the figure, of matplotlib.
     notes: sentences that belong below the tables: what is left out, and what failed.
     """
 
     tables: Mapping[str, Table]
-    draw: Callable[[], "Figure"]
+    draw: Callable[[], Any]
     shown: int = 1
     notes: tuple[str, ...] = ()
 
