@@ -25,8 +25,15 @@ def get_config() -> ConfigDict:
     # Objectives, with the published encoder of scalars.
     variants.byol = {"objective": {"kind": "byol"}}
     variants.simclr = {"objective": {"kind": "simclr"}}
-    # Encoders of scalars, with the objective of the base: as published, its ablation, and none at all.
+    variants.simsiam = {"objective": {"kind": "simsiam"}}
+    variants.moco = {"objective": {"kind": "moco"}}
+    variants.masked = {"objective": {"kind": "masked"}}
+    # Encoders of scalars, with the objective of the base (simclr): the published one without weights, others, and none at all.
     variants["nme-unweighted"] = {"model": {"weighted_scales": False}}
+    variants.periodic = {"model": {"scalars": "periodic"}}
+    variants.piecewise = {"model": {"scalars": "piecewise"}}
+    variants.log = {"model": {"scalars": "log"}}
+    variants.linear = {"model": {"scalars": "linear"}}
     variants["no-scalars"] = {"model": {"statistics": "none"}}
 
     # What all variants have in common where it is not as in the base: fields of its configuration.

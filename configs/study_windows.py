@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
     variants["16"] = {"model": {"window": 16}}
     variants["32"] = {"model": {"window": 32}}
     variants["64"] = {"model": {"window": 64}}
+    # Tokens of all four, side by side.
+    variants.mixed = {"model": {"window": 16, "windows": (8, 32, 64)}}
 
     # Groups that sets are put in, by length, by periodicity and by period, as equal in number as can be.
     config.groups = 3
