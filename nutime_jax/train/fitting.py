@@ -44,19 +44,19 @@ def fit_scalars(state: TrainState, config: ConfigDict, feed: Feed, mesh: Mesh) -
 
 def _scalars(encoder: NuTimeEncoder, config: ConfigDict, feed: Feed, mesh: Mesh) -> Iterator[np.ndarray]:
     """Means and stds of the views of one batch after another."""
-    window = encoder.window if encoder.statistics == "window" else config.length
-    statistics = jax.jit(_statistics, static_argnames=("views", "window"), out_shardings=replicated(mesh))
+    sizes = encoder.sizes if encoder.statistics == "window" else ((config.length, config.length),)
+    statistics = jax.jit(_statistics, static_argnames=("views", "sizes"), out_shardings=replicated(mesh))
     unused = jax.random.fold_in(jax.random.key(config.seed), config.steps)  # keys of steps are folded in below that
     for number, batch in enumerate(islice(feed.batches(0), -(-SERIES // config.batch_size))):
-        found = statistics(jax.random.fold_in(unused, number), batch, views=feed.views, window=window)
+        found = statistics(jax.random.fold_in(unused, number), batch, views=feed.views, sizes=sizes)
         yield np.asarray(found).ravel()
 
 
-def _statistics(key: jax.Array, batch: Any, *, views: MakeViews, window: int) -> jax.Array:
+def _statistics(key: jax.Array, batch: Any, *, views: MakeViews, sizes: tuple[tuple[int, int], ...]) -> jax.Array:
     seen = views(key, batch)
     offset = jnp.broadcast_to(seen.offset[:, None], seen.values.shape[:-1])
-    windows = normalise_windows(seen.values, window=window, offset=offset)
-    return jnp.stack([windows.mean, windows.std])
+    each = [normalise_windows(seen.values, window=size, stride=stride, offset=offset) for size, stride in sizes]
+    return jnp.concatenate([part for windows in each for part in (windows.mean, windows.std)], axis=-1)
 
 
 def _replaced(tree: Any, path: tuple[str, ...], values: Any) -> Any:

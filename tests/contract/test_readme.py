@@ -40,7 +40,8 @@ def test_the_two_commands_are_there():
 def test_commands_parse(command):
     args = _parse(shlex.split(command)[1:])
     if hasattr(args, "config"):
-        load_config(args.config, args.overrides, example="sweep" if args.command == "sweep" else "quickstart")
+        example = {"sweep": "sweep", "study": args.config}.get(args.command, "quickstart")
+        load_config(args.config, args.overrides, example=example)
 
 
 def test_links_lead_somewhere():
