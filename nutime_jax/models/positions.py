@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-POSITIONS = ("sinusoidal", "learned", "rotary", "none")
 BASE = 10000.0
 """Of the wave lengths of sines, and of rotations: from 2 pi places to that many times it."""
 

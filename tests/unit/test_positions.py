@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.models.encoder import NuTimeEncoder
-from nutime_jax.models.positions import POSITIONS, read_table, rotary_angles, rotate, sinusoidal_positions, token_places
+from nutime_jax.models.positions import read_table, rotary_angles, rotate, sinusoidal_positions, token_places
 from tests import reference
 from tests.unit.test_models import SMALL, draw
 
@@ -74,7 +74,7 @@ def test_without_positions_the_order_of_windows_is_not_seen():
     x = jax.random.normal(jax.random.key(0), (2, 4, 16)) * jnp.array([1.0, 10, 0.1, 3])[None, :, None]
     ordered, mixed = (one.reshape(2, 1, 64) for one in (x, x[:, np.array([2, 0, 3, 1])]))
     moved = {}
-    for positions in POSITIONS:
+    for positions in ("sinusoidal", "learned", "rotary", "none"):
         network = NuTimeEncoder(**{**SMALL, "depth": 1}, positions=positions)
         variables = draw(network, (1, 1, 64))
         encode = jax.jit(lambda x, network=network, variables=variables: network.apply(variables, x, last=1).normalised)
