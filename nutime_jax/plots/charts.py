@@ -59,19 +59,21 @@ def draw_panels(panels: Sequence[Panel]) -> "Figure":
 
 
 def _draw_curves(axes: "Axes", panel: Panel, labels: Sequence[str]) -> None:
-    from matplotlib.ticker import NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     for label, line in panel.lines.items():
         number = labels.index(label)
         values, deviations = _apart(line)
         look = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)], "linewidth": 1.2}
-        axes.plot(panel.places, values, marker="." if len(values) <= 20 else None, label=plain(label), **look)
+        axes.plot(panel.places, values, marker="." if len(values) <= 10 else None, label=plain(label), **look)
         if not np.isnan(deviations).all():
             axes.fill_between(panel.places, values - deviations, values + deviations, color=look["color"], alpha=0.15, linewidth=0)
     for name, axis, rescale in (("x", axes.xaxis, axes.set_xscale), ("y", axes.yaxis, axes.set_yscale)):
         if name in panel.log:
             rescale("log")
-            axis.set_minor_locator(NullLocator())  # of many decades, whose ticks would be most of the file
+            # Of many decades, whose ticks would be most of the file.
+            axis.set_major_locator(LogLocator(numticks=6))
+            axis.set_minor_locator(NullLocator())
 
 
 def _draw_names(axes: "Axes", panel: Panel, labels: Sequence[str]) -> None:
