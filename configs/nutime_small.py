@@ -3,8 +3,9 @@
     nutime data download --to=archives
     nutime pretrain --config=nutime_small --workdir=runs/nutime-small
 
-Hardware and time: two shared CPU cores, 45 minutes for 921,600 pairs of views at 340 a second, 1.1 GB. The shipped weights saw the train
-splits of 63 UCR and 10 UEA sets, of 22 more UCR sets and the bundled ones. Score: 81.2 % on those 63 sets and 84.7 % on those 10 (test
+Hardware and time: two shared CPU cores, a host device each, 340 pairs of views a second where nothing else ran (921,600 of them would
+take 45 minutes; the run had interruptions), 1.1 GB. The shipped weights saw the train splits of 63 UCR and 10 UEA sets, of 22 more UCR
+sets and the bundled ones. Score: 81.2 % on those 63 sets and 84.7 % on those 10 (test
 accuracy of a ridge classifier on features of all layers, at 256 and 512 points and eight shifts; one seed); the untrained twin has
 75.3 and 80.6. What was tried: docs/weights.md.
 """

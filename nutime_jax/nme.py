@@ -22,7 +22,7 @@ def scale_weights(x: Float[Array, "*batch"], scales: Float[Array, " scales"], *,
         x: scalars, shape (...).
         scales: positive scales, shape (scales,).
     """
-    ratio = jnp.abs(x)[..., None] / _align(scales, x.ndim)
+    ratio = jnp.abs(x)[..., None] / align(scales, x.ndim)
     weights = 1 / (jnp.abs(jnp.log(ratio + eps)) + eps)
     return weights / weights.sum(-1, keepdims=True)
 
@@ -60,10 +60,10 @@ def embed_scalar(
     offset = bias - bias.mean(-1, keepdims=True)
     line = x[..., None]
     if scale_eps == "relative":
-        line = jnp.clip(line / _align(scales, x.ndim), -SCALAR_LIMIT, SCALAR_LIMIT)
+        line = jnp.clip(line / align(scales, x.ndim), -SCALAR_LIMIT, SCALAR_LIMIT)
     else:
         offset = offset * scales[:, None]
-    quadratic, linear, constant = (_align((a * b).mean(-1), x.ndim) for a, b in ((slope, slope), (slope, offset), (offset, offset)))
+    quadratic, linear, constant = (align((a * b).mean(-1), x.ndim) for a, b in ((slope, slope), (slope, offset), (offset, offset)))
     variance = (quadratic * line + 2 * linear) * line + constant
     factor = 1 / jnp.sqrt(jnp.maximum(variance, 0) + eps)
     if weighted:
@@ -93,14 +93,14 @@ def embed_at_locations(
         locations: where scalars are seen from, shape (locations,).
         table: the embedding of each location itself, shape (locations, dim).
     """
-    seen = embed(_distances(x, locations)) + _align(table, x.ndim)
+    seen = embed(_distances(x, locations)) + align(table, x.ndim)
     return jnp.einsum("...l,...ld->...d", location_weights(x, locations), seen, precision="highest")
 
 
 def _distances(x: Float[Array, "*batch"], locations: Float[Array, " locations"]) -> Float[Array, "*batch locations"]:
-    return jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None] - _align(locations, x.ndim)
+    return jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None] - align(locations, x.ndim)
 
 
-def _align(array: Array, leading: int) -> Array:
+def align(array: Array, leading: int) -> Array:
     """Puts `leading` axes of size one in front: broadcasting over the batch is said, never implied."""
     return array.reshape((1,) * leading + array.shape)

@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nutime_jax.errors import InputError
+from nutime_jax.nme import SCALAR_LIMIT, align
 
-SCALAR_LIMIT = 1e16
-"""Scalars are clipped to ±1e16, so that their products with weights, and the squares of those, stay finite in float32."""
 TURNS_LIMIT = 2.0**20
 """Turns that periodic features tell apart; beyond it float32 knows no more than an eighth of a turn."""
 EDGE_LIMIT = 1e38
@@ -26,7 +25,7 @@ def periodic_features(x: Float[Array, "*batch"], coefficients: Float[Array, " n"
         coefficients: turns a unit of x, shape (n,).
     """
     x = jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None]
-    turns = jnp.clip(x * _align(coefficients, x.ndim - 1), -TURNS_LIMIT, TURNS_LIMIT)
+    turns = jnp.clip(x * align(coefficients, x.ndim - 1), -TURNS_LIMIT, TURNS_LIMIT)
     angle = 2 * math.pi * (turns - jnp.round(turns))  # whole turns are left out before pi rounds them
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
@@ -40,7 +39,7 @@ def piecewise_linear(x: Float[Array, "*batch"], edges: Float[Array, " edges"]) -
         x: scalars, shape (...).
         edges: of the bins, ascending, at most EDGE_LIMIT in magnitude, shape (bins + 1,).
     """
-    low, high = (_align(one, x.ndim) for one in (edges[:-1], edges[1:]))
+    low, high = (align(one, x.ndim) for one in (edges[:-1], edges[1:]))
     line = x[..., None]
     width = high - low
     wide = width >= jnp.finfo(x.dtype).tiny  # accelerators count smaller ones as zero
@@ -82,8 +81,3 @@ def symmetric_edges(bins: int) -> np.ndarray:
 def log_magnitude(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """The sign of x times the logarithm of its magnitude: asinh(x / SMALLEST), which is linear about zero, as 1 at LARGEST."""
     return jnp.arcsinh(jnp.clip(x, -1e30, 1e30) / SMALLEST) / math.asinh(LARGEST / SMALLEST)
-
-
-def _align(array: Array, leading: int) -> Array:
-    """Puts `leading` axes of size one in front: broadcasting over the batch is said, never implied."""
-    return array.reshape((1,) * leading + array.shape)

@@ -16,9 +16,8 @@ from jaxtyping import Array, Float
 
 from nutime_jax.errors import InputError
 from nutime_jax.models.layers import Linear
-from nutime_jax.nme import embed_at_locations, embed_scalar
+from nutime_jax.nme import SCALAR_LIMIT, embed_at_locations, embed_scalar
 from nutime_jax.scalar_features import (
-    SCALAR_LIMIT,
     log_magnitude,
     periodic_features,
     piecewise_linear,

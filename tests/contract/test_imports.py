@@ -25,6 +25,7 @@ FLOORS = [
         "torch_files",
         "compilation",
     },
+    {"scalar_features"},
     {"augment", "objectives", "synthetic"},
     {"models", "parallel", "processes", "data"},
     {"train.state", "train.optim", "train.gradients", "train.feed", "train.checkpoint", "train.writers"},
