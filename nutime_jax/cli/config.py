@@ -22,13 +22,17 @@ def shipped_configs() -> dict[str, Path]:
 OPEN = ("model", "finetune", "pretrain", "variants", "domains")
 """Sections of which every field has a default elsewhere, or which name what they hold themselves."""
 
+ELEMENTS = {"model.windows": int, "model.locations": float}
+"""What lists hold that may be empty; others hold texts."""
+
 
 def load_config(name: str, overrides: Sequence[str] = (), *, example: str = "quickstart") -> ConfigDict:
     """Runs `get_config` of a shipped configuration or of a Python file, and applies overrides.
 
     Args:
         name: name of a shipped configuration, or a path that ends in .py.
-        overrides: "a.b=value" each; the field must exist, and the value be of its type.
+        overrides: "a.b=value" each; the field must exist, or be one of the encoder's that `model` leaves at its default, and the
+            value be of its type.
         example: the shipped configuration whose fields it must have.
 
     Raises:
@@ -69,23 +73,36 @@ def _apply(config: ConfigDict, override: str) -> None:
     section: Any = config
     for name in sections:
         section = section.get(name) if isinstance(section, ConfigDict) else None
+    if sections == ["model"] and section is not None and field not in section and field in _defaults(config):
+        with section.unlocked():
+            section[field] = _defaults(config)[field]
     if not isinstance(section, ConfigDict) or field not in section or isinstance(section[field], ConfigDict):
-        raise InputError(f"the configuration has no field {path!r}{_nearest(path, _fields(config))}")
+        known = [*_fields(config), *(f"model.{name}" for name in _defaults(config))]
+        raise InputError(f"the configuration has no field {path!r}{_nearest(path, known)}")
     try:
-        section[field] = _parse(text, section[field], section.get_type(field))
+        section[field] = _parse(text, section[field], section.get_type(field), inner=ELEMENTS.get(path, str))
     except ValueError as error:
         kind = section.get_type(field).__name__
         raise InputError(f"config.{path} is {section[field]!r}, of type {kind}; {text!r} is not ({error})") from error
 
 
-def _parse(text: str, current: Any, kind: type) -> Any:
+def _defaults(config: ConfigDict) -> dict[str, Any]:
+    """What a `model` section may leave out; nothing where there is no such section."""
+    if "model" not in config:
+        return {}
+    from nutime_jax.models.configuration import released_fields  # Flax, which other overrides do without.
+
+    return released_fields()
+
+
+def _parse(text: str, current: Any, kind: type, *, inner: type = str) -> Any:
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError("write true or false")
         return text.lower() == "true"
     if kind is tuple:
         parts = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()]
-        inner = type(current[0]) if current else str
+        inner = type(current[0]) if current else inner
         return tuple(_parse(part, None, inner) for part in parts)
     return None if text.lower() == "none" and current is None else kind(text)
 

@@ -28,6 +28,13 @@ def test_overrides_keep_the_type_of_the_field():
     assert config.evaluation.layer == 2
 
 
+def test_overrides_set_what_a_model_leaves_at_its_default():
+    config = load_config("smoke", ["model.positions=rotary", "model.trained_scales=true", "model.windows=8,32", "model.locations=-1,1"])
+    assert (config.model.positions, config.model.trained_scales) == ("rotary", True)
+    assert (config.model.windows, config.model.locations) == ((8, 32), (-1.0, 1.0))
+    assert "positions" not in load_config("smoke").model
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -35,6 +42,10 @@ def test_overrides_keep_the_type_of_the_field():
         ("rate=1", r"no field 'rate', did you mean 'optim\.rate'\?"),
         ("optim=1", "no field 'optim'"),
         ("steps.more=1", "no field 'steps.more'"),
+        ("model.position=rotary", r"no field 'model\.position', did you mean 'model\.positions'\?"),
+        ("positions=rotary", r"no field 'positions', did you mean 'model\.positions'\?"),
+        ("model.remat=none", "no field 'model.remat', did you mean 'remat'"),
+        ("model.windows=8,wide", "'8,wide' is not"),
         ("steps=many", "config.steps is 8, of type int; 'many' is not"),
         ("steps=1.5", "'1.5' is not"),
         ("augment.crop=a,b", "'a,b' is not"),
