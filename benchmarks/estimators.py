@@ -51,9 +51,9 @@ def measure(encoder: str, tuned: list[str]) -> dict[str, dict]:
     from aeon.classification.convolution_based import MiniRocketClassifier
 
     from nutime_jax.data.archives import find_sets
-    from nutime_jax.encoder import load_encoder
     from nutime_jax.estimators import NuTimeClassifier
     from nutime_jax.evaluation.features import read_task
+    from nutime_jax.loading import load_encoder
 
     loaded, results = load_encoder(encoder), {}
     for files in find_sets("bundled"):

@@ -35,11 +35,11 @@ def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
     from aeon.transformations.collection.convolution_based import MiniRocket
 
     from nutime_jax.data.archives import find_sets
-    from nutime_jax.encoder import load_encoder
     from nutime_jax.evaluation.anomaly import anomaly_metrics
     from nutime_jax.evaluation.clustering import clustering_metrics
     from nutime_jax.evaluation.features import Split, encode_cases, read_task
     from nutime_jax.evaluation.fewshot import fewshot_metrics
+    from nutime_jax.loading import load_encoder
 
     loaded, results = load_encoder(encoder), {}
     for files in find_sets("bundled"):
@@ -66,9 +66,9 @@ def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
 
     from nutime_jax.data.archives import find_sets
     from nutime_jax.data.series import clean_block
-    from nutime_jax.encoder import load_encoder
     from nutime_jax.estimators import NuTimeClassifier
     from nutime_jax.evaluation.features import read_task
+    from nutime_jax.loading import load_encoder
 
     loaded, results = load_encoder(encoder), {}
     methods = {

@@ -21,9 +21,9 @@ def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tupl
     from aeon.transformations.collection.convolution_based import MiniRocket
 
     from nutime_jax.data.archives import find_all
-    from nutime_jax.encoder import load_encoder, untrained_encoder
     from nutime_jax.evaluation.features import Split, encode_cases, read_task
     from nutime_jax.evaluation.fewshot import fewshot_metrics
+    from nutime_jax.loading import load_encoder, untrained_encoder
 
     loaded = load_encoder(encoder)
     encoders = {"encoder": loaded, "untrained": untrained_encoder(loaded.config)}

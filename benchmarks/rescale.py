@@ -23,8 +23,8 @@ BOTH, ALONE = "both splits", "test split alone"
 def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Set -> what is multiplied -> method -> accuracy in percent at each of POWERS."""
     from nutime_jax.data.archives import find_all
-    from nutime_jax.encoder import load_encoder, untrained_encoder
     from nutime_jax.evaluation.features import Split, encode_cases, raw_cases, read_task
+    from nutime_jax.loading import load_encoder, untrained_encoder
 
     loaded = load_encoder(encoder)
     twin = untrained_encoder(loaded.config)

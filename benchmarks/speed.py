@@ -154,7 +154,7 @@ def embedding(peak: float, *, rounds: int) -> dict[str, dict]:
     import numpy as np
 
     from nutime_jax.cli.config import load_config
-    from nutime_jax.encoder import untrained_encoder
+    from nutime_jax.loading import untrained_encoder
     from nutime_jax.plan.products import encoding_by_formula
 
     encoder = untrained_encoder(load_config("nutime_base"))

@@ -5,8 +5,8 @@ import importlib.metadata
 
 _PUBLIC = {
     "Encoder": "nutime_jax.encoder",
-    "load_encoder": "nutime_jax.encoder",
-    "untrained_encoder": "nutime_jax.encoder",
+    "load_encoder": "nutime_jax.loading",
+    "untrained_encoder": "nutime_jax.loading",
     "NuTimeEncoder": "nutime_jax.models.encoder",
     "from_torch_state": "nutime_jax.convert.arrays",
     "to_torch_state": "nutime_jax.convert.arrays",

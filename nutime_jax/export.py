@@ -21,8 +21,9 @@ from flax.traverse_util import flatten_dict
 from jax import export
 
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
-from nutime_jax.encoder import KIND, SCHEMA, WEIGHTS, Encoder, portable, shipped_encoders
+from nutime_jax.encoder import KIND, SCHEMA, Encoder, portable
 from nutime_jax.errors import InputError
+from nutime_jax.loading import WEIGHTS, shipped_encoders
 from nutime_jax.models.readouts import read_out
 from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.resample import LONGEST, resize

@@ -33,7 +33,7 @@ OPTIONS = {"release": "--config", "heads": "--heads", "which": "--which", "lengt
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.encoder import shipped_encoders
+    from nutime_jax.loading import shipped_encoders
 
     if args.source.is_dir() or str(args.source) in shipped_encoders():
         if given := [flag for name, flag in OPTIONS.items() if getattr(args, name) is not None]:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from nutime_jax.encoder import load_encoder
+    from nutime_jax.loading import load_encoder
 
     encoder = load_encoder(args.encoder)
     options = {"layer": args.layer, "readout": args.readout, "channels": args.channels, "batch_size": args.batch_size}

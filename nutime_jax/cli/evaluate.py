@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.encoder import load_encoder, untrained_encoder
+    from nutime_jax.loading import load_encoder, untrained_encoder
 
     pretrained = load_encoder(args.checkpoint)
     encoders = {"untrained": untrained_encoder(pretrained.config, trained=pretrained), "pretrained": pretrained}

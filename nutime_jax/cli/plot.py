@@ -54,8 +54,8 @@ def _draw_embedding(args: argparse.Namespace):
     import numpy as np
 
     from nutime_jax.cli.finetune import one_set
-    from nutime_jax.encoder import load_encoder
     from nutime_jax.evaluation.features import encode_cases
+    from nutime_jax.loading import load_encoder
     from nutime_jax.plots.embedding import check_method, draw_embedding
 
     check_method(args.method)
@@ -82,7 +82,7 @@ def _nme_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _draw_nme(args: argparse.Namespace):
     """Draws the numerically multi-scaled embedding of scalars over twelve decades and both signs."""
-    from nutime_jax.encoder import load_encoder
+    from nutime_jax.loading import load_encoder
     from nutime_jax.plots.nme import draw_nme
 
     return draw_nme(load_encoder(args.encoder))

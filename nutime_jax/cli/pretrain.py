@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         encoder = _pretrain(config, args, processes)
     # From here on every process is for itself: the first one has a table to make.
     if processes.first and any(config.evaluation.sources):
-        from nutime_jax.encoder import untrained_encoder
+        from nutime_jax.loading import untrained_encoder
 
         encoders = {"untrained": untrained_encoder(config, trained=encoder), "pretrained": encoder}
         compare_sets(encoders, config.evaluation.sources, args.workdir / "results.csv", **_options(config))
@@ -63,9 +63,10 @@ def _pretrain(config: ConfigDict, args: argparse.Namespace, processes: "Processe
     import numpy as np
 
     from nutime_jax.data.archives import Cases, find_all
-    from nutime_jax.encoder import Encoder, untrained_encoder
+    from nutime_jax.encoder import Encoder
     from nutime_jax.evaluation.features import encode_cases
     from nutime_jax.evaluation.probes import cross_validated_accuracy
+    from nutime_jax.loading import untrained_encoder
     from nutime_jax.parallel import fetch
     from nutime_jax.train.loop import check_config, pretrain
     from nutime_jax.train.state import TrainState, encoder_variables

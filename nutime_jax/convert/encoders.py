@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from nutime_jax.convert.arrays import BUFFERS, from_torch_state, to_torch_state
 from nutime_jax.convert.states import arrays_below
-from nutime_jax.encoder import Encoder, load_encoder, shipped_encoders
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
+from nutime_jax.loading import load_encoder, shipped_encoders
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
 from nutime_jax.sealed import is_sealed

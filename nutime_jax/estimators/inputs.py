@@ -13,8 +13,9 @@ from sklearn.utils.validation import column_or_1d
 
 from nutime_jax.data.series import clean_series
 from nutime_jax.data.tables import IDS, TIMES, Table, read_table
-from nutime_jax.encoder import Encoder, load_encoder
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
+from nutime_jax.loading import load_encoder
 
 
 class Collection(NamedTuple):

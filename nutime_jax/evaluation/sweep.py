@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from nutime_jax.data.archives import SetFiles
 from nutime_jax.data.monitored import Monitored
-from nutime_jax.encoder import Encoder, load_encoder, untrained_encoder
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.anomaly import anomaly_metrics
 from nutime_jax.evaluation.baselines import baseline_metrics
@@ -39,6 +39,7 @@ from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import fine_tune_task
 from nutime_jax.evaluation.tuning.settings import TuningSettings
+from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.configuration import check_lengths, check_shifts
 from nutime_jax.models.encoder import NuTimeEncoder
 

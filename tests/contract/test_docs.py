@@ -17,9 +17,9 @@ from benchmarks.expect import BEGIN, END, RESULTS, render
 from docs.make_api import make_page
 from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import _parse, main
-from nutime_jax.encoder import load_encoder, untrained_encoder
 from nutime_jax.evaluation.probes import PROBES
 from nutime_jax.evaluation.results import read_rows
+from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.scalars import SCALARS
 from tests.unit.test_convert import SHAPES, draw
 
@@ -66,7 +66,7 @@ def read_page(page):
 def desk(tmp_path, monkeypatch):
     """A folder to read in, where the shipped encoder is one that runs in no time."""
     untrained_encoder(load_config("smoke", ["model.depth=1"])).save(tmp_path / "weights" / "nutime-small")
-    monkeypatch.setattr("nutime_jax.encoder.WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("nutime_jax.loading.WEIGHTS", tmp_path / "weights")
     (tmp_path / "desk").mkdir()
     monkeypatch.chdir(tmp_path / "desk")
     return tmp_path / "desk"

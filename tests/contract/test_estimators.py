@@ -8,7 +8,6 @@ from aeon.testing.estimator_checking._yield_estimator_checks import _yield_all_a
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from nutime_jax.cli.config import load_config
-from nutime_jax.encoder import untrained_encoder
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.estimators.aeon import (
     AeonNuTimeAnomalyDetector,
@@ -16,6 +15,7 @@ from nutime_jax.estimators.aeon import (
     AeonNuTimeClusterer,
     AeonNuTimeTransformer,
 )
+from nutime_jax.loading import untrained_encoder
 
 EXPECTED_FAILURES: dict[str, str] = {}
 """Check of scikit-learn or aeon -> why series cannot keep it. There is none: a table (cases, time) keeps its columns, as

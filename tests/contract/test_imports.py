@@ -33,6 +33,7 @@ FLOORS = [
     {"train.program", "train.hooks"},
     {"train.loop"},
     {"encoder"},
+    {"loading"},
     {"evaluation", "convert", "export", "plan", "plots"},
     {"studies"},
     {"cli", "estimators"},

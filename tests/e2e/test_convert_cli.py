@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
-from nutime_jax.encoder import load_encoder, shipped_encoders
+from nutime_jax.loading import load_encoder, shipped_encoders
 from nutime_jax.train.checkpoint import CheckpointStore
 from nutime_jax.train.state import build_network
 

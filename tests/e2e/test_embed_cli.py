@@ -10,7 +10,7 @@ import pytest
 from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
 from nutime_jax.data.archives import find_sets
-from nutime_jax.encoder import load_encoder, untrained_encoder
+from nutime_jax.loading import load_encoder, untrained_encoder
 
 
 @pytest.fixture(scope="module")

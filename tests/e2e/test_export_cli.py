@@ -5,8 +5,8 @@ import pytest
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
-from nutime_jax.encoder import untrained_encoder
 from nutime_jax.export import load_exported
+from nutime_jax.loading import untrained_encoder
 from nutime_jax.sealed import write_folder
 
 pytestmark = pytest.mark.usefixtures("quick_compilations")

@@ -4,7 +4,7 @@ import pytest
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
-from nutime_jax.encoder import untrained_encoder
+from nutime_jax.loading import untrained_encoder
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 import nutime_jax.encoder as encoders
 from nutime_jax.cli.config import load_config
-from nutime_jax.encoder import untrained_encoder
+from nutime_jax.loading import untrained_encoder
 from nutime_jax.parallel import make_mesh
 from nutime_jax.plan.hlo import count
 from nutime_jax.plan.products import count_products, encoding_by_formula, products_by_formula

@@ -4,12 +4,12 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.data.monitored import Monitored, Record, read_monitored
-from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import monitoring
 from nutime_jax.evaluation.anomaly import DETECTORS, anomaly_metrics, most_frequent, score_cases, score_held_out
 from nutime_jax.evaluation.features import Split
 from nutime_jax.evaluation.monitoring import PointScores, point_metrics
+from nutime_jax.loading import untrained_encoder
 from tests.conftest import SHARED
 
 

@@ -6,8 +6,8 @@ import pytest
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
 from nutime_jax.convert.encoders import compare_twin, encoder_from_torch
 from nutime_jax.convert.settings import infer_config, read_release_config
-from nutime_jax.encoder import load_encoder
 from nutime_jax.errors import InputError
+from nutime_jax.loading import load_encoder
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.positions import sinusoidal_positions

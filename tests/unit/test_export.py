@@ -10,9 +10,10 @@ import pytest
 from jax import export
 
 from nutime_jax.cli.config import load_config
-from nutime_jax.encoder import _encode, _views, load_encoder, untrained_encoder
+from nutime_jax.encoder import _encode, _views
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
+from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.readouts import ReadVector
 from nutime_jax.sealed import read_folder, write_folder
 

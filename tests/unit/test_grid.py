@@ -13,8 +13,9 @@ import pytest
 
 from nutime_jax.augment import Views
 from nutime_jax.cli.config import load_config
-from nutime_jax.encoder import Encoder, load_encoder
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
+from nutime_jax.loading import load_encoder
 from nutime_jax.models.scalars import SCALARS
 from nutime_jax.objectives.kinds import KINDS
 from nutime_jax.parallel import make_mesh

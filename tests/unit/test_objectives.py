@@ -14,8 +14,8 @@ from nutime_jax.augment import Views
 from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
 from nutime_jax.convert.encoders import torch_state_of
-from nutime_jax.encoder import load_encoder, untrained_encoder
 from nutime_jax.errors import InputError
+from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models import masked as masked_network
 from nutime_jax.objectives.kinds import KINDS, make_objective
 from nutime_jax.objectives.masked import masked_loss, signed_log, window_targets

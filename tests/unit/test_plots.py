@@ -8,8 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.data.archives import Cases
-from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import InputError
+from nutime_jax.loading import untrained_encoder
 from nutime_jax.plots.embedding import draw_embedding
 from nutime_jax.plots.figures import COLOURS, save_figure
 from nutime_jax.plots.nme import draw_nme

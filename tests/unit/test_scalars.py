@@ -12,8 +12,9 @@ from flax.traverse_util import flatten_dict
 from nutime_jax.augment import Views
 from nutime_jax.cli.config import load_config
 from nutime_jax.convert.arrays import to_torch_state
-from nutime_jax.encoder import Encoder, load_encoder, untrained_encoder
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
+from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.layers import Linear

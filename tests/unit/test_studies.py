@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from nutime_jax.cli.config import load_config
 from nutime_jax.data.archives import BUNDLED, SetFiles, find_all, find_sets
-from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.results import read_rows
+from nutime_jax.loading import untrained_encoder
 from nutime_jax.nme import embed_scalar
 from nutime_jax.plots.charts import Panel, draw_panels
 from nutime_jax.studies import scales, scores, variants

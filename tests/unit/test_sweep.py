@@ -6,13 +6,13 @@ import pytest
 from nutime_jax import encoder as encoders
 from nutime_jax.cli.config import load_config
 from nutime_jax.data.archives import find_sets
-from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import sweep as sweeps
 from nutime_jax.evaluation.cells import Cell, CellStore
 from nutime_jax.evaluation.features import Readout, layer_features, read_features
 from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.sweep import Contender, Sweep, find_contenders, make_jobs
+from nutime_jax.loading import untrained_encoder
 
 SMALL = ["encoders=small=somewhere", "baselines=raw_1nn", "protocols=ridge,clustering", "layers=0,last", "tasks=4"]
 

@@ -6,8 +6,8 @@ import pytest
 
 from nutime_jax.augment import Views
 from nutime_jax.cli.config import load_config
-from nutime_jax.encoder import untrained_encoder
 from nutime_jax.errors import DivergenceError
+from nutime_jax.loading import untrained_encoder
 from nutime_jax.parallel import make_mesh
 from nutime_jax.train.hooks import Every, Guard, Pace
 from nutime_jax.train.optim import learning_rate, make_optimizer

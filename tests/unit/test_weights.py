@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from nutime_jax.data.archives import find_sets
-from nutime_jax.encoder import WEIGHTS, load_encoder, shipped_encoders
 from nutime_jax.evaluation.features import encode_cases
 from nutime_jax.evaluation.probes import probe_metrics
+from nutime_jax.loading import WEIGHTS, load_encoder, shipped_encoders
 
 SETS = ("ArrowHead", "GunPoint", "ItalyPowerDemand")
 ACCURACY = {"nutime-small": 0.9187}

@@ -1,0 +1,127 @@
+"""Where encoders come from: shipped ones by name, folders and checkpoints by path, and untrained twins by configuration."""
+
+import difflib
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
+
+from nutime_jax.compilation import keep_compiled
+from nutime_jax.encoder import KIND, SCHEMA, Encoder
+from nutime_jax.errors import InputError
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
+from nutime_jax.models.heads import SiameseNetwork, encoder_part
+from nutime_jax.models.readouts import check_readout
+from nutime_jax.models.scalars import UnknownScalarsError
+from nutime_jax.sealed import CONFIG, is_sealed, read_folder
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""A folder a shipped encoder, by name."""
+
+
+def shipped_encoders() -> list[str]:
+    """Names of the encoders that come with the package."""
+    return sorted(path.name for path in WEIGHTS.glob("*") if is_sealed(path))
+
+
+def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
+    """Loads an encoder.
+
+    Args:
+        name_or_path: the name of a shipped encoder (a folder of that name is "./name"), a folder that `Encoder.save`
+            wrote, a workdir of `nutime pretrain` (its newest intact checkpoint; WORKDIR/best is the best by `run.best`),
+            one checkpoint, or either in a bucket, gs://….
+
+    Raises:
+        InputError: there is no encoder, or it is damaged.
+    """
+    keep_compiled()
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise InputError(f"an encoder is loaded by a name or a path, not by {name_or_path!r}; give one of them")
+    name, shipped = os.fspath(name_or_path), shipped_encoders()
+    path = WEIGHTS / name if name in shipped else Path(name).expanduser()
+    try:
+        if is_sealed(path):
+            return _load_sealed(path)
+        if not (path.exists() or path.parts[:1] == ("gs:",) or (path.name == "best" and path.parent.exists())):
+            near = difflib.get_close_matches(name, shipped, n=1)
+            guess = f", did you mean {near[0]!r}?" if near else ""
+            known = f"shipped: {', '.join(shipped)}" if shipped else "none is shipped"
+            raise InputError(f"there is no encoder {name!r}{guess}; {known}, or give a folder of one, or a workdir of `nutime pretrain`")
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name!r} cannot be a path ({error}); give the name or the folder of an encoder") from error
+    from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
+    from nutime_jax.train.state import encoder_variables
+
+    found = find_checkpoint(path)
+    return Encoder(ConfigDict(read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
+
+
+def untrained_encoder(config: ConfigDict, *, trained: Encoder | None = None) -> Encoder:
+    """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed.
+
+    Args:
+        trained: the encoder whose twin it is; what was fitted to its data before the first step (`train.fitting`) is taken
+            over. None leaves such constants as they are without data.
+    """
+    keep_compiled()
+    # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
+    network = SiameseNetwork(build_encoder(config.model), hidden=1, dim=1)
+    variables = jax.jit(network.init, static_argnames="train")(
+        jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
+    )
+    found = jax.tree.map(np.asarray, encoder_part(variables))
+    if trained is not None and "embedding" in trained.variables.get("constants", {}):
+        found["constants"] = {**found["constants"], "embedding": trained.variables["constants"]["embedding"]}
+    return Encoder(config, found)
+
+
+def _load_sealed(folder: str | os.PathLike) -> Encoder:
+    about, arrays, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
+    try:
+        encoder = Encoder(ConfigDict(about["encoder"]), unflatten_dict(arrays, sep="/"))
+        # A name that goes on where another ends would hide it.
+        clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
+        problem = "two names clash" if clash else _misfit(encoder)
+    except UnknownScalarsError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
+        problem = str(error)
+    if problem:
+        raise InputError(f"{folder} is damaged: its weights are no encoder's of its {CONFIG} ({problem}); use another copy")
+    return encoder
+
+
+def _misfit(encoder: Encoder) -> str | None:
+    """How the weights differ from those that the configuration describes, in words; None where they do not."""
+    config, given = encoder.config, flatten_dict(encoder.variables, sep="/")
+    network = encoder.network
+    for name, value in (("length", config.length), ("data.max_length", config.data.max_length)):
+        if type(value) is not int or value < 1:
+            return f"{name} is {value!r}"
+    check_readout(network.depth, layer=None, readout=encoder.readout)
+    check_lengths(encoder.lengths, network)
+    check_shifts(encoder.shifts, network)
+    blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
+    # Looked at before anything is made of them: a description may ask for more than there is memory.
+    table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(network.positions)
+    if (table and given[table].shape != (network.max_tokens, network.width)) or len(blocks) != network.depth:
+        return "they are of another size"
+    for size in network.windows:
+        if given[f"params/embedding/shape_{size}/kernel"].shape[0] != size:
+            return f"they are of other windows than {size} points"
+    channels = given["params/embedding/fusion/kernel"].shape[0] // network.width if "params/embedding/fusion/kernel" in given else 1
+    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, network.shortest))))
+    asked = flatten_dict(asked, sep="/")
+    for name in sorted(asked.keys() | given.keys()):
+        if name not in given or name not in asked:
+            return f"{name} is {'missing' if name not in given else 'foreign'}"
+        if (given[name].shape, given[name].dtype) != (asked[name].shape, asked[name].dtype):
+            return f"{name} is {given[name].dtype}{list(given[name].shape)}"
+    return None
