@@ -358,7 +358,7 @@ def test_the_embedding_of_a_scalar_is_that_of_the_encoder():
     embedding = ScalarEmbedding(model)
     variables = embedding.draw(1)
     x = np.array([-3e7, -1.0, 1e-8, 0.3, 5.0] * 200)
-    weights = variables["params"]["embedding"]["nme"]
+    weights = variables["params"]
     parts = (x, weights["weight"], weights["bias"], [10.0**k for k in range(-4, 5)])
     expected = embed_scalar(*(jnp.asarray(one, jnp.float32) for one in parts))
     np.testing.assert_allclose(embedding.embed(variables, x), expected, atol=1e-5)
