@@ -180,19 +180,22 @@ class Encoder:
             return readout
         return "cls+mean" if layer is not None and self.readout == "all" else self.readout
 
-    def save(self, folder: str | os.PathLike, *, card: str = "") -> Path:
+    def save(self, folder: str | os.PathLike, *, card: str = "", half: bool = False) -> Path:
         """Writes the encoder to a sealed folder (`sealed`), which `load_encoder` reads; an older encoder there is replaced.
 
         Of the configuration only what the encoder needs is kept (KEPT).
 
         Args:
             card: text for readers, in Markdown: what it was trained on, what it is good for, under which terms.
+            half: round parameters to float16 (11 bits), for half the file; they are float32 again when they are loaded.
 
         Raises:
-            InputError: the folder cannot be written, or holds something else.
+            InputError: the folder cannot be written, or holds something else, or a parameter is too large for float16.
         """
         about = {"encoder": portable(self.config).to_dict()}
         arrays = flatten_dict(jax.tree.map(np.asarray, self.variables), sep="/")
+        if half:
+            arrays |= {name: _halved(name, array) for name, array in arrays.items() if name.startswith("params/")}
         return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
 
     def _check_options(self, *, layer, readout, channels, batch_size, tokens) -> None:
@@ -274,6 +277,12 @@ def _side_by_side(arrays: Sequence[jax.Array], count: int) -> Iterator[np.ndarra
     if len(arrays) > 1:
         return iter(np.concatenate([np.asarray(array)[:count] for array in arrays], axis=-1))
     return chain.from_iterable(np.asarray(array)[:count] for array in arrays)
+
+
+def _halved(name: str, array: np.ndarray) -> np.ndarray:
+    if (largest := np.abs(array).max(initial=0)) > np.finfo(np.float16).max:
+        raise InputError(f"{name} has {largest:.3g}, too large for float16; save the encoder without half")
+    return array.astype(np.float16)
 
 
 def _mean(block: np.ndarray) -> np.ndarray:

@@ -84,6 +84,7 @@ def untrained_encoder(config: ConfigDict, *, trained: Encoder | None = None) -> 
 
 def _load_sealed(folder: str | os.PathLike) -> Encoder:
     about, arrays, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
+    arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()}
     try:
         encoder = Encoder(ConfigDict(about["encoder"]), unflatten_dict(arrays, sep="/"))
         # A name that goes on where another ends would hide it.

@@ -1,5 +1,6 @@
 """The face: what is loaded, what may be embedded, and what does not change the features of a case."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -82,6 +83,19 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
     assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "shifts": 1, "readout": "cls+mean"})
     jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
     assert load_encoder(loaded.save(folder)).config == loaded.config
+
+
+def test_half_the_bytes_keep_three_digits(encoder, features, tmp_path):
+    whole, half = encoder.save(tmp_path / "whole"), encoder.save(tmp_path / "half", half=True)
+    sizes = [(folder / "weights.safetensors").stat().st_size for folder in (whole, half)]
+    assert sizes[0] - sizes[1] == pytest.approx(sum(leaf.nbytes for leaf in jax.tree.leaves(encoder.variables["params"])) / 2, rel=0.02)
+    loaded = load_encoder(half)
+    assert {leaf.dtype for leaf in jax.tree.leaves(loaded.variables)} == {np.dtype(np.float32)}
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=2**-11, atol=1e-7), loaded.variables, encoder.variables)
+    np.testing.assert_allclose(loaded.embed(X), features, atol=0.02)
+    large = dataclasses.replace(encoder, variables=jax.tree.map(lambda leaf: 1e6 * leaf, encoder.variables))
+    with pytest.raises(InputError, match="too large for float16; save the encoder without half"):
+        large.save(tmp_path / "large", half=True)
 
 
 def test_features_of_several_lengths_stand_side_by_side(encoder, tmp_path):
