@@ -10,7 +10,7 @@ from pathlib import Path
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
 
-VERSION = 1
+VERSION = 2
 """To be raised when the same cell would give other numbers: cells computed before are then computed anew."""
 
 
@@ -18,8 +18,9 @@ VERSION = 1
 class Cell:
     """What is computed at once: one protocol with one setting for one method on one set.
 
-    method, dataset, protocol, setting, seed: as in `results.Row`.
-    content: digest of the encoder's weights and of the cases of the set: other contents are other cells.
+    method, dataset, protocol, setting, seed: as in `results.Row`. The seed numbers repetitions, and is no part of what the cell is:
+        the same encoder has another number where others come before it.
+    content: digest of the encoder's weights, of the cases of the set and of what is drawn: other contents are other cells.
     """
 
     method: str
@@ -37,7 +38,7 @@ class Cell:
     @property
     def key(self) -> str:
         """A name for the file of this cell."""
-        text = json.dumps([VERSION, *self.identity, self.content])
+        text = json.dumps([VERSION, *self.identity[:-1], self.content])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -55,7 +56,7 @@ class CellStore:
         """The rows of a cell; None if it has not been computed. A damaged file counts as none."""
         try:
             content = json.loads((self._folder / f"{cell.key}.json").read_text())
-            return [Row(**row) for row in content]
+            return [Row(**{**row, "seed": cell.seed}) for row in content]
         except (FileNotFoundError, ValueError, TypeError):
             return None
 

@@ -304,7 +304,7 @@ class Sweep:
 
     def _baseline_work(self, name: str, task: Task, content: str, sizes: dict[str, int]) -> Iterator[Work]:
         for seed in self._seeds(name):
-            cell = Cell(name, task.name, "baseline", "", seed, content)
+            cell = Cell(name, task.name, "baseline", "", seed, f"{content}{seed}")
             yield Work(cell, "train", partial(baseline_metrics, name, task.train, task.test, seed=seed), **sizes)
 
     def _series_work(self, series: Monitored) -> Iterator[Work]:

@@ -90,6 +90,25 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table(folder, tmp_path, mo
     assert timeless(run(config, folder, tmp_path / "stopped").rows) == timeless(whole.rows)
 
 
+def test_a_repetition_is_computed_once_whatever_its_number(folder, tmp_path, monkeypatch, encoder):
+    of = {"x": encoder, "y": untrained_encoder(load_config("smoke", ["seed=7"]))}
+    monkeypatch.setattr(sweeps, "load_encoder", of.get)
+    rest = ["baselines=raw_forest", "protocols=ridge", "layers=last"]
+    alone = run(configured(folder, "encoders=e=y", *rest, "seeds=1"), folder, tmp_path, leave_out="d")
+    computed, probe = [], sweeps.probe_metrics
+    monkeypatch.setattr(sweeps, "probe_metrics", lambda *args, **options: computed.append(args) or probe(*args, **options))
+    both = run(configured(folder, "encoders=e=x,e=y", *rest, "seeds=1,2"), folder, tmp_path, leave_out="d")
+    assert len(computed) == 3
+    ours, theirs = (
+        {(row.dataset, row.metric): row.value for row in sweep.rows if (row.method, row.seed) == ("e", number)}
+        for sweep, number in ((both, 1), (alone, 0))
+    )
+    assert ours == theirs
+    forests = [row for row in both.rows if row.method == "raw_forest" and row.metric == "accuracy"]
+    assert [row.seed for row in forests] == [1, 2] * 3
+    assert len(list((tmp_path / "cells").iterdir())) == 3 * 4
+
+
 def test_shards_are_the_sweep(folder, tmp_path):
     config = configured(folder)
     whole = run(config, folder, tmp_path / "whole")
