@@ -89,9 +89,10 @@ def say(findings: Findings) -> str:
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell for readers: one decimal, and the deviation behind the mean; a number that is none is a dash."""
+    """A cell for readers: one decimal, and the deviation behind the mean; of small numbers two digits; what is none is a dash."""
     if isinstance(cell, Spread):
-        return cell_text(cell.mean) + ("" if math.isnan(cell.deviation) else f" ± {cell.deviation:.1f}")
+        mean, deviation = ("–" if math.isnan(value) else f"{value:.1f}" for value in (cell.mean, cell.deviation))
+        return mean if deviation == "–" else f"{mean} ± {deviation}"
     if isinstance(cell, float):
         return "–" if math.isnan(cell) else f"{cell:.1f}" if abs(cell) >= 1 or cell == 0 else f"{cell:.2g}"
     return str(cell)
