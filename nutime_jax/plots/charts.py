@@ -84,7 +84,8 @@ def _draw_names(axes: "Axes", panel: Panel, labels: Sequence[str]) -> None:
         values, deviations = _apart(line)
         shift = (order - (len(panel.lines) - 1) / 2) * step
         look = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number // len(COLOURS) % len(MARKS)], "markersize": 5}
-        axes.errorbar(places + shift, values, np.nan_to_num(deviations), linestyle="none", capsize=2, label=plain(label), **look)
+        spreads = None if np.isnan(deviations).all() else np.nan_to_num(deviations)
+        axes.errorbar(places + shift, values, spreads, linestyle="none", label=plain(label), **look)
     long = sum(map(len, panel.places)) > 60
     axes.set_xticks(places, list(map(plain, panel.places)), rotation=30 if long else 0, ha="right" if long else "center", fontsize=8)
     axes.set_xlim(-0.6, len(places) - 0.4)

@@ -213,8 +213,8 @@ def test_weights_that_do_not_fit_are_refused(encoder, tmp_path, changes, weights
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nutime-smal", r"there is no encoder 'nutime-smal', did you mean 'nutime-small'\?; shipped: nutime-small"),
-        ("large", "there is no encoder 'large'; shipped: nutime-small"),
+        ("nutime-smal", r"there is no encoder 'nutime-smal', did you mean 'nutime-small'\?; shipped: nutime-base, nutime-small"),
+        ("large", "there is no encoder 'large'; shipped: nutime-base, nutime-small"),
         ("", "holds no checkpoint"),
         (".", "holds no checkpoint"),
         ("small/../../../secret", "there is no encoder"),
