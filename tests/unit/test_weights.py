@@ -9,7 +9,7 @@ from nutime_jax.evaluation.probes import probe_metrics
 from nutime_jax.loading import WEIGHTS, load_encoder, shipped_encoders
 
 SETS = ("ArrowHead", "GunPoint", "ItalyPowerDemand")
-ACCURACY = {"nutime-small": 0.9187}
+ACCURACY = {"nutime-base": 0.8546, "nutime-small": 0.9187}
 """Mean test accuracy over SETS, measured when the weights were shipped."""
 
 
