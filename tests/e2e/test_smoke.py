@@ -129,7 +129,10 @@ def test_an_interrupted_run_says_how_to_go_on(environment, tmp_path):
     while latest_name(tmp_path) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=240)
+    try:
+        _, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "nutime: interrupted; the same command goes on from the last checkpoint" in err
     assert "Traceback" not in err
