@@ -124,15 +124,15 @@ def test_the_python_of_readme_runs(environment, workdir, tmp_path):
 
 
 def test_an_interrupted_run_says_how_to_go_on(environment, tmp_path):
-    process = start(environment, "pretrain", "--config=smoke", f"--workdir={tmp_path}", "--config.steps=9000")
-    deadline = time.monotonic() + 240
-    while latest_name(tmp_path) is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    try:
-        _, err = process.communicate(timeout=240)
-    finally:
-        process.kill()
+    with start(environment, "pretrain", "--config=smoke", f"--workdir={tmp_path}", "--config.steps=9000") as process:
+        deadline = time.monotonic() + 240
+        while latest_name(tmp_path) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "nutime: interrupted; the same command goes on from the last checkpoint" in err
     assert "Traceback" not in err

