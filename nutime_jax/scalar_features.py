@@ -78,6 +78,14 @@ def symmetric_edges(bins: int) -> np.ndarray:
     return (SMALLEST * np.sinh(np.linspace(-reach, reach, bins + 1))).astype(np.float32)
 
 
+def signed_log(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """asinh(x / SMALLEST): linear about zero, and from SMALLEST on the sign of x and the logarithm of its magnitude.
+
+    A factor of e is 1 wherever it is. Finite for every finite x, which is clipped to ±SCALAR_LIMIT as for the NME.
+    """
+    return jnp.arcsinh(jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT) / SMALLEST)
+
+
 def log_magnitude(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """The sign of x times the logarithm of its magnitude: asinh(x / SMALLEST), which is linear about zero, as 1 at LARGEST."""
-    return jnp.arcsinh(jnp.clip(x, -1e30, 1e30) / SMALLEST) / math.asinh(LARGEST / SMALLEST)
+    """`signed_log`, as 1 at LARGEST."""
+    return signed_log(x) / math.asinh(LARGEST / SMALLEST)

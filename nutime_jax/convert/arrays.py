@@ -104,8 +104,9 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
 
 def _foreign(encoder: NuTimeEncoder) -> str:
     """An attribute that the official implementation has no counterpart of, and its value; empty where there is none."""
-    values = {name: getattr(encoder, name) for name in ("positions", "stride", "windows", "backbone")}
-    released = {name: getattr(NuTimeEncoder, name) for name in values}
+    names = ["positions", "stride", "windows", "backbone", *(("scalars", "scale_eps") if encoder.statistics != "none" else ())]
+    values = {name: getattr(encoder, name) for name in names}
+    released = {name: getattr(NuTimeEncoder, name) for name in names}
     if values["stride"] == encoder.window:
         values["stride"] = released["stride"]
     return next((f"{name} {value!r}" for name, value in values.items() if value != released[name]), "")
@@ -233,8 +234,6 @@ def _torch_head(variables: Mapping[str, Any], head: str, prefix: str, batches: i
 
 
 def _torch_encoder(encoder: NuTimeEncoder, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    if encoder.statistics != "none":
-        _check_scalars(encoder)
     arrays = {**flatten_dict(variables["params"]), **flatten_dict(variables.get("unused", {}))}
     state = {name: _from_flat(arrays[path], path) for name, path in _encoder_places(encoder.depth).items() if path in arrays}
     state["0.window_embedding.weight"] = state["0.window_embedding.weight"][:, None]  # there, a convolution with one input channel
@@ -245,15 +244,6 @@ def _torch_encoder(encoder: NuTimeEncoder, variables: Mapping[str, Any]) -> dict
         state["0.multi_bias_encoder.scales"] = np.asarray(scales, dtype)
         state["0.multi_bias_encoder.locs"] = np.asarray(encoder.locations, dtype) if encoder.locations else np.zeros(1, np.int64)
     return {**state, "1.pos_embed": np.asarray(variables["constants"]["positions"])[None]}
-
-
-def _check_scalars(encoder: NuTimeEncoder) -> None:
-    for name, value in (("scalars", "nme"), ("scale_eps", "absolute")):
-        if getattr(encoder, name) != value:
-            raise InputError(
-                f"model.{name} is {getattr(encoder, name)!r}, which the official implementation has not, or has otherwise; "
-                f"only encoders with {value!r} can be converted"
-            )
 
 
 def _of_encoder(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nutime_jax.nme import SCALAR_LIMIT
+from nutime_jax.scalar_features import signed_log
 from nutime_jax.windows import Windows
-
-UNIT = 1e-4
-"""Statistics below it, in the units of the series, are told apart linearly, larger ones by their logarithm: the smallest
-published scale of the NME."""
 
 
 class Masking(NamedTuple):
@@ -19,14 +15,6 @@ class Masking(NamedTuple):
 
     share: float
     kind: str
-
-
-def signed_log(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """asinh(x / UNIT): the sign, and from UNIT on the logarithm of the magnitude, a factor of e being 1 wherever it is.
-
-    Finite for every finite x, which is clipped to ±1e16 as it is where it is embedded.
-    """
-    return jnp.arcsinh(jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT) / UNIT)
 
 
 def window_targets(windows: Windows) -> Float[Array, "*batch windows target"]:

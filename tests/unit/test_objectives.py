@@ -18,10 +18,11 @@ from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models import masked as masked_network
 from nutime_jax.objectives.kinds import KINDS, make_objective
-from nutime_jax.objectives.masked import masked_loss, signed_log, window_targets
+from nutime_jax.objectives.masked import masked_loss, window_targets
 from nutime_jax.objectives.moco import moco_loss
 from nutime_jax.objectives.simsiam import simsiam_loss
 from nutime_jax.parallel import make_mesh, split
+from nutime_jax.scalar_features import signed_log
 from nutime_jax.token_masks import draw_mask
 from nutime_jax.train.loop import ADDED, _check_same_run, check_config, pretrain
 from nutime_jax.train.optim import learning_rate, make_optimizer

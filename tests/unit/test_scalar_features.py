@@ -94,7 +94,8 @@ def test_edges_without_data_know_both_signs_and_eight_decades():
 
 def test_log_magnitude_follows_the_formula():
     x = np.float32(np.concatenate([X, 10.0 ** np.arange(-12, 30), -(10.0 ** np.arange(-12, 30))]))
-    np.testing.assert_allclose(log_magnitude(jnp.asarray(x)), np.arcsinh(x.astype(np.float64) / 1e-4) / np.arcsinh(1e8), rtol=1e-5)
+    clipped = x.astype(np.float64).clip(-1e16, 1e16)
+    np.testing.assert_allclose(log_magnitude(jnp.asarray(x)), np.arcsinh(clipped / 1e-4) / np.arcsinh(1e8), rtol=1e-5)
     assert float(log_magnitude(jnp.float32(1e4))) == pytest.approx(1)
 
 

@@ -259,7 +259,7 @@ def test_products_of_a_step_are_those_of_the_formula(fields):
 def test_what_only_the_nme_can_is_refused_of_others():
     for fields in ({"scalars": "log"}, {"scalars": "periodic"}, {"scale_eps": "relative"}):
         name, value = next(iter(fields.items()))
-        with pytest.raises(InputError, match=f"model.{name} is '{value}', which the official implementation has not, or has otherwise"):
+        with pytest.raises(InputError, match=f"the official implementation has no encoder with {name} '{value}'; convert one"):
             to_torch_state(small(**fields), {"params": {}})
     with pytest.raises(InputError, match=r"embeds mean and std by 'periodic'; `plot nme` draws encoders whose model.scalars is nme"):
         draw_nme(Encoder(configured(scalars="periodic"), {}))
