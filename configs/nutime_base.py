@@ -157,4 +157,6 @@ def get_config() -> ConfigDict:
     evaluation.lengths = ()
     # How often a series is cut into windows, a share of a window further on each time; features are averaged.
     evaluation.shifts = 1
+    # Orders of the differences of neighbouring points that are read, their features side by side: 0 is the series itself.
+    evaluation.orders = (0,)
     return config

@@ -154,4 +154,6 @@ def get_config() -> ConfigDict:
     evaluation.lengths = (256, 512)
     # How often a series is cut into windows, a share of a window further on each time; features are averaged.
     evaluation.shifts = 8
+    # Orders of the differences of neighbouring points that are read, their features side by side: 0 is the series itself.
+    evaluation.orders = (0,)
     return config

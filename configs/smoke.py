@@ -47,5 +47,5 @@ def get_config() -> ConfigDict:
     config.run = ConfigDict({"log_every": 2, "checkpoint_every": 3, "probe_every": 4, "probe_sources": ("ArrowHead",), "keep": 2})
     config.run.update({"keep_every": 0, "best": "probe", "hang_seconds": 60, "collapse": 0.01, "collapse_patience": 5})
     config.evaluation = ConfigDict({"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "readout": "cls+mean", "channels": "concat"})
-    config.evaluation.update({"layer": config_dict.placeholder(int), "lengths": (), "shifts": 1})
+    config.evaluation.update({"layer": config_dict.placeholder(int), "lengths": (), "shifts": 1, "orders": (0,)})
     return config

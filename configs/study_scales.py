@@ -72,8 +72,8 @@ def get_config() -> ConfigDict:
     pretrain.data = ConfigDict({"sources": ("bundled",), "exclude": (), "dir": "", "synthetic": 0.0})
     # Steps between two lines of metrics, and between two checkpoints; of these the newest is kept.
     pretrain.run = ConfigDict({"log_every": 20, "checkpoint_every": 50, "keep": 1, "keep_every": 0, "best": ""})
-    # Series are read at `length` points, and cut into windows once.
-    pretrain.evaluation = ConfigDict({"lengths": (), "shifts": 1})
+    # Series, not their differences, are read at `length` points, and cut into windows once.
+    pretrain.evaluation = ConfigDict({"lengths": (), "shifts": 1, "orders": (0,)})
 
     probe = config.probe = ConfigDict()
     # Names of bundled sets, files and folders: the sets that accuracy is measured on, default splits.
@@ -89,4 +89,6 @@ def get_config() -> ConfigDict:
     # Points that series are resized to, and how often they are cut into windows: own is as `pretrain.evaluation` says.
     probe.length = "own"
     probe.shifts = "own"
+    # Orders of the differences that are read: own, 0 (the series), 1 (its differences), 0+1 (both).
+    probe.orders = "own"
     return config

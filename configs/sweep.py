@@ -31,6 +31,8 @@ def get_config() -> ConfigDict:
     config.lengths = ("own",)
     # How often series are cut into windows, a share of a window further on each time: own (the encoder's), or numbers.
     config.shifts = ("own",)
+    # Orders of the differences that are read: own (the encoder's), 0 (the series), 1 (its differences), 0+1 (both, side by side).
+    config.orders = ("own",)
     # How the channels of a case become one vector: mean, concat.
     config.channels = ("concat",)
     # What probes do to features first: none, standard, minmax.

@@ -19,10 +19,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nutime_jax.data.inputs import clean_cases, drawn_cases
-from nutime_jax.data.series import cut_series, split_offset
+from nutime_jax.data.series import cut_series, difference, split_offset
 from nutime_jax.errors import InputError
 from nutime_jax.models.chunks import in_chunks
-from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector, check_readout
 from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
@@ -34,7 +34,7 @@ CHANNELS = ("mean", "concat", "none")
 KIND, SCHEMA = "encoder", 1
 KEPT = (
     *("name", "seed", "length", "matmul_precision", "model", "data.max_length"),
-    *("evaluation.lengths", "evaluation.shifts", "evaluation.readout"),
+    *("evaluation.lengths", "evaluation.orders", "evaluation.shifts", "evaluation.readout"),
 )
 """Fields of a configuration that a saved encoder keeps: none says where or by whom it was trained."""
 
@@ -44,7 +44,7 @@ class Encoder:
     """A frozen encoder.
 
     config: the configuration of the run that made it; `model`, `length` (points of a view), `data.max_length` (points of the
-        longest piece that is encoded), and of `evaluation` the fields `lengths`, `shifts` and `readout` count.
+        longest piece that is encoded), and of `evaluation` the fields `lengths`, `orders`, `shifts` and `readout` count.
     variables: the weights of its network.
     """
 
@@ -62,6 +62,11 @@ class Encoder:
         return tuple(int(one) for one in self._evaluation.get("lengths", ())) or (self.config.length,)
 
     @property
+    def orders(self) -> tuple[int, ...]:
+        """What is encoded, 0 the series itself and 1 the differences of neighbouring points; their features are put side by side."""
+        return tuple(int(one) for one in self._evaluation.get("orders", ())) or (0,)
+
+    @property
     def shifts(self) -> int:
         """How often a series is cut into windows, each time a share of a window further on; its features are averaged."""
         return self._evaluation.get("shifts", 1)
@@ -75,22 +80,25 @@ class Encoder:
     def _evaluation(self) -> ConfigDict:
         return self.config.get("evaluation", ConfigDict())
 
-    def at(self, *lengths: int, shifts: int | None = None) -> "Encoder":
-        """The same weights, reading series at other lengths, or cutting them otherwise.
+    def at(self, *lengths: int, shifts: int | None = None, orders: Sequence[int] | None = None) -> "Encoder":
+        """The same weights, reading series at other lengths, or cutting them otherwise, or their differences.
 
-        A shorter length sees more of a series in a window, a longer one more detail. Features depend on where windows happen
-        to begin; averaged over shifts they depend on it less, and take as many times as long.
+        A shorter length sees more of a series in a window, a longer one more detail; differences show what is small beside the
+        course of a series. Features depend on where windows happen to begin; averaged over shifts they depend on it less, and
+        take as many times as long.
 
         Args:
             lengths: points that series are resized to; none keeps those there are.
             shifts: 1 to the points from a window to the next; None keeps those there are.
+            orders: of differences: (0,) is the series alone, (0, 1) the series and its differences; None keeps those there are.
 
         Raises:
-            InputError: a length that the windows do not divide, or that has more windows than there are positions; or shifts
-                outside of that range.
+            InputError: a length that the windows do not divide, or that has more windows than there are positions; shifts
+                outside of that range; or no such order.
         """
         chosen = {"lengths": check_lengths(lengths or self.lengths, self.network)}
         chosen["shifts"] = check_shifts(self.shifts if shifts is None else shifts, self.network)
+        chosen["orders"] = check_orders(self.orders if orders is None else orders)
         evaluation = ConfigDict({**self._evaluation, **chosen})
         return dataclasses.replace(self, config=ConfigDict({**self.config, "evaluation": evaluation}))
 
@@ -130,17 +138,17 @@ class Encoder:
         Args:
             X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a pandas frame
                 (see `data.inputs.clean_cases`); or an iterator of such arrays, each a case.
-            layer, readout: see `models.readouts.read_out`; that of each of `lengths`, side by side. None is `readout` of the
+            layer, readout: see `models.readouts.read_out`; that of each of `orders` and `lengths`, side by side. None is `readout` of the
                 encoder, and "cls+mean" of a layer that is asked for.
             channels: "mean" over the channels of a case, "concat", or "none": (cases, channels, features).
             batch_size: pieces of channels embedded at once.
             tokens: return the window tokens of `layer` themselves, in the order of time, without the CLS token, of the
-                series at `config.length` points; `readout` is not looked at. The tokens of the pieces of a long series
+                series itself at `config.length` points; `readout` is not looked at. The tokens of the pieces of a long series
                 follow one another. Windows of several sizes have no such order. With "concat" those of the channels stand side by side.
 
         Returns:
             float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean", and that
-            once for every layer for "all", and all that once for each of `lengths`. With tokens,
+            once for every layer for "all", and all that once for each of `lengths`, and for each of `orders`. With tokens,
             (cases, windows, width), or (cases, channels, windows, width) for "none". For an iterator: an iterator of the
             rows of that array, in order, which reads ahead by less than three batches and keeps no more than these.
 
@@ -169,7 +177,7 @@ class Encoder:
 
         Returns:
             float32, (series, layers, 2, features): layers 0 to depth and then the normalised last, CLS before mean; width
-            features for each of `lengths`.
+            features for each of `lengths`, and for each of `orders`.
         """
         gather = partial(_gather_case, channels="mean", over_pieces=_mean)
         return _stack(self._stream(ReadLayers(), (one[None] for one in series), gather, batch_size), len(series))
@@ -233,14 +241,15 @@ class Encoder:
     def _encode_pieces(self, read: Read, pieces: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
         """`read` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
         mesh, variables = self._placed
-        lengths, shifts = ((self.config.length,), 1) if isinstance(read, ReadTokens) else (self.lengths, self.shifts)
+        one_view = (0,), (self.config.length,), 1
+        orders, lengths, shifts = one_view if isinstance(read, ReadTokens) else (self.orders, self.lengths, self.shifts)
         options = {"read": read, "network": self.network, "rows": best_rows(mesh), "shifts": shifts}
         sizes = [length + shift_starts(shifts, self.network.step)[-1] for length in lengths]
         working: list[jax.Array] = []
         waiting = 0
         while batch := list(islice(pieces, batch_size)):
             rows, started = _padded_rows(len(batch), batch_size, mesh.size), []
-            for arrays in _views(batch, sizes, rows=rows):
+            for arrays in _views(batch, orders, sizes, rows=rows):
                 if mesh.size > 1:  # to one device the program takes them itself, in a tenth of the time
                     arrays = jax.device_put(arrays, split(mesh))
                 with jax.default_matmul_precision("highest"):
@@ -252,24 +261,34 @@ class Encoder:
 
 def resize_series(series: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Series (time,) of any lengths, resized to `size` points as they are before they are encoded; (cases, size)."""
-    ((views, offsets),) = _views(series, (size,), rows=len(series))
+    ((views, offsets),) = _views(series, (0,), (size,), rows=len(series))
     return views if not offsets.any() else views + offsets.astype(np.float64)[:, None]
 
 
-def _views(series: Sequence[np.ndarray], sizes: Sequence[int], *, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Series (time,) taken apart and resized to each of `sizes`: (rows, size), and what is to be added to each; rows without a
-    series are 0."""
+def _views(
+    series: Sequence[np.ndarray], orders: Sequence[int], sizes: Sequence[int], *, rows: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Series (time,) taken apart, they or their differences, by `orders`, resized to each of `sizes`: (rows, size), and what is to be
+    added to each; rows without a series are 0."""
     values, taken = zip(*map(split_offset, series), strict=True)
     offsets = np.zeros(rows, np.float32)
     offsets[: len(series)] = taken
+    for order in orders:
+        if order:  # what was taken from all values alike is no part of their differences
+            values, offsets = tuple(map(difference, values)), np.zeros_like(offsets)
+        for size in sizes:
+            yield _resized(values, size, rows=rows), offsets
+
+
+def _resized(series: Sequence[np.ndarray], size: int, *, rows: int) -> np.ndarray:
+    """Series (time,) resized to `size` points, (rows, size)."""
     places = defaultdict(list)
-    for place, one in enumerate(values):
+    for place, one in enumerate(series):
         places[len(one)].append(place)
-    for size in sizes:
-        views = np.zeros((rows, size), np.float32)
-        for alike in places.values():
-            views[alike] = resize_on_host(np.stack([values[place] for place in alike]), size)
-        yield views, offsets
+    views = np.zeros((rows, size), np.float32)
+    for alike in places.values():
+        views[alike] = resize_on_host(np.stack([series[place] for place in alike]), size)
+    return views
 
 
 def _side_by_side(arrays: Sequence[jax.Array], count: int) -> Iterator[np.ndarray]:

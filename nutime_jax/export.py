@@ -97,6 +97,7 @@ def export_encoder(
         "library": _library_version(),
         "platforms": list(program.platforms),
         "lengths": list(encoder.lengths),
+        "orders": list(encoder.orders),
         "shifts": encoder.shifts,
         "max_length": encoder.config.data.max_length,
         "layer": layer,
@@ -140,18 +141,27 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str |
         # Otherwise XLA computes with the weights as it compiles, and rounds otherwise than the device.
         held = jax.lax.optimization_barrier(variables)
 
-        def embed_at(length: int) -> jax.Array:
+        def embed_at(order: int, length: int) -> jax.Array:
             size = length + shift_starts(encoder.shifts, network.step)[-1]
-            views = settle(jax.vmap(lambda one, points: resize(one, size, length=points, settle=settle))(series, lengths))
-            arrays = shifted(views, encoder.shifts, network.step)[:, None], jnp.repeat(offsets, encoder.shifts, axis=0)[:, None]
+            values, points = _difference(series, lengths) if order else (series, lengths)
+            views = settle(jax.vmap(lambda one, points: resize(one, size, length=points, settle=settle))(values, points))
+            added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.shifts, axis=0)
+            arrays = shifted(views, encoder.shifts, network.step)[:, None], added[:, None]
             with jax.default_matmul_precision("highest"):
                 return mean_of_shifts(read_out(network.apply(held, *arrays), layer=layer, readout=readout), encoder.shifts)
 
-        return jnp.concatenate([embed_at(length) for length in encoder.lengths], axis=-1)
+        return jnp.concatenate([embed_at(order, length) for order in encoder.orders for length in encoder.lengths], axis=-1)
 
     batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {LONGEST}"])
     shapes = (((batch, time), np.float32), ((batch,), np.int32), ((batch,), np.float32))
     return export.export(jax.jit(embed), platforms=PLATFORMS)(*(jax.ShapeDtypeStruct(*one) for one in shapes))
+
+
+def _difference(series: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`data.series.difference` of rows (batch, time) that count up to their lengths, and the lengths of what is left."""
+    largest = jnp.finfo(series.dtype).max
+    steps = jnp.clip(jnp.diff(series, append=series[:, -1:]), -largest, largest)
+    return jnp.where(lengths[:, None] > 1, steps, 0), jnp.where(lengths > 1, lengths - 1, lengths)
 
 
 def load_exported(folder: str | os.PathLike) -> ExportedEncoder:
@@ -219,6 +229,12 @@ features = embed(series, lengths, np.zeros(len(series), np.float32))"""
 HEADING = "## The encoder"
 
 
+def _read(orders: Sequence[int]) -> str:
+    """What is read of series, with its verb."""
+    words = {(0,): "Series", (1,): "Differences of neighbouring points"}
+    return f"{words.get(tuple(orders), 'Series, and differences of neighbouring points,')} are"
+
+
 def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
     network = encoder.network
     parameters = sum(np.size(array) for array in jax.tree.leaves(encoder.variables["params"]))
@@ -249,7 +265,7 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 - A series of more than {about["max_length"]} points is to be cut into the fewest pieces of (nearly) equal length that are no
   longer (`np.array_split`), and the features of its pieces averaged.
 - Several channels: every channel is a row; average or concatenate their features.
-- Series are resized to {" and to ".join(map(str, about["lengths"]))} points, and cut into windows {about["shifts"]} times, a
+- {_read(about["orders"])} resized to {" and to ".join(map(str, about["lengths"]))} points, and cut into windows {about["shifts"]} times, a
   part of a window further on each time; {layer}, readout {about["readout"]}, is read out and averaged; all in float32.
 - A program is code: run it only if you trust where it comes from. An older JAX than {about["jax"]} may not read it. The
   archive is `weights.safetensors` with `config.json`, from which `nutime export --encoder=FOLDER` makes it anew.

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from nutime_jax.compilation import keep_compiled
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.models.readouts import check_readout
 from nutime_jax.models.scalars import UnknownScalarsError
@@ -109,6 +109,7 @@ def _misfit(encoder: Encoder) -> str | None:
     check_readout(network.depth, layer=None, readout=encoder.readout)
     check_lengths(encoder.lengths, network)
     check_shifts(encoder.shifts, network)
+    check_orders(encoder.orders)
     blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
     # Looked at before anything is made of them: a description may ask for more than there is memory.
     table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(network.positions)

@@ -89,6 +89,15 @@ def split_offset(x: Float[np.ndarray, " time"]) -> tuple[Float32[np.ndarray, " t
     return (x - np.float64(offset)).astype(np.float32), offset
 
 
+def difference(x: Float32[np.ndarray, " time"]) -> Float32[np.ndarray, "_"]:
+    """Differences of neighbouring points, one fewer; a zero of a single point. What float32 has no number for is its largest."""
+    if len(x) == 1:
+        return np.zeros_like(x)
+    largest = np.finfo(np.float32).max
+    with np.errstate(over="ignore"):
+        return np.clip(np.diff(x), -largest, largest)
+
+
 def cut_series(x: Float[np.ndarray, " time"], max_length: int) -> list[Float[np.ndarray, "_"]]:
     """Cuts a series into the fewest pieces of (nearly) equal length that have at most `max_length` points.
 

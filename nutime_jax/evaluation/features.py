@@ -40,7 +40,7 @@ class Readout:
     layer: 0 (before the first block) to depth; None is the last, normalised.
     tokens: "cls", "mean", "cls+mean", or "all" (of every layer; `layer` is None).
     channels: "mean" over the channels of a case, or "concat".
-    lengths, shifts: see `Encoder.at`; empty and 0 for the encoder's own.
+    lengths, shifts, orders: see `Encoder.at`; empty and 0 for the encoder's own.
     """
 
     layer: int | None = None
@@ -48,12 +48,14 @@ class Readout:
     channels: str = "concat"
     lengths: tuple[int, ...] = ()
     shifts: int = 0
+    orders: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         layer = "all" if self.tokens == "all" else "last" if self.layer is None else self.layer
         lengths = f" lengths={'+'.join(map(str, self.lengths))}" if self.lengths else ""
         shifts = f" shifts={self.shifts}" if self.shifts else ""
-        return f"layer={layer} readout={self.tokens} channels={self.channels}{lengths}{shifts}"
+        orders = f" orders={'+'.join(map(str, self.orders))}" if self.orders else ""
+        return f"layer={layer} readout={self.tokens} channels={self.channels}{lengths}{shifts}{orders}"
 
 
 def read_task(files: SetFiles) -> Task:
@@ -72,7 +74,7 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
     """Features of every layer at once, (cases, channels, layers, 2, features); see `Encoder.embed_layers`.
 
     Args:
-        encoder: one that reads series at a single length, so that lengths can be chosen later.
+        encoder: one that reads series at a single length and order, so that these can be chosen later.
         cache: folder where they are kept, named after the contents of encoder and cases; None keeps nothing.
     """
     path = None if cache is None else cache / f"{encoder_digest(encoder)[:24]}-{cases_digest(cases)[:24]}.npy"
@@ -93,7 +95,7 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
 
 
 def read_features(layers: Sequence[np.ndarray], readout: Readout) -> np.ndarray:
-    """One vector a case, (cases, features), out of `layer_features` at each length.
+    """One vector a case, (cases, features), out of `layer_features` at each order and length.
 
     Raises:
         InputError: no such layer, readout or pooling.
@@ -116,9 +118,8 @@ def _read_tokens(layers: np.ndarray, readout: Readout) -> np.ndarray:
 def encoder_digest(encoder: Encoder) -> str:
     """SHA-256 of the weights and of what in the configuration decides features."""
     config = encoder.config
-    parts = [
-        json.dumps([config.model.to_dict(), encoder.lengths, encoder.shifts, config.data.max_length], sort_keys=True, default=list).encode()
-    ]
+    about = [config.model.to_dict(), encoder.lengths, encoder.shifts, encoder.orders, config.data.max_length]
+    parts = [json.dumps(about, sort_keys=True, default=list).encode()]
     leaves = jax.tree_util.tree_leaves_with_path(encoder.variables)
     parts += [part for path, leaf in leaves for part in (jax.tree_util.keystr(path).encode(), np.asarray(leaf).tobytes())]
     return digest(parts)

@@ -40,7 +40,7 @@ from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import fine_tune_task
 from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models.configuration import check_lengths, check_shifts
+from nutime_jax.models.configuration import check_lengths, check_orders, check_shifts
 from nutime_jax.models.encoder import NuTimeEncoder
 
 UNTRAINED = "untrained:"
@@ -70,16 +70,17 @@ class Inputs:
 
     def __init__(self, task: Task, encoder: Encoder, cache: Path):
         self.task, self.encoder, self._cache = task, encoder, cache
-        self._layers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
+        self._layers: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
 
     def splits(self, readout: Readout) -> tuple[Split, Split]:
         """Features of the training and of the test cases."""
         cases, shifts = (self.task.train, self.task.test), readout.shifts or self.encoder.shifts
-        wanted = [(length, shifts) for length in readout.lengths or self.encoder.lengths]
-        for length, shifts in wanted:
-            if (length, shifts) not in self._layers:
-                encoder = self.encoder.at(length, shifts=shifts)
-                self._layers[length, shifts] = tuple(layer_features(encoder, one, cache=self._cache) for one in cases)
+        orders, lengths = readout.orders or self.encoder.orders, readout.lengths or self.encoder.lengths
+        wanted = [(order, length, shifts) for order in orders for length in lengths]
+        for order, length, shifts in wanted:
+            if (order, length, shifts) not in self._layers:
+                encoder = self.encoder.at(length, shifts=shifts, orders=(order,))
+                self._layers[order, length, shifts] = tuple(layer_features(encoder, one, cache=self._cache) for one in cases)
         layers = zip(*(self._layers[one] for one in wanted), strict=True)
         train, test = (Split(read_features(one, readout), split.labels) for one, split in zip(layers, cases, strict=True))
         return train, test
@@ -145,15 +146,11 @@ def make_jobs(config: ConfigDict, network: NuTimeEncoder) -> list[Job]:
 
 def _readouts(config: ConfigDict, network: NuTimeEncoder) -> list[Readout]:
     shifts = [0 if one == "own" else check_shifts(int(one) if str(one).isdecimal() else one, network) for one in config.shifts]
-    choices = itertools.product(
-        _layers(config.layers, network.depth), config.readouts, config.channels, _lengths(config.lengths, network), shifts
-    )
+    orders = [() if one == "own" else check_orders(one.split("+")) for one in config.orders]
+    lengths = [() if one == "own" else check_lengths(one.split("+"), network) for one in config.lengths]
+    choices = itertools.product(_layers(config.layers, network.depth), config.readouts, config.channels, lengths, shifts, orders)
     # What reads every layer is there once.
     return list(dict.fromkeys(Readout(None if tokens == "all" else layer, tokens, *rest) for layer, tokens, *rest in choices))
-
-
-def _lengths(names: Sequence[str], network: NuTimeEncoder) -> list[tuple[int, ...]]:
-    return [() if name == "own" else check_lengths(name.split("+"), network) for name in names]
 
 
 def _layers(names: Sequence[str], depth: int) -> list[int | None]:

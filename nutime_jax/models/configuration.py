@@ -49,6 +49,20 @@ def check_shifts(shifts: object, network: NuTimeEncoder) -> int:
     return int(shifts)
 
 
+def check_orders(orders: Sequence[int | str]) -> tuple[int, ...]:
+    """Orders of differences that series are read at, numbers or their digits, as numbers.
+
+    Raises:
+        InputError: one is named twice, or is neither 0, the series itself, nor 1, its differences.
+    """
+    for one in orders:
+        if isinstance(one, bool) or str(one) not in ("0", "1"):
+            raise InputError(f"order {one} cannot be read; choose 0, the series, or 1, its differences, or both")
+    if len(set(orders)) < len(orders):
+        raise InputError(f"orders are {', '.join(map(str, orders))}; name each once")
+    return tuple(int(one) for one in orders)
+
+
 def build_encoder(config: ConfigDict, *, remat: str = "none") -> NuTimeEncoder:
     """The encoder that the `model` section of a configuration describes; what it leaves out has the released value.
 

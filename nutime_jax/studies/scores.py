@@ -60,8 +60,8 @@ def score_runs(runs: Sequence[Run], sets: Sequence[SetFiles], probe: ConfigDict,
     """Probes every run and its untrained twin on every set; `<out>/results.csv` has the rows, as `nutime report` reads them.
 
     Args:
-        probe: one of each of what `configs/sweep.py` has many: `protocol`, `layer`, `readout`, `length`, `shifts`, `channels`
-            and `scaler`.
+        probe: one of each of what `configs/sweep.py` has many: `protocol`, `layer`, `readout`, `length`, `shifts`, `orders`,
+            `channels` and `scaler`.
 
     Raises:
         InputError: the probe will not do, or there is no set of which every run has a number.
@@ -87,7 +87,8 @@ def score_runs(runs: Sequence[Run], sets: Sequence[SetFiles], probe: ConfigDict,
 
 def _grid(probe: ConfigDict, encoders: Sequence[str]) -> ConfigDict:
     """What a sweep needs to know of a probe of frozen features."""
-    single = {"layers": "layer", "readouts": "readout", "lengths": "length", "shifts": "shifts", "channels": "channels"}
+    single = {"layers": "layer", "readouts": "readout", "lengths": "length", "channels": "channels"}
+    single |= {name: name for name in ("shifts", "orders")}
     choices = {many: (str(probe[one]),) for many, one in single.items()}
     fixed = {"encoders": tuple(encoders), "protocols": (probe.protocol,), "scalers": (probe.scaler,), "seeds": (0,), "baselines": ()}
     return ConfigDict(fixed | choices)

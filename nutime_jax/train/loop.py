@@ -21,7 +21,7 @@ from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.distortions import make_distortion
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
-from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts, released_fields
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts, released_fields
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
 from nutime_jax.resample import LONGEST
@@ -194,6 +194,7 @@ def check_config(config: ConfigDict) -> None:
     network.count_tokens(config.length)
     check_lengths(evaluation.get("lengths", ()) or (config.length,), network)
     check_shifts(evaluation.get("shifts", 1), network)
+    check_orders(evaluation.get("orders", ()))
     if not (len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 1):
         raise InputError(f"augment.crop is {low_high}; give the smallest and largest share to keep, 0 <= low <= high <= 1")
     make_distortion(config.augment.get("distort", ()))

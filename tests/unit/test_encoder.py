@@ -80,7 +80,7 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
     assert (folder / "card.md").read_text() == "# Mine\n"
     kept = json.loads((folder / "config.json").read_text())["encoder"]
     assert sorted(kept) == ["data", "evaluation", "length", "matmul_precision", "model", "name", "seed"]
-    assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "shifts": 1, "readout": "cls+mean"})
+    assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "orders": [0], "shifts": 1, "readout": "cls+mean"})
     jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
     assert load_encoder(loaded.save(folder)).config == loaded.config
 
@@ -135,6 +135,39 @@ def test_features_are_averaged_over_shifts(encoder):
     same(encoder.at(shifts=3).embed(X, tokens=True), encoder.embed(X, tokens=True))
 
 
+def test_differences_are_read_beside_the_series(encoder, tmp_path):
+    both = encoder.at(64, 32, shifts=2, orders=(0, 1))
+    apart = [encoder.at(64, 32, shifts=2).embed(one, channels="none") for one in (X, np.diff(np.float32(X)))]
+    same(both.embed(X, channels="none"), np.concatenate(apart, axis=-1))
+    same(both.embed_layers(list(X[0]))[..., -32:], encoder.at(64, 32, shifts=2, orders=(1,)).embed_layers(list(X[0])))
+    same(both.embed(X, tokens=True), encoder.embed(X, tokens=True))
+    same(both.at(orders=(0,)).embed(X), encoder.at(64, 32, shifts=2).embed(X))
+    same(load_encoder(both.save(tmp_path / "both")).embed(X), both.embed(X))
+
+
+def test_differences_of_any_series_are_finite(encoder):
+    changes = encoder.at(orders=(1,))
+    for one in (np.float32([3]), np.full(2, 7.0), np.float32([3e38, -3e38, 3e38, -3e38]), 1e5 + np.sin(np.arange(90)) / 1e4):
+        assert np.isfinite(changes.embed([one])).all()
+    same(changes.embed([np.array([3.0])]), encoder.embed([np.zeros(1)]))
+    # A level that float32 cannot hold beside the signal is no part of a difference.
+    wave = np.sin(np.arange(200) / 9)
+    np.testing.assert_allclose(changes.embed([1e8 + wave]), changes.embed([wave]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("orders", "message"),
+    [
+        ((-1,), "order -1 cannot be read; choose 0, the series, or 1, its differences, or both"),
+        ((0, 2), "order 2 cannot be read"),
+        ((1, 1), "orders are 1, 1; name each once"),
+    ],
+)
+def test_orders_that_cannot_be_are_refused(encoder, orders, message):
+    with pytest.raises(InputError, match=message):
+        encoder.at(orders=orders)
+
+
 @pytest.mark.parametrize("shifts", [0, 17, -1, 2.0, "2", True])
 def test_shifts_that_cannot_be_are_refused(encoder, shifts):
     with pytest.raises(InputError, match=r"shifts is .*; choose a whole number from 1 to the points of a window, 16"):
@@ -163,7 +196,7 @@ def test_shipped_encoders_are_sound(name):
     assert sum(path.stat().st_size for path in (WEIGHTS / name).iterdir()) < 15 << 20
     found = encoder.embed(X[:2])
     per_length = {"cls+mean": 2, "all": 2 * (encoder.network.depth + 1)}[encoder.readout] * encoder.network.width
-    assert found.shape == (2, len(encoder.lengths) * per_length)
+    assert found.shape == (2, len(encoder.orders) * len(encoder.lengths) * per_length)
     assert np.isfinite(found).all()
 
 
@@ -194,6 +227,7 @@ def reseal(folder, weights=None, **changes):
         ({"evaluation": {"lengths": [65]}}, None),
         ({"evaluation": {"readout": "max"}}, None),
         ({"evaluation": {"shifts": 17}}, None),
+        ({"evaluation": {"orders": [2]}}, None),
         ({"data": {}}, None),
         ({"data": {"max_length": -1}}, None),
         ({}, lambda arrays: {}),

@@ -51,7 +51,7 @@ def features(encoder, batch):
     """By the programs of `Encoder.embed`."""
     series, lengths, offsets = batch
     variables = jax.tree.map(jnp.asarray, encoder.variables)
-    ((views, _),) = _views([one[:length] for one, length in zip(series, lengths, strict=True)], encoder.lengths, rows=len(series))
+    ((views, _),) = _views([one[:length] for one, length in zip(series, lengths, strict=True)], (0,), encoder.lengths, rows=len(series))
     with jax.default_matmul_precision("highest"):
         return np.asarray(_encode(variables, views, offsets, read=ReadVector(None, "cls+mean"), network=encoder.network, rows=None))
 
@@ -99,6 +99,16 @@ def test_an_encoder_that_reads_several_lengths_is_one_program(encoder, tmp_path)
     np.testing.assert_allclose(found, encoder.embed(series), rtol=0, atol=1e-5)
     assert found.shape == (3, 64)
     assert "resized to 64 and to 32 points, and cut into windows 3 times" in (folder / "card.md").read_text()
+
+
+def test_differences_are_a_part_of_the_program(encoder, tmp_path):
+    encoder = encoder.at(64, 32, shifts=2, orders=(0, 1))
+    folder = export_encoder(encoder, tmp_path / "differences")
+    draw = np.random.default_rng(1)
+    series = [draw.normal(size=n).cumsum() for n in (70, 3, 2, 1, 64)] + [1e8 + draw.normal(size=70).cumsum()]
+    np.testing.assert_allclose(load_exported(folder).embed(series), encoder.embed(series), rtol=0, atol=1e-5)
+    words = "Series, and differences of neighbouring points, are resized to 64 and to 32 points"
+    assert words in (folder / "card.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -138,15 +138,17 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
     [
         *(Readout(), Readout(0, "cls", "mean"), Readout(1, "mean"), Readout(2, "cls+mean", "mean"), Readout(None, "all")),
         *(Readout(None, "all", lengths=(64, 16)), Readout(1, "cls", "mean", (128,)), Readout(2, lengths=(32, 64), shifts=4)),
+        *(Readout(None, "all", orders=(0, 1)), Readout(1, "mean", "mean", (64, 32), 2, (1,))),
     ],
 )
 def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readout):
     cases = find_sets(str(folder / "b.npz"))[0].read("test")
-    lengths, shifts = readout.lengths or encoder.lengths, readout.shifts or 1
-    expected = encoder.at(*lengths, shifts=shifts).embed(
+    lengths, shifts, orders = readout.lengths or encoder.lengths, readout.shifts or 1, readout.orders or (0,)
+    expected = encoder.at(*lengths, shifts=shifts, orders=orders).embed(
         cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels
     )
-    ours = read_features([layer_features(encoder.at(one, shifts=shifts), cases) for one in lengths], readout)
+    apart = [encoder.at(length, shifts=shifts, orders=(order,)) for order in orders for length in lengths]
+    ours = read_features([layer_features(one, cases) for one in apart], readout)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
@@ -169,6 +171,7 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
         ("lengths=64+64", "lengths are 64, 64; name each once"),
         ("shifts=few", "shifts is 'few'; choose a whole number from 1"),
         ("shifts=17", "shifts is 17; choose a whole number from 1"),
+        ("orders=0+first", "order first cannot be read"),
     ],
 )
 def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
@@ -189,6 +192,14 @@ def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):
     settings = [row.setting.partition("channels=concat")[2].partition(" scaler")[0].strip() for row in rows]
     assert settings == ["", "shifts=2", "lengths=32", "lengths=32 shifts=2", "lengths=64+32", "lengths=64+32 shifts=2"]
     assert len(list((tmp_path / "features").iterdir())) == 8  # two lengths, once and twice, of two splits
+
+
+def test_differences_are_read_apart_and_together(folder, tmp_path):
+    fields = ["orders=own,1,0+1", "protocols=ridge", "layers=last", "baselines="]
+    rows = [row for row in run(configured(folder / "a.npz", *fields), folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
+    settings = [row.setting.partition("channels=concat")[2].partition(" scaler")[0].strip() for row in rows]
+    assert settings == ["", "orders=1", "orders=0+1"]
+    assert len(list((tmp_path / "features").iterdir())) == 4  # series and differences, of two splits
 
 
 def test_a_damaged_cell_is_computed_anew(tmp_path):
