@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as drawn
 
-from nutime_jax.data.series import clean_block, clean_series, cut_series, pad_series, split_offset
+from nutime_jax.data.series import clean_block, clean_series, cut_series, difference, pad_series, split_offset
 from nutime_jax.errors import InputError
 
 nan = np.nan
@@ -116,3 +117,12 @@ def test_a_block_names_its_wrong_case():
         x[2] = wrong
         with pytest.raises(InputError, match=f"case 12 .*{message}"):
             clean_block(x, first=10)
+
+
+@given(drawn.arrays(np.float32, st.integers(1, 20), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_differences_are_those_of_the_formula(x):
+    found = difference(x)
+    largest = float(np.finfo(np.float32).max)
+    expected = np.diff(x.astype(np.float64)).clip(-largest, largest).astype(np.float32) if len(x) > 1 else np.zeros(1, np.float32)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
