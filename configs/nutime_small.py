@@ -151,9 +151,9 @@ def get_config() -> ConfigDict:
     evaluation.readout = "all"
     evaluation.channels = "concat"
     # Points that a series is resized to, once for each, its features side by side; empty is `length`.
-    evaluation.lengths = (256, 512)
+    evaluation.lengths = ()
     # How often a series is cut into windows, a share of a window further on each time; features are averaged.
     evaluation.shifts = 8
     # Orders of the differences of neighbouring points that are read, their features side by side: 0 is the series itself.
-    evaluation.orders = (0,)
+    evaluation.orders = (0, 1)
     return config
