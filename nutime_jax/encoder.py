@@ -274,10 +274,10 @@ def _views(
     offsets = np.zeros(rows, np.float32)
     offsets[: len(series)] = taken
     for order in orders:
-        if order:  # what was taken from all values alike is no part of their differences
-            values, offsets = tuple(map(difference, values)), np.zeros_like(offsets)
+        # What was taken from all values alike is no part of their differences.
+        chosen, added = (list(map(difference, values)), np.zeros_like(offsets)) if order else (values, offsets)
         for size in sizes:
-            yield _resized(values, size, rows=rows), offsets
+            yield _resized(chosen, size, rows=rows), added
 
 
 def _resized(series: Sequence[np.ndarray], size: int, *, rows: int) -> np.ndarray:

@@ -142,6 +142,8 @@ def test_differences_are_read_beside_the_series(encoder, tmp_path):
     same(both.embed_layers(list(X[0]))[..., -32:], encoder.at(64, 32, shifts=2, orders=(1,)).embed_layers(list(X[0])))
     same(both.embed(X, tokens=True), encoder.embed(X, tokens=True))
     same(both.at(orders=(0,)).embed(X), encoder.at(64, 32, shifts=2).embed(X))
+    halves = np.split(both.embed(X), 2, axis=-1)
+    same(both.at(orders=(1, 0)).embed(X), np.concatenate(halves[::-1], axis=-1))
     same(load_encoder(both.save(tmp_path / "both")).embed(X), both.embed(X))
 
 
