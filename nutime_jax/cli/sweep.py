@@ -5,7 +5,7 @@
 
 The folder holds a file a cell, the features, results.csv and failures.csv. Stopped at any moment, the same command goes
 on where it was; cells that are there are not computed again. Several processes may share a folder, each with its own
---shard. `nutime report` makes a page of results.csv. Test splits choose nothing.
+--shard; `nutime report` of the folder makes a page of what all of them found. Test splits choose nothing.
 """
 
 import argparse

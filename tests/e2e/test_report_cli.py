@@ -56,6 +56,25 @@ def test_methods_can_be_left_out_and_the_reference_is_no_baseline(capfd, results
     assert tables[0][0][3] == "win / tie / loss against B"
 
 
+def test_shards_of_a_sweep_are_one_table_once_all_are_there(capfd, results):
+    rows, page = many(), results / "page.html"
+    assert report(capfd, results / "sweep", f"--out={results / 'whole.html'}")[0] == 0
+    shards = results / "shards"
+    shards.mkdir()
+    write_rows(rows[::2], shards / "results_0_of_2.csv")
+    status, _, (sentence,) = report(capfd, shards, f"--out={page}")
+    assert status == 2
+    assert "holds results_0_of_2.csv, which are not all shards of one sweep; run the others, or name the tables one by one" in sentence
+    write_rows(rows[1::2], shards / "results_1_of_2.csv")
+    write_failures([Failure("A", "set98", "ridge", "", "set set98 has no labels")], shards / "failures_1_of_2.csv")
+    assert report(capfd, shards, f"--out={page}")[0] == 0
+    assert "set set98 has no labels" in Reader(page.read_text()).words
+    whole, ours = (sorted(path.with_suffix(".csv").read_text().splitlines()) for path in (results / "whole.html", page))
+    assert ours == whole
+    write_rows(rows, shards / "results_2_of_3.csv")
+    assert report(capfd, shards, f"--out={page}")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

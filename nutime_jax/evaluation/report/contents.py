@@ -1,5 +1,6 @@
 """What a report shows, gathered from tables of results, published tables and lists of failures."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def gather_contents(
     """Reads everything that a report shows.
 
     Args:
-        paths: tables of results, or folders with a results.csv.
+        paths: tables of results, or folders with a results.csv, or with those of all shards of a sweep.
         baselines: published tables, see `published.read_published`.
         fetched: published results on the web, see `published.fetch_published`.
         reference: label or method that the others are compared with; by default the first that is no baseline.
@@ -52,7 +53,7 @@ def gather_contents(
     Raises:
         InputError: a file cannot be read or does not hold what it should, or a method is unknown.
     """
-    files = [path / "results.csv" if path.is_dir() else path for path in paths]
+    files = [file for path in paths for file in _tables_of(path)]
     rows = _select([row for file in files for row in read_rows(file)], only)
     tables = make_tables(rows)
     published = []
@@ -69,6 +70,20 @@ def gather_contents(
         published,
         [find_column(tables[0], name) for name in rivals],
     )
+
+
+def _tables_of(path: Path) -> list[Path]:
+    """The tables of a folder: results.csv, or those of all shards of a sweep where there is none; a path to a file is its own."""
+    whole = path / "results.csv"
+    shards = {file: re.fullmatch(r"results_(\d+)_of_(\d+)\.csv", file.name) for file in path.glob("results_*_of_*.csv")}
+    found = {(int(match[2]), int(match[1])): file for file, match in shards.items() if match}
+    if not path.is_dir() or whole.exists() or not found:
+        return [whole] if path.is_dir() else [path]
+    count = max(found)[0]
+    if sorted(found) != [(count, index) for index in range(count)]:
+        names = ", ".join(sorted(file.name for file in found.values()))
+        raise InputError(f"{path} holds {names}, which are not all shards of one sweep; run the others, or name the tables one by one")
+    return [found[one] for one in sorted(found)]
 
 
 def _select(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
@@ -104,5 +119,6 @@ def _first(table: Table) -> int:
 
 
 def _find_failures(files: Sequence[Path]) -> list[Failure] | None:
-    lists = [path for path in dict.fromkeys(file.parent / failures.NAME for file in files) if path.exists()]
+    beside = [file.with_name(file.name.replace("results", Path(failures.NAME).stem)) for file in files if file.name.startswith("results")]
+    lists = [path for path in dict.fromkeys([*beside, *(file.parent / failures.NAME for file in files)]) if path.exists()]
     return [failure for path in lists for failure in read_failures(path)] if lists else None
