@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -27,7 +27,7 @@ from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector, check_readout
 from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
 from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
-from nutime_jax.resample import resize_on_host
+from nutime_jax.resample import resize_all
 from nutime_jax.sealed import write_folder
 
 CHANNELS = ("mean", "concat", "none")
@@ -277,18 +277,7 @@ def _views(
         # What was taken from all values alike is no part of their differences.
         chosen, added = (list(map(difference, values)), np.zeros_like(offsets)) if order else (values, offsets)
         for size in sizes:
-            yield _resized(chosen, size, rows=rows), added
-
-
-def _resized(series: Sequence[np.ndarray], size: int, *, rows: int) -> np.ndarray:
-    """Series (time,) resized to `size` points, (rows, size)."""
-    places = defaultdict(list)
-    for place, one in enumerate(series):
-        places[len(one)].append(place)
-    views = np.zeros((rows, size), np.float32)
-    for alike in places.values():
-        views[alike] = resize_on_host(np.stack([series[place] for place in alike]), size)
-    return views
+            yield resize_all(chosen, size, rows=rows), added
 
 
 def _side_by_side(arrays: Sequence[jax.Array], count: int) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """Linear resampling of a stretch of a series to a fixed number of points; augmentation, features and export share it."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import jax.numpy as jnp
@@ -57,6 +58,17 @@ def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[
     length = x.shape[-1]
     _check_length(length)
     return x.copy() if length == size else _interpolate(np, x, size, 0, np.int32(length), lambda product: product)
+
+
+def resize_all(series: Sequence[Float32[np.ndarray, "_"]], size: int, *, rows: int) -> Float32[np.ndarray, "{rows} {size}"]:
+    """`resize_on_host` of series of any lengths, those of one length at once; rows without a series are 0."""
+    places = defaultdict(list)
+    for place, one in enumerate(series):
+        places[len(one)].append(place)
+    views = np.zeros((rows, size), np.float32)
+    for alike in places.values():
+        views[alike] = resize_on_host(np.stack([series[place] for place in alike]), size)
+    return views
 
 
 def _check_length(length: int) -> None:

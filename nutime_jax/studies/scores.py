@@ -87,8 +87,8 @@ def score_runs(runs: Sequence[Run], sets: Sequence[SetFiles], probe: ConfigDict,
 
 def _grid(probe: ConfigDict, encoders: Sequence[str]) -> ConfigDict:
     """What a sweep needs to know of a probe of frozen features."""
-    single = {"layers": "layer", "readouts": "readout", "lengths": "length", "channels": "channels"}
-    single |= {name: name for name in ("shifts", "orders")}
+    single = {"layers": "layer", "readouts": "readout", "lengths": "length"}
+    single |= {"shifts": "shifts", "orders": "orders", "channels": "channels"}
     choices = {many: (str(probe[one]),) for many, one in single.items()}
     fixed = {"encoders": tuple(encoders), "protocols": (probe.protocol,), "scalers": (probe.scaler,), "seeds": (0,), "baselines": ()}
     return ConfigDict(fixed | choices)

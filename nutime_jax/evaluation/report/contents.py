@@ -1,6 +1,5 @@
 """What a report shows, gathered from tables of results, published tables and lists of failures."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,16 +73,17 @@ def gather_contents(
 
 def _tables_of(path: Path) -> list[Path]:
     """The tables of a folder: results.csv, or those of all shards of a sweep where there is none; a path to a file is its own."""
-    whole = path / "results.csv"
-    shards = {file: re.fullmatch(r"results_(\d+)_of_(\d+)\.csv", file.name) for file in path.glob("results_*_of_*.csv")}
-    found = {(int(match[2]), int(match[1])): file for file, match in shards.items() if match}
-    if not path.is_dir() or whole.exists() or not found:
-        return [whole] if path.is_dir() else [path]
-    count = max(found)[0]
-    if sorted(found) != [(count, index) for index in range(count)]:
-        names = ", ".join(sorted(file.name for file in found.values()))
-        raise InputError(f"{path} holds {names}, which are not all shards of one sweep; run the others, or name the tables one by one")
-    return [found[one] for one in sorted(found)]
+    if not path.is_dir():
+        return [path]
+    whole, shards = path / "results.csv", sorted(path.glob("results_*_of_*.csv"))
+    if whole.exists() or not shards:
+        return [whole]
+    names = [file.name for file in shards]
+    if set(names) != {f"results_{index}_of_{len(names)}.csv" for index in range(len(names))}:
+        raise InputError(
+            f"{path} holds {', '.join(names)}, which are not all shards of one sweep; run the others, or name the tables one by one"
+        )
+    return shards
 
 
 def _select(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
