@@ -36,11 +36,11 @@ FIRST_STEP = """
 import time; start = time.perf_counter()
 import jax, nutime_jax.train.loop, nutime_jax.cli.config
 imported = time.perf_counter()
-from nutime_jax.compilation import keep_compiled
+from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.parallel import make_mesh
 from nutime_jax.train.feed import make_feed
 from nutime_jax.train.program import build_program
-keep_compiled()
+enable_compilation_cache()
 config, mesh = nutime_jax.cli.config.load_config("smoke", ["data.synthetic=1"]), make_mesh(1)
 feed = make_feed(config, None, mesh)
 program = build_program(config, views=feed.views, mesh=mesh)

@@ -10,7 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from nutime_jax.compilation import keep_compiled
+from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts
@@ -39,7 +39,7 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     Raises:
         InputError: there is no encoder, or it is damaged.
     """
-    keep_compiled()
+    enable_compilation_cache()
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise InputError(f"an encoder is loaded by a name or a path, not by {name_or_path!r}; give one of them")
     name, shipped = os.fspath(name_or_path), shipped_encoders()
@@ -70,7 +70,7 @@ def untrained_encoder(config: ConfigDict, *, trained: Encoder | None = None) -> 
         trained: the encoder whose twin it is; what was fitted to its data before the first step (`train.fitting`) is taken
             over. None leaves such constants as they are without data.
     """
-    keep_compiled()
+    enable_compilation_cache()
     # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
     network = SiameseNetwork(build_encoder(config.model), hidden=1, dim=1)
     variables = jax.jit(network.init, static_argnames="train")(

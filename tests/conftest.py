@@ -1,19 +1,32 @@
-"""Every test runs on eight fake devices, with types checked, and without implicit rank promotion."""
+"""Test environment: two fake CPU devices, quick compilation, one compilation cache, runtime type checks and no network.
 
+The stages: `pytest -n auto` (default), `pytest -n auto -m slow`, `pytest -n auto -m thorough`. Markers are listed in setup.cfg.
+"""
+
+import contextlib
+import io
 import os
+import socket
+import time
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-
-import socket
-import tempfile
-from pathlib import Path
+os.environ.setdefault("NUTIME_TEST_DEVICES", "2")
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ['NUTIME_TEST_DEVICES']}"
+# Behaviour is tested, not speed: compilation without optimisation takes half the time. Subprocesses inherit it.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
+from nutime_jax.cli.main import main
+from nutime_jax.compilation_cache import default_cache_dir, write_entries_atomically
+
+DEVICES = int(os.environ["NUTIME_TEST_DEVICES"])
+"""Fake devices of this process; tests/parallel needs 8, and runs in a process of its own (tests/contract/test_parallel.py)."""
 TYPED = [
     "nutime_jax.augment",
     "nutime_jax.distortions",
@@ -37,11 +50,17 @@ TYPED = [
 ]
 install_import_hook(TYPED, "beartype.beartype")
 
-# The same small programs are compiled over and over: once a session is enough.
-COMPILATIONS = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", COMPILATIONS.name)
+# One cache for all workers, all test runs, and the processes that tests start.
+CACHE = Path(os.environ.get("NUTIME_TEST_CACHE") or default_cache_dir() / "tests")
+CACHE_DAYS = 14
+"""Entries older than this are deleted when a test run starts, so that the cache does not grow for ever."""
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+write_entries_atomically()
 settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
@@ -49,11 +68,65 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+def pytest_sessionstart(session):
+    """Delete old entries of the compilation cache, once per test run."""
+    if hasattr(session.config, "workerinput"):
+        return
+    oldest = time.time() - CACHE_DAYS * 24 * 3600
+    for entry in CACHE.glob("*-cache"):
+        with contextlib.suppress(FileNotFoundError):  # another test run deletes, too
+            if entry.stat().st_mtime < oldest:
+                entry.unlink()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Compile with optimisation for tests marked `optimised`, without for all others. Fixtures come after this."""
+    quick = item.get_closest_marker("optimised") is None
+    if jax.config.read("jax_disable_most_optimizations") != quick:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
+        jax.config.update("jax_disable_most_optimizations", quick)
+        jax.clear_caches()  # the setting is not part of the keys of compiled functions
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """Refuse connections that leave this machine: no test may need an address outside it."""
+    connect = socket.socket.connect
+
+    def connect_locally(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test connects to {address[0]}; tests must not leave this machine")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory) -> Path:
+    """The workdir of one trained smoke run: 12 steps with a profile, made once per test run and shared by all workers.
+
+    `smoke_run.out` and `smoke_run.err` beside it have what the command printed. Tests read it, or change a copy.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    workdir = folder / "smoke_run"
+    with FileLock(f"{workdir}.lock"):
+        if not (folder / "smoke_run.err").exists():
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                assert main(["pretrain", "--config=smoke", f"--workdir={workdir}", "--profile", "--config.steps=12"]) == 0
+            (folder / "smoke_run.out").write_text(out.getvalue())
+            (folder / "smoke_run.err").write_text(err.getvalue())
+    return workdir
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Arrays computed with the published implementation, kept outside the project."""
+    """Arrays computed with the official implementation, kept outside the project."""
     if not (SHARED / "golden").is_dir():
-        pytest.skip("the arrays of the published implementation are not on this machine")
+        pytest.skip("the arrays of the official implementation are not on this machine")
     return SHARED / "golden"
 
 
@@ -76,12 +149,3 @@ def x64():
     """Float64 for the length of a test."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(scope="module")
-def quick_compilations():
-    """What is tested is behaviour, not speed: programs of seconds need no optimisation that takes longer."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)

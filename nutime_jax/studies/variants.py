@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from nutime_jax.compilation import keep_compiled
+from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.train.loop import check_config, is_finished, pretrain
 
@@ -143,7 +143,7 @@ def train_runs(runs: Sequence[Run]) -> Training:
     Raises:
         InputError: a workdir belongs to another run, or a run cannot be done; or all have diverged.
     """
-    keep_compiled()
+    enable_compilation_cache()
     finished, failures = [], []
     for number, run in enumerate(runs, 1):
         where = f"run {number} of {len(runs)}: variant {run.variant}, seed {run.seed}"

@@ -72,7 +72,7 @@ def desk(tmp_path, monkeypatch):
     return tmp_path / "desk"
 
 
-@pytest.mark.usefixtures("quick_compilations")
+@pytest.mark.slow
 def test_the_guide_runs(desk):
     # What stands in for the official checkpoint: its names, one block, one head of 64.
     wide = {"1.pos_embed": (1, 40, 8)}
@@ -96,7 +96,7 @@ def block_with(text):
     return found
 
 
-@pytest.mark.usefixtures("quick_compilations")
+@pytest.mark.slow
 def test_a_scalar_encoder_from_outside_the_package(desk, monkeypatch):
     monkeypatch.setitem(SCALARS, "signed_log", None)  # so that it is gone afterwards
     monkeypatch.setattr("nutime_jax.cli.main.main", lambda argv: main([*argv, *QUICK["pretrain"]]))
@@ -109,7 +109,7 @@ def test_a_scalar_encoder_from_outside_the_package(desk, monkeypatch):
     assert "nme" not in encoder.variables["params"]["embedding"]
 
 
-@pytest.mark.usefixtures("quick_compilations")
+@pytest.mark.slow
 def test_a_probe_from_outside_the_package(desk, monkeypatch):
     monkeypatch.setitem(PROBES, "centroid", None)  # so that it is gone afterwards
     exec(compile(block_with("PROBES["), "extend.md", "exec"), {})
@@ -117,6 +117,7 @@ def test_a_probe_from_outside_the_package(desk, monkeypatch):
     assert {row.protocol for row in rows} == {"centroid", "ridge"}
 
 
+@pytest.mark.slow
 def test_the_changes_of_extend_apply_and_work(tmp_path):
     """All of them at once, in a copy of the package: a run with its objective, a sweep with its protocol."""
     for folder in ("nutime_jax", "configs"):

@@ -1,4 +1,7 @@
-"""The estimators keep the conventions of scikit-learn and of aeon, as these check them."""
+"""The estimators keep the conventions of scikit-learn and of aeon, as these check them.
+
+First with a stub in place of the encoder; once more with an encoder, and with fine-tuning, in the second stage.
+"""
 
 import warnings
 
@@ -16,19 +19,28 @@ from nutime_jax.estimators.aeon import (
     AeonNuTimeTransformer,
 )
 from nutime_jax.loading import untrained_encoder
+from tests.stub import make_stub
 
 EXPECTED_FAILURES: dict[str, str] = {}
-"""Check of scikit-learn or aeon -> why series cannot keep it. There is none: a table (cases, time) keeps its columns, as
+"""Check of scikit-learn or aeon -> why series cannot keep it. It is empty: a table (cases, time) keeps its columns, as
 everywhere in scikit-learn; series of other lengths come as a collection, for which scikit-learn has no rules. scikit-learn
 itself skips `check_array_api_input` unless SCIPY_ARRAY_API=1 was set before SciPy was imported; it passes then."""
 
+
+def frozen_estimators(encoder):
+    return [kind(encoder) for kind in (NuTimeTransformer, NuTimeClassifier, NuTimeClusterer, NuTimeAnomalyDetector)]
+
+
+STUB = make_stub()
 ENCODER = untrained_encoder(load_config("smoke", ["model.depth=1"]))
-FROZEN = [NuTimeTransformer(ENCODER), NuTimeClassifier(ENCODER), NuTimeClusterer(ENCODER), NuTimeAnomalyDetector(ENCODER)]
 HEAD = NuTimeClassifier(ENCODER, strategy="head", epochs=20, rates=(3e-2,))
 FULL = NuTimeClassifier(ENCODER, strategy="full", epochs=2, rates=(1e-2,))
+
 AEON = [AeonNuTimeTransformer, AeonNuTimeClassifier, AeonNuTimeClusterer, AeonNuTimeAnomalyDetector]
+AEON_PARAMS = {}
+"""What aeon constructs its estimators with: it does so itself, from the classes."""
 for kind in AEON:
-    kind._get_test_params = classmethod(lambda cls, parameter_set="default": {"encoder": ENCODER})
+    kind._get_test_params = classmethod(lambda cls, parameter_set="default": dict(AEON_PARAMS))
 
 FULL_CHECKS = {
     "check_dict_unchanged",
@@ -43,8 +55,6 @@ FULL_CHECKS = {
 }
 """What is checked of "full", each fit of which is longer: what depends on what a fit leaves behind. The code before and after
 the training is that of "head", of which everything is checked."""
-
-pytestmark = pytest.mark.usefixtures("quick_compilations")
 
 
 def name_of(check):
@@ -64,25 +74,47 @@ def warned():
 
 
 @pytest.mark.usefixtures("warned")
-@parametrize_with_checks([*FROZEN, HEAD], expected_failed_checks=lambda estimator: EXPECTED_FAILURES, xfail_strict=True)
+@parametrize_with_checks(frozen_estimators(STUB), expected_failed_checks=lambda estimator: EXPECTED_FAILURES, xfail_strict=True)
 def test_conventions_of_scikit_learn(estimator, check):
     check(estimator)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("warned")
+@parametrize_with_checks([*frozen_estimators(ENCODER), HEAD], expected_failed_checks=lambda estimator: EXPECTED_FAILURES, xfail_strict=True)
+def test_conventions_of_scikit_learn_with_an_encoder(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("warned")
 @pytest.mark.parametrize("check", full_checks())
 def test_conventions_of_scikit_learn_by_full_fine_tuning(check):
     check(FULL)
 
 
+def parametrize_with_aeon_checks_of(encoder):
+    AEON_PARAMS["encoder"] = encoder
+    return parametrize_with_aeon_checks(AEON)
+
+
 @pytest.mark.usefixtures("warned")
-@parametrize_with_aeon_checks(AEON)
-def test_conventions_of_aeon(check):
+@parametrize_with_aeon_checks_of(STUB)
+def test_conventions_of_aeon(check, monkeypatch):
+    monkeypatch.setitem(AEON_PARAMS, "encoder", STUB)
     check()
 
 
-def test_nothing_is_left_out():
+@pytest.mark.slow
+@pytest.mark.usefixtures("warned")
+@parametrize_with_aeon_checks_of(ENCODER)
+def test_conventions_of_aeon_with_an_encoder(check, monkeypatch):
+    monkeypatch.setitem(AEON_PARAMS, "encoder", ENCODER)
+    check()
+
+
+def test_no_check_is_left_out():
     assert EXPECTED_FAILURES == {}
     assert {name_of(check) for _, check in estimator_checks_generator(FULL)} >= FULL_CHECKS
-    assert [len(list(estimator_checks_generator(one))) >= 40 for one in FROZEN] == [True] * 4
+    assert [len(list(estimator_checks_generator(one))) >= 40 for one in frozen_estimators(STUB)] == [True] * 4
     assert [len(list(_yield_all_aeon_checks(one))) >= 25 for one in AEON] == [True] * 4

@@ -23,7 +23,7 @@ FLOORS = [
         "folders",
         "sealed",
         "torch_files",
-        "compilation",
+        "compilation_cache",
     },
     {"scalar_features"},
     {"augment", "objectives", "synthetic"},

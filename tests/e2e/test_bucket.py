@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 
 from nutime_jax import load_encoder
 from nutime_jax.cli.main import main
@@ -25,7 +24,7 @@ def arguments(workdir, data):
     return ["pretrain", "--config=smoke", f"--workdir={workdir}", "--devices=1", *(f"--config.{field}" for field in fields)]
 
 
-@pytest.mark.usefixtures("quick_compilations")
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_one_on_this_machine(bucket, tmp_path):
     workdir, data = as_folder(f"{bucket}/run"), tmp_path / "data"
     assert main(arguments(tmp_path / "run", data)) == 0

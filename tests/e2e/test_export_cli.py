@@ -9,8 +9,6 @@ from nutime_jax.export import load_exported
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.sealed import write_folder
 
-pytestmark = pytest.mark.usefixtures("quick_compilations")
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):

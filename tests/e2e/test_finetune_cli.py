@@ -12,7 +12,6 @@ from nutime_jax.train.checkpoint import CheckpointStore
 
 # Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
 QUICK = ["--epochs=2", "--rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
-pytestmark = pytest.mark.usefixtures("quick_compilations")
 
 
 @pytest.fixture(scope="module")

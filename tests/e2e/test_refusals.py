@@ -1,5 +1,7 @@
 """Bad input ends in one sentence and status 2; a run that cannot go on, in one sentence and status 3."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -19,19 +21,17 @@ def pretrain(capfd, workdir, *overrides, config="smoke"):
     return say(capfd, "pretrain", f"--config={config}", f"--workdir={workdir}", *QUICK, *overrides)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A workdir with checkpoints of steps 3 and 4."""
-    workdir = tmp_path_factory.mktemp("finished")
-    assert main(["pretrain", "--config=smoke", f"--workdir={workdir}", *QUICK]) == 0
-    return workdir
+@pytest.fixture
+def finished(smoke_run, tmp_path):
+    """A copy of the smoke run, with checkpoints of steps 9 and 12."""
+    return shutil.copytree(smoke_run, tmp_path / "finished", ignore=shutil.ignore_patterns("profile", "tensorboard"))
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("--config.length=100", "length 100 is not divisible by model.window 16"),
-        ("--config.batch_size=12", "batch size 12 is not divisible by 8 devices"),
+        ("--config.batch_size=13", "batch size 13 is not divisible by 2 devices"),
         ("--config.data.sources=", "the corpus is empty"),
         ("--config.data.sources=Gunpoint", "'Gunpoint' is no file, no folder and no bundled set"),
         ("--config.augment.crop=0.9,0.5", "augment.crop is (0.9, 0.5)"),
@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
         ("--config.data.max_length=99999999", "data.max_length is 99999999; choose 16777215 or less"),
         ("--config.data.synthetic=1.5", "data.synthetic is 1.5; choose a number from 0 to 1"),
         ("--config.data.alpha=-1", "data.alpha is -1.0; choose a number from 0 to 1"),
-        ("--config.data.synthetic=0.25", "batch size 12 is not divisible by 8 devices"),
+        ("--config.data.synthetic=0.05", "batch size 15 is not divisible by 2 devices"),
         ("--config.data.weights=1,2,3", "data.weights is 1,2,3; give a number for each of ArrowHead, PickupGestureWiimoteZ, one above 0"),
         ("--config.matmul_precision=exact", "matmul_precision is 'exact'; choose one of default"),
         ("--config.evaluation.channels=none", "choose mean or concat"),
@@ -57,7 +57,7 @@ def finished(tmp_path_factory):
         ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is no file"),
         ("--config.step=4", "did you mean 'steps'?"),
         ("--init_from=/nowhere", "/nowhere holds no checkpoint"),
-        ("--devices=99", "99 devices were asked for, 8 are there"),
+        ("--devices=99", "99 devices were asked for, 2 are there"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(capfd, tmp_path, override, message):
@@ -94,10 +94,10 @@ def test_a_workdir_that_cannot_be_written(capfd, tmp_path):
 
 
 def test_a_workdir_of_another_run(capfd, finished):
-    status, sentences = pretrain(capfd, finished, "--config.optim.rate=0.5")
+    status, sentences = pretrain(capfd, finished, "--config.steps=12", "--config.optim.rate=0.5")
     assert status == 2
     assert "belongs to another run: optim.rate was 0.001 there and is 0.5 now" in sentences[0]
-    assert [path.name for path in steps(finished / "checkpoints")] == ["00000003", "00000004"]
+    assert [path.name for path in steps(finished / "checkpoints")] == ["00000009", "00000012"]
 
 
 def test_a_run_that_failed_at_the_door_leaves_the_workdir_free(capfd, tmp_path):
@@ -121,21 +121,20 @@ def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(cap
 
 
 def test_a_truncated_checkpoint_is_passed_over_and_named(capfd, finished, caplog):
-    newest = finished / "checkpoints" / "00000004"
+    newest = finished / "checkpoints" / "00000012"
     victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-10])
-    status, _ = pretrain(capfd, finished)
+    status, _ = pretrain(capfd, finished, "--config.steps=12")
     assert status == 0
     assert "using checkpoint" in caplog.text
-    assert "00000003, because a newer one is damaged: 00000004" in caplog.text
-    assert [path.name for path in steps(finished / "checkpoints")] == ["00000003", "00000004"]
+    assert "00000009, because a newer one is damaged: 00000012" in caplog.text
+    assert [path.name for path in steps(finished / "checkpoints")] == ["00000009", "00000012"]
 
 
-def test_nothing_intact_is_refused_not_restarted(capfd, tmp_path):
-    assert pretrain(capfd, tmp_path)[0] == 0
-    for path in steps(tmp_path / "checkpoints"):
+def test_nothing_intact_is_refused_not_restarted(capfd, finished):
+    for path in steps(finished / "checkpoints"):
         (path / "manifest.json").unlink()
-    status, sentences = pretrain(capfd, tmp_path)
+    status, sentences = pretrain(capfd, finished, "--config.steps=12")
     assert status == 2
     assert "no checkpoint in" in sentences[0]
 

@@ -18,8 +18,6 @@ SMALL = (
 )
 WRITTEN = ("table.md", "table.csv", "sets.csv", "figure.svg")
 
-pytestmark = pytest.mark.usefixtures("quick_compilations")
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):

@@ -35,6 +35,8 @@ def leaves(tree):
     return {tuple(key.key for key in path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+pytestmark = pytest.mark.optimised
+
 VARIANTS = ["univariate", "multivariate", "channel_sum", "no_mean_std", "univariate_instance_norm", "unweighted_scales"]
 
 

@@ -15,6 +15,7 @@ from nutime_jax.train.loop import pretrain
 # So many checkpoints take seconds, in which a signal is heard, and few steps.
 OVERRIDES = ("batch_size=16", "objective.dim=256", "steps=240", "run.log_every=1", "run.checkpoint_every=2")
 STEPS = 20
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def pod(tmp_path_factory):
     """Two processes of two devices, of which one is told to stop; then the identical command again."""
     folder = tmp_path_factory.mktemp("pod")
     command = faults.pretrain_command(folder / "run", *OVERRIDES)
-    with Pod(command, processes=2, devices=2, logs=folder / "logs", environment={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}) as pod:
+    with Pod(command, processes=2, devices=2, logs=folder / "logs") as pod:
         pod.start()
         assert pod.wait_until(lambda: faults.newest(folder / "run") > 0, timeout=400), pod.tail(0)
         pod.kill(1, signum=signal.SIGTERM)
@@ -48,7 +49,7 @@ def test_the_run_goes_on_and_is_recorded_once(pod):
     assert int(faults.final_state(workdir)["step"]) == 240
 
 
-def test_one_process_has_the_same_losses(pod, quick_compilations, tmp_path):
+def test_one_process_has_the_same_losses(pod, tmp_path):
     config = load_config("smoke", [*OVERRIDES, "run.probe_every=0"])
 
     class EnoughError(Exception):

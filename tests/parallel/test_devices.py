@@ -16,6 +16,8 @@ from nutime_jax.parallel import check_divisible, make_mesh, shard_by_rules
 from nutime_jax.train.loop import pretrain
 from nutime_jax.train.program import build_program
 
+pytestmark = pytest.mark.optimised
+
 
 def losses(workdir, devices, *overrides):
     # The published width of the projections: with a few dimensions the normalised differences are ill-conditioned.

@@ -16,6 +16,8 @@ from nutime_jax.plan.products import count_products, encoding_by_formula, produc
 from nutime_jax.train.feed import describe_batch, make_feed, make_views
 from nutime_jax.train.program import build_program
 
+pytestmark = pytest.mark.optimised
+
 
 def program_of(name, *overrides, devices=1):
     config, mesh = load_config(name, list(overrides)), make_mesh(devices)

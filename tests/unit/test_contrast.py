@@ -1,7 +1,5 @@
 """The contrastive loss, and three steps with it, against NumPy in float64."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,20 +32,6 @@ def test_the_loss_is_that_of_chance_for_equal_projections_and_finite_for_zeros()
     assert float(contrastive_loss(jnp.ones((8, 2, 4)), jnp.ones((8, 2, 4)), temperature=0.1)) == pytest.approx(np.log(15), rel=1e-5)
     zeros = jnp.zeros((8, 2, 4))
     assert np.isfinite(jax.grad(lambda z: contrastive_loss(z, z, temperature=0.01))(zeros)).all()
-
-
-def test_negatives_are_those_of_all_devices(tmp_path):
-    overrides = ["objective.kind=simclr", "batch_size=64", "steps=4", "run.log_every=1", "run.probe_every=0", "objective.dim=256"]
-    config = load_config("smoke", overrides)
-    states = [pretrain(config, tmp_path / str(devices), devices=devices) for devices in (1, 8)]
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("1", "8")]
-    one, eight = ([json.loads(line)["loss"] for line in run] for run in lines)
-    np.testing.assert_allclose(eight, one, rtol=1e-5)
-    assert len(one) == 4
-    assert one[-1] < one[0]
-    for state in states:
-        assert state.target_params == state.target_variables == {}
-        assert "predictor" not in state.params
 
 
 def test_a_run_is_resumed(tmp_path):

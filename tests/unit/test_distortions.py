@@ -43,7 +43,6 @@ def test_views_differ_and_repeat_with_the_key(name):
     assert len(np.unique(drawn(one, X, 0.5).round(4), axis=0)) > 1
 
 
-@pytest.mark.usefixtures("quick_compilations")
 @pytest.mark.parametrize("length", [1, 2, 200])
 def test_whatever_goes_in_stays_finite_and_keeps_its_length(length):
     distort = jax.jit(jax.vmap(make_distortion([f"{name}=0.9" for name in DISTORTIONS]), in_axes=(0, None)))

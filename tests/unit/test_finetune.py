@@ -20,7 +20,6 @@ from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.loading import untrained_encoder
 
 QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, rates=(1e-3, 1e-2), patience=0)
-pytestmark = pytest.mark.usefixtures("quick_compilations")
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,6 @@ from nutime_jax.parallel import make_mesh
 from nutime_jax.train.program import build_program
 from nutime_jax.train.state import encoder_variables
 
-pytestmark = pytest.mark.usefixtures("quick_compilations")
-
 TINY = {"window": 8, "width": 8, "depth": 1, "heads": 2, "head_dim": 4, "mlp_dim": 16, "dropout": 0.1}
 TINY |= {"max_tokens": 32, "scales": (1e-2, 1.0, 1e2), "scale_dim": 4}
 SERIES = np.random.default_rng(0).normal(size=(4, 50)).cumsum(1) * 10.0 ** np.arange(-1, 3)[:, None]

@@ -357,6 +357,7 @@ def watch_slice(tmp_path: Path, nutime: str, *flags: str) -> tuple[int, str, lis
     return run.returncode, run.stdout, calls
 
 
+@pytest.mark.slow
 def test_a_preempted_slice_is_made_anew_and_goes_on_with_the_identical_command(tmp_path):
     # The first worker of the first slice has it taken away.
     nutime = 'echo $0 "$@" >>HERE/given; [ -e HERE/second ] && exit 0; touch HERE/second; echo PREEMPTED >HERE/pod/state; sleep 60'
@@ -370,6 +371,7 @@ def test_a_preempted_slice_is_made_anew_and_goes_on_with_the_identical_command(t
     assert {line.split("nutime/venv/bin/")[1] for line in runs} == {" ".join([*RUN, "--multihost=auto"])}
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_is_started_again(tmp_path):
     # Two die, one killed and one of grief; the next two are told to stop; the last two are done.
     nutime = "echo $0 >>HERE/given; case $(wc -l <HERE/given) in 1) kill -KILL $$ ;; 2) exit 1 ;; 3 | 4) exit 75 ;; esac"
@@ -379,6 +381,7 @@ def test_a_run_that_dies_is_started_again(tmp_path):
     assert "once more (1 of at most 20)" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nutime", "status"), [("echo nutime: no corpus; exit 2", 2), ("echo nutime: no corpus; exit 1", 1)])
 def test_a_watch_ends_with_what_starting_again_does_not_mend(tmp_path, nutime, status):
     ended, said, calls = watch_slice(tmp_path, nutime, "--restarts=1")

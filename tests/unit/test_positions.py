@@ -10,8 +10,6 @@ from nutime_jax.models.positions import read_table, rotary_angles, rotate, sinus
 from tests import reference
 from tests.unit.test_models import SMALL, draw
 
-pytestmark = pytest.mark.usefixtures("quick_compilations")
-
 
 def test_windows_that_begin_together_have_one_place():
     places = token_places({16: 4, 8: 8, 32: 2}, 16)

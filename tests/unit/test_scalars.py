@@ -29,8 +29,6 @@ from nutime_jax.train.fitting import fit_scalars
 from nutime_jax.train.program import build_program
 from tests import reference
 
-pytestmark = pytest.mark.usefixtures("quick_compilations")
-
 FINITE = np.float32([0, 1e-45, 1e-38, 1e-30, 1e-8, 1e-4, 1e-3, 0.5, 1, 7, 1e4, 1e8, 1e16, 1e20, 1e38, np.finfo(np.float32).max])
 X = jnp.asarray(np.concatenate([FINITE, -FINITE]))
 KINDS = {

@@ -25,7 +25,6 @@ from nutime_jax.studies.variants import change, choose, make_variants, plan_runs
 from nutime_jax.studies.windows import describe_set, group_sets, periodicity, study_windows
 
 STUDIES = ("scales", "windows", "domains", "objectives")
-pytestmark = pytest.mark.usefixtures("quick_compilations")
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 
 CODE = """
 import jax
-from nutime_jax.compilation import keep_compiled
+from nutime_jax.compilation_cache import enable_compilation_cache
 assert jax.config.jax_compilation_cache_dir == {before!r}
-keep_compiled()
+enable_compilation_cache()
 print(jax.config.jax_compilation_cache_dir)
 jax.jit(lambda x: x + 1)(1.0)
 """
