@@ -56,6 +56,7 @@ CACHE_DAYS = 14
 """Entries older than this are deleted when a test run starts, so that the cache does not grow for ever."""
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["NUMBA_CACHE_DIR"] = str(CACHE / "numba")  # of the ROCKETs of aeon
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_disable_most_optimizations", True)
@@ -138,8 +139,12 @@ def bucket() -> str:
     emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    fsspec_config = pytest.importorskip("fsspec.config").conf
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        # The emulator needs no credentials; gcsfs would look for them at an address of the cloud.
+        patch.setenv("FSSPEC_GCS_TOKEN", "anon")
+        patch.setitem(fsspec_config, "gcs", {"token": "anon"})
         with emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket"):
             yield "gs://bucket"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from nutime_jax import load_encoder
 from nutime_jax.cli.main import main

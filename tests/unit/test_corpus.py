@@ -211,6 +211,7 @@ def test_sets_are_packed_into_shards_in_order(tmp_path, monkeypatch):
     assert [len(record.values) for record in corpus.read(np.arange(5))] == [30, 30, 15, 250, 5]
 
 
+@pytest.mark.slow
 def test_the_archives_are_built_whole(tmp_path, pytestconfig):
     data = pytestconfig.rootpath.parent / "shared" / "data"
     if not data.is_dir():

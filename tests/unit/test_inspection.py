@@ -106,6 +106,7 @@ def test_a_figure_is_drawn(tmp_path, known):
         draw(sets, tmp_path / "a.words")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["ucr", "uea", "train_only", "transfer"])
 def test_sets_of_the_archives(pytestconfig, part):
     data = pytestconfig.rootpath.parent / "shared" / "data"

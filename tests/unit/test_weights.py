@@ -15,6 +15,8 @@ ACCURACY = {
 """Test accuracy, measured when the weights were shipped."""
 
 
+@pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("name", shipped_encoders())
 def test_an_encoder_is_as_good_as_when_it_was_shipped(name):
     encoder = load_encoder(name)
