@@ -10,6 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from threadpoolctl import threadpool_limits
 
+from nutime_jax.config import TuningSettings
 from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
@@ -17,7 +18,6 @@ from nutime_jax.estimators.base import SeriesEstimator
 from nutime_jax.estimators.inputs import check_choice, check_count, check_share, draw_seed, open_encoder, read_labels
 from nutime_jax.evaluation.probes import PROBES, make_probe
 from nutime_jax.evaluation.tuning.finetune import fine_tune
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 
 STRATEGIES = ("probe", "head", "full")
 

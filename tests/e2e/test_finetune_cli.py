@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config, to_dict
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.train.checkpoint import CheckpointStore
 
@@ -23,7 +23,7 @@ def workdir(tmp_path_factory):
     variables = untrained_encoder(config).variables
     state = {"params": {"encoder": variables["params"]}, "variables": {"constants": {"encoder": variables["constants"]}}}
     store = CheckpointStore(folder / "checkpoints")
-    store.save(state, step=1, about={"config": config.to_dict()})
+    store.save(state, step=1, about={"config": to_dict(config)})
     store.close()  # it is written behind our back
     return folder
 

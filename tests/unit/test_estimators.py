@@ -20,14 +20,13 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import TuningSettings, load_config
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.estimators import base as bases
 from nutime_jax.evaluation.anomaly import DETECTORS, score_cases
 from nutime_jax.evaluation.clustering import find_clusters
 from nutime_jax.evaluation.probes import PROBES, make_probe
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.loading import untrained_encoder
 
 ROOT = Path(__file__).parents[2]

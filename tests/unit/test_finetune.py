@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import TuningSettings, load_config
 from nutime_jax.data.archives import Cases
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.features import Task
@@ -16,7 +16,6 @@ from nutime_jax.evaluation.tuning.classifier import load_classifier
 from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import carve_validation, fine_tune, fine_tune_task
 from nutime_jax.evaluation.tuning.members import layer_factor, rate_factor, run_epoch
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.loading import untrained_encoder
 
 QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, rates=(1e-3, 1e-2), patience=0)
