@@ -82,9 +82,9 @@ class Option:
         """
         try:
             return self._convert(value, self.kind)
+        except InputError:
+            raise
         except (TypeError, ValueError, OverflowError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{self.name} is {value!r}; choose {self.accepted}") from error
 
     def parse(self, text: str) -> Any:
@@ -95,9 +95,9 @@ class Option:
         """
         try:
             return self.check(_parse(text, self.kind))
+        except InputError:
+            raise
         except ValueError as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{self.name} is {text!r}; choose {self.accepted}") from error
 
     def set_entry(self, current: Any, names: list[str], text: str) -> Any:
@@ -163,7 +163,7 @@ class Option:
         entries = f"entries of {', '.join(self.choices)}"
         noun = entries if self.choices else f"{NOUNS[kinds[0]][1]} {self.limits}".strip()
         count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} "
-        least = "at least one of " if self.nonempty else ""
+        least = "one or more " if self.nonempty else ""
         return f"{least}{count}{noun}, separated by commas{', each once' if self.unique else ''}"
 
 

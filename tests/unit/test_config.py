@@ -136,6 +136,13 @@ def test_fields_that_do_not_fit_are_refused(changes, message):
         from_dict(PretrainConfig, changes)
 
 
+def test_a_crop_of_fine_tuning_has_its_minimum_first():
+    with pytest.raises(InputError, match=r"^crop is \(1.0, 0.5\); choose a minimum that is not above the maximum"):
+        TuningSettings(crop=(1, 0.5))
+    with pytest.raises(InputError, match=r"^finetune.crop is \(1.0, 0.5\)"):
+        from_dict(SweepConfig, {"finetune": {"crop": (1, 0.5)}})
+
+
 @pytest.mark.parametrize("schema", EVERY_SCHEMA)
 def test_defaults_round_trip(schema):
     check_round_trip(schema())

@@ -392,30 +392,6 @@ def test_what_cannot_be_fine_tuned_is_refused(encoder, train, fields, test, mess
         fine_tune(encoder, train, settings=change(**fields), published_test=test)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"strategy": "some"}, "strategy 'some' is unknown; choose one of full, head"),
-        ({"head_norm": "group"}, "head_norm 'group' is unknown"),
-        ({"channels": "mean"}, "channels 'mean' is unknown"),
-        ({"reduction": "best"}, "reduction 'best' is unknown"),
-        ({"selection": "test"}, "selection 'test' is unknown; choose one of train, published"),
-        ({"epochs": 0}, "epochs is 0; choose 1 or more"),
-        ({"members": 0}, "members is 0"),
-        ({"rates": ()}, "give one or more numbers above 0"),
-        ({"rates": (1e-3, -1.0)}, "give one or more numbers above 0"),
-        ({"rates": (1e-3, 1e-3)}, "name each once"),
-        ({"layer_decay": 0}, "layer_decay is 0"),
-        ({"patience": -1}, "patience is -1; choose 0 or more"),
-        ({"validation": 1.0}, "validation is 1.0; choose a share"),
-        ({"crop": (1.0, 0.5)}, "crop is"),
-    ],
-)
-def test_wrong_settings_are_refused(fields, message):
-    with pytest.raises(InputError, match=message):
-        TuningSettings(**fields)
-
-
 def test_divergence_is_said(encoder):
     for train in (toy(), toy(each=1)):
         with pytest.raises(DivergenceError, match="choose lower learning rates"):

@@ -366,7 +366,7 @@ def test_a_run_from_before_a_field_is_resumed(tmp_path):
     [
         (["objective.readout=max"], r"objective.readout is 'max'; choose one of cls, mean, cls\+mean"),
         (["objective.kind=masked", "objective.mask=0.0"], r"objective.mask is 0, which leaves nothing to predict"),
-        (["objective.kind=masked", "objective.mask=1.0"], r"objective.mask is 1.0; choose a share of windows from 0 to below 1"),
+        (["objective.kind=masked", "objective.mask=1.0"], r"objective.mask is 1.0; choose a number from 0 to below 1"),
         (["objective.kind=masked", "objective.mask_kind=stripes"], r"objective.mask_kind is 'stripes'; choose one of random, block"),
         (["objective.kind=vicreg"], "objective.kind is 'vicreg'; choose one of byol, simclr, simsiam, moco, masked"),
     ],
