@@ -61,7 +61,8 @@ def _signature(node: ast.ClassDef | ast.FunctionDef, name: str) -> str:
     if isinstance(node, ast.ClassDef):
         made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
         if made is None:
-            fields = [_field(one) for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one)]
+            fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one)]
+            fields = [_field(one) for one in fields]
             fields = [re.sub(r" = (?:dataclasses\.)?field\(.*", " = …", one) for one in fields if not one.startswith("_")]
             return _wrapped(name, fields, "")
         node = made

@@ -38,8 +38,8 @@ KIND, SCHEMA = "encoder", 1
 class Encoder:
     """A frozen encoder.
 
-    config: configuration of its run. `model`, `length` (time points of a view), `data.max_length` (maximum time points of an
-        encoded piece), and `lengths`, `orders`, `shifts` and `readout` of `evaluation` determine its features.
+    config: configuration of its run. `model`, `length` (time points of a view), `data.max_length` (maximum time points of
+        an encoded piece), and `lengths`, `orders`, `shifts` and `readout` of `evaluation` determine its features.
     variables: the weights of its network.
     """
 

@@ -18,7 +18,7 @@ def check_lengths(lengths: Sequence[int | str], network: NuTimeEncoder) -> tuple
     """
     for one in lengths:
         if not str(one).isdecimal() or not _fits(int(one), network):
-            raise InputError(f"length {one} cannot be embedded; choose {_lengths_in_words(network)}")
+            raise InputError(f"length {one} cannot be embedded; choose {_lengths_in_words(network.config)}")
     if len(set(lengths)) < len(lengths):
         raise InputError(f"lengths are {', '.join(map(str, lengths))}; name each once")
     return tuple(int(one) for one in lengths)
@@ -31,18 +31,19 @@ def _fits(length: int, network: NuTimeEncoder) -> bool:
         return False
 
 
-def _lengths_in_words(network: NuTimeEncoder) -> str:
-    if network.config.step == network.config.window and not network.config.windows:
-        return f"a multiple of the window, {network.config.window}, up to {(network.config.max_tokens - 1) * network.config.window}"
-    kinds = " and ".join(f"of {size} points every {step}" for size, step in network.config.sizes)
-    return f"one that windows {kinds} fill to its end, at most {network.config.max_tokens - 1} of them"
+def _lengths_in_words(model: ModelConfig) -> str:
+    if model.step == model.window and not model.windows:
+        return f"a multiple of the window, {model.window}, up to {(model.max_tokens - 1) * model.window}"
+    kinds = " and ".join(f"of {size} points every {step}" for size, step in model.sizes)
+    return f"one that windows {kinds} fill to its end, at most {model.max_tokens - 1} of them"
 
 
 def check_shifts(shifts: object, network: NuTimeEncoder) -> int:
     """Raises InputError unless a window can be laid so many times before the next one, a point or more apart."""
-    if not isinstance(shifts, (int, np.integer)) or isinstance(shifts, bool) or not 1 <= shifts <= network.config.step:
-        points = "points of a window" if network.config.step == network.config.window else "points from a window to the next"
-        raise InputError(f"shifts is {shifts!r}; choose a whole number from 1 to the {points}, {network.config.step}")
+    model = network.config
+    if not isinstance(shifts, (int, np.integer)) or isinstance(shifts, bool) or not 1 <= shifts <= model.step:
+        points = "points of a window" if model.step == model.window else "points from a window to the next"
+        raise InputError(f"shifts is {shifts!r}; choose a whole number from 1 to the {points}, {model.step}")
     return int(shifts)
 
 

@@ -13,8 +13,8 @@ from nutime_jax.windows import cut_windows, normalise_windows
 class WindowEmbedding(nn.Module):
     """Windows -> tokens: the linear embedding of the shape, merged with that of mean and std (paper section 3.2).
 
-    Every window size has its own embedding of the shape, as it has other time points. What follows is shared: mean and std have
-    the units of the series for every size. Where there are several sizes, a trained vector per size is added to its tokens.
+    Every window size has its own embedding of the shape, as it has other time points. All else is shared: mean and std
+    have the units of the series for every size. With several sizes, a trained vector per size is added to its tokens.
     """
 
     config: ModelConfig

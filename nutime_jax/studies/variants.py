@@ -44,7 +44,7 @@ class Training:
 
 
 def make_variants(config: VariantsConfig, base: PretrainConfig) -> list[Variant]:
-    """Return the variants of a study, or those that `only` names: the base with `pretrain` and with the changes of each.
+    """Return the variants that `only` names, or all: the base with `pretrain` and with the changes of each.
 
     Raises:
         InputError: a name is unknown, or a variant is not a configuration that can be trained.

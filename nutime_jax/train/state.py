@@ -37,7 +37,7 @@ def build_network(config: PretrainConfig, *, rows: int | None = None) -> Siamese
         rows: views that the encoder sees at a time; None is all.
 
     Raises:
-        InputError: there is the scalar encoder or the objective is not registered, or the objective does not fit the model.
+        InputError: the scalar encoder or the objective is not registered, or the objective does not fit the model.
     """
     encoder = build_encoder(config.model, remat=config.remat)
     section, objective = config.objective, make_objective(config.objective)
