@@ -20,7 +20,7 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
     import jax
     import numpy as np
 
-    from nutime_jax.cli.config import load_config
+    from nutime_jax.config import load_config
     from nutime_jax.parallel import make_mesh, place_batch
     from nutime_jax.train.checkpoint import CheckpointStore
     from nutime_jax.train.feed import streamed_views

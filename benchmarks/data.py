@@ -68,7 +68,7 @@ def measure(sources: list[str]) -> dict[str, object]:
     import jax
     import numpy as np
 
-    from nutime_jax.cli.config import load_config
+    from nutime_jax.config import load_config
     from nutime_jax.data.corpus import open_corpus
     from nutime_jax.data.pipeline import batches, class_shares
     from nutime_jax.parallel import make_mesh

@@ -32,8 +32,8 @@ CASES = (
 
 def measure(case: str) -> dict:
     """The plan of a case, the seconds that it took, and the machine it was made on."""
-    from nutime_jax.cli.config import load_config
     from nutime_jax.cli.plan import SCALING
+    from nutime_jax.config import load_config
     from nutime_jax.plan.chips import parse_topology
     from nutime_jax.plan.work import make_plan
 

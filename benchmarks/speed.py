@@ -34,14 +34,14 @@ COMPILED = ("1", "256")
 
 FIRST_STEP = """
 import time; start = time.perf_counter()
-import jax, nutime_jax.train.loop, nutime_jax.cli.config
+import jax, nutime_jax.train.loop, nutime_jax.config
 imported = time.perf_counter()
 from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.parallel import make_mesh
 from nutime_jax.train.feed import make_feed
 from nutime_jax.train.program import build_program
 enable_compilation_cache()
-config, mesh = nutime_jax.cli.config.load_config("smoke", ["data.synthetic=1"]), make_mesh(1)
+config, mesh = nutime_jax.config.load_config("smoke", ["data.synthetic=1"]), make_mesh(1)
 feed = make_feed(config, None, mesh)
 program = build_program(config, views=feed.views, mesh=mesh)
 jax.block_until_ready(program.step(program.init(), next(feed.batches(0))))
@@ -106,7 +106,7 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
     import jax
     import numpy as np
 
-    from nutime_jax.cli.config import load_config
+    from nutime_jax.config import load_config
     from nutime_jax.parallel import make_mesh, place_batch
     from nutime_jax.plan.products import products_by_formula
     from nutime_jax.train.feed import streamed_views
@@ -153,7 +153,7 @@ def embedding(peak: float, *, rounds: int) -> dict[str, dict]:
     import jax
     import numpy as np
 
-    from nutime_jax.cli.config import load_config
+    from nutime_jax.config import load_config
     from nutime_jax.loading import untrained_encoder
     from nutime_jax.plan.products import encoding_by_formula
 
@@ -218,7 +218,7 @@ def feed(*, rounds: int) -> dict[str, float]:
     """A run of `quickstart` as it is fed, streamed, against the same step on a batch that stays: series a second, and their ratio."""
     import jax
 
-    from nutime_jax.cli.config import load_config
+    from nutime_jax.config import load_config
     from nutime_jax.data.corpus import open_corpus
     from nutime_jax.parallel import make_mesh
     from nutime_jax.train.feed import make_feed

@@ -61,7 +61,8 @@ def _signature(node: ast.ClassDef | ast.FunctionDef, name: str) -> str:
     if isinstance(node, ast.ClassDef):
         made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
         if made is None:
-            fields = [ast.unparse(one) for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one)]
+            fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one)]
+            fields = [_field(one) for one in fields]
             fields = [re.sub(r" = (?:dataclasses\.)?field\(.*", " = …", one) for one in fields if not one.startswith("_")]
             return _wrapped(name, fields, "")
         node = made
@@ -69,6 +70,13 @@ def _signature(node: ast.ClassDef | ast.FunctionDef, name: str) -> str:
     arguments.args = [one for one in arguments.args if one.arg not in ("self", "cls")]
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     return _wrapped(name, _arguments(arguments), "" if node.name == "__init__" else returns)
+
+
+def _field(node: ast.AnnAssign) -> str:
+    """A field of a dataclass; an option of a configuration by its default alone."""
+    if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "option":
+        return f"{ast.unparse(node.target)}: {ast.unparse(node.annotation)} = {ast.unparse(node.value.args[0])}"
+    return ast.unparse(node)
 
 
 def _arguments(arguments: ast.arguments) -> list[str]:

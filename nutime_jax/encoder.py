@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
+from nutime_jax.config import PretrainConfig, to_dict, update
 from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, difference, split_offset
 from nutime_jax.errors import InputError
@@ -32,23 +32,18 @@ from nutime_jax.sealed import write_folder
 
 CHANNELS = ("mean", "concat", "none")
 KIND, SCHEMA = "encoder", 1
-KEPT = (
-    *("name", "seed", "length", "matmul_precision", "model", "data.max_length"),
-    *("evaluation.lengths", "evaluation.orders", "evaluation.shifts", "evaluation.readout"),
-)
-"""Fields of a configuration that a saved encoder keeps: none says where or by whom it was trained."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
     """A frozen encoder.
 
-    config: the configuration of the run that made it; `model`, `length` (points of a view), `data.max_length` (points of the
-        longest piece that is encoded), and of `evaluation` the fields `lengths`, `orders`, `shifts` and `readout` count.
+    config: configuration of its run. `model`, `length` (time points of a view), `data.max_length` (maximum time points of
+        an encoded piece), and `lengths`, `orders`, `shifts` and `readout` of `evaluation` determine its features.
     variables: the weights of its network.
     """
 
-    config: ConfigDict
+    config: PretrainConfig
     variables: Any
 
     @property
@@ -59,26 +54,22 @@ class Encoder:
     @property
     def lengths(self) -> tuple[int, ...]:
         """Points that a series is resized to before it is encoded, once for each; its features are put side by side."""
-        return tuple(int(one) for one in self._evaluation.get("lengths", ())) or (self.config.length,)
+        return self.config.evaluation.lengths or (self.config.length,)
 
     @property
     def orders(self) -> tuple[int, ...]:
         """What is encoded, 0 the series itself and 1 the differences of neighbouring points; their features are put side by side."""
-        return tuple(int(one) for one in self._evaluation.get("orders", ())) or (0,)
+        return self.config.evaluation.orders or (0,)
 
     @property
     def shifts(self) -> int:
         """How often a series is cut into windows, each time a share of a window further on; its features are averaged."""
-        return self._evaluation.get("shifts", 1)
+        return self.config.evaluation.shifts
 
     @property
     def readout(self) -> str:
         """What is read of the tokens unless one asks for something else, see `models.readouts.read_out`."""
-        return self._evaluation.get("readout", "cls+mean")
-
-    @property
-    def _evaluation(self) -> ConfigDict:
-        return self.config.get("evaluation", ConfigDict())
+        return self.config.evaluation.readout
 
     def at(self, *lengths: int, shifts: int | None = None, orders: Sequence[int] | None = None) -> "Encoder":
         """The same weights, reading series at other lengths, or cutting them otherwise, or their differences.
@@ -99,8 +90,7 @@ class Encoder:
         chosen = {"lengths": check_lengths(lengths or self.lengths, self.network)}
         chosen["shifts"] = check_shifts(self.shifts if shifts is None else shifts, self.network)
         chosen["orders"] = check_orders(self.orders if orders is None else orders)
-        evaluation = ConfigDict({**self._evaluation, **chosen})
-        return dataclasses.replace(self, config=ConfigDict({**self.config, "evaluation": evaluation}))
+        return dataclasses.replace(self, config=update(self.config, {"evaluation": chosen}))
 
     @functools.cached_property
     def _placed(self) -> tuple[Mesh, Any]:
@@ -115,8 +105,8 @@ class Encoder:
 
     def __repr__(self) -> str:
         # Its weights would fill screens wherever an estimator that has an encoder is printed.
-        name, network = self.config.get("name", "unnamed"), self.network
-        return f"<Encoder {name!r}: width {network.width}, depth {network.depth}, length {'+'.join(map(str, self.lengths))}>"
+        model, lengths = self.config.model, "+".join(map(str, self.lengths))
+        return f"<Encoder {self.config.name!r}: width {model.width}, depth {model.depth}, length {lengths}>"
 
     def embed(
         self,
@@ -191,7 +181,7 @@ class Encoder:
     def save(self, folder: str | os.PathLike, *, card: str = "", half: bool = False) -> Path:
         """Writes the encoder to a sealed folder (`sealed`), which `load_encoder` reads; an older encoder there is replaced.
 
-        Of the configuration only what the encoder needs is kept (KEPT).
+        Only the fields of the configuration that belong to an encoder are saved (`options`).
 
         Args:
             card: text for readers, in Markdown: what it was trained on, what it is good for, under which terms.
@@ -200,22 +190,22 @@ class Encoder:
         Raises:
             InputError: the folder cannot be written, or holds something else, or a parameter is too large for float16.
         """
-        about = {"encoder": portable(self.config).to_dict()}
+        about = {"encoder": to_dict(self.config, encoder=True)}
         arrays = flatten_dict(jax.tree.map(np.asarray, self.variables), sep="/")
         if half:
             arrays |= {name: _halved(name, array) for name, array in arrays.items() if name.startswith("params/")}
         return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
 
     def _check_options(self, *, layer, readout, channels, batch_size, tokens) -> None:
-        check_readout(self.network.depth, layer=layer, readout=readout)
+        check_readout(self.config.model.depth, layer=layer, readout=readout)
         if not isinstance(channels, str) or channels not in CHANNELS:
             raise InputError(f"channels {channels!r} is unknown; choose one of {', '.join(CHANNELS)}")
         if not isinstance(batch_size, (int, np.integer)) or isinstance(batch_size, bool) or batch_size < 1:
             raise InputError(f"batch_size is {batch_size!r}; choose a whole number from 1 up")
         if not isinstance(tokens, (bool, np.bool)):
             raise InputError(f"tokens is {tokens!r}; choose True or False")
-        if tokens and self.network.windows:
-            sizes = ", ".join(str(size) for size, _ in self.network.sizes)
+        if tokens and self.config.model.windows:
+            sizes = ", ".join(str(size) for size, _ in self.config.model.sizes)
             raise InputError(f"windows are of {sizes} points, and have no one order in time; leave tokens out, or use windows of one size")
 
     def _pieces(self, length: int) -> int:
@@ -244,7 +234,7 @@ class Encoder:
         one_view = (0,), (self.config.length,), 1
         orders, lengths, shifts = one_view if isinstance(read, ReadTokens) else (self.orders, self.lengths, self.shifts)
         options = {"read": read, "network": self.network, "rows": best_rows(mesh), "shifts": shifts}
-        sizes = [length + shift_starts(shifts, self.network.step)[-1] for length in lengths]
+        sizes = [length + shift_starts(shifts, self.config.model.step)[-1] for length in lengths]
         working: list[jax.Array] = []
         waiting = 0
         while batch := list(islice(pieces, batch_size)):
@@ -322,13 +312,6 @@ def _stack(rows: Iterator[np.ndarray], count: int) -> np.ndarray:
     return stacked
 
 
-def portable(config: ConfigDict) -> ConfigDict:
-    """What a saved encoder keeps of its configuration, KEPT."""
-    values = flatten_dict(config.to_dict(), sep=".")
-    kept = {name: value for name, value in values.items() if any(name == one or name.startswith(f"{one}.") for one in KEPT)}
-    return ConfigDict(unflatten_dict(kept, sep="."))
-
-
 def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
     """A whole batch, or what is left over by quartering it, and halving it below 16: few shapes, little waste."""
     padded = batch_size
@@ -344,6 +327,6 @@ def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, ro
     def encode(network, views, offsets):
         return read(network(views[:, None], offsets[:, None], last=read.last))
 
-    arrays = shifted(views, shifts, network.step), jnp.repeat(offsets, shifts, axis=0)
+    arrays = shifted(views, shifts, network.config.step), jnp.repeat(offsets, shifts, axis=0)
     found = network.apply(variables, *arrays, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
     return mean_of_shifts(found, shifts)

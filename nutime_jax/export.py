@@ -20,8 +20,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import export
 
+from nutime_jax.config import to_dict
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
-from nutime_jax.encoder import KIND, SCHEMA, Encoder, portable
+from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import WEIGHTS, shipped_encoders
 from nutime_jax.models.readouts import read_out
@@ -107,7 +108,7 @@ def export_encoder(
     arrays = flatten_dict(jax.tree.map(np.asarray, encoder.variables), sep="/")
     return write_folder(
         folder,
-        {"encoder": portable(encoder.config).to_dict(), "export": about},
+        {"encoder": to_dict(encoder.config, encoder=True), "export": about},
         arrays,
         kind=KIND,
         schema=SCHEMA,
@@ -142,11 +143,11 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str |
         held = jax.lax.optimization_barrier(variables)
 
         def embed_at(order: int, length: int) -> jax.Array:
-            size = length + shift_starts(encoder.shifts, network.step)[-1]
+            size = length + shift_starts(encoder.shifts, network.config.step)[-1]
             values, points = _difference(series, lengths) if order else (series, lengths)
             views = settle(jax.vmap(lambda one, points: resize(one, size, length=points, settle=settle))(values, points))
             added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.shifts, axis=0)
-            arrays = shifted(views, encoder.shifts, network.step)[:, None], added[:, None]
+            arrays = shifted(views, encoder.shifts, network.config.step)[:, None], added[:, None]
             with jax.default_matmul_precision("highest"):
                 return mean_of_shifts(read_out(network.apply(held, *arrays), layer=layer, readout=readout), encoder.shifts)
 
@@ -236,12 +237,12 @@ def _read(orders: Sequence[int]) -> str:
 
 
 def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
-    network = encoder.network
+    model = encoder.config.model
     parameters = sum(np.size(array) for array in jax.tree.leaves(encoder.variables["params"]))
     layer = "the last layer, normalised" if about["layer"] is None else f"layer {about['layer']}"
-    heads = f", heads {network.heads} x {network.head_dim}" if network.backbone == "transformer" else ""
-    windows = " and ".join(str(size) if step == size else f"{size} every {step}" for size, step in network.sizes)
-    size = f"{network.backbone} of depth {network.depth}, width {network.width}{heads}, window {windows}"
+    heads = f", heads {model.heads} x {model.head_dim}" if model.backbone == "transformer" else ""
+    windows = " and ".join(str(size) if step == size else f"{size} every {step}" for size, step in model.sizes)
+    size = f"{model.backbone} of depth {model.depth}, width {model.width}{heads}, window {windows}"
     below = f"\n{text.strip()}\n" if text.strip() else ""
     return f"""# Exported NuTime encoder
 
@@ -272,5 +273,5 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 
 {HEADING}
 
-{encoder.config.get("name", "unnamed")}: {parameters:,} parameters, {size}. Made by nutime_jax {about["library"]} with JAX {about["jax"]}.
+{encoder.config.name}: {parameters:,} parameters, {size}. Made by nutime_jax {about["library"]} with JAX {about["jax"]}.
 {below}"""

@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from ml_collections import ConfigDict
 
 from nutime_jax.compilation_cache import enable_compilation_cache
+from nutime_jax.config import PretrainConfig, from_dict
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
-from nutime_jax.models.readouts import check_readout
 from nutime_jax.models.scalars import UnknownScalarsError
 from nutime_jax.sealed import CONFIG, is_sealed, read_folder
 
@@ -60,10 +59,10 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     from nutime_jax.train.state import encoder_variables
 
     found = find_checkpoint(path)
-    return Encoder(ConfigDict(read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
+    return Encoder(from_dict(PretrainConfig, read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
 
 
-def untrained_encoder(config: ConfigDict, *, trained: Encoder | None = None) -> Encoder:
+def untrained_encoder(config: PretrainConfig, *, trained: Encoder | None = None) -> Encoder:
     """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed.
 
     Args:
@@ -86,7 +85,7 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
     about, arrays, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()}
     try:
-        encoder = Encoder(ConfigDict(about["encoder"]), unflatten_dict(arrays, sep="/"))
+        encoder = Encoder(from_dict(PretrainConfig, about["encoder"]), unflatten_dict(arrays, sep="/"))
         # A name that goes on where another ends would hide it.
         clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
         problem = "two names clash" if clash else _misfit(encoder)
@@ -101,25 +100,19 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
 
 def _misfit(encoder: Encoder) -> str | None:
     """How the weights differ from those that the configuration describes, in words; None where they do not."""
-    config, given = encoder.config, flatten_dict(encoder.variables, sep="/")
-    network = encoder.network
-    for name, value in (("length", config.length), ("data.max_length", config.data.max_length)):
-        if type(value) is not int or value < 1:
-            return f"{name} is {value!r}"
-    check_readout(network.depth, layer=None, readout=encoder.readout)
+    given, network, model = flatten_dict(encoder.variables, sep="/"), encoder.network, encoder.config.model
     check_lengths(encoder.lengths, network)
     check_shifts(encoder.shifts, network)
-    check_orders(encoder.orders)
     blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
     # Looked at before anything is made of them: a description may ask for more than there is memory.
-    table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(network.positions)
-    if (table and given[table].shape != (network.max_tokens, network.width)) or len(blocks) != network.depth:
+    table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(model.positions)
+    if (table and given[table].shape != (model.max_tokens, model.width)) or len(blocks) != model.depth:
         return "they are of another size"
-    for size in network.windows:
+    for size in model.windows:
         if given[f"params/embedding/shape_{size}/kernel"].shape[0] != size:
             return f"they are of other windows than {size} points"
-    channels = given["params/embedding/fusion/kernel"].shape[0] // network.width if "params/embedding/fusion/kernel" in given else 1
-    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, network.shortest))))
+    channels = given["params/embedding/fusion/kernel"].shape[0] // model.width if "params/embedding/fusion/kernel" in given else 1
+    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, model.shortest))))
     asked = flatten_dict(asked, sep="/")
     for name in sorted(asked.keys() | given.keys()):
         if name not in given or name not in asked:

@@ -8,9 +8,6 @@ from jaxtyping import Array, Bool, Int, Key
 
 from nutime_jax.errors import InputError
 
-FILLS = ("learned", "drop")
-"""What stands for a hidden window: a trained vector in its place, or nothing, so that there are fewer tokens."""
-
 
 def count_hidden(windows: int, share: float) -> int:
     """How many of so many windows a share is: one at least is hidden, and one is seen.
@@ -44,20 +41,6 @@ def draw_mask(key: Key[Array, ""], rows: int, windows: int, *, share: float, kin
 def hidden_places(mask: Bool[Array, "rows windows"], count: int) -> Int[Array, "rows {count}"]:
     """Where the windows stand that are hidden, in the order of time; `count` is how many a row has."""
     return jnp.argsort(~mask, axis=1, stable=True)[:, :count]
-
-
-def check_masking(share: object, kind: object, fill: object = "learned", *, names: str) -> None:
-    """Raises InputError unless `draw_mask` and an encoder can do this; share 0 hides nothing.
-
-    Args:
-        names: what the fields of share, kind and fill begin with.
-    """
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
-        raise InputError(f"{names} is {share!r}; choose a share of windows from 0 to below 1")
-    if kind not in KINDS:
-        raise InputError(f"{names}_kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    if fill not in FILLS:
-        raise InputError(f"{names}_fill is {fill!r}; choose one of {', '.join(FILLS)}")
 
 
 def _random(key: Key[Array, ""], rows: int, windows: int, count: int) -> Bool[Array, "{rows} {windows}"]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.data.inputs import clean_cases
 from nutime_jax.encoder import Encoder
 

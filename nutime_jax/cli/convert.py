@@ -75,15 +75,13 @@ def _from_torch(args: argparse.Namespace) -> None:
 
 def describe(found):
     """What was found, a line each."""
-    network = found.encoder.network
+    model = found.encoder.config.model
     scales = (
-        "no scales"
-        if network.statistics == "none"
-        else f"{len(network.scales)} scales from {min(network.scales):g} to {max(network.scales):g}"
+        "no scales" if model.statistics == "none" else f"{len(model.scales)} scales from {min(model.scales):g} to {max(model.scales):g}"
     )
     yield (
-        f"{found.kind}; the encoder has {found.parameters:,} parameters, depth {network.depth}, width {network.width}, "
-        f"heads {network.heads} x {network.head_dim}, MLP {network.mlp_dim}, window {network.window}, {scales}"
+        f"{found.kind}; the encoder has {found.parameters:,} parameters, depth {model.depth}, width {model.width}, "
+        f"heads {model.heads} x {model.head_dim}, MLP {model.mlp_dim}, window {model.window}, {scales}"
     )
     if found.assumed:
         yield f"assumed, as released, for nothing tells: {', '.join(found.assumed)}"

@@ -12,8 +12,8 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nutime_jax.cli.config import load_config, shipped_configs
 from nutime_jax.cli.evaluate import user_path
+from nutime_jax.config import PretrainConfig, load_config, shipped_configs
 from nutime_jax.errors import InputError
 
 
@@ -76,6 +76,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(schema=PretrainConfig)
     parser.add_argument("--config", required=True, help=f"a shipped configuration ({', '.join(shipped_configs())}) or a path to a .py file")
     parser.add_argument("--data_dir", required=True, type=user_path, help="where corpora are kept; give it to runs as --config.data.dir")
 

@@ -43,9 +43,9 @@ CHOICES += ("head_norm", "layer_decay", "channels", "selection")
 
 
 def run(args: argparse.Namespace) -> None:
+    from nutime_jax.config import TuningSettings
     from nutime_jax.evaluation.tuning.classifier import KIND
     from nutime_jax.evaluation.tuning.finetune import fine_tune
-    from nutime_jax.evaluation.tuning.settings import TuningSettings
     from nutime_jax.loading import load_encoder
     from nutime_jax.sealed import check_target
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 import nutime_jax
+from nutime_jax.config import describe, load_config
 from nutime_jax.errors import DivergenceError, InputError, PreemptedError
 
 COMMANDS = {
@@ -40,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("absl", "jax", "gcsfs"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    args = _parse(sys.argv[1:] if argv is None else list(argv))
+    argv = sys.argv[1:] if argv is None else list(argv)
     try:
+        args = _parse(argv)
         args.run(args)
     except InputError as error:
         return _leave(_say(error, 2))
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        _say("interrupted" + ("; the same command goes on from the last checkpoint" if args.command in RESUMED else ""), 130)
+        _say("interrupted" + ("; the same command goes on from the last checkpoint" if argv[0] in RESUMED else ""), 130)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # threads in the middle of a write would complain; nothing half-written is ever used
@@ -80,12 +82,24 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             command.description = module.__doc__
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+            command.epilog = _describe_config(command, argv)
     args, rest = parser.parse_known_args(argv)
     prefix = "--config."
     args.overrides = [one.removeprefix(prefix) for one in rest if one.startswith(prefix) and hasattr(args, "config")]
     if unknown := [one for one in rest if not (one.startswith(prefix) and hasattr(args, "config"))]:
         parser.error(f"unknown argument {unknown[0]}; `nutime {args.command} --help` lists those there are")
     return args
+
+
+def _describe_config(command: argparse.ArgumentParser, argv: list[str]) -> str | None:
+    """The options of the configuration that a command line with --help names."""
+    names = [flag.removeprefix("--config=") for flag in argv if flag.startswith("--config=")]
+    schema = command.get_default("schema")
+    if schema is None or not {"-h", "--help"} & set(argv):
+        return None
+    if not names:
+        return "--config=NAME --help lists the options of a configuration."
+    return f"options of {names[-1]}, set by --config.NAME=VALUE:\n\n{describe(load_config(names[-1], schema=schema))}"
 
 
 def _joined() -> bool:

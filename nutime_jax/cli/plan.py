@@ -14,7 +14,7 @@ import json
 import os
 from pathlib import Path
 
-from nutime_jax.cli.config import load_config, shipped_configs
+from nutime_jax.config import PretrainConfig, load_config, shipped_configs
 from nutime_jax.errors import InputError
 
 SCALING = (1, 4, 16, 64, 256, 1024, 4096)
@@ -23,6 +23,7 @@ SCALING = (1, 4, 16, 64, 256, 1024, 4096)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(shipped_configs())
+    parser.set_defaults(schema=PretrainConfig)
     parser.add_argument("--config", required=True, help=f"a shipped configuration ({names}) or a path to a .py file")
     parser.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="a slice of TPUs, as v5e:16x16, or GPUs, as h100:8")
     parser.add_argument("--scaling", action="store_true", help="predict 1 to 4,096 chips too, with the same rows a chip and the same batch")

@@ -13,8 +13,8 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nutime_jax.cli.config import load_config, shipped_configs
 from nutime_jax.cli.evaluate import user_path
+from nutime_jax.config import PretrainConfig, load_config, shipped_configs
 from nutime_jax.errors import InputError
 
 
@@ -89,6 +89,7 @@ def _draw_nme(args: argparse.Namespace):
 
 
 def _views_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(schema=PretrainConfig)
     parser.add_argument("--config", required=True, help=f"a shipped configuration ({', '.join(shipped_configs())}) or a path to a .py file")
     parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
     parser.add_argument("--cases", type=int, default=3, help="training cases, of as many classes as there are (default: 3)")
@@ -108,7 +109,7 @@ def _draw_views(args: argparse.Namespace):
     files = one_set(args.dataset, flag="--dataset")
     cases = files.read("train")
     series = [cases.series[place][0] for place in spread_over_classes(cases, args.cases)]
-    crop = tuple(config.augment.crop)
+    crop = config.augment.crop
     title = f"{files.name}, crops of {crop[0]:.0%} to {crop[1]:.0%} ({config.name})"
     return draw_views(series, length=config.length, crop=crop, seed=args.seed, title=title)
 

@@ -4,7 +4,8 @@
     nutime pretrain --config=quickstart --workdir=runs/mine --config.data.sources=my_folder --config.steps=5000
 
 The workdir holds checkpoints, metrics (metrics.jsonl, tensorboard/) and results.csv. The same command, given again,
-goes on from the last checkpoint. Any field of the configuration can be set with --config.section.field=value.
+goes on from the last checkpoint. Any field of the configuration can be set with --config.section.field=value;
+`nutime pretrain --config=quickstart --help` lists them.
 
 Several processes make one run: the same command in each, with --multihost=auto on Cloud TPU, Slurm and Kubernetes, or
 with --multihost=HOST:PORT of the first process, and NUTIME_PROCESS=0 NUTIME_PROCESSES=4 in the environment.
@@ -17,10 +18,8 @@ import argparse
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
-
-from nutime_jax.cli.config import load_config, shipped_configs
 from nutime_jax.cli.evaluate import compare_sets, run_path
+from nutime_jax.config import PretrainConfig, load_config, shipped_configs
 
 if TYPE_CHECKING:
     from nutime_jax.encoder import Encoder
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(shipped_configs())
+    parser.set_defaults(schema=PretrainConfig)
     parser.add_argument("--config", required=True, help=f"a shipped configuration ({names}) or a path to a .py file")
     parser.add_argument(
         "--workdir", required=True, type=run_path, help="folder of the run, or gs://BUCKET/FOLDER; resumed if it holds a checkpoint"
@@ -55,11 +55,11 @@ def run(args: argparse.Namespace) -> None:
         compare_sets(encoders, config.evaluation.sources, args.workdir / "results.csv", **_options(config))
 
 
-def _options(config: ConfigDict) -> dict[str, Any]:
+def _options(config: PretrainConfig) -> dict[str, Any]:
     return {"layer": config.evaluation.layer, "readout": config.evaluation.readout, "channels": config.evaluation.channels}
 
 
-def _pretrain(config: ConfigDict, args: argparse.Namespace, processes: "Processes") -> "Encoder":
+def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Processes") -> "Encoder":
     import numpy as np
 
     from nutime_jax.data.archives import Cases, find_all

@@ -13,12 +13,11 @@ import argparse
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ml_collections import ConfigDict
-
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.evaluate import user_path
+from nutime_jax.config import PretrainConfig, load_config
+from nutime_jax.studies.configuration import DomainsConfig, ScalesConfig, StudyConfig, VariantsConfig, WindowsConfig
 
 if TYPE_CHECKING:
     from nutime_jax.studies.findings import Findings
@@ -35,11 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             allow_abbrev=False,
         )
         one.add_argument("--config", default=f"study_{name}", help=f"study_{name} (default), or a path to a .py file like it")
+        one.set_defaults(schema=study.schema)
         one.add_argument("--out", required=True, type=user_path, metavar="FOLDER", help="where runs and results go")
 
 
 def run(args: argparse.Namespace) -> None:
-    config = load_config(args.config, args.overrides, example=f"study_{args.study}")
+    config = load_config(args.config, args.overrides, schema=args.schema)
     base = load_config(config.base)
     from nutime_jax.studies.findings import say, write_findings
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"written to {', '.join(map(str, written))}")
 
 
-def _scales(config: ConfigDict, base: ConfigDict, out: Path) -> "Findings":
+def _scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> "Findings":
     """Scale coverage of encoders of scalars: how many scales, how far apart, trained or not.
 
     Without training, over draws of the weights and magnitudes from 1e-8 to 1e8: how far the embeddings of x and -x, and of
@@ -64,7 +64,7 @@ def _scales(config: ConfigDict, base: ConfigDict, out: Path) -> "Findings":
     return study_scales(config, base, out)
 
 
-def _windows(config: ConfigDict, base: ConfigDict, out: Path) -> "Findings":
+def _windows(config: WindowsConfig, base: PretrainConfig, out: Path) -> "Findings":
     """Lengths of windows, pretrained alike: accuracy on sets grouped by the length, the periodicity and the period of their series.
 
     Properties of a set are medians over its training series. The period is at the highest peak of the autocorrelation beyond
@@ -75,7 +75,7 @@ def _windows(config: ConfigDict, base: ConfigDict, out: Path) -> "Findings":
     return study_windows(config, base, out)
 
 
-def _domains(config: ConfigDict, base: ConfigDict, out: Path) -> "Findings":
+def _domains(config: DomainsConfig, base: PretrainConfig, out: Path) -> "Findings":
     """Whole domains left out of pretraining: accuracy on the sets of the domain, beside a run with everything and the untrained twin.
 
     Domains are types of the UCR and UEA archives; which make a domain, the configuration says. Only the corpus changes:
@@ -86,7 +86,7 @@ def _domains(config: ConfigDict, base: ConfigDict, out: Path) -> "Findings":
     return study_domains(config, base, out)
 
 
-def _objectives(config: ConfigDict, base: ConfigDict, out: Path) -> "Findings":
+def _objectives(config: VariantsConfig, base: PretrainConfig, out: Path) -> "Findings":
     """Objectives and encoders of scalars: the same corpus, steps and probe, at several seeds, each beside its untrained twin."""
     from nutime_jax.studies.objectives import study_objectives
 
@@ -100,12 +100,13 @@ class Study(NamedTuple):
     """
 
     summary: str
-    run: Callable[[ConfigDict, ConfigDict, Path], "Findings"]
+    schema: type[StudyConfig]
+    run: Callable[[Any, PretrainConfig, Path], "Findings"]
 
 
 STUDIES = {
-    "scales": Study("which magnitudes an encoder of scalars tells apart", _scales),
-    "windows": Study("which length of a window serves which series", _windows),
-    "domains": Study("what an encoder is worth on a domain that its corpus lacked", _domains),
-    "objectives": Study("objectives and encoders of scalars, side by side", _objectives),
+    "scales": Study("which magnitudes an encoder of scalars tells apart", ScalesConfig, _scales),
+    "windows": Study("which length of a window serves which series", WindowsConfig, _windows),
+    "domains": Study("what an encoder is worth on a domain that its corpus lacked", DomainsConfig, _domains),
+    "objectives": Study("objectives and encoders of scalars, side by side", VariantsConfig, _objectives),
 }

@@ -11,12 +11,13 @@ on where it was; cells that are there are not computed again. Several processes 
 import argparse
 import re
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.evaluate import user_path
+from nutime_jax.config import SweepConfig, load_config
 from nutime_jax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(schema=SweepConfig)
     parser.add_argument("--config", required=True, help="the shipped configuration sweep, or a path to a .py file like it")
     parser.add_argument("--out", required=True, type=user_path, metavar="FOLDER", help="where cells and results go")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="compute every Nth set, from the Ith on (default: 0/1, all)")
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     shard = re.fullmatch(r"(\d+)/(\d+)", args.shard)
     if not shard or not int(shard[1]) < int(shard[2]):
         raise InputError(f"--shard={args.shard} is no share; write 0/4 for the first of four processes")
-    config = load_config(args.config, args.overrides, example="sweep")
+    config = load_config(args.config, args.overrides, schema=args.schema)
     from tqdm import tqdm
 
     from nutime_jax.data.archives import find_all

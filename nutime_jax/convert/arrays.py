@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from nutime_jax.config import ModelConfig
 from nutime_jax.convert.settings import infer_config
 from nutime_jax.convert.states import arrays_below, is_byol, shape_of
 from nutime_jax.errors import InputError
@@ -57,8 +58,8 @@ def from_torch_state(mapping: Mapping[str, Any], config: Mapping[str, Any] | Non
     config = infer_config(mapping, config)
     if is_byol(mapping):
         model, variables = _byol(mapping, config)
-        _check_fit(model, variables["online"], (2, 2, 1, model.encoder.window))
-        _check_fit(model, variables["target"], (2, 2, 1, model.encoder.window), method="project")
+        _check_fit(model, variables["online"], (2, 2, 1, model.encoder.config.window))
+        _check_fit(model, variables["target"], (2, 2, 1, model.encoder.config.window), method="project")
         return model, variables
     model, variables = _network(mapping, config)
     fusion = mapping.get(f"{_FUSION}0.weight")
@@ -81,7 +82,7 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
         InputError: the official implementation has no such module.
     """
     encoder = module if isinstance(module, NuTimeEncoder) else getattr(module, "encoder", None)
-    if encoder is not None and (foreign := _foreign(encoder)):
+    if encoder is not None and (foreign := _foreign(encoder.config)):
         raise InputError(f"the official implementation has no encoder with {foreign}; convert one that has the released value")
     if isinstance(module, SiameseNetwork):
         online, target = variables["online"], variables["target"]
@@ -102,14 +103,13 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
     }
 
 
-def _foreign(encoder: NuTimeEncoder) -> str:
-    """An attribute that the official implementation has no counterpart of, and its value; empty where there is none."""
-    names = ["positions", "stride", "windows", "backbone", *(("scalars", "scale_eps") if encoder.statistics != "none" else ())]
-    values = {name: getattr(encoder, name) for name in names}
-    released = {name: getattr(NuTimeEncoder, name) for name in names}
-    if values["stride"] == encoder.window:
-        values["stride"] = released["stride"]
-    return next((f"{name} {value!r}" for name, value in values.items() if value != released[name]), "")
+def _foreign(model: ModelConfig) -> str:
+    """An option that the official implementation does not have, and its value; empty if there is none."""
+    names = ["positions", "stride", "windows", "backbone", *(("scalars", "scale_eps") if model.statistics != "none" else ())]
+    options = {name: getattr(model, name) for name in names}
+    if options["stride"] == model.window:
+        options["stride"] = 0
+    return next((f"{name} {value!r}" for name, value in options.items() if value != getattr(ModelConfig, name)), "")
 
 
 def _check_fit(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...], *, method: str = "__call__") -> None:
@@ -180,7 +180,7 @@ def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Nu
         raise InputError(f"the locations are {locations.tolist()}, and have no vectors; only those with vectors can be converted")
     else:
         locations = ()
-    return NuTimeEncoder(
+    model = ModelConfig(
         window=config["window_size"],
         width=config["window_emb_dim"],
         depth=config["transformer_depth"],
@@ -197,6 +197,7 @@ def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Nu
         statistics=statistics if config["use_ms_embed"] else "none",
         fusion="sum" if config["use_channel_emb_sum"] else "linear",
     )
+    return NuTimeEncoder(model)
 
 
 def _encoder_variables(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,14 +236,16 @@ def _torch_head(variables: Mapping[str, Any], head: str, prefix: str, batches: i
 
 def _torch_encoder(encoder: NuTimeEncoder, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {**flatten_dict(variables["params"]), **flatten_dict(variables.get("unused", {}))}
-    state = {name: _from_flat(arrays[path], path) for name, path in _encoder_places(encoder.depth).items() if path in arrays}
+    state = {name: _from_flat(arrays[path], path) for name, path in _encoder_places(encoder.config.depth).items() if path in arrays}
     state["0.window_embedding.weight"] = state["0.window_embedding.weight"][:, None]  # there, a convolution with one input channel
-    if encoder.statistics != "none":
-        scales, dtype = encoder.scales, state["0.multi_bias_encoder.ws"].dtype
-        if encoder.trained_scales:  # there, scales are no parameters: what was learnt of them comes back as fixed
+    if encoder.config.statistics != "none":
+        scales, dtype = encoder.config.scales, state["0.multi_bias_encoder.ws"].dtype
+        if encoder.config.trained_scales:  # there, scales are no parameters: what was learnt of them comes back as fixed
             scales = stretched(jnp.asarray(scales, jnp.float32), jnp.asarray(arrays["embedding", "nme", "log_stretch"]))
         state["0.multi_bias_encoder.scales"] = np.asarray(scales, dtype)
-        state["0.multi_bias_encoder.locs"] = np.asarray(encoder.locations, dtype) if encoder.locations else np.zeros(1, np.int64)
+        state["0.multi_bias_encoder.locs"] = (
+            np.asarray(encoder.config.locations, dtype) if encoder.config.locations else np.zeros(1, np.int64)
+        )
     return {**state, "1.pos_embed": np.asarray(variables["constants"]["positions"])[None]}
 
 

@@ -1,6 +1,5 @@
 """Encoders out of PyTorch states, with what was found there, and the states of what this library wrote."""
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict
 
+from nutime_jax.config import DataConfig, ModelConfig, PretrainConfig, from_dict
 from nutime_jax.convert.arrays import BUFFERS, from_torch_state, to_torch_state
 from nutime_jax.convert.states import arrays_below
 from nutime_jax.encoder import Encoder
@@ -123,10 +122,10 @@ def encoder_from_torch(
     kept = {kind: variables[kind] if module is network else variables[kind]["encoder"] for kind in ("params", "constants")}
     kept = jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), kept)
     return Converted(
-        encoder=Encoder(_encoder_config(network, length), kept),
+        encoder=Encoder(_encoder_config(network.config, length), kept),
         kind={SiameseNetwork: "BYOL", Classifier: "classifier", NuTimeEncoder: "encoder"}[type(module)],
         parameters=sum(array.size for array in jax.tree.leaves(kept["params"])),
-        assumed=_assumed(network, config or {}),
+        assumed=_assumed(network.config, config or {}),
         left_out=tuple(_left_out(module, variables, which)),
         twin=compare_twin(mapping),
     )
@@ -144,52 +143,44 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
         return to_torch_state(encoder.network, encoder.variables)
     found = find_checkpoint(name_or_path)
     about = read_about(found)
-    if (kind := about["config"]["objective"].get("kind", "byol")) != "byol":
+    config = from_dict(PretrainConfig, about["config"])
+    if config.objective.kind != "byol":
         raise InputError(
-            f"{name_or_path} was trained by {kind}, which the official code has not; save its encoder alone, by `Encoder.save`"
+            f"{name_or_path} was trained by {config.objective.kind}, which the official code has not; "
+            "save its encoder alone, by `Encoder.save`"
         )
-    if (readout := about["config"]["objective"].get("readout", "cls")) != "cls":
+    if config.objective.readout != "cls":
         raise InputError(
-            f"{name_or_path} projects {readout}, where the official code has cls alone; save its encoder alone, by `Encoder.save`"
+            f"{name_or_path} projects {config.objective.readout}, where the official code has cls alone; "
+            "save its encoder alone, by `Encoder.save`"
         )
     fields = read_arrays(found, ("params", "variables", "target_params", "target_variables"))
     online = {"params": fields["params"], **fields["variables"]}
     target = {"params": fields["target_params"], **fields["target_variables"]}
     # BatchNorm sees the two views of a step one after the other.
-    return to_torch_state(build_network(ConfigDict(about["config"])), {"online": online, "target": target}, batches=2 * about["step"])
+    return to_torch_state(build_network(config), {"online": online, "target": target}, batches=2 * about["step"])
 
 
-def _encoder_config(network: NuTimeEncoder, length: int | None) -> ConfigDict:
-    windows = min(RELEASED_WINDOWS, network.max_tokens - 1)
-    length = windows * network.window if length is None else length
-    if length < 1 or length % network.window or length // network.window >= network.max_tokens:
-        most = (network.max_tokens - 1) * network.window
-        raise InputError(f"length {length} does not suit the encoder; choose a multiple of {network.window}, at most {most}")
-    model = {
-        field.name: getattr(network, field.name) for field in dataclasses.fields(network) if field.name not in ("parent", "name", "remat")
-    }
-    return ConfigDict(
-        {
-            "name": "converted",
-            "seed": 0,
-            "length": length,
-            "matmul_precision": "highest",
-            "model": model,
-            "data": {"max_length": MAX_LENGTH},
-        }
-    )
+def _encoder_config(model: ModelConfig, length: int | None) -> PretrainConfig:
+    windows = min(RELEASED_WINDOWS, model.max_tokens - 1)
+    length = windows * model.window if length is None else length
+    if length < 1 or length % model.window or length // model.window >= model.max_tokens:
+        most = (model.max_tokens - 1) * model.window
+        raise InputError(f"length {length} does not suit the encoder; choose a multiple of {model.window}, at most {most}")
+    data = DataConfig(max_length=MAX_LENGTH)
+    return PretrainConfig(name="converted", seed=0, length=length, matmul_precision="highest", model=model, data=data)
 
 
-def _assumed(network: NuTimeEncoder, config: Mapping[str, Any]) -> tuple[str, ...]:
+def _assumed(model: ModelConfig, config: Mapping[str, Any]) -> tuple[str, ...]:
     open_ones = {
-        ("transformer_heads", "transformer_head_dim"): f"heads {network.head_dim} wide",
+        ("transformer_heads", "transformer_head_dim"): f"heads {model.head_dim} wide",
         ("wne_use_in",): "windows normalised one by one",
         ("wne_use_instance_stats",): "mean and std of each window",
         ("scale_weighted_sum",): "weighted scales",
         ("use_channel_emb_sum",): "channels fused by a linear layer",
-        ("dropout",): f"dropout {network.dropout:g}",
+        ("dropout",): f"dropout {model.dropout:g}",
     }
-    if network.locations:
+    if model.locations:
         open_ones["loc_weighted_sum",] = "locations weighed by distance"
     return tuple(words for names, words in open_ones.items() if not any(name in config for name in names))
 

@@ -31,12 +31,11 @@ def class_shares(corpus: Corpus, *, alpha: float, weights: Sequence[float] = ())
 
 def _check_weights(corpus: Corpus, weights: Sequence[float]) -> np.ndarray:
     names = [part.name for part in corpus.parts]
-    try:
-        numbers = np.array([float(weight) for weight in weights])
-    except ValueError:
-        numbers = np.array([-1.0])
-    if len(numbers) != len(names) or not (numbers >= 0).all() or not 0 < numbers.sum() < np.inf:
-        raise InputError(f"data.weights is {','.join(map(str, weights))}; give a number for each of {', '.join(names)}, one above 0")
+    numbers = np.array(weights, float)
+    if len(numbers) != len(names) or not 0 < numbers.sum() < np.inf:
+        raise InputError(
+            f"data.weights is {','.join(f'{weight:g}' for weight in weights)}; give a number for each of {', '.join(names)}, one above 0"
+        )
     return numbers
 
 

@@ -85,7 +85,7 @@ class SeriesEstimator(BaseEstimator):
     def _open(self) -> None:
         """Opens the encoder."""
         self.encoder_ = open_encoder(self.encoder)
-        depth = self.encoder_.network.depth
+        depth = self.encoder_.config.model.depth
         if self.layer is not None and self.layer > depth:
             raise InputError(f"layer {self.layer} does not exist; choose 0 to {depth}, or None for the normalised last layer")
 

@@ -1,6 +1,5 @@
 """A classifier of series: a probe of frozen features, or an encoder and head that are fine-tuned."""
 
-import numbers
 import os
 from collections.abc import Callable
 from typing import Any, Self
@@ -10,14 +9,13 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from threadpoolctl import threadpool_limits
 
+from nutime_jax.config import TuningSettings
 from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import Encoder
-from nutime_jax.errors import InputError
 from nutime_jax.estimators.base import SeriesEstimator
-from nutime_jax.estimators.inputs import check_choice, check_count, check_share, draw_seed, open_encoder, read_labels
+from nutime_jax.estimators.inputs import check_choice, check_share, draw_seed, open_encoder, read_labels
 from nutime_jax.evaluation.probes import PROBES, make_probe
 from nutime_jax.evaluation.tuning.finetune import fine_tune
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 
 STRATEGIES = ("probe", "head", "full")
 
@@ -134,10 +132,6 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
             self._settings()
 
     def _settings(self) -> TuningSettings:
-        for name, least in (("epochs", 1), ("patience", 0), ("members", 1)):
-            check_count(name, getattr(self, name), least=least)
         check_share("validation_fraction", self.validation_fraction)
-        if not isinstance(self.rates, (tuple, list, np.ndarray)) or not all(isinstance(one, numbers.Real) for one in self.rates):
-            raise InputError(f"rates are {self.rates!r}; give one or more numbers above 0, as a tuple")
-        counts = {"epochs": self.epochs, "patience": self.patience, "members": self.members}
-        return TuningSettings(strategy=self.strategy, rates=tuple(self.rates), validation=self.validation_fraction, **counts)
+        names = ("strategy", "rates", "epochs", "patience", "members")
+        return TuningSettings(validation=self.validation_fraction, **{name: getattr(self, name) for name in names})

@@ -1,5 +1,6 @@
 """Frozen features of a labelled set, and the raw series as features, for comparison."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -118,7 +119,7 @@ def _read_tokens(layers: np.ndarray, readout: Readout) -> np.ndarray:
 def encoder_digest(encoder: Encoder) -> str:
     """SHA-256 of the weights and of what in the configuration decides features."""
     config = encoder.config
-    about = [config.model.to_dict(), encoder.lengths, encoder.shifts, encoder.orders, config.data.max_length]
+    about = [dataclasses.asdict(config.model), encoder.lengths, encoder.shifts, encoder.orders, config.data.max_length]
     parts = [json.dumps(about, sort_keys=True, default=list).encode()]
     leaves = jax.tree_util.tree_leaves_with_path(encoder.variables)
     parts += [part for path, leaf in leaves for part in (jax.tree_util.keystr(path).encode(), np.asarray(leaf).tobytes())]

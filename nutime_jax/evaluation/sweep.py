@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from nutime_jax.config import SweepConfig, TuningSettings
 from nutime_jax.data.archives import SetFiles
 from nutime_jax.data.monitored import Monitored
 from nutime_jax.encoder import Encoder
@@ -38,7 +38,6 @@ from nutime_jax.evaluation.probes import PROBES, probe_metrics
 from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
 from nutime_jax.evaluation.tuning.finetune import fine_tune_task
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.configuration import check_lengths, check_orders, check_shifts
 from nutime_jax.models.encoder import NuTimeEncoder
@@ -118,7 +117,7 @@ def find_contenders(entries: Sequence[str]) -> list[Contender]:
     return found
 
 
-def make_jobs(config: ConfigDict, network: NuTimeEncoder) -> list[Job]:
+def make_jobs(config: SweepConfig, network: NuTimeEncoder) -> list[Job]:
     """Every protocol of a sweep with every setting, for encoders of such a network.
 
     Raises:
@@ -134,9 +133,9 @@ def make_jobs(config: ConfigDict, network: NuTimeEncoder) -> list[Job]:
         elif protocol in ("clustering", "anomaly"):
             jobs += [_unlabelled(protocol, readout) for readout in readouts]
         elif protocol == "finetune":
-            jobs.append(_fine_tuning(TuningSettings(**config.finetune.to_dict())))
+            jobs.append(_fine_tuning(config.finetune))
         elif protocol == "fewshot_finetune":
-            settings = TuningSettings(**config.finetune.to_dict())
+            settings = config.finetune
             jobs += [_tuned_fewshot(settings, shots, config.tuned_tasks) for shots in config.shots]
         else:
             known = ", ".join((*PROBES, "fewshot", "fewshot_finetune", "clustering", "anomaly", "finetune"))
@@ -144,11 +143,11 @@ def make_jobs(config: ConfigDict, network: NuTimeEncoder) -> list[Job]:
     return jobs
 
 
-def _readouts(config: ConfigDict, network: NuTimeEncoder) -> list[Readout]:
+def _readouts(config: SweepConfig, network: NuTimeEncoder) -> list[Readout]:
     shifts = [0 if one == "own" else check_shifts(int(one) if str(one).isdecimal() else one, network) for one in config.shifts]
     orders = [() if one == "own" else check_orders(one.split("+")) for one in config.orders]
     lengths = [() if one == "own" else check_lengths(one.split("+"), network) for one in config.lengths]
-    choices = itertools.product(_layers(config.layers, network.depth), config.readouts, config.channels, lengths, shifts, orders)
+    choices = itertools.product(_layers(config.layers, network.config.depth), config.readouts, config.channels, lengths, shifts, orders)
     # What reads every layer is there once.
     return list(dict.fromkeys(Readout(None if tokens == "all" else layer, tokens, *rest) for layer, tokens, *rest in choices))
 
@@ -232,7 +231,7 @@ class Sweep:
     Cells that are in the folder are not computed again. A cell that fails is listed, and the sweep goes on.
 
     Args:
-        config: see `configs/sweep.py`.
+        config: see docs/configuration.md.
         sets: the sets to classify.
         monitored: the series whose points are to be watched.
         folder: where cells and features are kept; several processes may share it.
@@ -241,7 +240,7 @@ class Sweep:
 
     def __init__(
         self,
-        config: ConfigDict,
+        config: SweepConfig,
         sets: Sequence[SetFiles],
         folder: Path,
         *,

@@ -9,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from nutime_jax.config import ModelConfig
 from nutime_jax.dropout import drop
 from nutime_jax.models.positions import rotate
 
@@ -177,10 +178,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm Transformer block: the first `count` tokens of what comes out (None is all); `angles` as in `Attention`."""
 
-    heads: int
-    head_dim: int
-    mlp_dim: int
-    dropout: float
+    config: ModelConfig
 
     @nn.compact
     def __call__(
@@ -191,7 +189,8 @@ class Block(nn.Module):
         count: int | None = None,
         angles: Float[np.ndarray, "tokens pairs"] | None = None,
     ) -> Float[Array, "batch count width"]:
-        attention = Attention(self.heads, self.head_dim, self.dropout, name="attention")
+        config = self.config
+        attention = Attention(config.heads, config.head_dim, config.dropout, name="attention")
         x = x[:, :count] + attention(LayerNorm(name="attention_norm")(x), train=train, count=count, angles=angles)
-        mlp = MLP(self.mlp_dim, self.dropout, name="mlp")
+        mlp = MLP(config.mlp_dim, config.dropout, name="mlp")
         return x + mlp(LayerNorm(name="mlp_norm")(x), train=train)

@@ -42,7 +42,7 @@ class MaskedNetwork(nn.Module):
         no dropout, and the same windows are hidden in every call.
         """
         batch, count, channels, time = views.shape
-        window = self.encoder.window
+        window = self.encoder.config.window
         series = views.reshape(-1, channels, time)
         offset = None if offset is None else jnp.repeat(offset, count, axis=0)
         truth = jnp.moveaxis(window_targets(normalise_windows(series, window=window, offset=offset)), 1, 2)
@@ -50,7 +50,7 @@ class MaskedNetwork(nn.Module):
         windows = time // window
         key = self.make_rng("dropout") if train else jax.random.key(0)
         hidden = draw_mask(key, len(series), windows, share=self.share, kind=self.kind)
-        filling = self.param("mask_token", nn.initializers.normal(0.02), (self.encoder.width,))
+        filling = self.param("mask_token", nn.initializers.normal(0.02), (self.encoder.config.width,))
 
         def encode(encoder, x, offset, hidden):
             return encoder(x, offset, train=train, hidden=hidden, filling=filling).normalised[:, 1:]

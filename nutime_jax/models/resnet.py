@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from nutime_jax.config import ModelConfig
 from nutime_jax.models.layers import Dropout, LayerNorm, Linear
 
 KERNELS = (8, 5, 3)
@@ -21,7 +22,7 @@ class ResidualBlock(nn.Module):
     The first token in and out is the mean of the others (`with_mean`), and takes no part; `count` as in `layers.Block`.
     """
 
-    dropout: float
+    config: ModelConfig
 
     @nn.compact
     def __call__(
@@ -32,7 +33,7 @@ class ResidualBlock(nn.Module):
         for place, kernel in enumerate(KERNELS):
             y = jax.nn.relu(y) if place else y
             y = LayerNorm(name=f"norm_{place}")(Linear(x.shape[-1], name=f"convolution_{place}")(neighbours(y, kernel)))
-        return with_mean(jax.nn.relu(series + Dropout(self.dropout)(y, train=train)))[:, :count]
+        return with_mean(jax.nn.relu(series + Dropout(self.config.dropout)(y, train=train)))[:, :count]
 
 
 def neighbours(x: Float[Array, "batch tokens width"], kernel: int) -> Float[Array, "batch tokens {kernel}*width"]:

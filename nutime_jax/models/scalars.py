@@ -1,12 +1,12 @@
 """Encoders of a single number: what turns the mean and the std of a window into vectors.
 
 Each is a Flax module, (...) -> (..., dim), finite in value and gradient at any finite number. Mean and std share it. SCALARS
-is the table of them, by the name that `NuTimeEncoder.scalars` gives; it is open, and what is fitted to data is in FITTED.
+is the table of them, by the name in `model.scalars`; it is open, and what is fitted to data is in FITTED.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.layers import Linear
 from nutime_jax.nme import SCALAR_LIMIT, embed_at_locations, embed_scalar
@@ -27,7 +28,6 @@ from nutime_jax.scalar_features import (
 
 STRETCH_LIMIT = 1e6
 """A trained scale stays within a factor of 1e6 of where it began."""
-MOST_BINS = 4096
 
 
 class UnknownScalarsError(InputError):
@@ -153,29 +153,23 @@ class Affine(nn.Module):
         return Linear(self.dim, name="out")(jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None])
 
 
-SCALARS: dict[str, Callable[[Any, str | None], nn.Module]] = {
-    "nme": lambda encoder, name: NME(
-        encoder.scales,
-        encoder.scale_dim,
-        encoder.weighted_scales,
-        encoder.trained_scales,
-        encoder.scale_eps,
-        encoder.locations,
-        name=name,
+SCALARS: dict[str, Callable[[ModelConfig, str | None], nn.Module]] = {
+    "nme": lambda model, name: NME(
+        model.scales, model.scale_dim, model.weighted_scales, model.trained_scales, model.scale_eps, model.locations, name=name
     ),
-    "periodic": lambda encoder, name: Periodic(
-        encoder.scale_dim, encoder.frequency_init, encoder.frequency_scale, encoder.trained_frequencies, name=name
+    "periodic": lambda model, name: Periodic(
+        model.scale_dim, model.frequency_init, model.frequency_scale, model.trained_frequencies, name=name
     ),
-    "piecewise": lambda encoder, name: Piecewise(encoder.bins, encoder.scale_dim, name=name),
-    "log": lambda encoder, name: Logarithmic(encoder.scale_dim, name=name),
-    "linear": lambda encoder, name: Affine(encoder.scale_dim, name=name),
+    "piecewise": lambda model, name: Piecewise(model.bins, model.scale_dim, name=name),
+    "log": lambda model, name: Logarithmic(model.scale_dim, name=name),
+    "linear": lambda model, name: Affine(model.scale_dim, name=name),
 }
-"""Name -> the module, of a `NuTimeEncoder` (whose fields it may read) and the name that the module is to have."""
+"""Name -> module, from the options of the model and the name of the module."""
 
-FITTED: dict[str, Callable[[Any, np.ndarray], Mapping[str, np.ndarray]]] = {
-    "piecewise": lambda encoder, values: {"edges": quantile_edges(values, encoder.bins)},
+FITTED: dict[str, Callable[[ModelConfig, np.ndarray], Mapping[str, np.ndarray]]] = {
+    "piecewise": lambda model, values: {"edges": quantile_edges(values, model.bins)},
 }
-"""Name -> the constants that are fitted, of a `NuTimeEncoder` and a sample of the scalars of the training data."""
+"""Name -> fitted constants, from the options of the model and a sample of the scalars of the training data."""
 
 PLACE = "scalars"
 
@@ -185,27 +179,24 @@ def place_of_scalars(kind: str) -> str:
     return "nme" if kind == "nme" else PLACE
 
 
-def build_scalars(encoder: nn.Module) -> nn.Module:
-    """The scalar encoder of a `NuTimeEncoder`; called within the module that it is a part of."""
-    return SCALARS[encoder.scalars](encoder, place_of_scalars(encoder.scalars))
+def build_scalars(model: ModelConfig) -> nn.Module:
+    """Return the scalar encoder of a model; called within the module that it is a part of."""
+    return SCALARS[model.scalars](model, place_of_scalars(model.scalars))
 
 
-def check_scalars(fields: Mapping[str, Any]) -> None:
-    """Refuses fields of a `NuTimeEncoder` that no scalar encoder could do with.
+def check_scalars(model: ModelConfig) -> None:
+    """Check the options of the scalar encoder.
 
     Raises:
-        InputError: it names the field, its value and what would do.
+        InputError: the scalar encoder is not registered, or an option does not fit it.
     """
-    if fields["scalars"] not in tuple(SCALARS):
+    if model.scalars not in tuple(SCALARS):
         known = ", ".join(SCALARS)
-        raise UnknownScalarsError(f"model.scalars is {fields['scalars']!r}; choose one of {known}, or put it into models.scalars.SCALARS")
-    kind, bins, dim = fields["scalars"], fields["bins"], fields["scale_dim"]
-    if kind == "piecewise" and (not isinstance(bins, int) or not 1 <= bins <= MOST_BINS):
-        raise InputError(f"model.bins is {bins!r}; choose a whole number from 1 to {MOST_BINS}")
-    if kind == "periodic" and dim % 2:
-        raise InputError(f"model.scale_dim is {dim}, and periodic features come in pairs; choose an even number")
-    if kind == "nme" and (wrong := [scale for scale in fields["scales"] if not 0 < scale < np.inf]):
-        raise InputError(f"model.scales has {wrong[0]!r}; choose numbers above 0")
+        raise UnknownScalarsError(f"model.scalars is {model.scalars!r}; choose one of {known}, or put it into models.scalars.SCALARS")
+    if model.scalars == "periodic" and model.scale_dim % 2:
+        raise InputError(f"model.scale_dim is {model.scale_dim}, and periodic features come in pairs; choose an even number")
+    if model.scalars == "nme" and model.statistics != "none" and not model.scales:
+        raise InputError("model.scales is empty, and the NME needs a scale; choose numbers above 0")
 
 
 def _uniform(key, shape, dtype=jnp.float32):

@@ -5,15 +5,14 @@ from functools import partial
 from typing import NamedTuple
 
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
+from nutime_jax.config import ObjectiveConfig
 from nutime_jax.errors import InputError
 from nutime_jax.objectives.byol import byol_loss
 from nutime_jax.objectives.contrast import contrastive_loss
 from nutime_jax.objectives.masked import Masking, masked_loss
 from nutime_jax.objectives.moco import moco_loss
 from nutime_jax.objectives.simsiam import simsiam_loss
-from nutime_jax.token_masks import check_masking
 
 
 class Objective(NamedTuple):
@@ -32,16 +31,14 @@ class Objective(NamedTuple):
     masking: Masking | None = None
 
 
-def _masked(config: ConfigDict) -> Objective:
-    masking = Masking(config.get("mask", 0.5), config.get("mask_kind", "random"))
-    check_masking(*masking, names="objective.mask")
-    if not masking.share:
+def _masked(config: ObjectiveConfig) -> Objective:
+    if not config.mask:
         raise InputError("objective.mask is 0, which leaves nothing to predict; choose a share of windows above 0, such as 0.5")
-    return Objective(masked_loss, predictor=False, target=False, masking=masking)
+    return Objective(masked_loss, predictor=False, target=False, masking=Masking(config.mask, config.mask_kind))
 
 
 BYOL = Objective(byol_loss, predictor=True, target=True)
-KINDS: dict[str, Callable[[ConfigDict], Objective]] = {
+KINDS: dict[str, Callable[[ObjectiveConfig], Objective]] = {
     "byol": lambda config: BYOL,
     "simclr": lambda config: Objective(partial(contrastive_loss, temperature=config.temperature), predictor=False, target=False),
     "simsiam": lambda config: Objective(simsiam_loss, predictor=True, target=False),
@@ -51,13 +48,12 @@ KINDS: dict[str, Callable[[ConfigDict], Objective]] = {
 """What makes an objective of the `objective` section of a configuration."""
 
 
-def make_objective(config: ConfigDict) -> Objective:
+def make_objective(config: ObjectiveConfig) -> Objective:
     """The objective that the `objective` section of a configuration names.
 
     Raises:
         InputError: there is none of that name, or it cannot be as it is set.
     """
-    kind = config.get("kind", "byol")
-    if kind not in KINDS:
-        raise InputError(f"objective.kind is {kind!r}; choose one of {', '.join(KINDS)}")
-    return KINDS[kind](config)
+    if config.kind not in KINDS:
+        raise InputError(f"objective.kind is {config.kind!r}; choose one of {', '.join(KINDS)}")
+    return KINDS[config.kind](config)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from nutime_jax.config import ModelConfig, PretrainConfig
 from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.readouts import last_tokens
@@ -79,7 +79,7 @@ COMPARED = {"simclr": 3 * 2, "moco": 2}
 """Products of a view with all series of the batch, of either view for SimCLR, there and back: targets have no way back."""
 
 
-def products_by_formula(config: ConfigDict) -> float:
+def products_by_formula(config: PretrainConfig) -> float:
     """FLOPs of the matrix products of a step on the whole batch, without what is computed again (remat, chunks).
 
     The target network, if there is one, takes one forward pass; the online network takes one, and twice as much on the
@@ -87,27 +87,26 @@ def products_by_formula(config: ConfigDict) -> float:
     contrastive loss compares views with all others; masked windows have a linear head alone.
     """
     objective, section = make_objective(config.objective), config.objective
-    encoder = build_encoder(config.model)
+    encoder, model = build_encoder(config.model), config.model
     windows = encoder.count_tokens(config.length) - 1
     if objective.masking is not None:
         first, rest = _encoding(encoder, length=config.length, last=None)
-        head = count_hidden(windows, objective.masking.share) * encoder.width * (encoder.window + 2)
+        head = count_hidden(windows, objective.masking.share) * model.width * (model.window + 2)
         return 2.0 * 2 * config.batch_size * (3 * (first + rest + head) - first)
-    readout = section.get("readout", "cls")
-    dropped = count_hidden(windows, encoder.mask) if encoder.mask and encoder.mask_fill == "drop" else 0
-    first, rest = _encoding(encoder, length=config.length, last=last_tokens(readout), dropped=dropped)
-    projector = len(readout.split("+")) * encoder.width * section.hidden + section.hidden * section.dim
+    dropped = count_hidden(windows, model.mask) if model.mask and model.mask_fill == "drop" else 0
+    first, rest = _encoding(encoder, length=config.length, last=last_tokens(section.readout), dropped=dropped)
+    projector = len(section.readout.split("+")) * model.width * section.hidden + section.hidden * section.dim
     predictor = 2 * section.dim * section.hidden
     once = first + rest + projector
     online = 3 * (once + predictor * objective.predictor) - first
-    compared = COMPARED.get(section.get("kind", "byol"), 0) * config.batch_size * section.dim
+    compared = COMPARED.get(section.kind, 0) * config.batch_size * section.dim
     return 2.0 * 2 * config.batch_size * (once * objective.target + online + compared)
 
 
 @functools.cache
-def _embedding_of_a_scalar(encoder: NuTimeEncoder) -> tuple[float, float]:
+def _embedding_of_a_scalar(model: ModelConfig) -> tuple[float, float]:
     """Multiplications of layers whose input needs no gradient, and of all others, counted in the program of the module."""
-    module, x = SCALARS[encoder.scalars](encoder, None), jnp.ones(1)
+    module, x = SCALARS[model.scalars](model, None), jnp.ones(1)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     params, constants = variables.get("params", {}), {name: tree for name, tree in variables.items() if name != "params"}
 
@@ -123,24 +122,25 @@ def _embedding_of_a_scalar(encoder: NuTimeEncoder) -> tuple[float, float]:
 
 def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None, dropped: int = 0) -> tuple[float, float]:
     """Multiplications of the first layer, and of all that follow; blocks see `dropped` windows less."""
-    width, inner = encoder.width, encoder.heads * encoder.head_dim
+    model = encoder.config
+    width, inner = model.width, model.heads * model.head_dim
     windows = encoder.count_tokens(length) - 1
     tokens = windows + 1 - dropped
-    first = sum(count_windows(length, window=size, stride=step) * size for size, step in encoder.sizes) * width
-    scalars = 0 if encoder.statistics == "none" else 2
+    first = sum(count_windows(length, window=size, stride=step) * size for size, step in model.sizes) * width
+    scalars = 0 if model.statistics == "none" else 2
     embedding = 0.0
     if scalars:
-        outer, inside = _embedding_of_a_scalar(encoder)
+        outer, inside = _embedding_of_a_scalar(model)
         first += windows * scalars * outer
         # A layer merges what comes of them with the shape.
-        embedding = windows * (scalars * inside + (width + scalars * encoder.scale_dim) * width)
+        embedding = windows * (scalars * inside + (width + scalars * model.scale_dim) * width)
 
-    if encoder.backbone == "resnet":  # whose first token is the mean of the others
-        return first, embedding + encoder.depth * windows * sum(KERNELS) * width**2
+    if model.backbone == "resnet":  # whose first token is the mean of the others
+        return first, embedding + model.depth * windows * sum(KERNELS) * width**2
 
     def block(given: int) -> float:
         """Keys and values of all tokens; the rest for those that are given on."""
-        return 2 * tokens * width * inner + given * (2 * width * inner + 2 * width * encoder.mlp_dim + 2 * tokens * inner)
+        return 2 * tokens * width * inner + given * (2 * width * inner + 2 * width * model.mlp_dim + 2 * tokens * inner)
 
-    ends = block(tokens if last is None else last) if encoder.depth else 0
-    return first, embedding + max(encoder.depth - 1, 0) * block(tokens) + ends
+    ends = block(tokens if last is None else last) if model.depth else 0
+    return first, embedding + max(model.depth - 1, 0) * block(tokens) + ends

@@ -5,8 +5,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from nutime_jax.config import PretrainConfig
 from nutime_jax.plan.chips import Topology
 from nutime_jax.plan.hlo import Collective
 from nutime_jax.plan.roofline import Estimate, Point, Work
@@ -35,7 +34,9 @@ def _what(one: Collective) -> str:
     return "what is logged" if one.size <= 4096 else "other arrays"
 
 
-def describe_plan(config: ConfigDict, topology: Topology, work: Work, found: Estimate, points: dict[str, list[Point]]) -> dict[str, Any]:
+def describe_plan(
+    config: PretrainConfig, topology: Topology, work: Work, found: Estimate, points: dict[str, list[Point]]
+) -> dict[str, Any]:
     """All numbers of a plan, in FLOPs, bytes and seconds, of one chip where nothing else is said."""
     chip = topology.chip
     return {
@@ -66,7 +67,7 @@ def describe_plan(config: ConfigDict, topology: Topology, work: Work, found: Est
     }
 
 
-def _run(config: ConfigDict, topology: Topology, seconds: float) -> dict[str, float]:
+def _run(config: PretrainConfig, topology: Topology, seconds: float) -> dict[str, float]:
     """Of a run whose steps take so many seconds."""
     hours = seconds * config.steps / 3600
     return {"seconds": seconds, "series_per_second": config.batch_size / seconds, "hours": hours, "chip_hours": hours * topology.chips}

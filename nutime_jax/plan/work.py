@@ -1,5 +1,6 @@
 """What a chip does in a step of a configuration: by compiling it for chips that are not here, or by analysis alone."""
 
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -7,8 +8,8 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
-from ml_collections import ConfigDict
 
+from nutime_jax.config import PretrainConfig
 from nutime_jax.errors import InputError
 from nutime_jax.parallel import make_mesh
 from nutime_jax.plan.chips import Topology
@@ -26,7 +27,7 @@ NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WOR
 NO_TPU["TPU_ACCELERATOR_TYPE"] = "v5litepod-4"
 
 
-def make_plan(config: ConfigDict, topology: Topology, *, size: CorpusSize | None = None, chips: Sequence[int] = ()) -> dict[str, Any]:
+def make_plan(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None, chips: Sequence[int] = ()) -> dict[str, Any]:
     """All numbers of a plan, see `table.describe_plan`.
 
     Args:
@@ -46,7 +47,7 @@ def make_plan(config: ConfigDict, topology: Topology, *, size: CorpusSize | None
     return describe_plan(config, topology, work, estimate(work, topology), points)
 
 
-def find_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | None = None) -> Work:
+def find_work(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> Work:
     """Compiles the step for TPUs; for GPUs, whose compiler needs one, see `analyse_work`.
 
     Args:
@@ -58,7 +59,7 @@ def find_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | None
     return (compile_work if topology.compiled else analyse_work)(config, topology, size=size)
 
 
-def compile_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | None = None) -> Work:
+def compile_work(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> Work:
     """Lowers and compiles the training step for every device of a slice of TPUs; see `find_work`."""
     check_config(config)
     mesh = make_mesh(_devices(topology), fsdp=config.parallel.fsdp)
@@ -97,7 +98,7 @@ def read_work(jaxpr: Any, compiled: Any, *, chips: int) -> Work:
     )
 
 
-def analyse_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | None = None) -> Work:
+def analyse_work(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> Work:
     """What a chip does at least: matrix products, what they read and write, the update, one reduction of the gradient.
 
     What else a step keeps and moves, its compiler alone knows.
@@ -109,9 +110,9 @@ def analyse_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | N
         times = f" times accumulate {config.accumulate}" if config.accumulate > 1 else ""
         nearest = max(config.batch_size // parts, 1) * parts
         raise InputError(f"batch size {config.batch_size} is not divisible by {topology.chips} chips{times}; {nearest} would be")
-    config = config.copy_and_resolve_references()
     if config.remat == "none" and not config.chunk:
-        config.chunk = 2 * config.batch_size  # all views at once, as on GPUs: the mesh is that of a CPU
+        # All views at once, as on GPUs: the mesh is that of a CPU.
+        config = dataclasses.replace(config, chunk=2 * config.batch_size)
     program, batch = build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh, size=size)
     products = count_products(program.step.trace(program.state, batch).jaxpr)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
@@ -123,7 +124,7 @@ def analyse_work(config: ConfigDict, topology: Topology, *, size: CorpusSize | N
     )
 
 
-def _count_parameters(config: ConfigDict) -> int:
+def _count_parameters(config: PretrainConfig) -> int:
     """Numbers that are trained."""
     state = build_program(config, views=make_views(config), mesh=make_mesh(1)).state
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))

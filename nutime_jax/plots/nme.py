@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nutime_jax.config import ModelConfig
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.scalars import SCALARS, place_of_scalars, stretched
 from nutime_jax.nme import location_weights, scale_weights
 from nutime_jax.plots.figures import styled
@@ -35,19 +35,19 @@ def draw_nme(encoder: Encoder) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    network = encoder.network
-    if network.statistics == "none":
+    model = encoder.config.model
+    if model.statistics == "none":
         raise InputError(f"{encoder!r} embeds no mean and no std; there is no NME to draw")
-    if network.scalars != "nme":
-        raise InputError(f"{encoder!r} embeds mean and std by {network.scalars!r}; `plot nme` draws encoders whose model.scalars is nme")
-    trained, scales = encoder.variables["params"]["embedding"][place_of_scalars("nme")], jnp.asarray(network.scales, jnp.float32)
-    if network.trained_scales:
+    if model.scalars != "nme":
+        raise InputError(f"{encoder!r} embeds mean and std by {model.scalars!r}; `plot nme` draws encoders whose model.scalars is nme")
+    trained, scales = encoder.variables["params"]["embedding"][place_of_scalars("nme")], jnp.asarray(model.scales, jnp.float32)
+    if model.trained_scales:
         scales = stretched(scales, jnp.asarray(trained["log_stretch"]))
     sizes = 10.0 ** np.linspace(-DECADES, DECADES, 2 * DECADES * PER_DECADE + 1)
     scalars = jnp.asarray(np.concatenate([-sizes[::-1], sizes]), jnp.float32)
-    embedded = np.asarray(SCALARS["nme"](network, None).apply({"params": jax.tree.map(jnp.asarray, trained)}, scalars))
+    embedded = np.asarray(SCALARS["nme"](model, None).apply({"params": jax.tree.map(jnp.asarray, trained)}, scalars))
     unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
-    weights = _weights(scalars, scales, network) if network.weighted_scales else np.ones((len(scalars), len(scales)))
+    weights = _weights(scalars, scales, model) if model.weighted_scales else np.ones((len(scalars), len(scales)))
 
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     boxes = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), height_ratios=(1, 1.5))
@@ -76,9 +76,9 @@ def draw_nme(encoder: Encoder) -> "Figure":
     return figure
 
 
-def _weights(scalars: Any, scales: Any, network: NuTimeEncoder) -> np.ndarray:
+def _weights(scalars: Any, scales: Any, model: ModelConfig) -> np.ndarray:
     """How much each scale takes part in the embedding of each scalar, (scalars, scales)."""
-    locations = jnp.asarray(network.locations or (0.0,), jnp.float32)
+    locations = jnp.asarray(model.locations or (0.0,), jnp.float32)
     each = scale_weights(scalars[:, None] - locations[None], scales)
     return np.asarray(jnp.einsum("xl,xlk->xk", location_weights(scalars, locations), each))
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
+from nutime_jax.config import PretrainConfig
 from nutime_jax.data.archives import SetFiles, find_all
 from nutime_jax.data.corpus import find_sources
 from nutime_jax.errors import InputError
 from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.studies.configuration import DomainsConfig
 from nutime_jax.studies.findings import Findings, Table, spread
 from nutime_jax.studies.scores import Scores, check_probe, score_runs, set_table
-from nutime_jax.studies.variants import Variant, change, choose, make_variants, plan_runs, train_runs
+from nutime_jax.studies.variants import Variant, choose, make_variant, plan_runs, train_runs
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ def read_set_types() -> dict[str, str]:
         return {line["set"]: line["type"] for line in csv.DictReader(file)}
 
 
-def study_domains(config: ConfigDict, base: ConfigDict, out: Path) -> Findings:
+def study_domains(config: DomainsConfig, base: PretrainConfig, out: Path) -> Findings:
     """Trains on everything, and on everything but one domain, for every domain; compares the two on the domain left out.
 
     Args:
-        config: see `configs/study_domains.py`; `domains` names the types that make a domain.
+        config: see docs/configuration.md; `domains` names the types that make a domain.
         base: the configuration that the variants change.
         out: where runs and results are kept.
 
@@ -47,7 +47,7 @@ def study_domains(config: ConfigDict, base: ConfigDict, out: Path) -> Findings:
     sets = find_all(config.probe.sources)
     domains = choose(config.domains, config.only, what="domains")
     members = sets_by_domain(domains, sets)
-    (whole,) = make_variants(ConfigDict({"pretrain": config.pretrain, "variants": {WHOLE: {}}, "only": ()}), base)
+    whole = make_variant(WHOLE, base, config.pretrain)
     variants = [whole, *filter(None, (leave_out(whole, name, domains[name]) for name in members))]
     if len(variants) == 1:
         raise InputError("no domain has sets both in the corpus and among probe.sources; name further sources, or other domains")
@@ -100,8 +100,7 @@ def leave_out(whole: Variant, domain: str, kinds: Sequence[str]) -> Variant | No
     if not gone or not kept:
         return None
     exclude = tuple(sorted(set(data.exclude) | gone))
-    changes = {"data": {"sources": tuple(kept), "exclude": exclude}}
-    return Variant(f"{WITHOUT}{domain}", change(whole.config, changes, what=f"domain {domain}"))
+    return make_variant(f"{WITHOUT}{domain}", whole.config, {"data": {"sources": tuple(kept), "exclude": exclude}})
 
 
 def _plain_name(one: SetFiles) -> str:

@@ -3,20 +3,20 @@
 from functools import partial
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
+from nutime_jax.config import PretrainConfig
 from nutime_jax.data.archives import find_all
 from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.studies.configuration import VariantsConfig
 from nutime_jax.studies.findings import Findings, Table, spread
 from nutime_jax.studies.scores import Scores, check_probe, score_runs, set_table
 from nutime_jax.studies.variants import make_variants, plan_runs, train_runs
 
 
-def study_objectives(config: ConfigDict, base: ConfigDict, out: Path) -> Findings:
+def study_objectives(config: VariantsConfig, base: PretrainConfig, out: Path) -> Findings:
     """Trains every variant at every seed, and compares their accuracies, each with that of its untrained twin.
 
     Args:
-        config: see `configs/study_objectives.py`.
+        config: see docs/configuration.md.
         base: the configuration that the variants change.
         out: where runs and results are kept.
 

@@ -5,11 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
+from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder
-from nutime_jax.models.scalars import SCALARS
+from nutime_jax.models.scalars import SCALARS, check_scalars
 
 
 class ScalarEmbedding:
@@ -19,11 +18,11 @@ class ScalarEmbedding:
         InputError: the model embeds no scalars.
     """
 
-    def __init__(self, model: ConfigDict):
-        network = build_encoder(model)
-        if network.statistics == "none":
+    def __init__(self, model: ModelConfig):
+        check_scalars(model)
+        if model.statistics == "none":
             raise InputError("the model embeds no scalars (statistics is 'none'); there is nothing to measure")
-        module = SCALARS[network.scalars](network, None)
+        module = SCALARS[model.scalars](model, None)
         self._init, self._apply = jax.jit(module.init), jax.jit(module.apply)
 
     def draw(self, seed: int) -> Any:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
@@ -16,9 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from nutime_jax.config import PretrainConfig
 from nutime_jax.data.archives import Cases, SetFiles, find_all
 from nutime_jax.errors import InputError
 from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.studies.configuration import ScalesConfig
 from nutime_jax.studies.findings import Findings, Table, spread
 from nutime_jax.studies.scalars import ScalarEmbedding
 from nutime_jax.studies.scores import Scores, check_probe, score_runs, set_table
@@ -68,19 +69,19 @@ class Coverage:
     decoded: Mapping[str, Decoded]
 
 
-def study_scales(config: ConfigDict, base: ConfigDict, out: Path) -> Findings:
+def study_scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> Findings:
     """Measures what untrained embeddings of scalars tell apart; then, unless there are no seeds, what trained encoders are worth on
     sets in other units.
 
     Args:
-        config: see `configs/study_scales.py`.
+        config: see docs/configuration.md.
         base: the configuration that the variants change.
         out: where runs and results are kept.
 
     Raises:
         InputError: the configuration will not do, or nothing came of it.
     """
-    _check(config)
+    check_probe(config.probe)
     variants, sets = make_variants(config, base), find_all(config.probe.sources) if config.seeds else []
     decades = np.arange(config.decades[0], config.decades[1])
     covered = {}
@@ -102,29 +103,13 @@ def study_scales(config: ConfigDict, base: ConfigDict, out: Path) -> Findings:
     )
 
 
-def _check(config: ConfigDict) -> None:
-    """Refuses what would be found out after the first measurement, or after the training."""
-    check_probe(config.probe)
-    least = {"draws": 1, "per_decade": 1, "decoded_draws": 1, "train_scalars": 20, "test_scalars": 20}
-    for name, value in least.items():
-        if config[name] < value:
-            raise InputError(f"{name} is {config[name]}; choose {value} or more")
-    for name in ("noise", "blind"):
-        if not 0 <= config[name] <= 1:
-            raise InputError(f"{name} is {config[name]}; choose a share from 0 to 1")
-    if len(config.decades) != 2 or config.decades[0] >= config.decades[1]:
-        raise InputError(f"decades is {tuple(config.decades)}; give the lowest and the highest power of ten")
-    if config.seeds and not (config.powers and 0 in config.powers and len(set(config.powers)) == len(config.powers)):
-        raise InputError(f"powers is {tuple(config.powers)}; name 0, the unit of training, and others, each once")
-
-
-def magnitudes_of(config: ConfigDict) -> np.ndarray:
+def magnitudes_of(config: ScalesConfig) -> np.ndarray:
     """Magnitudes from the lowest to the highest power of ten, `per_decade` of them in a decade."""
     low, high = config.decades
     return 10.0 ** np.linspace(low, high, (high - low) * config.per_decade + 1)
 
 
-def measure(variant: Variant, config: ConfigDict) -> Coverage:
+def measure(variant: Variant, config: ScalesConfig) -> Coverage:
     """Everything that is measured of a variant without training.
 
     Raises:
@@ -136,7 +121,7 @@ def measure(variant: Variant, config: ConfigDict) -> Coverage:
         raise InputError(f"variant {variant.name}: {error}") from error
     apart = distances(embedding, magnitudes_of(config), draws=config.draws)
     options = {"train": config.train_scalars, "test": config.test_scalars, "noise": config.noise, "draws": config.decoded_draws}
-    return Coverage(apart, decode(embedding, tuple(config.decades), **options))
+    return Coverage(apart, decode(embedding, config.decades, **options))
 
 
 def distances(embedding: ScalarEmbedding, magnitudes: np.ndarray, *, draws: int) -> Apart:
@@ -250,7 +235,9 @@ def rescaled(files: SetFiles, power: int) -> RescaledSet:
     return RescaledSet(f"{files.name} x 10^{power}", files.train, files.test, power)
 
 
-def rescaled_scores(variants: Sequence[Variant], sets: Sequence[SetFiles], config: ConfigDict, out: Path) -> tuple[Scores, tuple[str, ...]]:
+def rescaled_scores(
+    variants: Sequence[Variant], sets: Sequence[SetFiles], config: ScalesConfig, out: Path
+) -> tuple[Scores, tuple[str, ...]]:
     """Trains the variants, and probes them on every set times every power of ten; scores, and sentences about failures."""
     training = train_runs(plan_runs(variants, config.seeds, out))
     units = [rescaled(one, power) for one in sets for power in config.powers]

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from nutime_jax.config import SweepConfig
 from nutime_jax.data.archives import SetFiles
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.probes import PROBES
 from nutime_jax.evaluation.results import Row, write_rows
 from nutime_jax.evaluation.sweep import UNTRAINED, Sweep
+from nutime_jax.studies.configuration import ProbeConfig
 from nutime_jax.studies.findings import Table, spread
 from nutime_jax.studies.variants import Run, twins
 
@@ -50,18 +51,17 @@ class Scores:
         return np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
 
 
-def check_probe(probe: ConfigDict) -> None:
+def check_probe(probe: ProbeConfig) -> None:
     """Raises InputError unless the protocol of a study is a probe."""
     if probe.protocol not in PROBES:
         raise InputError(f"probe.protocol is {probe.protocol!r}; choose one of {', '.join(PROBES)}")
 
 
-def score_runs(runs: Sequence[Run], sets: Sequence[SetFiles], probe: ConfigDict, out: Path) -> Scores:
+def score_runs(runs: Sequence[Run], sets: Sequence[SetFiles], probe: ProbeConfig, out: Path) -> Scores:
     """Probes every run and its untrained twin on every set; `<out>/results.csv` has the rows, as `nutime report` reads them.
 
     Args:
-        probe: one of each of what `configs/sweep.py` has many: `protocol`, `layer`, `readout`, `length`, `shifts`, `orders`,
-            `channels` and `scaler`.
+        probe: a single setting of a sweep.
 
     Raises:
         InputError: the probe will not do, or there is no set of which every run has a number.
@@ -85,13 +85,20 @@ def score_runs(runs: Sequence[Run], sets: Sequence[SetFiles], probe: ConfigDict,
     return Scores(values, {name: tuple(found) for name, found in seeds.items()}, names, left_out)
 
 
-def _grid(probe: ConfigDict, encoders: Sequence[str]) -> ConfigDict:
-    """What a sweep needs to know of a probe of frozen features."""
-    single = {"layers": "layer", "readouts": "readout", "lengths": "length"}
-    single |= {"shifts": "shifts", "orders": "orders", "channels": "channels"}
-    choices = {many: (str(probe[one]),) for many, one in single.items()}
-    fixed = {"encoders": tuple(encoders), "protocols": (probe.protocol,), "scalers": (probe.scaler,), "seeds": (0,), "baselines": ()}
-    return ConfigDict(fixed | choices)
+def _grid(probe: ProbeConfig, encoders: Sequence[str]) -> SweepConfig:
+    """The sweep of a single probe of frozen features."""
+    return SweepConfig(
+        encoders=tuple(encoders),
+        baselines=(),
+        protocols=(probe.protocol,),
+        scalers=(probe.scaler,),
+        layers=(probe.layer,),
+        readouts=(probe.readout,),
+        lengths=(probe.length,),
+        shifts=(probe.shifts,),
+        orders=(probe.orders,),
+        channels=(probe.channels,),
+    )
 
 
 def _fill(sweep: Sweep, features: Path) -> None:

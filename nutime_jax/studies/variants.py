@@ -1,6 +1,5 @@
 """Variants of one pretraining: what a study changes, and the runs that it takes, each in a folder where it can go on."""
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from nutime_jax.compilation_cache import enable_compilation_cache
+from nutime_jax.config import ModelConfig, PretrainConfig, update
 from nutime_jax.errors import DivergenceError, InputError
+from nutime_jax.options import merge
+from nutime_jax.studies.configuration import VariantsConfig
 from nutime_jax.train.loop import check_config, is_finished, pretrain
 
 log = logging.getLogger(__name__)
-
-FREE = ("model", "objective")
-"""Sections that may be given fields which the base leaves at their defaults; what reads them refuses those that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Variant:
     """A name, and the whole configuration of its pretraining but for the seed."""
 
     name: str
-    config: ConfigDict
+    config: PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Run:
 
     variant: str
     seed: int
-    config: ConfigDict
+    config: PretrainConfig
     workdir: Path
 
 
@@ -46,19 +43,28 @@ class Training:
     failures: tuple[str, ...]
 
 
-def make_variants(config: ConfigDict, base: ConfigDict) -> list[Variant]:
-    """The variants of a study, or those that `only` names: the base, with what all share, with what each changes.
-
-    Args:
-        config: of the study: `pretrain` is changed in all, `variants.NAME` in one of them.
-        base: a configuration of `nutime pretrain`.
+def make_variants(config: VariantsConfig, base: PretrainConfig) -> list[Variant]:
+    """Return the variants that `only` names, or all: the base with `pretrain` and with the changes of each.
 
     Raises:
-        InputError: there is none of a name, or a change is one that no run could do.
+        InputError: a name is unknown, or a variant is not a configuration that can be trained.
     """
-    shared = change(base, config.pretrain, what="pretrain")
     chosen = choose(config.variants, config.only, what="variants")
-    return [_variant(name, change(shared, changes, what=f"variant {name}")) for name, changes in chosen.items()]
+    return [make_variant(name, base, merge(config.pretrain, changes)) for name, changes in chosen.items()]
+
+
+def make_variant(name: str, base: PretrainConfig, changes: Mapping[str, Any]) -> Variant:
+    """Return a variant: the base with changes, checked before the first run starts.
+
+    Raises:
+        InputError: it is not a configuration that can be trained.
+    """
+    try:
+        config = update(base, changes)
+        check_config(config)
+    except InputError as error:
+        raise InputError(f"variant {name}: {error}") from error
+    return Variant(name, config)
 
 
 def choose(known: Mapping[str, Any], only: Sequence[str], *, what: str) -> dict[str, Any]:
@@ -80,44 +86,6 @@ def choose(known: Mapping[str, Any], only: Sequence[str], *, what: str) -> dict[
     return {name: known[name] for name in only or known}
 
 
-def change(config: ConfigDict, changes: Mapping, *, what: str) -> ConfigDict:
-    """A copy of a configuration with some fields changed, section by section.
-
-    Args:
-        what: what an error calls the changes.
-
-    Raises:
-        InputError: a field that the configuration has not, outside of FREE, or a value of another type.
-    """
-    changed = config.copy_and_resolve_references()
-    changed.unlock()
-    _put(changed, changes, what=what)
-    return changed
-
-
-def _put(section: ConfigDict, changes: Mapping, *, what: str, path: str = "") -> None:
-    for name, value in changes.items():
-        where = f"{path}{name}"
-        if isinstance(value, Mapping | ConfigDict) and isinstance(section.get(name), ConfigDict):
-            _put(section[name], value, what=what, path=f"{where}.")
-            continue
-        if name not in section and where.split(".")[0] not in FREE:
-            raise InputError(f"{what} sets {where}, which is no field of the configuration {section.get('name', '')}".rstrip())
-        try:
-            section[name] = value
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{what} sets {where} to {value!r}, which does not fit ({error})") from error
-
-
-def _variant(name: str, config: ConfigDict) -> Variant:
-    """A variant that a run can do: what it cannot is said before the first of them begins."""
-    try:
-        check_config(config)
-    except InputError as error:
-        raise InputError(f"variant {name}: {error}") from error
-    return Variant(name, config)
-
-
 def plan_runs(variants: Sequence[Variant], seeds: Iterable[int], out: Path) -> list[Run]:
     """Every variant at every seed; all read their corpora from one folder, unless the base says which.
 
@@ -131,8 +99,8 @@ def plan_runs(variants: Sequence[Variant], seeds: Iterable[int], out: Path) -> l
     for variant in variants:
         for seed in seeds:
             name = f"{variant.name}-{seed}"
-            config = change(variant.config, {"name": name, "seed": seed}, what=name)
-            config.data.dir = config.data.dir or str(out.absolute() / "corpora")
+            data = {"dir": variant.config.data.dir or str(out.absolute() / "corpora")}
+            config = update(variant.config, {"name": name, "seed": seed, "data": data})
             runs.append(Run(variant.name, seed, config, out / "runs" / name))
     return runs
 
@@ -168,13 +136,13 @@ def train_runs(runs: Sequence[Run]) -> Training:
 
 def twins(runs: Sequence[Run]) -> dict[str, str]:
     """Variant -> name of its untrained twin; variants of one model, which untrained are the same, share it."""
-    first: dict[str, str] = {}
+    first: dict[tuple[ModelConfig, int, int], str] = {}
     for run in runs:
         first.setdefault(_model(run.config), run.variant)
     alone = len(first) == 1
     return {run.variant: "untrained" if alone else f"untrained {first[_model(run.config)]}" for run in runs}
 
 
-def _model(config: ConfigDict) -> str:
-    """What decides the features of an untrained encoder, but for its seed."""
-    return json.dumps([config.model.to_dict(), config.length, config.data.max_length], sort_keys=True, default=list)
+def _model(config: PretrainConfig) -> tuple[ModelConfig, int, int]:
+    """The options that determine the features of an untrained encoder, without its seed."""
+    return config.model, config.length, config.data.max_length

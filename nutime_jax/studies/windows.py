@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 from scipy.signal import correlate, detrend, find_peaks
 
+from nutime_jax.config import PretrainConfig
 from nutime_jax.data.archives import Cases, SetFiles, find_all
-from nutime_jax.errors import InputError
 from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.studies.configuration import WindowsConfig
 from nutime_jax.studies.findings import Findings, Table, spread
 from nutime_jax.studies.scores import Scores, check_probe, score_runs, set_table
 from nutime_jax.studies.variants import make_variants, plan_runs, train_runs
@@ -21,11 +21,11 @@ MOST_CASES = 200
 """Cases of a train split that are looked at, spread evenly over it: a median needs no more."""
 
 
-def study_windows(config: ConfigDict, base: ConfigDict, out: Path) -> Findings:
+def study_windows(config: WindowsConfig, base: PretrainConfig, out: Path) -> Findings:
     """Trains every variant at every seed, and compares their accuracies on sets of like length, and of like periodicity.
 
     Args:
-        config: see `configs/study_windows.py`.
+        config: see docs/configuration.md.
         base: the configuration that the variants change.
         out: where runs and results are kept.
 
@@ -33,8 +33,6 @@ def study_windows(config: ConfigDict, base: ConfigDict, out: Path) -> Findings:
         InputError: the configuration will not do, or nothing came of it.
     """
     check_probe(config.probe)
-    if config.groups < 1:
-        raise InputError(f"groups is {config.groups}; choose 1 or more")
     variants, sets = make_variants(config, base), find_all(config.probe.sources)
     training = train_runs(plan_runs(variants, config.seeds, out))
     scores = score_runs(training.finished, sets, config.probe, out)

@@ -264,7 +264,7 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
 
 
 def _find_best(workdir: Path) -> Path:
-    metric = read_about(find_checkpoint(workdir))["config"]["run"].get("best", "")
+    metric = read_about(find_checkpoint(workdir))["config"]["run"]["best"]
     found = best_checkpoint(workdir / "checkpoints", metric)
     if found is None:
         raise InputError(f"no checkpoint in {workdir} has a value of run.best, which is {metric!r}; give {workdir} for the newest")

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
-from ml_collections import ConfigDict
 
 from nutime_jax.augment import Views, two_views
+from nutime_jax.config import PretrainConfig
 from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.pipeline import batches, class_shares
 from nutime_jax.data.resident import Resident, load_resident
@@ -32,7 +32,7 @@ class Feed(NamedTuple):
     views: MakeViews
 
 
-def synthetic_rows(config: ConfigDict) -> int:
+def synthetic_rows(config: PretrainConfig) -> int:
     """Rows of every batch that are synthetic."""
     return round(config.data.synthetic * config.batch_size)
 
@@ -45,11 +45,11 @@ class CorpusSize(NamedTuple):
     classes: int
 
 
-def make_views(config: ConfigDict) -> MakeViews:
+def make_views(config: PretrainConfig) -> MakeViews:
     """What a step makes of its batch; its `data`, `augment`, `batch_size` and `length` count."""
-    crop = {"size": config.length, "ratio": tuple(config.augment.crop)}
-    if distortions := config.augment.get("distort", ()):
-        crop["distort"] = make_distortion(distortions)
+    crop = {"size": config.length, "ratio": config.augment.crop}
+    if config.augment.distort:
+        crop["distort"] = make_distortion(config.augment.distort)
     synthetic = synthetic_rows(config)
     real = config.batch_size - synthetic
     generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)
@@ -59,7 +59,7 @@ def make_views(config: ConfigDict) -> MakeViews:
     return partial(mixed_views, first=drawn, second=generated) if synthetic else drawn
 
 
-def make_feed(config: ConfigDict, corpus: Corpus | None, mesh: Mesh) -> Feed:
+def make_feed(config: PretrainConfig, corpus: Corpus | None, mesh: Mesh) -> Feed:
     """The feed that a configuration describes.
 
     Args:
@@ -77,7 +77,7 @@ def make_feed(config: ConfigDict, corpus: Corpus | None, mesh: Mesh) -> Feed:
     return Feed(make(config, corpus, shares, mesh, rows=rows), make_views(config))
 
 
-def describe_batch(config: ConfigDict, mesh: Mesh, *, size: CorpusSize | None = None) -> Any:
+def describe_batch(config: PretrainConfig, mesh: Mesh, *, size: CorpusSize | None = None) -> Any:
     """Shapes, dtypes and shardings of what every step of `make_feed` is given, without a corpus.
 
     A streamed series is taken to be as long as `data.max_length` allows.
@@ -102,14 +102,14 @@ def describe_batch(config: ConfigDict, mesh: Mesh, *, size: CorpusSize | None = 
     return jax.tree.map(lambda count, kind: jax.ShapeDtypeStruct((count,), kind, sharding=replicated(mesh)), counts, kinds)
 
 
-def _streamed(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
+def _streamed(config: PretrainConfig, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
     check_divisible(rows, mesh)
     options = {"batch_size": rows, "seed": config.seed, "stop": config.steps, "threads": config.data.threads}
     options["rows"] = local_rows(rows, mesh)
     return lambda start: (place_batch(batch, mesh) for batch in batches(corpus, shares, start=start, **options))
 
 
-def _resident(config: ConfigDict, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
+def _resident(config: PretrainConfig, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
     resident = load_resident(corpus, shares)
     size = sum(array.nbytes for array in resident)
     free = _free_bytes(mesh)

@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from nutime_jax.models.configuration import build_encoder
-from nutime_jax.models.encoder import NuTimeEncoder
+from nutime_jax.config import PretrainConfig
 from nutime_jax.models.scalars import FITTED, place_of_scalars
 from nutime_jax.parallel import replicated
 from nutime_jax.train.feed import Feed, MakeViews
@@ -22,7 +20,7 @@ SERIES = 4096
 """How many series are looked at, or as many as the run has steps for."""
 
 
-def fit_scalars(state: TrainState, config: ConfigDict, feed: Feed, mesh: Mesh) -> TrainState:
+def fit_scalars(state: TrainState, config: PretrainConfig, feed: Feed, mesh: Mesh) -> TrainState:
     """A fresh state, in which constants that its scalar encoder takes from data (`models.scalars.FITTED`) have their values.
 
     They are fitted to the means and stds of what the first steps would see, under keys of no step; the same on every process.
@@ -31,20 +29,20 @@ def fit_scalars(state: TrainState, config: ConfigDict, feed: Feed, mesh: Mesh) -
     Raises:
         InputError: nothing can be fitted to these data.
     """
-    encoder = build_encoder(config.model)
-    if encoder.scalars not in FITTED or encoder.statistics == "none":
+    model = config.model
+    if model.scalars not in FITTED or model.statistics == "none":
         return state
-    values = np.concatenate(list(_scalars(encoder, config, feed, mesh)))
-    fitted = FITTED[encoder.scalars](encoder, values)
-    place_of = ("constants", "encoder", "embedding", place_of_scalars(encoder.scalars))
+    values = np.concatenate(list(_scalars(config, feed, mesh)))
+    fitted = FITTED[model.scalars](model, values)
+    place_of = ("constants", "encoder", "embedding", place_of_scalars(model.scalars))
     return state.replace(
         variables=_replaced(state.variables, place_of, fitted), target_variables=_replaced(state.target_variables, place_of, fitted)
     )
 
 
-def _scalars(encoder: NuTimeEncoder, config: ConfigDict, feed: Feed, mesh: Mesh) -> Iterator[np.ndarray]:
+def _scalars(config: PretrainConfig, feed: Feed, mesh: Mesh) -> Iterator[np.ndarray]:
     """Means and stds of the views of one batch after another."""
-    sizes = encoder.sizes if encoder.statistics == "window" else ((config.length, config.length),)
+    sizes = config.model.sizes if config.model.statistics == "window" else ((config.length, config.length),)
     statistics = jax.jit(_statistics, static_argnames=("views", "sizes"), out_shardings=replicated(mesh))
     unused = jax.random.fold_in(jax.random.key(config.seed), config.steps)  # keys of steps are folded in below that
     for number, batch in enumerate(islice(feed.batches(0), -(-SERIES // config.batch_size))):

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import json
 import logging
 import os
 import subprocess
@@ -13,18 +12,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import nutime_jax
+from nutime_jax.config import PretrainConfig, from_dict, options, to_dict, values
 from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.distortions import make_distortion
 from nutime_jax.errors import InputError
 from nutime_jax.folders import as_folder, place_of
-from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts, released_fields
+from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
 from nutime_jax.parallel import check_divisible, make_mesh, place
 from nutime_jax.processes import Processes
-from nutime_jax.resample import LONGEST
 from nutime_jax.train import hooks
 from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, latest, read_about, read_arrays
 from nutime_jax.train.feed import make_feed, synthetic_rows
@@ -37,14 +35,11 @@ from nutime_jax.train.writers import MetricWriter, NoWriter
 log = logging.getLogger(__name__)
 
 ALONE = Processes()
-ADDED = {"objective.readout": "cls", "objective.mask": 0.5, "objective.mask_kind": "random"}
-"""Fields that older runs did not record, and the values that they had."""
-PRECISIONS = ("default", "high", "highest")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
 def pretrain(
-    config: ConfigDict,
+    config: PretrainConfig,
     workdir: str | os.PathLike,
     *,
     probe: Callable[[TrainState], dict[str, float]] | None = None,
@@ -59,7 +54,7 @@ def pretrain(
     another number of either, up to rounding).
 
     Args:
-        config: see `configs/quickstart.py`, where every field is explained.
+        config: see `docs/configuration.md`; `load_config` loads one.
         workdir: where checkpoints, metrics and (unless config.data.dir says otherwise) the corpus go; one folder for all
             processes, or gs://BUCKET/FOLDER, where no corpus can be.
         probe: measures a state every `config.run.probe_every` steps; what it returns is logged. Every process calls it.
@@ -107,7 +102,7 @@ def pretrain(
     return state
 
 
-def is_finished(config: ConfigDict, workdir: str | os.PathLike) -> bool:
+def is_finished(config: PretrainConfig, workdir: str | os.PathLike) -> bool:
     """Whether a workdir holds the last checkpoint of this very run, so that `pretrain` would have nothing left to do.
 
     Raises:
@@ -122,7 +117,7 @@ def is_finished(config: ConfigDict, workdir: str | os.PathLike) -> bool:
     return begun["step"] >= config.steps
 
 
-def _open_corpus(config: ConfigDict, workdir: Path, processes: Processes) -> Corpus | None:
+def _open_corpus(config: PretrainConfig, workdir: Path, processes: Processes) -> Corpus | None:
     """The corpus of a run, the same for every process; None if all its series are synthetic."""
     data = config.data
     if synthetic_rows(config) == config.batch_size:
@@ -174,43 +169,21 @@ def _hooks(config, workdir, stack, store, *, about, start, probe, profile, proce
     return calls
 
 
-def check_config(config: ConfigDict) -> None:
-    """Refuses what no run could do.
+def check_config(config: PretrainConfig) -> None:
+    """Check what the schema leaves to networks and registries.
 
     Raises:
-        InputError: it names the field, its value and what would do.
+        InputError: the message names the field, its value and what is accepted.
     """
-    low_high = tuple(config.augment.crop)
-    least = {"steps": 1, "batch_size": 2, "length": 1, "data.max_length": 1, "data.threads": 1}
-    least |= {"accumulate": 1, "chunk": 0, "run.log_every": 1, "run.checkpoint_every": 1, "run.keep": 1, "run.probe_every": 0}
-    least |= {"run.keep_every": 0, "run.collapse": 0, "run.collapse_patience": 1, "run.hang_seconds": 0}
-    values = _flatten(config.to_dict())
-    for name, value in {"model.window": 1, **least}.items():
-        if values.get(name, value) < value:
-            raise InputError(f"{name} is {values[name]}; choose {value} or more")
-    evaluation, network = config.get("evaluation", {}), build_encoder(config.model)
-    if network.step == network.window and config.length % network.window:
-        raise InputError(f"length {config.length} is not divisible by model.window {network.window}; choose a multiple of it")
+    evaluation, network = config.evaluation, build_encoder(config.model)
     network.count_tokens(config.length)
-    check_lengths(evaluation.get("lengths", ()) or (config.length,), network)
-    check_shifts(evaluation.get("shifts", 1), network)
-    check_orders(evaluation.get("orders", ()))
-    if not (len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 1):
-        raise InputError(f"augment.crop is {low_high}; give the smallest and largest share to keep, 0 <= low <= high <= 1")
-    make_distortion(config.augment.get("distort", ()))
-    if config.data.max_length > LONGEST:
-        raise InputError(f"data.max_length is {config.data.max_length}; choose {LONGEST} or less")
-    for name in ("synthetic", "alpha"):
-        if not 0 <= config.data[name] <= 1:
-            raise InputError(f"data.{name} is {config.data[name]}; choose a number from 0 to 1")
+    check_lengths(evaluation.lengths or (config.length,), network)
+    check_shifts(evaluation.shifts, network)
+    make_distortion(config.augment.distort)
     build_network(config)
-    if config.objective.get("temperature", 1) <= 0:
-        raise InputError(f"objective.temperature is {config.objective.temperature}; choose a number above 0")
-    if config.matmul_precision not in PRECISIONS:
-        raise InputError(f"matmul_precision is {config.matmul_precision!r}; choose one of {', '.join(PRECISIONS)}")
 
 
-def _check_reach(config: ConfigDict, workdir: Path, profile: bool) -> None:
+def _check_reach(config: PretrainConfig, workdir: Path, profile: bool) -> None:
     """Refuses what can only be kept in a folder of this machine, and would go elsewhere."""
     if place_of(config.data.dir).remote:
         raise InputError(f"data.dir is {config.data.dir}; a corpus is read from a folder of this machine, or one that is mounted")
@@ -227,10 +200,10 @@ def _own(workdir: Path, processes: Processes) -> contextlib.AbstractContextManag
     return place_of(workdir).hold(workdir) if processes.first else contextlib.nullcontext()
 
 
-def _about(config: ConfigDict, corpus: str, init_from: str | os.PathLike | None) -> dict[str, Any]:
+def _about(config: PretrainConfig, corpus: str, init_from: str | os.PathLike | None) -> dict[str, Any]:
     """What is recorded beside every checkpoint."""
     return {
-        "config": json.loads(json.dumps(config.to_dict())),
+        "config": to_dict(config),
         "corpus": corpus,
         "init_from": None if init_from is None else str(init_from),
         "commit": _commit(),
@@ -253,28 +226,20 @@ def _commit() -> str | None:
 
 
 def _check_same_run(workdir: Path, begun: dict[str, Any], about: dict[str, Any]) -> None:
-    """Refuses to resume another run; what only watches a run, or says where things lie, may change."""
-    # The corpus is known by its digest; where arrays live, and which are computed when, and twice, moves nothing but
-    # rounding and what dropout draws.
-    free = ("run.", "evaluation.", "parallel.", "remat", "chunk", "data.sources", "data.exclude", "data.dir", "data.threads")
-    # What a model does not say has the released value: a run may have begun before there was such a field.
-    released = {f"model.{name}": value for name, value in json.loads(json.dumps(released_fields())).items()}
-    before, now = ({**ADDED, "corpus": one["corpus"], **released, **_flatten(one["config"])} for one in (begun, about))
-    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and not name.startswith(free)]
+    """Check that a workdir belongs to this run: no field differs but those that may change when a run resumes.
+
+    The corpus is compared by its digest.
+    """
+    before, now = ({"corpus": run["corpus"], **values(from_dict(PretrainConfig, run["config"]))} for run in (begun, about))
+    free = {name for name, one in options(PretrainConfig).items() if one.resume}
+    changed = [name for name in now if name not in free and before[name] != now[name]]
     if changed:
         name = changed[0]
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise InputError(
-            f"workdir {workdir} belongs to another run: {name} was {before.get(name)!r} there and is {now.get(name)!r} now{others}; "
+            f"workdir {workdir} belongs to another run: {name} was {before[name]!r} there and is {now[name]!r} now{others}; "
             "choose another --workdir, or --init_from this one"
         )
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def _initialise(state: TrainState, path: Path) -> TrainState:

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from nutime_jax.errors import InputError
+from nutime_jax.config import PretrainConfig
 from nutime_jax.objectives.byol import momentum_schedule
 from nutime_jax.objectives.kinds import make_objective
 from nutime_jax.parallel import best_rows, check_divisible, replicated, shard_by_rules
@@ -32,7 +31,7 @@ class Program(NamedTuple):
     step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-def build_program(config: ConfigDict, *, views: MakeViews, mesh: Mesh) -> Program:
+def build_program(config: PretrainConfig, *, views: MakeViews, mesh: Mesh) -> Program:
     """The program that a configuration describes.
 
     Args:
@@ -70,9 +69,6 @@ def build_program(config: ConfigDict, *, views: MakeViews, mesh: Mesh) -> Progra
     )
 
 
-def _rows(config: ConfigDict, mesh: Mesh) -> int | None:
+def _rows(config: PretrainConfig, mesh: Mesh) -> int | None:
     """Views that the encoder sees at a time; what recomputes by itself (`remat`) is not divided besides."""
-    chunk, remat = config.get("chunk", 0), config.get("remat", "none")
-    if chunk and remat != "none":
-        raise InputError(f"chunk is {chunk} and remat is {remat!r}, which both recompute; set one of them, chunk saves more")
-    return chunk or (best_rows(mesh) if remat == "none" else None)
+    return config.chunk or (best_rows(mesh) if config.remat == "none" else None)

@@ -6,16 +6,14 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
+from nutime_jax.config import PretrainConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.models.masked import MaskedNetwork
 from nutime_jax.objectives.kinds import make_objective
 
-PROJECTED = ("cls", "mean", "cls+mean")
-"""What a projector can see of the tokens, see `models.readouts.read_out`."""
 UNTRAINED = ("batch_stats", "constants")
 
 
@@ -32,31 +30,27 @@ class TrainState:
     opt_state: Any
 
 
-def build_network(config: ConfigDict, *, rows: int | None = None) -> SiameseNetwork | MaskedNetwork:
+def build_network(config: PretrainConfig, *, rows: int | None = None) -> SiameseNetwork | MaskedNetwork:
     """The network that a configuration describes.
 
     Args:
         rows: views that the encoder sees at a time; None is all.
 
     Raises:
-        InputError: there is no such encoder, objective or readout, or windows cannot be hidden as they are to be.
+        InputError: the scalar encoder or the objective is not registered, or the objective does not fit the model.
     """
-    encoder = build_encoder(config.model, remat=config.get("remat", "none"))
-    objective = make_objective(config.objective)
+    encoder = build_encoder(config.model, remat=config.remat)
+    section, objective = config.objective, make_objective(config.objective)
     if objective.masking is not None:
-        if encoder.mask:
-            raise InputError(f"model.mask is {encoder.mask}, and the objective hides windows itself (objective.mask); set it to 0")
-        if encoder.windows or encoder.step < encoder.window:
+        if config.model.mask:
+            raise InputError(f"model.mask is {config.model.mask}, and the objective hides windows itself (objective.mask); set it to 0")
+        if config.model.windows or config.model.step < config.model.window:
             raise InputError(
                 "objective.kind is 'masked', and windows that overlap show what is hidden; set model.stride to 0 and leave "
                 "model.windows empty"
             )
         return MaskedNetwork(encoder, *objective.masking, rows=rows)
-    # Configurations of older runs say nothing of it.
-    readout = config.objective.get("readout", "cls")
-    if readout not in PROJECTED:
-        raise InputError(f"objective.readout is {readout!r}; choose one of {', '.join(PROJECTED)}")
-    heads = {"hidden": config.objective.hidden, "dim": config.objective.dim, "predicts": objective.predictor, "readout": readout}
+    heads = {"hidden": section.hidden, "dim": section.dim, "predicts": objective.predictor, "readout": section.readout}
     return SiameseNetwork(encoder, **heads, rows=rows)
 
 

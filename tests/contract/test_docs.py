@@ -14,9 +14,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from benchmarks.expect import BEGIN, END, RESULTS, render
+from docs import make_configuration
 from docs.make_api import make_page
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import _parse, main
+from nutime_jax.config import load_config
 from nutime_jax.evaluation.probes import PROBES
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import load_encoder, untrained_encoder
@@ -86,7 +87,7 @@ def test_the_guide_runs(desk):
     assert len(names["labels"]) == len(names["test"].series)
     assert len(names["scores"]) == len(names["windows"]) - 60
     assert np.load("features.npz")["features"].shape == (40, 32)  # BasicMotions has 40 training cases
-    assert load_encoder("encoders/official").network.width == 8
+    assert load_encoder("encoders/official").config.model.width == 8
     assert sorted(path.name for path in desk.glob("*.svg")) == ["embedding.svg", "nme.svg", "training.svg", "views.svg"]
 
 
@@ -151,8 +152,7 @@ def test_the_changes_of_extend_apply_and_work(tmp_path):
 def test_commands_parse(command):
     args = _parse(shlex.split(command)[1:])
     if hasattr(args, "config") and args.command != "convert":
-        examples = {"sweep": "sweep", "study": f"study_{getattr(args, 'study', '')}"}
-        load_config(args.config, args.overrides, example=examples.get(args.command, "quickstart"))
+        load_config(args.config, args.overrides, schema=args.schema)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -178,6 +178,11 @@ def test_pictures_are_small():
 
 def test_the_api_page_is_up_to_date():
     assert (DOCS / "api.md").read_text() == make_page(), "docstrings or flags have changed: run python -m docs.make_api"
+
+
+def test_the_configuration_page_is_up_to_date():
+    page = (DOCS / "configuration.md").read_text()
+    assert page == make_configuration.make_page(), "the schema has changed: run python -m docs.make_configuration"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from aeon.testing.estimator_checking import parametrize_with_checks as parametri
 from aeon.testing.estimator_checking._yield_estimator_checks import _yield_all_aeon_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.estimators.aeon import (
     AeonNuTimeAnomalyDetector,

@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 # From the bottom to the top; the rooms of one line do not use each other, but for the files of one room.
 FLOORS = [
     {"errors"},
+    {"options"},
+    {"config"},
     {
         "resample",
         "windows",

@@ -44,6 +44,6 @@ def test_configurations_are_found_once_installed(tmp_path, editable):
     weights = "from pathlib import Path; import nutime_jax as n; print(*(Path(n.__file__).parent / 'weights' / 'nutime-small').glob('*'))"
     found = subprocess.run([python, "-c", weights], capture_output=True, text=True, cwd=tmp_path, check=True).stdout
     assert sorted(Path(one).name for one in found.split()) == ["card.md", "config.json", "weights.safetensors"]
-    code = "from nutime_jax.cli.config import load_config, __file__; print(load_config('smoke').name, __file__)"
+    code = "from nutime_jax.config import load_config, __file__; print(load_config('smoke').name, __file__)"
     where = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True).stdout
     assert where.startswith(f"smoke {source if editable else environment}")

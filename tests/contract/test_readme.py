@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import _parse
+from nutime_jax.config import load_config
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -40,8 +40,7 @@ def test_the_two_commands_are_there():
 def test_commands_parse(command):
     args = _parse(shlex.split(command)[1:])
     if hasattr(args, "config"):
-        example = {"sweep": "sweep", "study": args.config}.get(args.command, "quickstart")
-        load_config(args.config, args.overrides, example=example)
+        load_config(args.config, args.overrides, schema=args.schema)
 
 
 def test_links_lead_somewhere():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config, to_dict
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
 from nutime_jax.loading import load_encoder, shipped_encoders
 from nutime_jax.train.checkpoint import CheckpointStore
@@ -38,7 +38,7 @@ def workdir(variables, tmp_path_factory):
         state[f"{prefix}params"] = variables[role]["params"]
         state[f"{prefix}variables"] = {kind: variables[role][kind] for kind in ("batch_stats", "constants")}
     store = CheckpointStore(folder / "checkpoints")
-    store.save(state, step=3, about={"config": CONFIG.to_dict()})
+    store.save(state, step=3, about={"config": to_dict(CONFIG)})
     store.close()  # it is written behind our back
     return folder
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_becomes_an_encoder_and_a_file_again(capfd, checkpoint, var
     assert "the momentum network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29 arrays equal the online ones" in text
     assert text.endswith(f"left out: projector, the online network\nwritten to {tmp_path / 'encoder'}\n")
     encoder = load_encoder(tmp_path / "encoder")
-    assert (encoder.config.length, encoder.network.dropout) == (64, 0.2)
+    assert (encoder.config.length, encoder.config.model.dropout) == (64, 0.2)
     jax.tree.map(np.testing.assert_array_equal, encoder.variables["params"], variables["target"]["params"]["encoder"])
     card = (tmp_path / "encoder" / "card.md").read_text()
     assert "the momentum network moved" in card

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config
 from nutime_jax.data.archives import find_sets
 from nutime_jax.loading import load_encoder, untrained_encoder
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config
 from nutime_jax.export import load_exported
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.sealed import write_folder

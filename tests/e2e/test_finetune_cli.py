@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config, to_dict
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.train.checkpoint import CheckpointStore
 
@@ -22,7 +22,7 @@ def workdir(tmp_path_factory):
     variables = untrained_encoder(config).variables
     state = {"params": {"encoder": variables["params"]}, "variables": {"constants": {"encoder": variables["constants"]}}}
     store = CheckpointStore(folder / "checkpoints")
-    store.save(state, step=1, about={"config": config.to_dict()})
+    store.save(state, step=1, about={"config": to_dict(config)})
     store.close()  # it is written behind our back
     return folder
 
@@ -87,10 +87,10 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
         (["--dataset=bundled"], "--dataset=bundled names 8 sets (ACSF1, ArrowHead, BasicMotions, …); name one"),
         (["--dataset={tmp}/bare.csv"], "the training split has no labels"),
         (["--dataset={tmp}/lone.tsv", "--selection=published"], "validates on the test split"),
-        (["--strategy=half"], "strategy 'half' is unknown; choose one of full, head"),
-        (["--epochs=0"], "epochs is 0; choose 1 or more"),
+        (["--strategy=half"], "strategy is 'half'; choose one of full, head"),
+        (["--epochs=0"], "epochs is 0; choose an integer of 1 or more"),
         (["--rates=1e-3,fast"], "rates are '1e-3,fast'; write numbers, separated by commas"),
-        (["--rates=0"], "give one or more numbers above 0"),
+        (["--rates=0"], "rates is (0.0,); choose one or more numbers above 0"),
         (["--out={tmp}"], "exists and is no classifier's; choose another folder"),
         (["--checkpoint={tmp}/nowhere"], "there is no encoder"),
     ],

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config
 from nutime_jax.loading import untrained_encoder
 
 

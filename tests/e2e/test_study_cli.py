@@ -4,9 +4,10 @@ import logging
 
 import pytest
 
-from nutime_jax.cli.config import load_config, shipped_configs
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config, override, shipped_configs
 from nutime_jax.evaluation.results import read_rows
+from nutime_jax.studies.configuration import VariantsConfig
 from nutime_jax.studies.variants import make_variants, plan_runs
 from nutime_jax.train.checkpoint import steps
 from nutime_jax.train.loop import is_finished, pretrain
@@ -39,10 +40,9 @@ def study(capfd, caplog, out, base, *overrides, name="objectives"):
 
 def test_a_study_from_its_first_step_to_its_table(capfd, caplog, tmp_path, base):
     # A run that was stopped after its first checkpoint.
-    config = load_config("study_objectives", [f"base={base}", *SMALL], example="study_objectives")
+    config = load_config("study_objectives", [f"base={base}", *SMALL], schema=VariantsConfig)
     (run,) = plan_runs(make_variants(config, load_config(base)), (0,), tmp_path)
-    stopped = run.config.copy_and_resolve_references()
-    stopped.run.probe_every = 2
+    stopped = override(run.config, "run.probe_every=2")
 
     def stop(state):
         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import faults
 from launch.simulate_pod import Pod
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config, override
 from nutime_jax.train.loop import pretrain
 
 # The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
@@ -58,7 +58,7 @@ def test_one_process_has_the_same_losses(pod, tmp_path):
     def stop(state):
         raise EnoughError
 
-    config.run.probe_every = STEPS
+    config = override(config, f"run.probe_every={STEPS}")
     with pytest.raises(EnoughError):
         pretrain(config, tmp_path, devices=1, probe=stop)
     alone = faults.losses(tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.data.archives import find_sets
 from nutime_jax.errors import InputError
 from nutime_jax.loading import untrained_encoder

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.objectives.moco import moco_loss
 from nutime_jax.parallel import make_mesh, split
 from nutime_jax.train.loop import pretrain

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nutime_jax.encoder as encoders
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.parallel import make_mesh
 from nutime_jax.plan.hlo import count

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.data.monitored import Monitored, Record, read_monitored
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import monitoring

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.errors import InputError
 from nutime_jax.objectives.contrast import contrastive_loss
 from nutime_jax.objectives.kinds import KINDS, make_objective

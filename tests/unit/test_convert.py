@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nutime_jax.config import ModelConfig
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
 from nutime_jax.convert.encoders import compare_twin, encoder_from_torch
 from nutime_jax.convert.settings import infer_config, read_release_config
@@ -105,7 +108,7 @@ def test_every_array_finds_its_place(state):
 def test_locations_come_over_with_their_vectors(state):
     located = state | {"0.multi_bias_encoder.locs": np.float32([-1, 0, 3]), "0.multi_bias_encoder.loc_emb": np.ones((3, 4), np.float32)}
     model, variables = from_torch_state(located, CONFIG)
-    assert model.locations == (-1.0, 0.0, 3.0)
+    assert model.config.locations == (-1.0, 0.0, 3.0)
     assert variables["params"]["embedding"]["nme"]["location"].shape == (3, 4)
     assert_same(to_torch_state(model, variables), located)
     assert "locations weighed by distance" in encoder_from_torch(located, CONFIG).assumed
@@ -118,7 +121,7 @@ def test_locations_come_over_with_their_vectors(state):
 def test_trained_scales_are_written_as_fixed_ones(state, byol):
     model, variables = from_torch_state(state, CONFIG)
     variables["params"]["embedding"]["nme"]["log_stretch"] = np.log(np.float32([2, 1, 0.5]))
-    written = to_torch_state(model.clone(trained_scales=True), variables)
+    written = to_torch_state(NuTimeEncoder(replace(model.config, trained_scales=True)), variables)
     np.testing.assert_allclose(written["0.multi_bias_encoder.scales"], np.float32([0.2, 1, 5]), rtol=1e-6)
     with pytest.raises(InputError, match="the scales of the two networks differ, which were trained; convert the arrays of one of them"):
         from_torch_state(byol | {"momentum_backbone.0.multi_bias_encoder.scales": np.float32([0.1, 1, 11])}, CONFIG)
@@ -179,7 +182,7 @@ def test_what_the_release_has_not_is_refused():
     ],
 )
 def test_tokens_and_blocks_that_the_release_has_not_are_refused(options, value):
-    for module in (NuTimeEncoder(**options), Classifier(NuTimeEncoder(**options), classes=2)):
+    for module in (NuTimeEncoder(ModelConfig(**options)), Classifier(NuTimeEncoder(ModelConfig(**options)), classes=2)):
         with pytest.raises(InputError, match=f"the official implementation has no encoder with {value}; convert one"):
             to_torch_state(module, {})
 

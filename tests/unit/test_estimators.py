@@ -20,14 +20,13 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import TuningSettings, load_config
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.estimators import base as bases
 from nutime_jax.evaluation.anomaly import DETECTORS, score_cases
 from nutime_jax.evaluation.clustering import find_clusters
 from nutime_jax.evaluation.probes import PROBES, make_probe
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.loading import untrained_encoder
 from tests.stub import make_stub
 
@@ -444,15 +443,15 @@ OPTIONS = {
         ({"batch_size": True}, "batch_size is True; give a whole number of 1 or more"),
     ],
     "head": [
-        ({"epochs": 0}, "epochs is 0; give a whole number of 1 or more"),
-        ({"epochs": "many"}, "epochs is 'many'; give a whole number of 1 or more"),
-        ({"patience": -1}, "patience is -1; give a whole number of 0 or more"),
-        ({"members": 0}, "members is 0; give a whole number of 1 or more"),
-        ({"rates": 1e-3}, "rates are 0.001; give one or more numbers above 0, as a tuple"),
-        ({"rates": ("fast",)}, "rates are ('fast',); give one or more numbers above 0, as a tuple"),
-        ({"rates": ()}, "rates are (); give one or more numbers above 0"),
-        ({"rates": (0.0,)}, "rates are (0.0,); give one or more numbers above 0"),
-        ({"rates": (1e-3, 1e-3)}, "rates are (0.001, 0.001); name each once"),
+        ({"epochs": 0}, "epochs is 0; choose an integer of 1 or more"),
+        ({"epochs": "many"}, "epochs is 'many'; choose an integer of 1 or more"),
+        ({"patience": -1}, "patience is -1; choose an integer of 0 or more"),
+        ({"members": 0}, "members is 0; choose an integer of 1 or more"),
+        ({"rates": 1e-3}, "rates is 0.001; choose one or more numbers above 0, separated by commas, each once"),
+        ({"rates": ("fast",)}, "rates is ('fast',); choose one or more numbers above 0, separated by commas, each once"),
+        ({"rates": ()}, "rates is (); choose one or more"),
+        ({"rates": (0.0,)}, "rates is (0.0,); choose one or more"),
+        ({"rates": (1e-3, 1e-3)}, "rates is (0.001, 0.001); choose one or more"),
         ({"validation_fraction": 0.0}, "validation_fraction is 0.0; give a number between 0 and 1"),
         ({"validation_fraction": "half"}, "validation_fraction is 'half'; give a number between 0 and 1"),
         ({"random_state": "lucky"}, "random_state is 'lucky'; give a whole number"),

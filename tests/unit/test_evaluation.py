@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.data.archives import Cases, find_sets
 from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import resize_series

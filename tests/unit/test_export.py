@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config, update
 from nutime_jax.encoder import _encode, _views
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
@@ -121,8 +121,7 @@ def test_differences_are_a_part_of_the_program(encoder, tmp_path):
     ids=str,
 )
 def test_every_kind_of_tokens_and_blocks_is_a_program(model, tmp_path):
-    config = load_config("smoke", ["model.depth=1", "evaluation.shifts=2"]).unlock()
-    config.model.update(model)
+    config = update(load_config("smoke", ["model.depth=1", "evaluation.shifts=2"]), {"model": model})
     encoder = untrained_encoder(config)
     folder = export_encoder(encoder, tmp_path / "exported")
     series = np.random.default_rng(1).normal(size=(3, 70)).cumsum(1)

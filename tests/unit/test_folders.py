@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from nutime_jax import folders
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row, read_rows, write_rows
 from nutime_jax.folders import BUCKET, as_folder, place_of

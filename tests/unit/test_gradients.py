@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import PretrainConfig, load_config, options
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.encoder import REMAT
 from nutime_jax.parallel import make_mesh
 from nutime_jax.train.gradients import accumulated, plain
@@ -38,7 +37,8 @@ def test_one_part_is_the_plain_gradient():
 
 def test_an_unknown_rematerialisation_is_refused():
     with pytest.raises(InputError, match="remat is 'all'; choose one of none, products, everything"):
-        build_encoder(load_config("smoke").model, remat="all")
+        load_config("smoke", ["remat=all"])
+    assert tuple(REMAT) == options(PretrainConfig)["remat"].choices
 
 
 def test_chunks_and_rematerialisation_exclude_each_other():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.augment import Views
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config, update
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder
@@ -51,12 +51,12 @@ SWITCHES = {
 
 REFUSED = [
     # Further sizes have no place among neighbours in time, which is what a convolution sees.
-    ({"model.windows": (4, 16), "model.backbone": "resnet"}, "a resnet sees its tokens in one order; leave model.windows empty"),
+    ({"model.windows": (4, 16), "model.backbone": "resnet"}, "a resnet needs tokens of one order; leave model.windows empty"),
     # There are no queries to turn.
-    ({"model.positions": "rotary", "model.backbone": "resnet"}, "choose a transformer with an even head_dim"),
+    ({"model.positions": "rotary", "model.backbone": "resnet"}, "choose transformer and an even head_dim"),
     # Windows that are left out leave neighbours behind that were none, and places that are those of others.
-    ({"model.mask": 0.5, "model.mask_fill": "drop", "model.backbone": "resnet"}, "choose 'learned', or a transformer"),
-    ({"model.mask": 0.5, "model.mask_fill": "drop", "model.positions": "rotary"}, "choose 'learned', or a transformer"),
+    ({"model.mask": 0.5, "model.mask_fill": "drop", "model.backbone": "resnet"}, "choose 'learned', or model.positions"),
+    ({"model.mask": 0.5, "model.mask_fill": "drop", "model.positions": "rotary"}, "choose 'learned', or model.positions"),
     # What is hidden must not be seen elsewhere, nor be hidden twice.
     ({"objective.kind": "masked", "model.mask": 0.5}, "the objective hides windows itself"),
     ({"objective.kind": "masked", "model.stride": 4}, "windows that overlap show what is hidden"),
@@ -102,12 +102,11 @@ def named(settings):
 
 def configure(settings):
     config = load_config("smoke", ["steps=3", "batch_size=4", "length=32", "optim.warmup_steps=0", "objective.hidden=8", "objective.dim=4"])
-    config.unlock()
-    config.model.update(TINY)
+    changes = {"model": dict(TINY)}
     for name, value in settings.items():
         section, _, field = name.rpartition(".")
-        (config[section] if section else config)[field] = value
-    return config
+        (changes.setdefault(section, {}) if section else changes)[field] = value
+    return update(config, changes)
 
 
 def make_views(key, batch):

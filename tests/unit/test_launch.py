@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from launch.simulate_pod import Pod, main, parse_kill, total_status
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import _parse
+from nutime_jax.config import load_config
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from nutime_jax.cli.config import load_config
 from nutime_jax.cli.main import main
+from nutime_jax.config import load_config, update
 from nutime_jax.data.corpus import open_corpus
 from nutime_jax.errors import InputError
 from nutime_jax.parallel import make_mesh, replicated, split
@@ -147,8 +147,7 @@ def test_products_are_those_of_the_formula_and_of_the_compiler(wide):
     ids=str,
 )
 def test_products_of_other_tokens_and_blocks_are_those_of_the_formula(model):
-    config = load_config("smoke", ["model.dropout=0.0"]).unlock()
-    config.model.update(model)
+    config = update(load_config("smoke", ["model.dropout=0.0"]), {"model": model})
     assert count_products(trace(config).jaxpr).flops == {"highest": products_by_formula(config)}
 
 
@@ -235,7 +234,7 @@ def test_the_batch_that_is_planned_is_the_batch_that_is_trained_on(overrides, tm
     config = load_config("smoke", ["data.max_length=512", *overrides])
     corpus = open_corpus(config.data.sources, data_dir=folder, max_length=512)
     lengths = [part.card["max_length"] for part in corpus.parts]
-    config.data.max_length = max(lengths)  # what a plan takes it to be
+    config = update(config, {"data": {"max_length": max(lengths)}})  # what a plan takes it to be
     size = CorpusSize(sum(part.card["points"] for part in corpus.parts), len(corpus), len(corpus.class_sizes))
     mesh = make_mesh(2)
     real, told = next(make_feed(config, corpus, mesh).batches(0)), describe_batch(config, mesh, size=size)

@@ -6,7 +6,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.data.archives import Cases
 from nutime_jax.errors import InputError
 from nutime_jax.loading import untrained_encoder
@@ -68,7 +68,7 @@ def test_nme_spans_twelve_decades_and_both_signs(encoder):
     weights, embedded, cosines = (np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.get_title())
     np.testing.assert_allclose(weights.sum(0), 1, rtol=1e-5)
     np.testing.assert_allclose(weights, weights[:, ::-1], rtol=1e-5)  # a scale knows no sign
-    assert embedded.shape == (encoder.network.scale_dim, weights.shape[1])
+    assert embedded.shape == (encoder.config.model.scale_dim, weights.shape[1])
     assert cosines.shape == (weights.shape[1],) * 2
     np.testing.assert_allclose(np.diag(cosines), 1, rtol=1e-5)
     below = figure.axes[1]
@@ -79,9 +79,7 @@ def test_nme_spans_twelve_decades_and_both_signs(encoder):
 
 
 def test_an_encoder_without_scalars_has_no_nme():
-    bare = untrained_encoder(load_config("smoke", ["model.depth=1"]).unlock().copy_and_resolve_references())
-    bare.config.model.unlock()
-    bare.config.model.statistics = "none"
+    bare = untrained_encoder(load_config("smoke", ["model.depth=1", "model.statistics=none"]))
     with pytest.raises(InputError, match="there is no NME to draw"):
         draw_nme(bare)
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from nutime_jax.augment import Views
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import ModelConfig, load_config, update
 from nutime_jax.convert.arrays import to_torch_state
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
@@ -46,14 +46,12 @@ KINDS = {
 
 
 def small(**fields):
-    return NuTimeEncoder(window=8, width=8, depth=1, heads=1, head_dim=8, mlp_dim=8, max_tokens=5, scale_dim=6, **fields)
+    return NuTimeEncoder(ModelConfig(window=8, width=8, depth=1, heads=1, head_dim=8, mlp_dim=8, max_tokens=5, scale_dim=6, **fields))
 
 
 def configured(*overrides, steps=4, **fields):
     config = load_config("smoke", ["model.depth=1", "model.dropout=0.0", f"steps={steps}", "optim.warmup_steps=1", *overrides])
-    with config.model.unlocked():
-        config.model.update(fields)
-    return config
+    return update(config, {"model": fields})
 
 
 SAVED = {"nme, all options": KINDS["nme, relative"] | KINDS["nme, located"]}
@@ -65,7 +63,7 @@ each_kind = pytest.mark.parametrize("fields", KINDS.values(), ids=KINDS)
 def test_the_protocol_holds_for_every_kind(fields):
     """Any shape, one vector a scalar whatever its company, finite in value and gradient at any finite float32."""
     encoder = small(**fields)
-    module = SCALARS[encoder.scalars](encoder, None)
+    module = SCALARS[encoder.config.scalars](encoder.config, None)
     variables = jax.jit(module.init)(jax.random.key(0), X)
     params, constants = variables.get("params", {}), {name: tree for name, tree in variables.items() if name != "params"}
 
@@ -75,7 +73,7 @@ def test_the_protocol_holds_for_every_kind(fields):
         return y, pull(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
 
     y, gradients = embed(params, X)
-    assert (y.shape, y.dtype) == ((len(X), encoder.scale_dim), jnp.float32)
+    assert (y.shape, y.dtype) == ((len(X), encoder.config.scale_dim), jnp.float32)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((y, gradients)))
     folded = jax.jit(module.apply)(variables, X.reshape(2, 4, 4))
     size = np.abs(y).max(-1, keepdims=True).clip(1e-3)
@@ -111,9 +109,9 @@ def test_the_released_encoder_has_the_names_and_draws_it_had():
 
 def nme(**fields):
     encoder = small(**fields)
-    module = SCALARS["nme"](encoder, None)
+    module = SCALARS["nme"](encoder.config, None)
     variables = module.init(jax.random.key(1), jnp.zeros(1))
-    scales = np.float32(encoder.scales).astype(np.float64)
+    scales = np.float32(encoder.config.scales).astype(np.float64)
     return module, variables, {name: np.float64(leaf) for name, leaf in variables["params"].items()}, scales
 
 
@@ -150,9 +148,9 @@ def test_locations_follow_the_reference():
         ({"scalars": "nmee"}, "model.scalars is 'nmee'; choose one of nme, periodic, piecewise, log, linear, or put it into"),
         ({"scale_eps": "none"}, "model.scale_eps is 'none'; choose one of absolute, relative"),
         ({"frequency_init": "uniform"}, "model.frequency_init is 'uniform'; choose one of normal, log-linear"),
-        ({"scalars": "piecewise", "bins": 0}, "model.bins is 0; choose a whole number from 1 to 4096"),
+        ({"scalars": "piecewise", "bins": 0}, "model.bins is 0; choose an integer from 1 to 4,096"),
         ({"scalars": "periodic", "scale_dim": 7}, "model.scale_dim is 7, and periodic features come in pairs; choose an even number"),
-        ({"scales": (1.0, -2.0)}, "model.scales has -2.0; choose numbers above 0"),
+        ({"scales": (1.0, -2.0)}, r"model.scales is \(1.0, -2.0\); choose numbers above 0"),
     ],
 )
 def test_fields_that_cannot_be_are_refused(fields, message):
@@ -169,7 +167,7 @@ class Sign(nn.Module):
 
 
 def test_the_table_is_open(monkeypatch, tmp_path):
-    monkeypatch.setitem(SCALARS, "sign", lambda encoder, name: Sign(encoder.scale_dim, name=name))
+    monkeypatch.setitem(SCALARS, "sign", lambda model, name: Sign(model.scale_dim, name=name))
     made = untrained_encoder(configured(scalars="sign"))
     assert made.variables["params"]["embedding"]["scalars"]["out"]["kernel"].shape == (1, 8)
     made.save(tmp_path / "one")

@@ -1,14 +1,12 @@
 import csv
-import json
 import math
 from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config, update
 from nutime_jax.data.archives import BUNDLED, SetFiles, find_all, find_sets
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.results import read_rows
@@ -16,15 +14,16 @@ from nutime_jax.loading import untrained_encoder
 from nutime_jax.nme import embed_scalar
 from nutime_jax.plots.charts import Panel, draw_panels
 from nutime_jax.studies import scales, scores, variants
+from nutime_jax.studies.configuration import DomainsConfig, ScalesConfig, VariantsConfig, WindowsConfig
 from nutime_jax.studies.domains import leave_out, read_set_types, sets_by_domain, study_domains
 from nutime_jax.studies.findings import Findings, Spread, Table, cell_text, say, spread, write_findings
 from nutime_jax.studies.objectives import study_objectives
 from nutime_jax.studies.scalars import ScalarEmbedding
 from nutime_jax.studies.scales import decode, distances, rescaled, seen_range, study_scales
-from nutime_jax.studies.variants import change, choose, make_variants, plan_runs, train_runs, twins
+from nutime_jax.studies.variants import choose, make_variant, make_variants, plan_runs, train_runs, twins
 from nutime_jax.studies.windows import describe_set, group_sets, periodicity, study_windows
 
-STUDIES = ("scales", "windows", "domains", "objectives")
+SCHEMAS = {"scales": ScalesConfig, "windows": WindowsConfig, "domains": DomainsConfig, "objectives": VariantsConfig}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def configured(study, folder, *overrides):
     small += ["probe.readout=cls+mean", "pretrain.optim.warmup_steps=2", "pretrain.steps=8", "pretrain.batch_size=16"]
     if study == "scales":
         small += ["draws=2", "per_decade=1", "decoded_draws=1", "train_scalars=64", "test_scalars=48", "powers=0,3"]
-    return load_config(f"study_{study}", [*small, *overrides], example=f"study_{study}")
+    return load_config(f"study_{study}", [*small, *overrides], schema=SCHEMAS[study])
 
 
 def base():
@@ -78,10 +77,10 @@ def test_a_variant_is_the_base_with_what_is_shared_and_what_is_its_own(folder):
     config = configured("objectives", folder, "only=simclr,no-scalars")
     simclr, bare = make_variants(config, base())
     assert (simclr.name, bare.name) == ("simclr", "no-scalars")
-    assert (simclr.config.objective.kind, simclr.config.model.get("statistics", "window")) == ("simclr", "window")
+    assert (simclr.config.objective.kind, simclr.config.model.statistics) == ("simclr", "window")
     assert (bare.config.objective.kind, bare.config.model.statistics) == ("byol", "none")  # of smoke
     assert simclr.config.length == bare.config.length == 64
-    assert simclr.config.augment.to_dict() == base().augment.to_dict()
+    assert simclr.config.augment == base().augment
     assert base().steps == load_config("smoke").steps  # the base is not touched
 
 
@@ -129,27 +128,26 @@ def test_variants_of_one_model_share_a_twin(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stesp": 3}, "variant x sets stesp, which is no field"),
-        ({"data": {"source": ("a",)}}, "variant x sets data.source, which is no field"),
-        ({"steps": "many"}, "variant x sets steps to 'many', which does not fit"),
+        ({"stesp": 3}, r"no field 'variants\.x\.stesp', did you mean 'variants\.x\.steps'\?"),
+        ({"data": {"source": ("a",)}}, r"no field 'variants\.x\.data\.source', did you mean 'variants\.x\.data\.sources'\?"),
+        ({"steps": "many"}, r"variants\.x\.steps is 'many'; choose an integer of 1 or more"),
+        ({"model": {"windows_of": 3}}, r"no field 'variants\.x\.model\.windows_of'"),
     ],
 )
 def test_a_change_that_the_base_has_no_field_for_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        change(base(), changes, what="variant x")
+        VariantsConfig(variants={"x": changes})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"windows_of": 3}}, "variant x: model.windows_of is unknown"),
         ({"objective": {"kind": "dino"}}, "variant x: objective.kind is 'dino'; choose one of"),
         ({"model": {"window": 7}}, "variant x: length 64 is not divisible by model.window 7"),
     ],
 )
 def test_what_no_run_could_do_is_said_before_the_first_begins(changes, message, folder):
-    config = configured("objectives", folder)
-    config = ConfigDict({"pretrain": config.pretrain, "variants": {"byol": {}, "x": changes}, "only": ()})
+    config = update(configured("objectives", folder), {"variants": {"byol": {}, "x": changes}})
     with pytest.raises(InputError, match=message):
         make_variants(config, base())
 
@@ -173,12 +171,12 @@ def test_seeds_that_are_refused(seeds, tmp_path):
         plan_runs([], seeds, tmp_path)
 
 
-@pytest.mark.parametrize("study", [name for name in STUDIES if name != "domains"])
+@pytest.mark.parametrize("study", [name for name in SCHEMAS if name != "domains"])
 def test_shipped_variants_are_such_that_a_run_can_do(study):
-    config = load_config(f"study_{study}", example=f"study_{study}")
+    config = load_config(f"study_{study}", schema=SCHEMAS[study])
     made = make_variants(config, load_config(config.base))
     assert [one.name for one in made] == list(config.variants)
-    assert len({json.dumps([one.config.model.to_dict(), one.config.objective.to_dict()], default=list) for one in made}) == len(made)
+    assert len({(one.config.model, one.config.objective) for one in made}) == len(made)
 
 
 # Scores
@@ -236,7 +234,7 @@ def test_windows_are_compared_on_groups_of_sets(folder, tmp_path, training):
     both = [line[3].mean for line in table.lines if line[0] == "length"]
     assert np.isclose(np.mean(both), table.lines[0][3].mean)  # the groups are as large as each other
     assert found.tables["sets"].columns[:4] == ("set", "length", "periodicity", "period")
-    with pytest.raises(InputError, match="groups is 0; choose 1 or more"):
+    with pytest.raises(InputError, match="groups is 0; choose an integer of 1 or more"):
         study_windows(configured("windows", folder, "groups=0"), base(), tmp_path)
 
 
@@ -296,8 +294,7 @@ def test_a_domain_is_left_out_of_the_corpus_and_asked_about(folder, tmp_path, tr
 
 def test_a_source_that_is_left_out_whole_is_no_source(folder):
     config = configured("domains", folder, f"pretrain.data.sources={folder / 'Fish.npz'},{folder / 'Trace.npz'}")
-    one = {"pretrain": config.pretrain, "variants": {"everything": {}}, "only": ()}
-    (whole,) = make_variants(ConfigDict(one), base())
+    whole = make_variant("everything", base(), config.pretrain)
     without = leave_out(whole, "image", ("Image",))
     assert (without.config.data.sources, without.config.data.exclude) == ((str(folder / "Trace.npz"),), ("Fish",))
     assert leave_out(whole, "ecg", ("ECG",)) is None
@@ -363,7 +360,7 @@ def test_the_embedding_of_a_scalar_is_that_of_the_encoder():
     np.testing.assert_allclose(embedding.embed(variables, x), expected, atol=1e-5)
     assert not np.allclose(embedding.embed(embedding.draw(2), x), expected, atol=1e-2)
     with pytest.raises(InputError, match="the model embeds no scalars"):
-        ScalarEmbedding(ConfigDict({**model, "statistics": "none"}))
+        ScalarEmbedding(replace(model, statistics="none"))
 
 
 def test_scales_are_measured_without_training(folder, tmp_path, training):
@@ -400,13 +397,13 @@ def test_a_set_in_another_unit(folder):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("draws=0", "draws is 0; choose 1 or more"),
-        ("train_scalars=3", "train_scalars is 3; choose 20 or more"),
-        ("decades=3,3", "decades is .3, 3.; give the lowest and the highest"),
-        ("noise=2", "noise is 2.0; choose a share"),
-        ("blind=-1", "blind is -1.0; choose a share"),
-        ("powers=1,2", "powers is .1, 2.; name 0"),
-        ("powers=0,0", "powers is .0, 0.; name 0"),
+        ("draws=0", "draws is 0; choose an integer of 1 or more"),
+        ("train_scalars=3", "train_scalars is 3; choose an integer of 20 or more"),
+        ("decades=3,3", "decades is .3, 3.; choose a lowest power below the highest"),
+        ("noise=2", "noise is 2.0; choose a number from 0 to 1"),
+        ("blind=-1", "blind is -1.0; choose a number from 0 to 1"),
+        ("powers=1,2", "powers is .1, 2.; choose powers with 0"),
+        ("powers=0,0", "powers is .0, 0.; choose integers from -30 to 30, separated by commas, each once"),
     ],
 )
 def test_scales_that_are_refused(override, message, folder, tmp_path, training):
@@ -417,8 +414,7 @@ def test_scales_that_are_refused(override, message, folder, tmp_path, training):
 
 def test_a_variant_without_scalars_is_refused_by_name(folder, tmp_path):
     config = configured("scales", folder, "seeds=")
-    with config.unlocked():
-        config.variants = {"bare": {"model": {"statistics": "none"}}}
+    config = update(config, {"variants": {"bare": {"model": {"statistics": "none"}}}})
     with pytest.raises(InputError, match="variant bare: the model embeds no scalars"):
         study_scales(config, base(), tmp_path)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nutime_jax import encoder as encoders
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import SweepConfig, load_config
 from nutime_jax.data.archives import find_sets
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import sweep as sweeps
@@ -44,7 +44,7 @@ def contenders(monkeypatch, encoder):
 
 
 def configured(folder, *overrides):
-    return load_config("sweep", [*SMALL, f"sources={folder}", *overrides], example="sweep")
+    return load_config("sweep", [*SMALL, f"sources={folder}", *overrides], schema=SweepConfig)
 
 
 def run(config, folder, out, *, leave_out="", **options):
@@ -180,9 +180,9 @@ def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
 
 
 def test_all_layers_are_read(encoder):
-    config = load_config("sweep", [*SMALL[:3], "layers=all"], example="sweep")
+    config = load_config("sweep", [*SMALL[:3], "layers=all"], schema=SweepConfig)
     assert len([job for job in make_jobs(config, encoder.network) if job.protocol == "ridge"]) == 4
-    assert Contender("e", 0, encoder, "").encoder.network.depth == 2
+    assert Contender("e", 0, encoder, "").encoder.config.model.depth == 2
 
 
 def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):

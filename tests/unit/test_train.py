@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from nutime_jax.augment import Views
-from nutime_jax.cli.config import load_config
+from nutime_jax.config import load_config
 from nutime_jax.errors import DivergenceError
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.parallel import make_mesh

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from nutime_jax.config import PretrainConfig, TuningSettings, from_dict, to_dict
 from nutime_jax.data.series import clean_series
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.tuning.channels import ChannelMap
 from nutime_jax.evaluation.tuning.members import Network, predict_cases
 from nutime_jax.evaluation.tuning.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.heads import Classifier
 from nutime_jax.sealed import read_folder, write_folder
@@ -59,7 +58,7 @@ class FittedClassifier:
     members: arrays of each network in the ensemble, members first. shared: those that all have in common.
     """
 
-    config: ConfigDict
+    config: PretrainConfig
     settings: TuningSettings
     classes_: np.ndarray
     channels: ChannelMap
@@ -124,7 +123,7 @@ class FittedClassifier:
             InputError: the folder cannot be written, or holds something else.
         """
         about = {
-            "encoder": self.config.to_dict(),
+            "encoder": to_dict(self.config, encoder=True),
             "settings": dataclasses.asdict(self.settings),
             "classes": self.classes_.tolist(),
             "channels": dataclasses.asdict(self.channels),
@@ -134,7 +133,7 @@ class FittedClassifier:
         return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA)
 
 
-def build_classifier(config: ConfigDict, settings: TuningSettings, *, classes: int) -> Classifier:
+def build_classifier(config: PretrainConfig, settings: TuningSettings, *, classes: int) -> Classifier:
     """The network of a set with so many classes: outputs are rounded up, so that sets share programs."""
     return Classifier(
         build_encoder(config.model),
@@ -159,7 +158,7 @@ def load_classifier(folder: str | os.PathLike) -> FittedClassifier:
             kind, _, rest = name.partition("/")
             arrays[kind][rest] = leaf
         return FittedClassifier(
-            config=ConfigDict(about["encoder"]),
+            config=from_dict(PretrainConfig, about["encoder"]),
             settings=TuningSettings(**about["settings"]),
             classes_=np.asarray(about["classes"]),
             channels=ChannelMap(**{name: _tuples(value) for name, value in about["channels"].items()}),

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
+from nutime_jax.config import TuningSettings
 from nutime_jax.encoder import Encoder
 from nutime_jax.evaluation.features import Task
 from nutime_jax.evaluation.fewshot import draw_tasks
 from nutime_jax.evaluation.tuning.finetune import DEFAULTS, fine_tune
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 
 CHUNK = 10
 """Tasks that are trained side by side; more need more memory."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from nutime_jax.config import TuningSettings
 from nutime_jax.data.archives import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
@@ -25,7 +26,6 @@ from nutime_jax.evaluation.tuning.channels import ChannelMap, fit_channels
 from nutime_jax.evaluation.tuning.classifier import FittedClassifier, Training, build_classifier
 from nutime_jax.evaluation.tuning.members import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
 from nutime_jax.evaluation.tuning.packed import PackedCases, pack_cases
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.models.configuration import check_shifts
 from nutime_jax.models.heads import Classifier
 
@@ -248,7 +248,7 @@ def _train(
     counts = {"channels": prepared.channels.channels, "rates": len(settings.rates)}
     members = create_members(trained, np.asarray(seeds), **counts, **options)
     options |= {"crop": settings.crop, "batch_size": settings.batch_size}
-    options["precision"] = encoder.config.get("matmul_precision", "highest")
+    options["precision"] = encoder.config.matmul_precision
     classes, numbers = np.int32(len(prepared.classes)), numbers_of(settings)
     arguments = (jax.device_put(shared), prepared.packed, classes, prepared.folds, np.asarray(seeds), numbers)
     for epoch in range(settings.epochs if stop is None else stop):

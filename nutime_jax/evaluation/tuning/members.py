@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from nutime_jax.config import TuningSettings
 from nutime_jax.evaluation.tuning.packed import PackedCases, Views, class_mask, draw_views, whole_views
-from nutime_jax.evaluation.tuning.settings import TuningSettings
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.layers import uniform_fan_in
 from nutime_jax.models.shifts import shift_starts
@@ -163,7 +163,7 @@ def predict_cases(
     shifts: int = 1,
 ) -> jax.Array:
     """Probabilities of the first `count` cases, averaged over members (leading axis) and shifts, (capacity of cases, of classes)."""
-    starts = shift_starts(shifts, network.encoder.step)
+    starts = shift_starts(shifts, network.encoder.config.step)
 
     def predict(member: Network, views: Views) -> jax.Array:
         return jax.nn.softmax(_logits(member, shared, views, classes, network=network))
@@ -234,7 +234,7 @@ def _run_member(
     order = _shuffle(order_key, folds.train, folds.train_count)
     steps = -(-folds.train_count // batch_size)
     adam = optax.scale_by_adam()
-    factors = {name: layer_factor(name, depth=network.encoder.depth, decay=numbers.layer_decay) for name in member.now.weights}
+    factors = {name: layer_factor(name, depth=network.encoder.config.depth, decay=numbers.layer_decay) for name in member.now.weights}
 
     def loss_fn(weights, statistics, views, labels, key):
         logits, updated = _apply(Network(weights, statistics), shared, views, network=network, train=True, key=key)

@@ -1,0 +1,419 @@
+"""The schema of all configurations: every field with its type, default, accepted values and meaning.
+
+Defaults are the published values (`configs/nutime_base.py`). Files of configurations set only what differs from them.
+"""
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from nutime_jax.errors import InputError
+from nutime_jax.options import Section, describe, from_dict, nearest, option, options, override, to_dict, update, values
+
+__all__ = [
+    "PretrainConfig",
+    "SweepConfig",
+    "describe",
+    "from_dict",
+    "load_config",
+    "options",
+    "override",
+    "to_dict",
+    "update",
+    "values",
+]
+
+Config = TypeVar("Config", bound=Section)
+POOLED = ("cls", "mean", "cls+mean")
+READOUTS = (*POOLED, "all")
+MASKS = ("random", "block")
+LONGEST_SERIES = 2**24 - 1
+"""Time points of the longest series; float32 represents no larger index exactly."""
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section, prefix="model", encoder=True):
+    """Network of an encoder. The defaults are the published model: 2,395,328 parameters."""
+
+    window: int = option(16, "Time points per window; each window is one token.", low=1)
+    width: int = option(128, "Width of a token.", low=1)
+    depth: int = option(6, "Number of blocks; 0 leaves the embedding alone.", low=0)
+    heads: int = option(8, "Number of attention heads.", low=1)
+    head_dim: int = option(64, "Width of an attention head.", low=1)
+    mlp_dim: int = option(512, "Hidden width of the MLPs.", low=1)
+    dropout: float = option(0.1, "Dropout rate of attention weights, projections and MLPs in training.", low=0, below=1)
+    max_tokens: int = option(1024, "Maximum number of tokens, CLS included; limits the length of series.", low=2)
+    scales: tuple[float, ...] = option(tuple(10.0**k for k in range(-4, 5)), "Scales of the NME.", above=0)
+    scale_dim: int = option(32, "Width of the embedding of a scalar (mean or std of a window).", low=1)
+    weighted_scales: bool = option(True, "Whether the NME weights its scales by their distance from the scalar.")
+    scalars: str = option("nme", "Scalar encoder: nme, periodic, piecewise, log, linear or a registered name.")
+    trained_scales: bool = option(False, "Whether the scales of the NME are trained.")
+    scale_eps: str = option(
+        "absolute",
+        "Whether epsilon of the layer norm in the NME is relative to the scale.",
+        choices=("absolute", "relative"),
+    )
+    locations: tuple[float, ...] = option((), "Offsets of scalars in the NME; empty is zero alone.")
+    frequency_init: str = option("normal", "Initial periodic frequencies.", choices=("normal", "log-linear"))
+    frequency_scale: float = option(0.027, "Scale of the initial periodic frequencies.", above=0)
+    trained_frequencies: bool = option(False, "Whether the periodic frequencies are trained.")
+    bins: int = option(32, "Number of bins of the piecewise-linear encoder.", low=1, high=4096)
+    normalisation: str = option("window", "Extent over which the shape is normalised.", choices=("window", "instance"))
+    statistics: str = option("window", "Extent of the embedded mean and std.", choices=("window", "instance", "none"))
+    fusion: str = option("linear", "Fusion of the channels of a window into one token.", choices=("linear", "sum"))
+    positions: str = option(
+        "sinusoidal",
+        "Position embedding; sinusoidal is a fixed table.",
+        choices=("sinusoidal", "learned", "rotary", "none"),
+    )
+    stride: int = option(0, "Time points from the start of a window to the next; 0 is window (no overlap).", low=0)
+    windows: tuple[int, ...] = option((), "Further window sizes, in time points; their tokens come last.", low=1)
+    backbone: str = option("transformer", "Network over tokens; resnet has no CLS.", choices=("transformer", "resnet"))
+    mask: float = option(0.0, "Mask ratio of windows in training and fine-tuning; 0 is none.", low=0, below=1)
+    mask_kind: str = option("random", "Masked windows: random ones, or a block of neighbours.", choices=MASKS)
+    mask_fill: str = option("learned", "Replacement of masked windows; drop is none.", choices=("learned", "drop"))
+
+    @property
+    def step(self) -> int:
+        """Time points from the start of a window to the start of the next."""
+        return self.stride or self.window
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(window, stride) of each window size, in time points; `window` first."""
+        return tuple((size, size * self.step // self.window) for size in (self.window, *self.windows))
+
+    @property
+    def shortest(self) -> int:
+        """A length that windows of every size fill."""
+        return math.lcm(self.window, *self.windows)
+
+    def _check(self) -> None:
+        self._check_windows()
+        transformer = self.backbone == "transformer"
+        if self.windows and not transformer:
+            needs = f"a {self.backbone} needs tokens of one order"
+            raise InputError(f"model.windows is {self.windows}, and {needs}; leave model.windows empty")
+        if self.mask and self.mask_fill == "drop" and not (transformer and self.positions != "rotary"):
+            raise InputError(
+                "model.mask_fill is 'drop', which needs a transformer with a table of positions; choose 'learned', "
+                "or model.positions sinusoidal or learned"
+            )
+        if self.positions == "rotary" and not (transformer and self.head_dim % 2 == 0):
+            raise InputError("model.positions is 'rotary', which rotates pairs; choose transformer and an even head_dim")
+
+    def _check_windows(self) -> None:
+        window, step = self.window, self.step
+        if self.stride > window:
+            gaps = f"windows of {window} time points would leave gaps"
+            raise InputError(f"model.stride is {self.stride}, and {gaps}; choose at most {window}")
+        if len({window, *self.windows}) <= len(self.windows):
+            raise InputError(f"model.windows is {self.windows} with model.window {window}; name each size once")
+        for size in self.windows:
+            if window % step or size * step % window:
+                overlap = f"windows of {size} cannot overlap by the same ratio as those of {window} every {step}"
+                accepted = "a stride that divides the window, and sizes of which the same part is an integer"
+                raise InputError(f"model.windows is {self.windows}, and {overlap}; choose {accepted}")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(Section, prefix="objective"):
+    """Objective that pretraining minimises."""
+
+    kind: str = option("byol", "Objective: byol, simsiam, moco, simclr, masked or a registered name.")
+    hidden: int = option(4096, "Hidden width of projector and predictor (not masked).", low=1)
+    dim: int = option(256, "Output width of projector and predictor (not masked).", low=1)
+    momentum: float = option(0.999, "Initial momentum of the target network (byol, moco); rises to 1.", low=0, high=1)
+    temperature: float = option(0.1, "Divisor of the cosines (simclr, moco; published for moco: 0.2).", above=0)
+    readout: str = option("cls", "Pooling of the tokens before the projector (not masked).", choices=POOLED)
+    mask: float = option(0.5, "Mask ratio of the windows that are predicted (masked).", low=0, below=1)
+    mask_kind: str = option("random", "Masked windows: random ones, or a block of neighbours (masked).", choices=MASKS)
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Section, prefix="augment"):
+    """Augmentations of the two views of a series."""
+
+    crop: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of a series.", low=0, high=1)
+    distort: tuple[str, ...] = option((), "Augmentations of a crop in order, name=strength (distortions.py).")
+
+    def _check(self) -> None:
+        if self.crop[0] > self.crop[1]:
+            raise InputError(f"augment.crop is {self.crop}; choose a minimum that is not above the maximum")
+
+
+@dataclass(frozen=True)
+class OptimConfig(Section, prefix="optim"):
+    """AdamW, with linear warm-up and half a cosine of decay."""
+
+    rate: float = option(2e-3, "Peak learning rate.", low=0)
+    warmup_rate: float = option(2e-6, "Learning rate at step 0.", low=0)
+    final_rate: float = option(2e-5, "Learning rate at the last step.", low=0)
+    warmup_steps: int = option(18_450, "Steps of warm-up, fewer than steps (published: 10 epochs).", low=0)
+    beta1: float = option(0.9, "Decay rate of the first moment.", low=0, below=1)
+    beta2: float = option(0.999, "Decay rate of the second moment.", low=0, below=1)
+    epsilon: float = option(1e-8, "Constant in the denominator of the update.", low=0)
+    weight_decay: float = option(0.05, "Decoupled weight decay.", low=0)
+    decay: str = option("all", "Decayed parameters; matrices has no biases, norms or CLS.", choices=("all", "matrices"))
+
+
+@dataclass(frozen=True)
+class DataConfig(Section, prefix="data"):
+    """Corpus of pretraining. A run is identified by the digest of its corpus, not by the paths."""
+
+    sources: tuple[str, ...] = option(
+        ("ucr=archives/ucr", "uea=archives/uea", "transfer=archives/transfer"),
+        "Bundled datasets, files and folders, [name=]path; only train splits are read.",
+        resume=True,
+    )
+    exclude: tuple[str, ...] = option(("EigenWorms", "InsectWingbeat"), "Names of excluded datasets.", resume=True)
+    dir: str = option("", "Folder of the built corpus; empty is WORKDIR/data.", resume=True)
+    max_length: int = option(
+        4096,
+        "Maximum time points of a piece; longer series are cut into equal pieces.",
+        low=1,
+        high=LONGEST_SERIES,
+        encoder=True,
+    )
+    weights: tuple[float, ...] = option((), "Sampling weight per source; empty is by number of classes.", low=0)
+    alpha: float = option(0.0, "Exponent of class sizes in sampling; 0: equal classes, 1: equal series.", low=0, high=1)
+    synthetic: float = option(0.0, "Synthetic fraction of each batch; 1 needs no sources.", low=0, high=1)
+    resident: bool = option(False, "Whether every device holds the corpus, without a host input pipeline.")
+    threads: int = option(4, "Number of threads that read ahead.", low=1, resume=True)
+
+
+@dataclass(frozen=True)
+class ParallelConfig(Section, prefix="parallel", resume=True):
+    """Sharding over devices."""
+
+    fsdp: int = option(1, "Number of devices that parameters are sharded over; batches are sharded over all.", low=1)
+    rules: tuple[str, ...] = option(("kernel$=fsdp",), "Sharded parameters, pattern=axes; others are replicated.")
+
+
+@dataclass(frozen=True)
+class RunConfig(Section, prefix="run", resume=True):
+    """Metrics, checkpoints, probes and alarms of a run."""
+
+    log_every: int = option(100, "Steps between two lines of metrics.", low=1)
+    checkpoint_every: int = option(1000, "Steps between two checkpoints.", low=1)
+    probe_every: int = option(10_000, "Steps between two probes; 0 never probes.", low=0)
+    probe_sources: tuple[str, ...] = option(
+        ("ArrowHead", "GunPoint", "OSULeaf"), "Datasets whose train splits are probed by cross-validation."
+    )
+    keep: int = option(3, "Number of newest checkpoints that are retained.", low=1)
+    keep_every: int = option(0, "Checkpoints at multiples of this many steps are retained; 0 is none.", low=0)
+    best: str = option("probe", "Metric whose best checkpoint is retained; -loss minimises, empty is none.")
+    hang_seconds: int = option(
+        600,
+        "Seconds without a step after which a run has hung and stops; the first step has 10 times as long, 0 is never.",
+        low=0,
+    )
+    collapse: float = option(0.01, "Projection std below which projections have collapsed.", low=0)
+    collapse_patience: int = option(5, "Lines of metrics with collapsed projections before a run stops.", low=1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
+    """Features of the encoder, and the datasets of the final table."""
+
+    sources: tuple[str, ...] = option(("bundled",), "Datasets of the final table; empty makes none.", encoder=False)
+    layer: int | None = option(None, "Layer of the features; none is the normalised last layer.", low=0, encoder=False)
+    readout: str = option("cls+mean", "Pooling of the tokens; all is cls+mean of every layer.", choices=READOUTS)
+    channels: str = option("concat", "Combination of channels.", choices=("mean", "concat"), encoder=False)
+    lengths: tuple[int, ...] = option((), "Lengths whose features are joined; empty is length.", low=1, unique=True)
+    shifts: int = option(1, "Number of window offsets that features are averaged over.", low=1)
+    orders: tuple[int, ...] = option((0,), "Difference orders whose features are joined.", low=0, high=1, unique=True)
+
+
+@dataclass(frozen=True)
+class PretrainConfig(Section):
+    """Configuration of `nutime pretrain`."""
+
+    name: str = option("unnamed", "Name of the run.", encoder=True)
+    seed: int = option(1, "Seed of weights, views, dropout and data order.", low=0, high=2**32 - 1, encoder=True)
+    steps: int = option(369_000, "Number of updates (published: 200 epochs of 1,845 batches).", low=1)
+    batch_size: int = option(1024, "Series per step, over all devices.", low=2)
+    length: int = option(512, "Time points that every view is resized to.", low=1, encoder=True)
+    matmul_precision: str = option(
+        "default",
+        "Precision of float32 matmuls: default is TF32 on GPU and bfloat16 on TPU, highest is float32.",
+        choices=("default", "high", "highest"),
+        encoder=True,
+    )
+    accumulate: int = option(1, "Parts of a batch that are computed in turn; BatchNorm is per part.", low=1)
+    remat: str = option(
+        "none",
+        "Activations that the backward pass recomputes: all but matmuls (products), or everything in a block.",
+        choices=("none", "products", "everything"),
+        resume=True,
+    )
+    chunk: int = option(
+        0,
+        "Views that are encoded at a time and recomputed in the backward pass; 0 is 32 on CPU and all elsewhere.",
+        low=0,
+        resume=True,
+    )
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    data: DataConfig = DataConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    run: RunConfig = RunConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def _check(self) -> None:
+        if self.model.step == self.model.window and self.length % self.model.window:
+            window = self.model.window
+            raise InputError(f"length {self.length} is not divisible by model.window {window}; choose a multiple of it")
+        if (warmup := self.optim.warmup_steps) >= self.steps:
+            accepted = f"choose 0 to {self.steps - 1} for a run of {self.steps} steps"
+            raise InputError(f"optim.warmup_steps is {warmup}; {accepted}")
+        if self.chunk and self.remat != "none":
+            raise InputError(f"chunk is {self.chunk} and remat is {self.remat!r}, which both recompute; set one")
+
+
+@dataclass(frozen=True)
+class TuningSettings(Section):
+    """Choices of fine-tuning; docs/configuration.md explains each."""
+
+    strategy: str = option(
+        "full",
+        "Trained parameters: all (full), or the head, its norm and the fusion of channels.",
+        choices=("full", "head"),
+    )
+    # Validation loss of a frozen untrained encoder on GunPoint and ArrowHead: 0.65 and 0.98 with "none",
+    # 0.35 and 0.81 with "batch".
+    head_norm: str = option("batch", "Normalisation before the linear head.", choices=("batch", "layer", "none"))
+    readout: str = option("cls", "Pooling of the tokens before the head; cls is published.", choices=READOUTS)
+    channels: str = option("fusion", "Encoding of channels, as one token or alone.", choices=("fusion", "independent"))
+    max_channels: int = option(32, "Maximum number of channels; datasets with more are reduced.", low=1)
+    reduction: str = option("variance", "Reduction of channels; variance keeps largest.", choices=("variance", "pca"))
+    epochs: int = option(60, "Maximum passes over the training cases; the learning rate decays to 0.", low=1)
+    least_updates: int = option(0, "Minimum number of updates; epochs and patience grow to reach it.", low=0)
+    batch_size: int = option(16, "Cases per update.", low=1)
+    rates: tuple[float, ...] = option(
+        (3e-4, 1e-3, 3e-3),
+        "Peak learning rates to try; the best in validation is kept.",
+        above=0,
+        unique=True,
+        nonempty=True,
+    )
+    members: int = option(1, "Number of networks whose probabilities are averaged.", low=1)
+    warmup: float = option(0.1, "Fraction of the updates in which the learning rate rises.", low=0, below=1)
+    weight_decay: float = option(0.05, "Decoupled weight decay.", low=0)
+    layer_decay: float = option(1.0, "Learning-rate factor from a block to the one below; 1 is none.", above=0, high=1)
+    smoothing: float = option(0.0, "Label smoothing.", low=0, below=1)
+    crop: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of training.", above=0, high=1)
+    selection: str = option(
+        "train",
+        "Cases that choose epoch and rate: some of the train split, or the test split, as published (no estimate).",
+        choices=("train", "published"),
+    )
+    validation: float = option(0.2, "Fraction of each class of the train split that validates.", low=0, below=1)
+    patience: int = option(20, "Epochs without improvement after which a member stops; 0 is never.", low=0)
+    shifts: int = option(1, "Number of window offsets that probabilities are averaged over.", low=1)
+    refit: bool = option(False, "Whether networks are trained again on all cases once rate and epoch are chosen.")
+
+    def _check(self) -> None:
+        if self.crop[0] > self.crop[1]:
+            raise InputError(f"{self._prefix}crop is {self.crop}; choose a minimum that is not above the maximum")
+
+    def lengthened(self, cases: int) -> "TuningSettings":
+        """Return the settings with as many epochs as `least_updates` needs with this number of training cases."""
+        updates = self.epochs * math.ceil(cases / self.batch_size)
+        factor = max(1.0, self.least_updates / updates)
+        grown = {name: math.ceil(getattr(self, name) * factor) for name in ("epochs", "patience")}
+        return dataclasses.replace(self, **grown)
+
+    def words(self) -> str:
+        """Return the strategy and the values that differ from the defaults, the setting of a row of results."""
+        other = [f for f in dataclasses.fields(self) if f.name != "strategy" and getattr(self, f.name) != f.default]
+        parts = [f"strategy={self.strategy}"]
+        for field in other:
+            value = getattr(self, field.name)
+            parts.append(f"{field.name}={','.join(f'{one:g}' for one in value) if isinstance(value, tuple) else value}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(TuningSettings, prefix="finetune"):
+    """Choices of the protocols finetune and fewshot_finetune, those of `nutime finetune`."""
+
+
+@dataclass(frozen=True)
+class SweepConfig(Section):
+    """Configuration of `nutime sweep`: every combination is evaluated."""
+
+    name: str = option("sweep", "Name of the sweep.")
+    encoders: tuple[str, ...] = option(
+        (), "Encoders, name=path; name=untrained:path is the untrained baseline. Encoders of one name are repetitions."
+    )
+    sources: tuple[str, ...] = option(("bundled",), "Names of bundled datasets, files and folders.")
+    monitored: tuple[str, ...] = option((), "Files of monitored series with labelled time points.")
+    window: int = option(32, "Window of monitored series, in time points.", low=1)
+    stride: int = option(8, "Stride of the windows of monitored series, in time points.", low=1)
+    baselines: tuple[str, ...] = option(
+        ("raw_1nn", "raw_forest", "minirocket"),
+        "Methods on raw series: raw_1nn, raw_1nn_dtw, raw_forest, minirocket, multirocket_hydra or registered.",
+    )
+    protocols: tuple[str, ...] = option(
+        ("ridge", "knn", "logistic"),
+        "ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly, finetune, fewshot_finetune or registered.",
+    )
+    layers: tuple[str, ...] = option(("last",), "Layers: numbers from 0 (the embedding), last (normalised), or all.")
+    readouts: tuple[str, ...] = option(("cls+mean",), "Poolings; all is cls+mean of every layer.", choices=READOUTS)
+    lengths: tuple[str, ...] = option(("own",), "Lengths of series: own (of the encoder), numbers, or sums (512+1024).")
+    shifts: tuple[str, ...] = option(("own",), "Numbers of window offsets: own (of the encoder), or numbers.")
+    orders: tuple[str, ...] = option(("own",), "Difference orders: own (of the encoder), 0, 1 or 0+1.")
+    channels: tuple[str, ...] = option(("concat",), "Combinations of channels.", choices=("mean", "concat"))
+    scalers: tuple[str, ...] = option(("standard",), "Scalers of the features of probes: none, standard or minmax.")
+    shots: tuple[int, ...] = option((5,), "Cases per class of few-shot tasks.", low=1)
+    tasks: int = option(100, "Number of few-shot tasks with frozen features.", low=1)
+    tuned_tasks: int = option(10, "Number of few-shot tasks with fine-tuning.", low=1)
+    seeds: tuple[int, ...] = option((0,), "Seeds of random protocols.", low=0, high=2**32 - 1, nonempty=True)
+    finetune: FinetuneConfig = FinetuneConfig()
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return name and file of every configuration that comes with the package."""
+    package = Path(__file__).parent
+    # A wheel has them inside the package; in a checkout (or an editable install of it) they are next to it.
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = (), *, schema: type[Config] = PretrainConfig) -> Config:
+    """Load a configuration.
+
+    Args:
+        name_or_path: name of a shipped configuration, or path of a Python file whose `get_config()` returns the
+            fields that differ from the defaults as an ml_collections ConfigDict or a dictionary.
+        overrides: "section.field=value" each.
+        schema: class of the configuration.
+
+    Raises:
+        InputError: the configuration or a field does not exist, or a value is not accepted.
+    """
+    shipped = shipped_configs()
+    path = Path(name_or_path).expanduser() if name_or_path.endswith(".py") else shipped.get(name_or_path)
+    if path is None or not path.is_file():
+        raise InputError(
+            f"configuration {name_or_path!r} does not exist{nearest(name_or_path, shipped)}; "
+            f"choose one of {', '.join(shipped)}, or a path of a .py file"
+        )
+    spec = importlib.util.spec_from_file_location(f"nutime_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{path} defines no get_config(); see {shipped['quickstart']} for an example")
+    found = module.get_config()
+    try:
+        config = from_dict(schema, found if isinstance(found, dict) else found.to_dict())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return override(config, *overrides)

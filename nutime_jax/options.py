@@ -1,0 +1,457 @@
+"""Sections of a configuration: frozen dataclasses whose fields have a type, limits and one documented meaning.
+
+A section subclasses `Section`; its fields are made by `option`, or are further sections. Values are checked when a
+section is constructed. `config` has the sections of this library.
+"""
+
+import dataclasses
+import difflib
+import math
+import numbers
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
+
+from nutime_jax.errors import InputError
+
+Config = TypeVar("Config", bound="Section")
+NOUNS = {
+    int: ("an integer", "integers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    bool: ("true or false", ""),
+}
+
+
+class Limits(NamedTuple):
+    """Accepted values of a number, or of each number of a tuple.
+
+    low, high: inclusive bounds. above, below: exclusive bounds.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def allow(self, value: float) -> bool:
+        """Whether a finite value lies within the bounds."""
+        inclusive = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        return inclusive and (self.above is None or value > self.above) and (self.below is None or value < self.below)
+
+    def __str__(self) -> str:
+        start = f"above {self.above:g}" if self.above is not None else "" if self.low is None else f"from {self.low:,}"
+        if self.below is not None:
+            return f"{start} to below {self.below:g}"
+        if self.high is not None:
+            return f"{start} to {self.high:,}"
+        return f"of {self.low:,} or more" if self.low is not None else start
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A field of a section.
+
+    name: dotted name in the configuration.
+    kind: type: bool, int, float, str, one of these or None, a tuple of them, or a mapping (see `option`).
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    meaning: str
+    limits: Limits
+    choices: tuple[str, ...]
+    unique: bool
+    nonempty: bool
+    schema: type["Section"] | None
+    resume: bool
+    encoder: bool
+
+    @property
+    def accepted(self) -> str:
+        """The accepted values, as a noun phrase."""
+        return self._describe(self.kind)
+
+    def check(self, value: Any) -> Any:
+        """Return the value with its exact type.
+
+        Raises:
+            InputError: the type or the value is not accepted.
+        """
+        try:
+            return self._convert(value, self.kind)
+        except InputError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{self.name} is {value!r}; choose {self.accepted}") from error
+
+    def parse(self, text: str) -> Any:
+        """Return the value that a text stands for.
+
+        Raises:
+            InputError: the text is not an accepted value.
+        """
+        try:
+            return self.check(_parse(text, self.kind))
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{self.name} is {text!r}; choose {self.accepted}") from error
+
+    def set_entry(self, current: Any, names: list[str], text: str) -> Any:
+        """Return a mapping in which the entry at a path has the value of a text."""
+        if not names:
+            return self.parse(text)
+        if get_origin(self.kind) is not dict:
+            raise InputError(f"{self.name} has no field {names[0]!r}; set {self.name}=value")
+        inner = get_args(self.kind)[1]
+        if inner is Any:
+            return merge(current, parse_override(self.schema, f"{'.'.join(names)}={text}", prefix=f"{self.name}."))
+        return {**current, names[0]: self._entry(names[0]).set_entry(current.get(names[0], {}), names[1:], text)}
+
+    def _entry(self, name: str) -> "Option":
+        """The option of an entry of a mapping."""
+        return dataclasses.replace(self, name=f"{self.name}.{name}", kind=get_args(self.kind)[1])
+
+    def _convert(self, value: Any, kind: Any) -> Any:
+        if isinstance(kind, types.UnionType):
+            return None if value is None else self._convert(value, get_args(kind)[0])
+        if get_origin(kind) is tuple:
+            return self._convert_tuple(value, get_args(kind))
+        if get_origin(kind) is dict:
+            return self._convert_mapping(value, get_args(kind)[1])
+        value = _convert_scalar(value, kind)
+        if self.choices and value not in self.choices:
+            raise ValueError
+        if kind in (int, float) and not self.limits.allow(value):
+            raise ValueError
+        return value
+
+    def _convert_tuple(self, value: Any, kinds: tuple) -> tuple:
+        if isinstance(value, str | bytes | Mapping | set) or not isinstance(value, Iterable):
+            raise TypeError
+        values = tuple(value)
+        if kinds[-1] is not Ellipsis and len(values) != len(kinds):
+            raise ValueError
+        values = tuple(self._convert(entry, kinds[0]) for entry in values)
+        if (self.unique and len(set(values)) < len(values)) or (self.nonempty and not values):
+            raise ValueError
+        return values
+
+    def _convert_mapping(self, value: Any, inner: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError
+        if inner is Any:
+            return _check_changes(self.schema, value, prefix=f"{self.name}.")
+        return {_convert_scalar(name, str): self._entry(name).check(entry) for name, entry in value.items()}
+
+    def _describe(self, kind: Any) -> str:
+        if isinstance(kind, types.UnionType):
+            return f"{self._describe(get_args(kind)[0])}, or none"
+        if get_origin(kind) is dict:
+            names = get_origin(get_args(kind)[1]) is tuple
+            return f"a mapping of {'names to tuples of texts' if names else 'fields to values'}"
+        if get_origin(kind) is tuple:
+            return self._describe_tuple(get_args(kind))
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        return f"{NOUNS[kind][0]} {self.limits}".strip()
+
+    def _describe_tuple(self, kinds: tuple) -> str:
+        entries = f"entries of {', '.join(self.choices)}"
+        noun = entries if self.choices else f"{NOUNS[kinds[0]][1]} {self.limits}".strip()
+        count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} "
+        least = "one or more " if self.nonempty else ""
+        return f"{least}{count}{noun}, separated by commas{', each once' if self.unique else ''}"
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+    unique: bool = False,
+    nonempty: bool = False,
+    schema: type["Section"] | None = None,
+    resume: bool | None = None,
+    encoder: bool | None = None,
+) -> Any:
+    """Return a dataclass field.
+
+    Args:
+        default: the published value; a mapping is copied.
+        meaning: noun phrase with unit, then the effect.
+        low, high, above, below: bounds of a number, or of each number of a tuple; see `Limits`.
+        choices: accepted texts. Leave it empty where a registry decides, so that entries from outside the package load.
+        unique, nonempty: whether entries of a tuple are distinct; whether there is at least one.
+        schema: class of the configuration whose fields a mapping changes: `dict[str, Any]` has changes of it, and
+            `dict[str, dict[str, Any]]` has such changes by name.
+        resume: whether the value may change when a run resumes. None is what the section says.
+        encoder: whether a saved encoder has the field. None is what the section says.
+    """
+    limits = Limits(low, high, above, below)
+    metadata = {"meaning": meaning, "limits": limits, "choices": choices, "unique": unique, "nonempty": nonempty}
+    metadata |= {"schema": schema, "resume": resume, "encoder": encoder}
+    if isinstance(default, Mapping):
+        return dataclasses.field(default_factory=partial(dict, default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Section:
+    """Base of the frozen dataclasses of a configuration.
+
+    Class arguments:
+        prefix: dotted name of the section, for messages.
+        resume, encoder: values of these arguments of `option` for all fields of the section that do not set them.
+    """
+
+    _prefix: ClassVar[str] = ""
+    _shared: ClassVar[Mapping[str, bool]] = {"resume": False, "encoder": False}
+
+    def __init_subclass__(cls, *, prefix: str = "", resume: bool = False, encoder: bool = False):
+        cls._prefix = f"{prefix}." if prefix else ""
+        cls._shared = {"resume": resume, "encoder": encoder}
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _is_section(field.type):
+                value = options(type(self))[self._prefix + field.name].check(value)
+            elif not isinstance(value, field.type):
+                raise InputError(f"{field.name} is {value!r}; choose a {field.type.__name__}")
+            object.__setattr__(self, field.name, value)
+        self._check()
+
+    def _check(self) -> None:
+        """Check fields that depend on each other.
+
+        Raises:
+            InputError: they do not fit.
+        """
+
+
+@cache
+def options(schema: type[Section]) -> dict[str, Option]:
+    """Return the options of a section and of its sections, by dotted name."""
+    found = {}
+    for field in dataclasses.fields(schema):
+        if _is_section(field.type):
+            found |= options(field.type)
+        else:
+            default = field.default_factory() if field.default is dataclasses.MISSING else field.default
+            shared = {name: value for name, value in schema._shared.items() if field.metadata[name] is None}
+            name = schema._prefix + field.name
+            found[name] = Option(name, field.type, default, **{**field.metadata, **shared})
+    return found
+
+
+def values(config: Section) -> dict[str, Any]:
+    """Return the values of all options, by dotted name."""
+    return dict(_walk(config))
+
+
+def to_dict(config: Section, *, encoder: bool = False) -> dict[str, Any]:
+    """Return the values of a configuration as nested dictionaries.
+
+    Args:
+        encoder: only the fields that a saved encoder has.
+    """
+    nested: dict[str, Any] = {}
+    known = options(type(config))
+    for name, value in _walk(config):
+        if known[name].encoder or not encoder:
+            *sections, field = name.removeprefix(config._prefix).split(".")
+            section = nested
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[field] = value
+    return nested
+
+
+def from_dict(schema: type[Config], mapping: Mapping[str, Any]) -> Config:
+    """Return a configuration with the values of nested mappings; absent fields have their defaults.
+
+    Raises:
+        InputError: a field is unknown, or a value is not accepted.
+    """
+    return update(schema(), mapping)
+
+
+def update(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a configuration in which the fields of nested mappings have new values; all are set before any is checked.
+
+    Raises:
+        InputError: a field is unknown, or a value is not accepted.
+    """
+    return _update(config, changes, type(config))
+
+
+def override(config: Config, *texts: str) -> Config:
+    """Return a configuration with the values of texts, "section.field=value" each, read by the type of the field.
+
+    Raises:
+        InputError: a field is unknown, a text has no value, or a value is not accepted.
+    """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        changes = merge(changes, parse_override(type(config), text, current=merge(to_dict(config), changes)))
+    return update(config, changes)
+
+
+def parse_override(
+    schema: type[Section],
+    text: str,
+    *,
+    current: Mapping[str, Any] | None = None,
+    prefix: str = "",
+) -> dict[str, Any]:
+    """Return the nested mapping of one override, "section.field=value".
+
+    Args:
+        current: nested values, of which mappings are extended.
+        prefix: of the dotted name, in messages.
+    """
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"override {prefix}{path!r} has no value; write --config.{prefix}{path}=value")
+    known, names = options(schema), path.split(".")
+    for length in range(len(names), 0, -1):
+        found = known.get(schema._prefix + ".".join(names[:length]))
+        if found and (length == len(names) or get_origin(found.kind) is dict):
+            *sections, field = names[:length]
+            inside = current or {}
+            for part in sections:
+                inside = inside.get(part, {})
+            before = inside.get(field, found.default)
+            return _nest(
+                [*sections, field],
+                dataclasses.replace(found, name=prefix + found.name).set_entry(before, names[length:], value),
+            )
+    raise _unknown(schema, prefix + path, prefix)
+
+
+def format_value(value: Any) -> str:
+    """Return the text that `override` reads as this value."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(format_value, value))
+    return str(value)
+
+
+def describe(config: Section | type[Section]) -> str:
+    """Return a text of all options: name, value, accepted values, meaning.
+
+    Args:
+        config: a configuration, or its class for the defaults.
+    """
+    schema = config if isinstance(config, type) else type(config)
+    current = values(config() if isinstance(config, type) else config)
+    return "\n".join(_describe(one, current[name]) for name, one in options(schema).items())
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ", did you mean …?" with the name of the same last part or the most similar spelling, or an empty text."""
+    known = list(known)
+    similar = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    similar = similar or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f", did you mean {similar[0]!r}?" if similar else ""
+
+
+def _describe(one: Option, value: Any) -> str:
+    text = "see the file of the configuration" if isinstance(value, dict) else format_value(value) or "empty"
+    default = "" if value == one.default else f" (default {format_value(one.default) or 'empty'})"
+    return f"{one.name} = {text}\n    {one.accepted}{default}\n    {one.meaning}"
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _walk(config: Section) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Section):
+            yield from _walk(value)
+        else:
+            yield config._prefix + field.name, value
+
+
+def _update(config: Config, changes: Any, root: type[Section]) -> Config:
+    if not isinstance(changes, Mapping):
+        raise InputError(f"{config._prefix.rstrip('.')} is {changes!r}; choose a mapping of fields to values")
+    fields = {field.name for field in dataclasses.fields(config)}
+    new = {}
+    for name, value in changes.items():
+        if name not in fields:
+            raise _unknown(root, f"{config._prefix}{name}")
+        current = getattr(config, name)
+        nested = isinstance(current, Section) and not isinstance(value, Section)
+        new[name] = _update(current, value, root) if nested else value
+    return dataclasses.replace(config, **new)
+
+
+def _check_changes(schema: type[Section], changes: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:
+    """Return changes of a configuration with exact types, without the checks of fields that depend on each other."""
+    known, sections = (
+        options(schema),
+        {field.name: field.type for field in dataclasses.fields(schema) if _is_section(field.type)},
+    )
+    checked = {}
+    for name, value in changes.items():
+        path = f"{schema._prefix}{name}"
+        if name in sections and isinstance(value, Mapping):
+            checked[name] = _check_changes(sections[name], value, prefix=prefix)
+        elif path in known:
+            checked[name] = dataclasses.replace(known[path], name=prefix + path).check(value)
+        else:
+            raise _unknown(schema, prefix + path, prefix)
+    return checked
+
+
+def _unknown(schema: type[Section], path: str, prefix: str = "") -> InputError:
+    known = [prefix + name for name in options(schema)]
+    return InputError(f"the configuration has no field {path!r}{nearest(path, known)}")
+
+
+def _nest(names: list[str], value: Any) -> dict[str, Any]:
+    return {names[0]: _nest(names[1:], value) if names[1:] else value}
+
+
+def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings, of which the second has precedence."""
+    return {
+        **old,
+        **{name: merge(old.get(name, {}), value) if isinstance(value, dict) else value for name, value in new.items()},
+    }
+
+
+def _convert_scalar(value: Any, kind: type) -> Any:
+    if isinstance(value, bool) or kind is bool:
+        if kind is not bool or not isinstance(value, bool):
+            raise TypeError
+        return value
+    accepted = {int: numbers.Integral, float: numbers.Real, str: str}[kind]
+    if not isinstance(value, accepted) or (kind is float and not math.isfinite(value)):
+        raise TypeError
+    return kind(value)
+
+
+def _parse(text: str, kind: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        return None if text.lower() == "none" else _parse(text, get_args(kind)[0])
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if get_origin(kind) is dict:
+        raise ValueError
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        text = text if inner is str else text.strip("()[] ")
+        return tuple(_parse(part.strip(), inner) for part in text.split(",") if part.strip())
+    return kind(text)
