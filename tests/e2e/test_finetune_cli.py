@@ -55,6 +55,7 @@ def test_fine_tuning_tells_validation_and_test_apart(capfd, workdir, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "weights.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_published_protocol_is_called_what_it_is(capfd, workdir, tmp_path):
     arguments = ["finetune", f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
     status, text, _ = say(capfd, *arguments, "--selection=published")

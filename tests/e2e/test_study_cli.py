@@ -38,6 +38,7 @@ def study(capfd, caplog, out, base, *overrides, name="objectives"):
     return status, captured.out, [record.getMessage() for record in caplog.records], errors
 
 
+@pytest.mark.slow
 def test_a_study_from_its_first_step_to_its_table(capfd, caplog, tmp_path, base):
     # A run that was stopped after its first checkpoint.
     config = load_config("study_objectives", [f"base={base}", *SMALL], schema=VariantsConfig)

@@ -162,6 +162,7 @@ def build(data_dir, *sources, largest_file=-1, **options):
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, **options)
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_with_the_part_it_was_in(tmp_path):
     sources = ["GunPoint", "ArrowHead", "JapaneseVowels", "OSULeaf"]
     open_corpus(sources, data_dir=tmp_path / "whole", max_length=100)
@@ -180,6 +181,7 @@ def test_a_killed_build_goes_on_with_the_part_it_was_in(tmp_path):
     assert not list((tmp_path / "killed").rglob("incomplete*"))
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_do_not_disturb_each_other(tmp_path):
     processes = [build(tmp_path / "shared", "GunPoint", "ArrowHead") for _ in range(2)]
     for process in processes:

@@ -152,6 +152,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(encoder):
     assert classifier.training.accuracies[0] == pytest.approx(max(last)[0][0])
 
 
+@pytest.mark.slow
 def test_a_refit_trains_on_every_case_as_long_as_was_best_on_average(encoder):
     train, settings = toy(each=5), change(members=2, epochs=6, refit=True)
     before, after = (fine_tune(encoder, train, settings=change(settings, refit=refit)) for refit in (False, True))
@@ -177,11 +178,13 @@ def test_small_sets_are_gone_through_more_often(encoder, cases, epochs, patience
     assert change(settings, least_updates=0).lengthened(cases) == change(settings, least_updates=0)
 
 
+@pytest.mark.slow
 def test_least_updates_lengthen_training(encoder):
     trained = fine_tune(encoder, toy(each=5), settings=change(epochs=1, rates=(1e-3,), least_updates=3))
     assert trained.training.epochs == 3
 
 
+@pytest.mark.slow
 def test_a_larger_packing_changes_nothing(encoder, monkeypatch):
     plain = fine_tune(encoder, toy(), settings=QUICK)
     for name in ("LEAST_CASES", "LEAST_POINTS", "LEAST_CLASSES"):

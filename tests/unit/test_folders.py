@@ -87,6 +87,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing may catch it."""
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
     """Every copy and every removal is made to be the last thing that the process did, an object of a copy at a time."""
     left = [0]

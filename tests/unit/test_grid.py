@@ -135,6 +135,7 @@ def check(settings, tmp_path):
     np.testing.assert_array_equal(loaded.embed(SERIES, batch_size=8), features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", covering(1), ids=named)
 def test_every_value(settings, tmp_path):
     check(settings, tmp_path)

@@ -14,6 +14,7 @@ from nutime_jax.models.configuration import check_lengths, check_shifts
 from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import BatchNorm, gelu, multiply
+from nutime_jax.models.positions import sinusoidal_positions
 from nutime_jax.models.readouts import read_out
 from nutime_jax.models.resnet import KERNELS, ResidualBlock, with_mean
 from nutime_jax.objectives.byol import byol_loss
@@ -23,11 +24,17 @@ SMALL = {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "sca
 
 
 def draw(network, shape, seed=0):
-    variables = jax.jit(network.init)(jax.random.key(seed), jnp.zeros(shape))
-    # Biases and scales away from their initial values, so that each of them matters.
-    noise = iter(jax.random.split(jax.random.key(seed + 1), 1000))
-    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(noise), leaf.shape, leaf.dtype), variables["params"])
-    return {**variables, "params": params}
+    """Return variables that are drawn in NumPy, without compilation; biases and scales differ from their initial values."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros(shape))
+    rng = np.random.default_rng(seed)
+
+    def fill(path, leaf):
+        if path[-1].key == "positions" and path[0].key == "constants":
+            return jnp.asarray(sinusoidal_positions(*leaf.shape))
+        centre = 1.0 if path[-1].key in ("scale", "var") else 0.0
+        return jnp.asarray(centre + 0.3 * rng.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def encode_zeros(x, layer, readout):

@@ -255,6 +255,7 @@ def run(tmp_path_factory):
     return command, folder
 
 
+@pytest.mark.slow
 def test_a_masked_run_learns_and_is_probed(run):
     _, folder = run
     losses, lines = losses_of(folder), (folder / "metrics.jsonl").read_text()
@@ -264,6 +265,7 @@ def test_a_masked_run_learns_and_is_probed(run):
     assert min(spreads) > 0.05
 
 
+@pytest.mark.slow
 def test_a_masked_run_is_resumed_bit_for_bit(run, tmp_path):
     command, folder = run
     last = load_encoder(folder).variables
@@ -272,6 +274,7 @@ def test_a_masked_run_is_resumed_bit_for_bit(run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, load_encoder(folder).variables, last)
 
 
+@pytest.mark.slow
 def test_the_encoder_of_a_masked_run_is_like_any_other(run, tmp_path):
     _, folder = run
     encoder, twin = load_encoder(folder), untrained_encoder(load_config("smoke"))

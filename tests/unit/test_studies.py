@@ -95,6 +95,7 @@ def test_runs_share_a_corpus_and_have_workdirs_of_their_own(folder, tmp_path):
     assert plan_runs(named, (0,), tmp_path)[0].config.data.dir == "elsewhere"
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_listed_and_the_others_go_on(folder, tmp_path, monkeypatch, training):
     plain = variants.pretrain
 
@@ -182,6 +183,7 @@ def test_shipped_variants_are_such_that_a_run_can_do(study):
 # Scores
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_goes_on(folder, tmp_path, monkeypatch, training):
     config = configured("objectives", folder, "only=byol,no-scalars")
     first = study_objectives(config, base(), tmp_path)
@@ -197,6 +199,7 @@ def test_a_study_that_was_stopped_goes_on(folder, tmp_path, monkeypatch, trainin
     assert read_rows(tmp_path / "results.csv") == rows  # timings too
 
 
+@pytest.mark.slow
 def test_a_set_that_a_run_has_no_number_of_is_left_out_of_all_means(folder, tmp_path, training):
     np.savez(tmp_path / "one.npz", X_train=np.ones((4, 9)), y_train=np.ones(4), X_test=np.ones((4, 9)), y_test=np.ones(4))
     config = configured("objectives", folder, "only=byol", f"probe.sources={folder / 'Fish.npz'},{tmp_path / 'one.npz'}")
@@ -223,6 +226,7 @@ def test_a_probe_that_is_none_is_refused_before_anything_is_trained(folder, tmp_
 # Windows
 
 
+@pytest.mark.slow
 def test_windows_are_compared_on_groups_of_sets(folder, tmp_path, training):
     config = configured("windows", folder, "only=8,16", "groups=2", "seeds=0")
     found = study_windows(config, base(), tmp_path)
@@ -282,6 +286,7 @@ def test_the_types_are_those_of_the_archives():
     assert set(BUNDLED) <= types.keys()
 
 
+@pytest.mark.slow
 def test_a_domain_is_left_out_of_the_corpus_and_asked_about(folder, tmp_path, training):
     found = study_domains(configured("domains", folder, "only=sensor,ecg,image", "seeds=0"), base(), tmp_path)
     assert [config.name for config in training] == ["everything-0", "without-sensor-0", "without-image-0"]  # there is no ECG
