@@ -21,10 +21,10 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
     import numpy as np
 
     from nutime_jax.config import load_config
-    from nutime_jax.parallel import make_mesh, place_batch
-    from nutime_jax.train.checkpoint import CheckpointStore
-    from nutime_jax.train.feed import streamed_views
-    from nutime_jax.train.program import build_program
+    from nutime_jax.distributed.mesh import make_mesh, place_batch
+    from nutime_jax.training.checkpoints import CheckpointStore
+    from nutime_jax.training.input_pipeline import streamed_views
+    from nutime_jax.training.program import build_program
 
     config = load_config(name)
     mesh = make_mesh()

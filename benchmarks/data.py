@@ -42,7 +42,7 @@ def build(sources: list[str], data_dir: Path) -> dict[str, float]:
 
 def copies(sources: list[str], count: int, folder: Path) -> list[str]:
     """One source that holds every file of the sources `count` times."""
-    from nutime_jax.data.archives import find_all
+    from nutime_jax.data.datasets import find_all
 
     for number in range(count):
         for one in find_all(sources):
@@ -70,11 +70,11 @@ def measure(sources: list[str]) -> dict[str, object]:
 
     from nutime_jax.config import load_config
     from nutime_jax.data.corpus import open_corpus
-    from nutime_jax.data.pipeline import batches, class_shares
-    from nutime_jax.parallel import make_mesh
+    from nutime_jax.data.loader import batches, class_shares
+    from nutime_jax.distributed.mesh import make_mesh
     from nutime_jax.synthetic import synthetic_series
-    from nutime_jax.train.feed import make_feed, streamed_views
-    from nutime_jax.train.program import build_program
+    from nutime_jax.training.input_pipeline import make_feed, streamed_views
+    from nutime_jax.training.program import build_program
 
     results: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as scratch:

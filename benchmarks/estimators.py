@@ -50,7 +50,7 @@ def resized(task: "Task") -> tuple[tuple, tuple]:
 def measure(encoder: str, tuned: list[str]) -> dict[str, dict]:
     from aeon.classification.convolution_based import MiniRocketClassifier
 
-    from nutime_jax.data.archives import find_sets
+    from nutime_jax.data.datasets import find_sets
     from nutime_jax.estimators import NuTimeClassifier
     from nutime_jax.evaluation.features import read_task
     from nutime_jax.loading import load_encoder

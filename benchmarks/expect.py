@@ -34,11 +34,11 @@ def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
     """Set -> what is measured -> method -> value in percent, of what needs few labels or none."""
     from aeon.transformations.collection.convolution_based import MiniRocket
 
-    from nutime_jax.data.archives import find_sets
-    from nutime_jax.evaluation.anomaly import anomaly_metrics
-    from nutime_jax.evaluation.clustering import clustering_metrics
+    from nutime_jax.data.datasets import find_sets
     from nutime_jax.evaluation.features import Split, encode_cases, read_task
-    from nutime_jax.evaluation.fewshot import fewshot_metrics
+    from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
+    from nutime_jax.evaluation.protocols.clustering import clustering_metrics
+    from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
     from nutime_jax.loading import load_encoder
 
     loaded, results = load_encoder(encoder), {}
@@ -64,7 +64,7 @@ def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
     """Set -> kind of damage -> method -> accuracy in percent of classifiers that were fitted and scored on damaged cases."""
     from aeon.classification.convolution_based import MiniRocketClassifier
 
-    from nutime_jax.data.archives import find_sets
+    from nutime_jax.data.datasets import find_sets
     from nutime_jax.data.series import clean_block
     from nutime_jax.estimators import NuTimeClassifier
     from nutime_jax.evaluation.features import read_task

@@ -47,7 +47,7 @@ def pretrain_command(workdir: Path, *overrides: str) -> list[str]:
 
 def final_state(workdir: Path) -> dict:
     """All arrays of the newest intact checkpoint of a workdir."""
-    from nutime_jax.train.checkpoint import latest, read_arrays
+    from nutime_jax.training.checkpoints import latest, read_arrays
 
     return read_arrays(latest(workdir / "checkpoints"), FIELDS)
 
@@ -237,7 +237,7 @@ def refused(said: list[str]) -> bool:
 
 
 def intact(workdir: Path) -> set[str]:
-    from nutime_jax.train.checkpoint import find_damage, steps
+    from nutime_jax.training.checkpoints import find_damage, steps
 
     return {path.name for path in steps(workdir / "checkpoints") if find_damage(path) is None}
 

@@ -20,9 +20,9 @@ def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tupl
     """Set -> method -> mean accuracy in percent over the draws; and the sets that were left out."""
     from aeon.transformations.collection.convolution_based import MiniRocket
 
-    from nutime_jax.data.archives import find_all
+    from nutime_jax.data.datasets import find_all
     from nutime_jax.evaluation.features import Split, encode_cases, read_task
-    from nutime_jax.evaluation.fewshot import fewshot_metrics
+    from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
     from nutime_jax.loading import load_encoder, untrained_encoder
 
     loaded = load_encoder(encoder)

@@ -22,7 +22,7 @@ BOTH, ALONE = "both splits", "test split alone"
 
 def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Set -> what is multiplied -> method -> accuracy in percent at each of POWERS."""
-    from nutime_jax.data.archives import find_all
+    from nutime_jax.data.datasets import find_all
     from nutime_jax.evaluation.features import Split, encode_cases, raw_cases, read_task
     from nutime_jax.loading import load_encoder, untrained_encoder
 
@@ -52,14 +52,14 @@ def _times(cases, factor: float):
 
 
 def _accuracy(train, test) -> float:
-    from nutime_jax.evaluation.probes import probe_metrics
+    from nutime_jax.evaluation.protocols.probes import probe_metrics
 
     return 100 * probe_metrics("ridge", train, test)["accuracy"]
 
 
 def draw(means: dict[str, dict[str, list[float]]]):
     """Mean accuracy against the power of ten, a panel for what is multiplied."""
-    from nutime_jax.plots.figures import COLOURS, LINES, styled
+    from nutime_jax.report.figures import COLOURS, LINES, styled
 
     @styled
     def figure():
@@ -89,7 +89,7 @@ def main() -> None:
     means = {kind: {name: np.mean([found[kind][name] for found in sets.values()], 0).tolist() for name in kinds[kind]} for kind in kinds}
     write_results({"powers": POWERS, "means": means, "sets": sets, "encoder": args.encoder, "machine": machine("jax", "numpy")}, args.out)
     if args.figure:
-        from nutime_jax.plots.figures import save_figure
+        from nutime_jax.report.figures import save_figure
 
         save_figure(draw(means), args.figure)
 

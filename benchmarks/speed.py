@@ -34,12 +34,12 @@ COMPILED = ("1", "256")
 
 FIRST_STEP = """
 import time; start = time.perf_counter()
-import jax, nutime_jax.train.loop, nutime_jax.config
+import jax, nutime_jax.training.loop, nutime_jax.config
 imported = time.perf_counter()
 from nutime_jax.compilation_cache import enable_compilation_cache
-from nutime_jax.parallel import make_mesh
-from nutime_jax.train.feed import make_feed
-from nutime_jax.train.program import build_program
+from nutime_jax.distributed.mesh import make_mesh
+from nutime_jax.training.input_pipeline import make_feed
+from nutime_jax.training.program import build_program
 enable_compilation_cache()
 config, mesh = nutime_jax.config.load_config("smoke", ["data.synthetic=1"]), make_mesh(1)
 feed = make_feed(config, None, mesh)
@@ -107,10 +107,10 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
     import numpy as np
 
     from nutime_jax.config import load_config
-    from nutime_jax.parallel import make_mesh, place_batch
+    from nutime_jax.distributed.mesh import make_mesh, place_batch
     from nutime_jax.plan.products import products_by_formula
-    from nutime_jax.train.feed import streamed_views
-    from nutime_jax.train.program import build_program
+    from nutime_jax.training.input_pipeline import streamed_views
+    from nutime_jax.training.program import build_program
 
     config = load_config("nutime_base", ["batch_size=256", *overrides])
     mesh, rows, length = make_mesh(), config.batch_size, config.length
@@ -220,9 +220,9 @@ def feed(*, rounds: int) -> dict[str, float]:
 
     from nutime_jax.config import load_config
     from nutime_jax.data.corpus import open_corpus
-    from nutime_jax.parallel import make_mesh
-    from nutime_jax.train.feed import make_feed
-    from nutime_jax.train.program import build_program
+    from nutime_jax.distributed.mesh import make_mesh
+    from nutime_jax.training.input_pipeline import make_feed
+    from nutime_jax.training.program import build_program
 
     config, mesh = load_config("quickstart", ["data.sources=bundled"]), make_mesh()
     with tempfile.TemporaryDirectory() as folder:

@@ -17,18 +17,18 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
+from nutime_jax.bundle import write_folder
 from nutime_jax.config import PretrainConfig, to_dict, update
+from nutime_jax.core.resample import resize_all
 from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, difference, split_offset
+from nutime_jax.distributed.mesh import best_rows, make_local_mesh, replicated, split
 from nutime_jax.errors import InputError
-from nutime_jax.models.chunks import in_chunks
 from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts
-from nutime_jax.models.encoder import NuTimeEncoder
-from nutime_jax.models.readouts import Read, ReadLayers, ReadTokens, ReadVector, check_readout
-from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
-from nutime_jax.parallel import best_rows, make_local_mesh, replicated, split
-from nutime_jax.resample import resize_all
-from nutime_jax.sealed import write_folder
+from nutime_jax.models.microbatch import in_chunks
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.pooling import Read, ReadLayers, ReadTokens, ReadVector, check_readout
+from nutime_jax.models.window_offsets import mean_of_shifts, shift_starts, shifted
 
 CHANNELS = ("mean", "concat", "none")
 KIND, SCHEMA = "encoder", 1

@@ -20,15 +20,15 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import export
 
+from nutime_jax.bundle import PROGRAM, check_target, is_sealed, read_file, read_folder, write_folder
 from nutime_jax.config import to_dict
+from nutime_jax.core.resample import LONGEST, resize
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import WEIGHTS, shipped_encoders
-from nutime_jax.models.readouts import read_out
-from nutime_jax.models.shifts import mean_of_shifts, shift_starts, shifted
-from nutime_jax.resample import LONGEST, resize
-from nutime_jax.sealed import PROGRAM, check_target, is_sealed, read_file, read_folder, write_folder
+from nutime_jax.models.pooling import read_out
+from nutime_jax.models.window_offsets import mean_of_shifts, shift_starts, shifted
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SHAPES = r"float32\[b,t\], int32\[b\], float32\[b\] -> float32\[b,\d+\]"

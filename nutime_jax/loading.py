@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from nutime_jax.bundle import CONFIG, is_sealed, read_folder
 from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.config import PretrainConfig, from_dict
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
-from nutime_jax.models.scalars import UnknownScalarsError
-from nutime_jax.sealed import CONFIG, is_sealed, read_folder
+from nutime_jax.models.scalar_encoders import UnknownScalarsError
 
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder a shipped encoder, by name."""
@@ -55,8 +55,8 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name!r} cannot be a path ({error}); give the name or the folder of an encoder") from error
-    from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
-    from nutime_jax.train.state import encoder_variables
+    from nutime_jax.training.checkpoints import find_checkpoint, read_about, read_arrays
+    from nutime_jax.training.state import encoder_variables
 
     found = find_checkpoint(path)
     return Encoder(from_dict(PretrainConfig, read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))

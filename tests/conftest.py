@@ -28,25 +28,25 @@ from nutime_jax.compilation_cache import default_cache_dir, write_entries_atomic
 DEVICES = int(os.environ["NUTIME_TEST_DEVICES"])
 """Fake devices of this process; tests/parallel needs 8, and runs in a process of its own (tests/contract/test_parallel.py)."""
 TYPED = [
-    "nutime_jax.augment",
-    "nutime_jax.distortions",
+    "nutime_jax.core.views",
+    "nutime_jax.core.augmentations",
     "nutime_jax.data.inspection",
-    "nutime_jax.data.monitored",
+    "nutime_jax.data.point_anomaly",
     "nutime_jax.data.series",
-    "nutime_jax.evaluation.fewshot",
+    "nutime_jax.evaluation.protocols.fewshot",
     "nutime_jax.evaluation.folds",
     "nutime_jax.evaluation.logistic",
-    "nutime_jax.evaluation.monitoring",
+    "nutime_jax.evaluation.protocols.point_anomaly",
     "nutime_jax.evaluation.neighbours",
     "nutime_jax.evaluation.ridge",
     "nutime_jax.models",
-    "nutime_jax.nme",
+    "nutime_jax.core.nme",
     "nutime_jax.objectives",
-    "nutime_jax.resample",
-    "nutime_jax.scalar_features",
+    "nutime_jax.core.resample",
+    "nutime_jax.core.scalar_features",
     "nutime_jax.synthetic",
-    "nutime_jax.token_masks",
-    "nutime_jax.windows",
+    "nutime_jax.core.masking",
+    "nutime_jax.core.windows",
 ]
 install_import_hook(TYPED, "beartype.beartype")
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _to_torch(source: Path, out: Path) -> None:
     from nutime_jax.convert.encoders import torch_state_of
-    from nutime_jax.torch_files import find_writer, write_state
+    from nutime_jax.convert.torch_files import find_writer, write_state
 
     find_writer(out)
     state = torch_state_of(source)
@@ -55,11 +55,11 @@ def _to_torch(source: Path, out: Path) -> None:
 
 
 def _from_torch(args: argparse.Namespace) -> None:
+    from nutime_jax.bundle import check_target
     from nutime_jax.convert.encoders import encoder_from_torch
     from nutime_jax.convert.settings import check_settings, read_release_config
+    from nutime_jax.convert.torch_files import read_state
     from nutime_jax.encoder import KIND
-    from nutime_jax.sealed import check_target
-    from nutime_jax.torch_files import read_state
 
     check_target(args.out, kind=KIND)
     config = {} if args.release is None else read_release_config(args.release)

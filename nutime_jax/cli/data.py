@@ -48,7 +48,7 @@ def _inspect(args: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
-    from nutime_jax.data.archives import find_all
+    from nutime_jax.data.datasets import find_all
     from nutime_jax.data.inspection import inspect_set
     from nutime_jax.data.report import draw, format_sets, write_json
 

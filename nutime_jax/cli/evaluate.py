@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nutime_jax.errors import InputError
-from nutime_jax.folders import as_folder, place_of, said
+from nutime_jax.storage import as_folder, place_of, said
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def compare_sets(encoders: dict, sources: Sequence[str], output: Path, **options
     """
     from tqdm import tqdm
 
-    from nutime_jax.data.archives import find_all
+    from nutime_jax.data.datasets import find_all
     from nutime_jax.evaluation.comparison import RAW, compare, format_accuracies
     from nutime_jax.evaluation.features import read_task
     from nutime_jax.evaluation.results import write_rows

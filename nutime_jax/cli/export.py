@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from nutime_jax.bundle import PROGRAM, check_target
     from nutime_jax.encoder import KIND
     from nutime_jax.export import export_encoder, read_card
     from nutime_jax.loading import load_encoder
-    from nutime_jax.sealed import PROGRAM, check_target
 
     check_target(args.out, kind=KIND)
     encoder = load_encoder(args.encoder)

@@ -43,11 +43,11 @@ CHOICES += ("head_norm", "layer_decay", "channels", "selection")
 
 
 def run(args: argparse.Namespace) -> None:
+    from nutime_jax.bundle import check_target
     from nutime_jax.config import TuningSettings
-    from nutime_jax.evaluation.tuning.classifier import KIND
-    from nutime_jax.evaluation.tuning.finetune import fine_tune
+    from nutime_jax.finetuning.classifier import KIND
+    from nutime_jax.finetuning.loop import fine_tune
     from nutime_jax.loading import load_encoder
-    from nutime_jax.sealed import check_target
 
     given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
     settings = TuningSettings(**given | ({"rates": _numbers(args.rates)} if args.rates is not None else {}))
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
 def one_set(source: str, *, flag: str):
     """The only set that a source names."""
-    from nutime_jax.data.archives import find_sets
+    from nutime_jax.data.datasets import find_sets
 
     sets = find_sets(source)
     if len(sets) > 1:

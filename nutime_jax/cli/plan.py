@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # with its compiler installed, jax would look for a TPU
     from nutime_jax.plan.table import render_plan
     from nutime_jax.plan.work import make_plan
-    from nutime_jax.train.feed import CorpusSize
+    from nutime_jax.training.input_pipeline import CorpusSize
 
     plan = make_plan(config, topology, size=None if size is None else CorpusSize(*size), chips=SCALING if args.scaling else ())
     print(render_plan(plan))

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.plots.figures import check_figure_path, save_figure
+    from nutime_jax.report.figures import check_figure_path, save_figure
 
     check_figure_path(args.out)
     save_figure(FIGURES[args.figure].draw(args), args.out)
@@ -56,7 +56,7 @@ def _draw_embedding(args: argparse.Namespace):
     from nutime_jax.cli.finetune import one_set
     from nutime_jax.evaluation.features import encode_cases
     from nutime_jax.loading import load_encoder
-    from nutime_jax.plots.embedding import check_method, draw_embedding
+    from nutime_jax.report.embedding import check_method, draw_embedding
 
     check_method(args.method)
     files = one_set(args.dataset, flag="--dataset")
@@ -83,7 +83,7 @@ def _nme_arguments(parser: argparse.ArgumentParser) -> None:
 def _draw_nme(args: argparse.Namespace):
     """Draws the numerically multi-scaled embedding of scalars over twelve decades and both signs."""
     from nutime_jax.loading import load_encoder
-    from nutime_jax.plots.nme import draw_nme
+    from nutime_jax.report.nme import draw_nme
 
     return draw_nme(load_encoder(args.encoder))
 
@@ -99,8 +99,8 @@ def _views_arguments(parser: argparse.ArgumentParser) -> None:
 def _draw_views(args: argparse.Namespace):
     """Draws training series of a set beside two views of each, as a step of pretraining makes them."""
     from nutime_jax.cli.finetune import one_set
-    from nutime_jax.plots.views import draw_views, spread_over_classes
-    from nutime_jax.train.loop import check_config
+    from nutime_jax.report.views import draw_views, spread_over_classes
+    from nutime_jax.training.loop import check_config
 
     config = load_config(args.config, args.overrides)
     check_config(config)
@@ -120,7 +120,7 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _draw_training(args: argparse.Namespace):
     """Draws loss, spread of the projections, probe and gradient over the steps of one run or several."""
-    from nutime_jax.plots.training import draw_training
+    from nutime_jax.report.training import draw_training
 
     return draw_training(args.workdirs)
 

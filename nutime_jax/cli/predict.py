@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.evaluation.tuning.classifier import load_classifier
+    from nutime_jax.finetuning.classifier import load_classifier
 
     files = one_set(args.data, flag="--data")
     if args.split is None and files.test is not None:

@@ -22,8 +22,8 @@ from nutime_jax.cli.evaluate import compare_sets, run_path
 from nutime_jax.config import PretrainConfig, load_config, shipped_configs
 
 if TYPE_CHECKING:
+    from nutime_jax.distributed.processes import Processes
     from nutime_jax.encoder import Encoder
-    from nutime_jax.processes import Processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.overrides)
-    from nutime_jax.processes import join_processes
+    from nutime_jax.distributed.processes import join_processes
 
     with join_processes(args.multihost) as processes:
         if not processes.first:
@@ -62,14 +62,14 @@ def _options(config: PretrainConfig) -> dict[str, Any]:
 def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Processes") -> "Encoder":
     import numpy as np
 
-    from nutime_jax.data.archives import Cases, find_all
+    from nutime_jax.data.datasets import Cases, find_all
+    from nutime_jax.distributed.mesh import fetch
     from nutime_jax.encoder import Encoder
     from nutime_jax.evaluation.features import encode_cases
-    from nutime_jax.evaluation.probes import cross_validated_accuracy
+    from nutime_jax.evaluation.protocols.probes import cross_validated_accuracy
     from nutime_jax.loading import untrained_encoder
-    from nutime_jax.parallel import fetch
-    from nutime_jax.train.loop import check_config, pretrain
-    from nutime_jax.train.state import TrainState, encoder_variables
+    from nutime_jax.training.loop import check_config, pretrain
+    from nutime_jax.training.state import TrainState, encoder_variables
 
     check_config(config)
     options = _options(config)

@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.evaluation.report.contents import gather_contents
-    from nutime_jax.evaluation.report.figures import can_draw
-    from nutime_jax.evaluation.report.page import render_page, write_page
-    from nutime_jax.evaluation.report.summary import write_summary
+    from nutime_jax.report.contents import gather_contents
+    from nutime_jax.report.page import render_page, write_page
+    from nutime_jax.report.result_figures import can_draw
+    from nutime_jax.report.summary import write_summary
 
     contents = gather_contents(
         [path.expanduser() for path in args.results],

@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.overrides, schema=args.schema)
     from tqdm import tqdm
 
-    from nutime_jax.data.archives import find_all
-    from nutime_jax.data.monitored import read_monitored
+    from nutime_jax.data.datasets import find_all
+    from nutime_jax.data.point_anomaly import read_monitored
     from nutime_jax.evaluation.failures import NAME, write_failures
     from nutime_jax.evaluation.results import write_rows
     from nutime_jax.evaluation.sweep import Sweep

@@ -14,9 +14,9 @@ from nutime_jax.config import ModelConfig
 from nutime_jax.convert.settings import infer_config
 from nutime_jax.convert.states import arrays_below, is_byol, shape_of
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
-from nutime_jax.models.scalars import stretched
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.scalar_encoders import stretched
 
 # Arrays of a PyTorch module -> their names here.
 _LINEAR = {"weight": "kernel", "bias": "bias"}

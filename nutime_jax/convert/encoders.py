@@ -8,17 +8,17 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from nutime_jax.bundle import is_sealed
 from nutime_jax.config import DataConfig, ModelConfig, PretrainConfig, from_dict
 from nutime_jax.convert.arrays import BUFFERS, from_torch_state, to_torch_state
 from nutime_jax.convert.states import arrays_below
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, shipped_encoders
-from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
-from nutime_jax.sealed import is_sealed
-from nutime_jax.train.checkpoint import find_checkpoint, read_about, read_arrays
-from nutime_jax.train.state import build_network
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.training.checkpoints import find_checkpoint, read_about, read_arrays
+from nutime_jax.training.state import build_network
 
 NETWORKS = ("online", "momentum")
 RELEASED_DROPOUT, RELEASED_WINDOWS, MAX_LENGTH = 0.1, 32, 4096

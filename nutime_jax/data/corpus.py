@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from nutime_jax.data.archives import BUNDLED, SetFiles, find_all
+from nutime_jax.data.datasets import BUNDLED, SetFiles, find_all
 from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
 

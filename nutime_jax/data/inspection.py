@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from nutime_jax.data.archives import Cases, SetFiles
+from nutime_jax.data.datasets import Cases, SetFiles
 
 WINDOW = 16
 """Points of a window, as in the shipped configurations."""

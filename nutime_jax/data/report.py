@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nutime_jax.data.archives import Cases, SetFiles
 from nutime_jax.data.corpus import Corpus
+from nutime_jax.data.datasets import Cases, SetFiles
 from nutime_jax.data.inspection import SetFacts, Spread, in_order, total
 from nutime_jax.errors import InputError
 

@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from nutime_jax.data.archives import Cases, SetFiles, label_texts
-from nutime_jax.data.readers import DAMAGE, READERS, check_shapes, labels_beside, read_npz, split_names
+from nutime_jax.data.datasets import Cases, SetFiles, label_texts
+from nutime_jax.data.formats import DAMAGE, READERS, check_shapes, labels_beside, read_npz, split_names
 from nutime_jax.data.tables import IDS, TIMES, Table, find_column, label_names, read_table
 from nutime_jax.errors import InputError
 

@@ -14,8 +14,8 @@ from nutime_jax.estimators.classifier import NuTimeClassifier
 from nutime_jax.estimators.clusterer import NuTimeClusterer
 from nutime_jax.estimators.detector import NuTimeAnomalyDetector
 from nutime_jax.estimators.transformer import NuTimeTransformer
-from nutime_jax.evaluation.anomaly import QUANTILE
-from nutime_jax.evaluation.clustering import STARTS
+from nutime_jax.evaluation.protocols.anomaly import QUANTILE
+from nutime_jax.evaluation.protocols.clustering import STARTS
 
 TAGS = {
     "X_inner_type": ["np-list", "numpy3D"],

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.estimators.inputs import check_choice, check_count, clean_cases, host_encoder, open_encoder, read_collection
-from nutime_jax.models.readouts import READOUTS
+from nutime_jax.models.pooling import READOUTS
 
 
 class SeriesEstimator(BaseEstimator):

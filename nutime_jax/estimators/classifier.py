@@ -10,12 +10,12 @@ from sklearn.utils.metaestimators import available_if
 from threadpoolctl import threadpool_limits
 
 from nutime_jax.config import TuningSettings
-from nutime_jax.data.archives import Cases
+from nutime_jax.data.datasets import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.estimators.base import SeriesEstimator
 from nutime_jax.estimators.inputs import check_choice, check_share, draw_seed, open_encoder, read_labels
-from nutime_jax.evaluation.probes import PROBES, make_probe
-from nutime_jax.evaluation.tuning.finetune import fine_tune
+from nutime_jax.evaluation.protocols.probes import PROBES, make_probe
+from nutime_jax.finetuning.loop import fine_tune
 
 STRATEGIES = ("probe", "head", "full")
 

@@ -10,7 +10,7 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.estimators.base import SeriesEstimator
 from nutime_jax.estimators.inputs import check_count, draw_seed
-from nutime_jax.evaluation.clustering import STARTS, fit_clusters
+from nutime_jax.evaluation.protocols.clustering import STARTS, fit_clusters
 
 
 class NuTimeClusterer(ClusterMixin, SeriesEstimator):

@@ -11,7 +11,7 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.estimators.base import SeriesEstimator
 from nutime_jax.estimators.inputs import check_choice, check_share
-from nutime_jax.evaluation.anomaly import DETECTORS, QUANTILE, score_cases, score_held_out
+from nutime_jax.evaluation.protocols.anomaly import DETECTORS, QUANTILE, score_cases, score_held_out
 
 
 class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):

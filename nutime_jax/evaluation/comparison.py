@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nutime_jax.encoder import Encoder
-from nutime_jax.evaluation.baselines import baseline_metrics
 from nutime_jax.evaluation.features import Task, encode_cases
-from nutime_jax.evaluation.probes import probe_metrics
+from nutime_jax.evaluation.protocols.baselines import baseline_metrics
+from nutime_jax.evaluation.protocols.probes import probe_metrics
 from nutime_jax.evaluation.results import Row
 
 PROBES = ("ridge", "1nn")

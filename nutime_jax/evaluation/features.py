@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from nutime_jax.data.archives import Cases, SetFiles
+from nutime_jax.data.datasets import Cases, SetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.models.readouts import check_readout
+from nutime_jax.models.pooling import check_readout
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nutime_jax.errors import InputError
-from nutime_jax.folders import place_of
+from nutime_jax.storage import place_of
 
 T = TypeVar("T")
 

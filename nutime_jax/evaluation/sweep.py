@@ -12,14 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nutime_jax.config import SweepConfig, TuningSettings
-from nutime_jax.data.archives import SetFiles
-from nutime_jax.data.monitored import Monitored
+from nutime_jax.data.datasets import SetFiles
+from nutime_jax.data.point_anomaly import Monitored
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
-from nutime_jax.evaluation.anomaly import anomaly_metrics
-from nutime_jax.evaluation.baselines import baseline_metrics
 from nutime_jax.evaluation.cells import Cell, CellStore
-from nutime_jax.evaluation.clustering import clustering_metrics
 from nutime_jax.evaluation.failures import Failure
 from nutime_jax.evaluation.features import (
     Readout,
@@ -32,15 +29,17 @@ from nutime_jax.evaluation.features import (
     read_features,
     read_task,
 )
-from nutime_jax.evaluation.fewshot import fewshot_metrics
-from nutime_jax.evaluation.monitoring import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
-from nutime_jax.evaluation.probes import PROBES, probe_metrics
+from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
+from nutime_jax.evaluation.protocols.baselines import baseline_metrics
+from nutime_jax.evaluation.protocols.clustering import clustering_metrics
+from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
+from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewshot_metrics
+from nutime_jax.evaluation.protocols.point_anomaly import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
+from nutime_jax.evaluation.protocols.probes import PROBES, probe_metrics
 from nutime_jax.evaluation.results import Row
-from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
-from nutime_jax.evaluation.tuning.finetune import fine_tune_task
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.configuration import check_lengths, check_orders, check_shifts
-from nutime_jax.models.encoder import NuTimeEncoder
+from nutime_jax.models.network import NuTimeEncoder
 
 UNTRAINED = "untrained:"
 """Before the path of an encoder: its untrained twin, drawn from the seed of its run."""

@@ -6,8 +6,8 @@ import numpy as np
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import NuTimeEncoder
-from nutime_jax.models.scalars import check_scalars
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.scalar_encoders import check_scalars
 
 
 def check_lengths(lengths: Sequence[int | str], network: NuTimeEncoder) -> tuple[int, ...]:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from nutime_jax.models.chunks import COLLECTIONS, in_chunks
-from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
-from nutime_jax.models.readouts import last_tokens, read_out
+from nutime_jax.models.microbatch import COLLECTIONS, in_chunks
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.pooling import last_tokens, read_out
 
 
 class MLPHead(nn.Module):

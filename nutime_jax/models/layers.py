@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.dropout import drop
+from nutime_jax.core.dropout import drop
 from nutime_jax.models.positions import rotate
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nutime_jax.scalar_features import signed_log
-from nutime_jax.windows import Windows
+from nutime_jax.core.scalar_features import signed_log
+from nutime_jax.core.windows import Windows
 
 
 class Masking(NamedTuple):

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from nutime_jax.config import ModelConfig, PretrainConfig
+from nutime_jax.core.masking import count_hidden
+from nutime_jax.core.windows import count_windows
+from nutime_jax.models.backbones import KERNELS
 from nutime_jax.models.configuration import build_encoder
-from nutime_jax.models.encoder import NuTimeEncoder
-from nutime_jax.models.readouts import last_tokens
-from nutime_jax.models.resnet import KERNELS
-from nutime_jax.models.scalars import SCALARS
-from nutime_jax.objectives.kinds import make_objective
-from nutime_jax.token_masks import count_hidden
-from nutime_jax.windows import count_windows
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.pooling import last_tokens
+from nutime_jax.models.scalar_encoders import SCALARS
+from nutime_jax.objectives.registry import make_objective
 
 
 class Products(NamedTuple):

@@ -10,16 +10,16 @@ import jax
 from jax.experimental import topologies
 
 from nutime_jax.config import PretrainConfig
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
-from nutime_jax.parallel import make_mesh
 from nutime_jax.plan.chips import Topology
 from nutime_jax.plan.hlo import Collective, count
 from nutime_jax.plan.products import count_products
 from nutime_jax.plan.roofline import UPDATE, Work, estimate, scale
 from nutime_jax.plan.table import describe_plan
-from nutime_jax.train.feed import CorpusSize, describe_batch, make_views
-from nutime_jax.train.loop import check_config
-from nutime_jax.train.program import build_program
+from nutime_jax.training.input_pipeline import CorpusSize, describe_batch, make_views
+from nutime_jax.training.loop import check_config
+from nutime_jax.training.program import build_program
 
 # The library would ask which TPU it runs on, and shut out other users of it: there is no TPU.
 NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost"}

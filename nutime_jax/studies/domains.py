@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.data.archives import SetFiles, find_all
 from nutime_jax.data.corpus import find_sources
+from nutime_jax.data.datasets import SetFiles, find_all
 from nutime_jax.errors import InputError
-from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies.configuration import DomainsConfig
 from nutime_jax.studies.findings import Findings, Table, spread
 from nutime_jax.studies.scores import Scores, check_probe, score_runs, set_table

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.report.figures import can_draw
-from nutime_jax.folders import place_of, said
-from nutime_jax.plots.figures import save_figure
+from nutime_jax.report.figures import save_figure
+from nutime_jax.report.result_figures import can_draw
+from nutime_jax.storage import place_of, said
 
 
 class Spread(NamedTuple):

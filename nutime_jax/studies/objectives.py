@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.data.archives import find_all
-from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.data.datasets import find_all
+from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies.configuration import VariantsConfig
 from nutime_jax.studies.findings import Findings, Table, spread
 from nutime_jax.studies.scores import Scores, check_probe, score_runs, set_table

@@ -8,7 +8,7 @@ import numpy as np
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
-from nutime_jax.models.scalars import SCALARS, check_scalars
+from nutime_jax.models.scalar_encoders import SCALARS, check_scalars
 
 
 class ScalarEmbedding:

@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.data.archives import Cases, SetFiles, find_all
+from nutime_jax.data.datasets import Cases, SetFiles, find_all
 from nutime_jax.errors import InputError
-from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies.configuration import ScalesConfig
 from nutime_jax.studies.findings import Findings, Table, spread
 from nutime_jax.studies.scalars import ScalarEmbedding

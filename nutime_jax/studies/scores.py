@@ -10,9 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from nutime_jax.config import SweepConfig
-from nutime_jax.data.archives import SetFiles
+from nutime_jax.data.datasets import SetFiles
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.probes import PROBES
+from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.results import Row, write_rows
 from nutime_jax.evaluation.sweep import UNTRAINED, Sweep
 from nutime_jax.studies.configuration import ProbeConfig

@@ -12,7 +12,7 @@ from nutime_jax.config import ModelConfig, PretrainConfig, update
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.options import merge
 from nutime_jax.studies.configuration import VariantsConfig
-from nutime_jax.train.loop import check_config, is_finished, pretrain
+from nutime_jax.training.loop import check_config, is_finished, pretrain
 
 log = logging.getLogger(__name__)
 

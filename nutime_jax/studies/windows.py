@@ -8,8 +8,8 @@ import numpy as np
 from scipy.signal import correlate, detrend, find_peaks
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.data.archives import Cases, SetFiles, find_all
-from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.data.datasets import Cases, SetFiles, find_all
+from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies.configuration import WindowsConfig
 from nutime_jax.studies.findings import Findings, Table, spread
 from nutime_jax.studies.scores import Scores, check_probe, score_runs, set_table

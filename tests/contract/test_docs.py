@@ -18,10 +18,10 @@ from docs import make_configuration
 from docs.make_api import make_page
 from nutime_jax.cli.main import _parse, main
 from nutime_jax.config import load_config
-from nutime_jax.evaluation.probes import PROBES
+from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models.scalars import SCALARS
+from nutime_jax.models.scalar_encoders import SCALARS
 from tests.unit.test_convert import SHAPES, draw
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import pytest
 
 from nutime_jax import load_encoder
 from nutime_jax.cli.main import main
-from nutime_jax.folders import BUCKET, as_folder
-from nutime_jax.train.checkpoint import latest, read_arrays
+from nutime_jax.storage import BUCKET, as_folder
+from nutime_jax.training.checkpoints import latest, read_arrays
 
 ROOT = Path(__file__).parents[2]
 FIELDS = ("params", "variables", "target_params", "target_variables", "opt_state", "step")

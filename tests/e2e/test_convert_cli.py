@@ -14,8 +14,8 @@ from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, to_dict
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
 from nutime_jax.loading import load_encoder, shipped_encoders
-from nutime_jax.train.checkpoint import CheckpointStore
-from nutime_jax.train.state import build_network
+from nutime_jax.training.checkpoints import CheckpointStore
+from nutime_jax.training.state import build_network
 
 CONFIG = load_config("smoke", ["model.depth=1"])
 

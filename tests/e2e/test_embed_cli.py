@@ -9,7 +9,7 @@ import pytest
 
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config
-from nutime_jax.data.archives import find_sets
+from nutime_jax.data.datasets import find_sets
 from nutime_jax.loading import load_encoder, untrained_encoder
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from nutime_jax.bundle import write_folder
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config
 from nutime_jax.export import load_exported
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.sealed import write_folder
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, to_dict
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.train.checkpoint import CheckpointStore
+from nutime_jax.training.checkpoints import CheckpointStore
 
 # Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
 QUICK = ["--epochs=2", "--rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]

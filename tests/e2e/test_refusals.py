@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.cli.main import main
-from nutime_jax.train.checkpoint import find_damage, steps
+from nutime_jax.training.checkpoints import find_damage, steps
 
 QUICK = ["--config.steps=4", "--config.run.probe_every=0", "--config.evaluation.sources="]
 

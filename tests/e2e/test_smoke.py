@@ -16,7 +16,7 @@ import pytest
 
 from nutime_jax.cli.main import main
 from nutime_jax.evaluation.results import read_rows
-from nutime_jax.train.checkpoint import latest, read_arrays
+from nutime_jax.training.checkpoints import latest, read_arrays
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ from nutime_jax.config import load_config, override, shipped_configs
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.studies.configuration import VariantsConfig
 from nutime_jax.studies.variants import make_variants, plan_runs
-from nutime_jax.train.checkpoint import steps
-from nutime_jax.train.loop import is_finished, pretrain
+from nutime_jax.training.checkpoints import steps
+from nutime_jax.training.loop import is_finished, pretrain
 
 SMALL = (
     *("seeds=0", "only=byol", "pretrain.steps=3", "pretrain.batch_size=16", "pretrain.length=64"),

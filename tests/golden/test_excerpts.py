@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.nme import embed_scalar
-from nutime_jax.resample import resize
-from nutime_jax.windows import normalise_windows
+from nutime_jax.core.nme import embed_scalar
+from nutime_jax.core.resample import resize
+from nutime_jax.core.windows import normalise_windows
 from tests.golden.make import PATH, SCALES, excerpts
 
 TOLERANCE = 1e-5  # of each array's largest magnitude, in float32

@@ -8,14 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from nutime_jax.augment import Views
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
 from nutime_jax.convert.encoders import encoder_from_torch
-from nutime_jax.models.readouts import read_out
-from nutime_jax.nme import embed_scalar
-from nutime_jax.resample import resize
-from nutime_jax.train.state import state_from_variables
-from nutime_jax.train.step import make_train_step
+from nutime_jax.core.nme import embed_scalar
+from nutime_jax.core.resample import resize
+from nutime_jax.core.views import Views
+from nutime_jax.models.pooling import read_out
+from nutime_jax.training.state import state_from_variables
+from nutime_jax.training.step import make_train_step
 
 TOLERANCE = 1e-5
 # BatchNorm follows them, so their true gradient is zero and Adam amplifies what rounding leaves of it.

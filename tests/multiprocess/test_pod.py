@@ -9,7 +9,7 @@ import pytest
 from benchmarks import faults
 from launch.simulate_pod import Pod
 from nutime_jax.config import load_config, override
-from nutime_jax.train.loop import pretrain
+from nutime_jax.training.loop import pretrain
 
 # The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
 # So many checkpoints take seconds, in which a signal is heard, and few steps.

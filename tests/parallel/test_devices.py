@@ -9,12 +9,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from nutime_jax.config import load_config
-from nutime_jax.data.archives import find_sets
+from nutime_jax.data.datasets import find_sets
+from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_by_rules
 from nutime_jax.errors import InputError
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.parallel import check_divisible, make_mesh, shard_by_rules
-from nutime_jax.train.loop import pretrain
-from nutime_jax.train.program import build_program
+from nutime_jax.training.loop import pretrain
+from nutime_jax.training.program import build_program
 
 pytestmark = pytest.mark.optimised
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import load_config
+from nutime_jax.distributed.mesh import make_mesh, split
 from nutime_jax.objectives.moco import moco_loss
-from nutime_jax.parallel import make_mesh, split
-from nutime_jax.train.loop import pretrain
+from nutime_jax.training.loop import pretrain
 
 pytestmark = pytest.mark.optimised
 

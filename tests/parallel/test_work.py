@@ -9,12 +9,12 @@ import pytest
 
 import nutime_jax.encoder as encoders
 from nutime_jax.config import load_config
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.parallel import make_mesh
 from nutime_jax.plan.hlo import count
 from nutime_jax.plan.products import count_products, encoding_by_formula, products_by_formula
-from nutime_jax.train.feed import describe_batch, make_feed, make_views
-from nutime_jax.train.program import build_program
+from nutime_jax.training.input_pipeline import describe_batch, make_feed, make_views
+from nutime_jax.training.program import build_program
 
 pytestmark = pytest.mark.optimised
 

@@ -3,12 +3,12 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from nutime_jax.config import load_config
-from nutime_jax.data.monitored import Monitored, Record, read_monitored
+from nutime_jax.data.point_anomaly import Monitored, Record, read_monitored
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation import monitoring
-from nutime_jax.evaluation.anomaly import DETECTORS, anomaly_metrics, most_frequent, score_cases, score_held_out
 from nutime_jax.evaluation.features import Split
-from nutime_jax.evaluation.monitoring import PointScores, point_metrics
+from nutime_jax.evaluation.protocols import point_anomaly as monitoring
+from nutime_jax.evaluation.protocols.anomaly import DETECTORS, anomaly_metrics, most_frequent, score_cases, score_held_out
+from nutime_jax.evaluation.protocols.point_anomaly import PointScores, point_metrics
 from nutime_jax.loading import untrained_encoder
 from tests.conftest import SHARED
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nutime_jax.data.archives import BUNDLED, find_all, find_sets
+from nutime_jax.data.datasets import BUNDLED, find_all, find_sets
 from nutime_jax.errors import InputError
 
 TS_HEADER = "@problemName one\n@timestamps false\n@univariate true\n@equalLength true\n@classLabel true 1 2\n@data\n"

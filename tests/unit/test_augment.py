@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nutime_jax.augment import random_crop, two_views
+from nutime_jax.core.views import random_crop, two_views
 
 seeds = st.integers(0, 2**31 - 1)
 ratios = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: tuple(sorted(pair)))

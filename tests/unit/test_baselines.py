@@ -3,10 +3,10 @@ import importlib.util
 import numpy as np
 import pytest
 
-from nutime_jax.data.archives import Cases, find_sets
+from nutime_jax.data.datasets import Cases, find_sets
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation import baselines
-from nutime_jax.evaluation.baselines import baseline_metrics
+from nutime_jax.evaluation.protocols import baselines
+from nutime_jax.evaluation.protocols.baselines import baseline_metrics
 
 # Each kind of input makes numba compile MiniRocket anew, for many seconds: here it is given one channel only.
 QUICK = ["raw_1nn", "raw_1nn_dtw", "raw_forest", "minirocket"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nutime_jax.errors import InputError
-from nutime_jax.train import checkpoint
-from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays, steps
+from nutime_jax.training import checkpoints as checkpoint
+from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays, steps
 
 STATE = {"params": {"w": jnp.arange(12.0).reshape(3, 4)}, "step": jnp.int32(7)}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.clustering import clustering_metrics, find_clusters, matched_accuracy
 from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.protocols.clustering import clustering_metrics, find_clusters, matched_accuracy
 
 
 def blobs(spread=0.1, cases=60):

@@ -27,10 +27,10 @@ from nutime_jax.config import (
     update,
     values,
 )
+from nutime_jax.core.resample import LONGEST
 from nutime_jax.errors import InputError
-from nutime_jax.objectives.kinds import KINDS
+from nutime_jax.objectives.registry import KINDS
 from nutime_jax.options import format_value
-from nutime_jax.resample import LONGEST
 from nutime_jax.studies.configuration import DomainsConfig, ScalesConfig, VariantsConfig, WindowsConfig
 
 SCHEMAS = {
@@ -308,7 +308,7 @@ def test_a_file_that_registers_its_own_objective_loads(tmp_path, monkeypatch):
     monkeypatch.setitem(KINDS, "mine", None)  # so that it is gone afterwards
     lines = [
         "from ml_collections import ConfigDict",
-        "from nutime_jax.objectives.kinds import BYOL, KINDS",
+        "from nutime_jax.objectives.registry import BYOL, KINDS",
         "KINDS['mine'] = lambda section: BYOL",
         "def get_config():",
         "    return ConfigDict({'objective': {'kind': 'mine'}, 'data': {'sources': ('GunPoint',)}})",

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import load_config
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
-from nutime_jax.objectives.contrast import contrastive_loss
-from nutime_jax.objectives.kinds import KINDS, make_objective
-from nutime_jax.parallel import make_mesh
-from nutime_jax.train.loop import pretrain
-from nutime_jax.train.program import build_program
+from nutime_jax.objectives.info_nce import contrastive_loss
+from nutime_jax.objectives.registry import KINDS, make_objective
+from nutime_jax.training.loop import pretrain
+from nutime_jax.training.program import build_program
 from tests import reference
 
 
@@ -55,7 +55,7 @@ def test_an_unknown_objective_is_refused():
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_products_are_those_of_the_formula(kind):
     from nutime_jax.plan.products import count_products, products_by_formula
-    from nutime_jax.train.feed import describe_batch, make_views
+    from nutime_jax.training.input_pipeline import describe_batch, make_views
 
     config, mesh = load_config("smoke", [f"objective.kind={kind}", "model.dropout=0.0"]), make_mesh(1)
     program = build_program(config, views=make_views(config), mesh=mesh)

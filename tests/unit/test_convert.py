@@ -11,8 +11,8 @@ from nutime_jax.convert.encoders import compare_twin, encoder_from_torch
 from nutime_jax.convert.settings import infer_config, read_release_config
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder
-from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import Classifier
+from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.positions import sinusoidal_positions
 
 CONFIG = {

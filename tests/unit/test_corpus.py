@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nutime_jax.data import corpus as corpora
-from nutime_jax.data.archives import BUNDLED, find_all
 from nutime_jax.data.corpus import find_sources, open_corpus
+from nutime_jax.data.datasets import BUNDLED, find_all
 from nutime_jax.errors import InputError
 
 

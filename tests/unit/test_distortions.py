@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.augment import two_views
-from nutime_jax.distortions import (
+from nutime_jax.core.augmentations import (
     BLOCK,
     DISTORTIONS,
     cut_out,
@@ -19,6 +18,7 @@ from nutime_jax.distortions import (
     scale,
     warp_time,
 )
+from nutime_jax.core.views import two_views
 from nutime_jax.errors import InputError
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=200).cumsum() + 3, jnp.float32)

@@ -7,7 +7,7 @@ import pytest
 from aeon.datasets import tsc_datasets
 
 from nutime_jax.data import download
-from nutime_jax.data.archives import find_sets
+from nutime_jax.data.datasets import find_sets
 from nutime_jax.data.download import archive_sets, download_set
 from nutime_jax.errors import InputError
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.dropout import drop
+from nutime_jax.core.dropout import drop
 
 SHAPE = (64, 8, 40, 40)
 

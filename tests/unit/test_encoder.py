@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nutime_jax import sealed
+from nutime_jax import bundle as sealed
 from nutime_jax.config import load_config
 from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
 from nutime_jax.loading import WEIGHTS, load_encoder, shipped_encoders, untrained_encoder
-from nutime_jax.train.state import build_network
+from nutime_jax.training.state import build_network
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 2, 70))

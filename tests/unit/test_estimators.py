@@ -24,9 +24,9 @@ from nutime_jax.config import TuningSettings, load_config
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.estimators import base as bases
-from nutime_jax.evaluation.anomaly import DETECTORS, score_cases
-from nutime_jax.evaluation.clustering import find_clusters
-from nutime_jax.evaluation.probes import PROBES, make_probe
+from nutime_jax.evaluation.protocols.anomaly import DETECTORS, score_cases
+from nutime_jax.evaluation.protocols.clustering import find_clusters
+from nutime_jax.evaluation.protocols.probes import PROBES, make_probe
 from nutime_jax.loading import untrained_encoder
 from tests.stub import make_stub
 

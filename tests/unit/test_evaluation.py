@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import load_config
-from nutime_jax.data.archives import Cases, find_sets
+from nutime_jax.data.datasets import Cases, find_sets
 from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation import probes
 from nutime_jax.evaluation.comparison import compare, format_accuracies
 from nutime_jax.evaluation.features import Split, Task, encode_cases, raw_cases, read_task
+from nutime_jax.evaluation.protocols import probes
 from nutime_jax.evaluation.results import read_rows, write_rows
 from nutime_jax.loading import untrained_encoder
 from tests import reference

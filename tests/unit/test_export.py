@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from jax import export
 
+from nutime_jax.bundle import read_folder, write_folder
 from nutime_jax.config import load_config, update
 from nutime_jax.encoder import _encode, _views
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models.readouts import ReadVector
-from nutime_jax.sealed import read_folder, write_folder
+from nutime_jax.models.pooling import ReadVector
 
 TOLERANCE = 1e-6  # of features of order one, in float32
 

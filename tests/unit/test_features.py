@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nutime_jax.data.archives import find_sets
+from nutime_jax.data.datasets import find_sets
 from nutime_jax.data.features import open_features
 from nutime_jax.errors import InputError
 

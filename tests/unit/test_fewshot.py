@@ -3,9 +3,9 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation import fewshot
 from nutime_jax.evaluation.features import Split
-from nutime_jax.evaluation.fewshot import draw_tasks, fewshot_metrics, task_accuracies
+from nutime_jax.evaluation.protocols import fewshot
+from nutime_jax.evaluation.protocols.fewshot import draw_tasks, fewshot_metrics, task_accuracies
 
 
 def blobs(seed, *, cases=60, features=8, classes=3, spread=1.0):

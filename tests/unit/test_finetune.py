@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import TuningSettings, load_config
-from nutime_jax.data.archives import Cases
+from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.features import Task
-from nutime_jax.evaluation.fewshot import draw_tasks
-from nutime_jax.evaluation.tuning import packed
-from nutime_jax.evaluation.tuning.channels import fit_channels
-from nutime_jax.evaluation.tuning.classifier import load_classifier
-from nutime_jax.evaluation.tuning.fewshot import tuned_fewshot_metrics
-from nutime_jax.evaluation.tuning.finetune import carve_validation, fine_tune, fine_tune_task
-from nutime_jax.evaluation.tuning.members import layer_factor, rate_factor, run_epoch
+from nutime_jax.evaluation.protocols.fewshot import draw_tasks
+from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewshot_metrics
+from nutime_jax.finetuning import packed
+from nutime_jax.finetuning.channels import fit_channels
+from nutime_jax.finetuning.classifier import load_classifier
+from nutime_jax.finetuning.ensemble import layer_factor, rate_factor, run_epoch
+from nutime_jax.finetuning.loop import carve_validation, fine_tune
 from nutime_jax.loading import untrained_encoder
 
 QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, rates=(1e-3, 1e-2), patience=0)
@@ -189,7 +189,7 @@ def test_a_larger_packing_changes_nothing(encoder, monkeypatch):
     plain = fine_tune(encoder, toy(), settings=QUICK)
     for name in ("LEAST_CASES", "LEAST_POINTS", "LEAST_CLASSES"):
         monkeypatch.setattr(packed, name, 2 * getattr(packed, name))
-    monkeypatch.setattr("nutime_jax.evaluation.tuning.classifier.LEAST_CLASSES", packed.LEAST_CLASSES)
+    monkeypatch.setattr("nutime_jax.finetuning.classifier.LEAST_CLASSES", packed.LEAST_CLASSES)
     larger = fine_tune(encoder, toy(), settings=QUICK)
     assert larger.network.classes == 2 * 8
     assert larger.training.best_epochs == plain.training.best_epochs
@@ -334,8 +334,8 @@ def test_a_window_has_no_more_shifts_than_points(encoder):
 def test_long_splits_are_predicted_in_packs(fitted, monkeypatch):
     series = toy(1, each=20).series
     expected = fitted.predict_proba(series)
-    monkeypatch.setattr("nutime_jax.evaluation.tuning.classifier.LEAST_CASES", 7)
-    monkeypatch.setattr("nutime_jax.evaluation.tuning.classifier.LEAST_POINTS", 300)
+    monkeypatch.setattr("nutime_jax.finetuning.classifier.LEAST_CASES", 7)
+    monkeypatch.setattr("nutime_jax.finetuning.classifier.LEAST_POINTS", 300)
     np.testing.assert_allclose(fitted.predict_proba(series), expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(fitted.predict_proba(series[:1]), expected[:1], rtol=0, atol=1e-6)
 

@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from nutime_jax import folders
+from nutime_jax import storage as folders
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config
+from nutime_jax.distributed.mesh import make_mesh, place, replicated
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row, read_rows, write_rows
-from nutime_jax.folders import BUCKET, as_folder, place_of
-from nutime_jax.parallel import make_mesh, place, replicated
-from nutime_jax.train.checkpoint import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays
-from nutime_jax.train.loop import pretrain
-from nutime_jax.train.writers import MetricWriter
+from nutime_jax.storage import BUCKET, as_folder, place_of
+from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays
+from nutime_jax.training.loop import pretrain
+from nutime_jax.training.metrics import MetricWriter
 
 VALUES = {"params": {"w": np.arange(12.0, dtype=np.float32).reshape(3, 4)}, "step": np.int32(7)}
 

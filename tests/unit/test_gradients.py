@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import PretrainConfig, load_config, options
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import REMAT
-from nutime_jax.parallel import make_mesh
-from nutime_jax.train.gradients import accumulated, plain
-from nutime_jax.train.program import build_program
+from nutime_jax.models.network import REMAT
+from nutime_jax.training.gradients import accumulated, plain
+from nutime_jax.training.program import build_program
 
 
 def spread_loss(weight, views, keys):

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.augment import Views
 from nutime_jax.config import load_config, update
+from nutime_jax.core.views import Views
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder
-from nutime_jax.models.scalars import SCALARS
-from nutime_jax.objectives.kinds import KINDS
-from nutime_jax.parallel import make_mesh
-from nutime_jax.train.program import build_program
-from nutime_jax.train.state import encoder_variables
+from nutime_jax.models.scalar_encoders import SCALARS
+from nutime_jax.objectives.registry import KINDS
+from nutime_jax.training.program import build_program
+from nutime_jax.training.state import encoder_variables
 
 TINY = {"window": 8, "width": 8, "depth": 1, "heads": 2, "head_dim": 4, "mlp_dim": 16, "dropout": 0.1}
 TINY |= {"max_tokens": 32, "scales": (1e-2, 1.0, 1e2), "scale_dim": 4}

@@ -6,7 +6,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from nutime_jax.data.archives import find_sets
+from nutime_jax.data.datasets import find_sets
 from nutime_jax.data.inspection import in_order, inspect_set, total
 from nutime_jax.data.report import draw, format_sheet, format_table, write_json
 from nutime_jax.errors import InputError

@@ -9,14 +9,14 @@ import pytest
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
-from nutime_jax.models.chunks import in_chunks
+from nutime_jax.models.backbones import KERNELS, ResidualBlock, with_mean
 from nutime_jax.models.configuration import check_lengths, check_shifts
-from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import BatchNorm, gelu, multiply
+from nutime_jax.models.microbatch import in_chunks
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.pooling import read_out
 from nutime_jax.models.positions import sinusoidal_positions
-from nutime_jax.models.readouts import read_out
-from nutime_jax.models.resnet import KERNELS, ResidualBlock, with_mean
 from nutime_jax.objectives.byol import byol_loss
 from tests import reference
 

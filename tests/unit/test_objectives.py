@@ -10,25 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.augment import Views
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, to_dict, update
 from nutime_jax.convert.encoders import torch_state_of
+from nutime_jax.core.masking import draw_mask
+from nutime_jax.core.scalar_features import signed_log
+from nutime_jax.core.views import Views
+from nutime_jax.core.windows import Windows, normalise_windows
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models import masked as masked_network
-from nutime_jax.objectives.kinds import KINDS, make_objective
+from nutime_jax.objectives import masked_network
 from nutime_jax.objectives.masked import masked_loss, window_targets
 from nutime_jax.objectives.moco import moco_loss
+from nutime_jax.objectives.registry import KINDS, make_objective
 from nutime_jax.objectives.simsiam import simsiam_loss
-from nutime_jax.parallel import make_mesh
-from nutime_jax.scalar_features import signed_log
-from nutime_jax.token_masks import draw_mask
-from nutime_jax.train.loop import _check_same_run, check_config
-from nutime_jax.train.optim import learning_rate, make_optimizer
-from nutime_jax.train.state import build_network, encoder_variables, state_from_variables
-from nutime_jax.train.step import make_train_step
-from nutime_jax.windows import Windows, normalise_windows
+from nutime_jax.training.loop import _check_same_run, check_config
+from nutime_jax.training.optim import learning_rate, make_optimizer
+from nutime_jax.training.state import build_network, encoder_variables, state_from_variables
+from nutime_jax.training.step import make_train_step
 from tests import reference
 
 PAIRS = {
@@ -173,7 +173,7 @@ def three_steps(config, monkeypatch):
     """Runs three steps, each beside the reference: the loss, the gradient along directions, AdamW and the moving average."""
     drawn, rng = {}, np.random.default_rng(3)
     monkeypatch.setattr(masked_network, "draw_mask", spied(drawn))
-    monkeypatch.setattr("nutime_jax.models.encoder.draw_mask", spied(drawn))
+    monkeypatch.setattr("nutime_jax.models.network.draw_mask", spied(drawn))
     network, objective, optim = build_network(config), make_objective(config.objective), config.optim
     tx, momenta = make_optimizer(optim, steps=config.steps), [0.0, 0.6, 0.8, 0.9]
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 2, 1, config.length)))
@@ -386,8 +386,8 @@ def test_what_the_official_code_has_not_is_not_converted(run, monkeypatch):
 )
 def test_products_are_those_of_the_formula(overrides, model):
     from nutime_jax.plan.products import count_products, products_by_formula
-    from nutime_jax.train.feed import describe_batch, make_views
-    from nutime_jax.train.program import build_program
+    from nutime_jax.training.input_pipeline import describe_batch, make_views
+    from nutime_jax.training.program import build_program
 
     config, mesh = load_config("smoke", ["model.dropout=0.0", "length=160", *overrides]), make_mesh(1)
     config = update(config, {"model": model})

@@ -6,12 +6,12 @@ import pytest
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.failures import Failure
-from nutime_jax.evaluation.report import page
-from nutime_jax.evaluation.report.contents import Contents
-from nutime_jax.evaluation.report.figures import draw_critical_difference
-from nutime_jax.evaluation.report.page import render_page
-from nutime_jax.evaluation.report.published import Published
-from nutime_jax.evaluation.report.summary import join_published, make_tables
+from nutime_jax.report import page
+from nutime_jax.report.contents import Contents
+from nutime_jax.report.page import render_page
+from nutime_jax.report.published import Published
+from nutime_jax.report.result_figures import draw_critical_difference
+from nutime_jax.report.summary import join_published, make_tables
 from tests.unit.test_summary import row
 
 VOID = {"meta", "br", "wbr"}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from nutime_jax.data.corpus import open_corpus
-from nutime_jax.data.pipeline import batches, class_shares, draw_records
-from nutime_jax.data.resident import load_resident
+from nutime_jax.data.device_corpus import load_resident
+from nutime_jax.data.loader import batches, class_shares, draw_records
 from nutime_jax.errors import InputError
-from nutime_jax.train.feed import draw_resident, resident_views, streamed_views
+from nutime_jax.training.input_pipeline import draw_resident, resident_views, streamed_views
 
 
 @pytest.fixture(scope="module")

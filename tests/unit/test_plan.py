@@ -11,16 +11,16 @@ import pytest
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, update
 from nutime_jax.data.corpus import open_corpus
+from nutime_jax.distributed.mesh import make_mesh, replicated, split
 from nutime_jax.errors import InputError
-from nutime_jax.parallel import make_mesh, replicated, split
 from nutime_jax.plan import work as planned
 from nutime_jax.plan.chips import CHIPS, parse_topology
 from nutime_jax.plan.hlo import Array, Collective, count, read_arrays
 from nutime_jax.plan.products import count_products, products_by_formula
 from nutime_jax.plan.roofline import UPDATE, Work, estimate, scale
 from nutime_jax.plan.table import render_plan, sum_exchanges
-from nutime_jax.train.feed import CorpusSize, describe_batch, make_feed, make_views
-from nutime_jax.train.program import build_program
+from nutime_jax.training.input_pipeline import CorpusSize, describe_batch, make_feed, make_views
+from nutime_jax.training.program import build_program
 
 COMPILER = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the compiler for TPUs (libtpu) is not installed")
 

@@ -7,15 +7,15 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from nutime_jax.config import load_config
-from nutime_jax.data.archives import Cases
+from nutime_jax.core.resample import resize_on_host
+from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import InputError
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.plots.embedding import draw_embedding
-from nutime_jax.plots.figures import COLOURS, save_figure
-from nutime_jax.plots.nme import draw_nme
-from nutime_jax.plots.training import draw_training, read_metrics
-from nutime_jax.plots.views import draw_views, spread_over_classes
-from nutime_jax.resample import resize_on_host
+from nutime_jax.report.embedding import draw_embedding
+from nutime_jax.report.figures import COLOURS, save_figure
+from nutime_jax.report.nme import draw_nme
+from nutime_jax.report.training import draw_training, read_metrics
+from nutime_jax.report.views import draw_views, spread_over_classes
 
 
 @pytest.fixture(scope="module")

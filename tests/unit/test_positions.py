@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.models.encoder import NuTimeEncoder
+from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.positions import read_table, rotary_angles, rotate, sinusoidal_positions, token_places
 from tests import reference
 from tests.unit.test_models import SMALL, draw

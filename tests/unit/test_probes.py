@@ -12,7 +12,7 @@ from nutime_jax.evaluation.features import Split
 from nutime_jax.evaluation.folds import deal_folds
 from nutime_jax.evaluation.logistic import FoldedLogistic
 from nutime_jax.evaluation.neighbours import LeaveOneOutNeighbours, nearest, nearest_distances, vote
-from nutime_jax.evaluation.probes import PROBES, SCALERS, cross_validated_accuracy, make_probe, probe_metrics
+from nutime_jax.evaluation.protocols.probes import PROBES, SCALERS, cross_validated_accuracy, make_probe, probe_metrics
 from nutime_jax.evaluation.ridge import PENALTIES, LeaveOneOutRidge, decompose, leave_one_out_errors
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nutime_jax.data.archives import find_sets
-from nutime_jax.data.readers import READERS
+from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.formats import READERS
 from nutime_jax.errors import InputError
 
 AEON = Path(aeon.datasets.__file__).parent / "data"

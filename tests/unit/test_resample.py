@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nutime_jax.core.resample import resize, resize_on_host
 from nutime_jax.errors import InputError
-from nutime_jax.resample import resize, resize_on_host
 from tests import reference
 
 resize_jitted = jax.jit(lambda x, length: resize(x, 64, length=length))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as drawn
 
+from nutime_jax.core.scalar_features import log_magnitude, periodic_features, piecewise_linear, quantile_edges, symmetric_edges
 from nutime_jax.errors import InputError
-from nutime_jax.scalar_features import log_magnitude, periodic_features, piecewise_linear, quantile_edges, symmetric_edges
 
 RNG = np.random.default_rng(0)
 # The float32 number that a product or a difference is rounded to: what the features are of.

@@ -9,24 +9,25 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from nutime_jax.augment import Views
 from nutime_jax.config import ModelConfig, load_config, update
 from nutime_jax.convert.arrays import to_torch_state
+from nutime_jax.core.scalar_features import quantile_edges, symmetric_edges
+from nutime_jax.core.views import Views
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.configuration import build_encoder
-from nutime_jax.models.encoder import NuTimeEncoder
 from nutime_jax.models.layers import Linear
-from nutime_jax.models.scalars import SCALARS
-from nutime_jax.parallel import make_mesh
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.scalar_encoders import SCALARS
 from nutime_jax.plan.products import count_products, products_by_formula
-from nutime_jax.plots.nme import draw_nme
-from nutime_jax.scalar_features import quantile_edges, symmetric_edges
-from nutime_jax.train import fitting, loop
-from nutime_jax.train.feed import Feed, describe_batch, make_views
-from nutime_jax.train.fitting import fit_scalars
-from nutime_jax.train.program import build_program
+from nutime_jax.report.nme import draw_nme
+from nutime_jax.training import data_dependent_init as fitting
+from nutime_jax.training import loop
+from nutime_jax.training.data_dependent_init import fit_scalars
+from nutime_jax.training.input_pipeline import Feed, describe_batch, make_views
+from nutime_jax.training.program import build_program
 from tests import reference
 
 FINITE = np.float32([0, 1e-45, 1e-38, 1e-30, 1e-8, 1e-4, 1e-3, 0.5, 1, 7, 1e4, 1e8, 1e16, 1e20, 1e38, np.finfo(np.float32).max])

@@ -6,9 +6,9 @@ import struct
 import numpy as np
 import pytest
 
-from nutime_jax import sealed
+from nutime_jax import bundle as sealed
+from nutime_jax.bundle import check_target, is_sealed, read_folder, write_folder
 from nutime_jax.errors import InputError
-from nutime_jax.sealed import check_target, is_sealed, read_folder, write_folder
 
 ARRAYS = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "c": np.asfortranarray(np.ones((3, 2))), "none": np.zeros((0, 4))}
 ABOUT = {"name": "one", "sizes": [1, 2]}

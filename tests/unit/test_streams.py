@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from nutime_jax.data import streams
-from nutime_jax.data.archives import find_sets
 from nutime_jax.data.corpus import open_corpus
+from nutime_jax.data.datasets import find_sets
 from nutime_jax.data.streams import is_corpus, open_corpus_stream, open_stream
 from nutime_jax.errors import InputError
 

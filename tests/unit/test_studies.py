@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import load_config, update
-from nutime_jax.data.archives import BUNDLED, SetFiles, find_all, find_sets
+from nutime_jax.core.nme import embed_scalar
+from nutime_jax.data.datasets import BUNDLED, SetFiles, find_all, find_sets
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.nme import embed_scalar
-from nutime_jax.plots.charts import Panel, draw_panels
+from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies import scales, scores, variants
 from nutime_jax.studies.configuration import DomainsConfig, ScalesConfig, VariantsConfig, WindowsConfig
 from nutime_jax.studies.domains import leave_out, read_set_types, sets_by_domain, study_domains

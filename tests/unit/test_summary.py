@@ -10,8 +10,9 @@ from scipy.stats import rankdata
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.failures import Failure, read_failures, write_failures
-from nutime_jax.evaluation.report.published import fetch_published, read_published
-from nutime_jax.evaluation.report.summary import (
+from nutime_jax.evaluation.results import Row
+from nutime_jax.report.published import fetch_published, read_published
+from nutime_jax.report.summary import (
     compare_columns,
     find_column,
     join_published,
@@ -19,7 +20,6 @@ from nutime_jax.evaluation.report.summary import (
     rank_columns,
     write_summary,
 )
-from nutime_jax.evaluation.results import Row
 
 
 def row(method, dataset, value, **changes):

@@ -5,7 +5,7 @@ import pytest
 
 from nutime_jax import encoder as encoders
 from nutime_jax.config import SweepConfig, load_config
-from nutime_jax.data.archives import find_sets
+from nutime_jax.data.datasets import find_sets
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import sweep as sweeps
 from nutime_jax.evaluation.cells import Cell, CellStore

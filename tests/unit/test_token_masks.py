@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import ModelConfig
+from nutime_jax.core.masking import KINDS, count_hidden, draw_mask, hidden_places
 from nutime_jax.errors import InputError
-from nutime_jax.models.encoder import NuTimeEncoder
-from nutime_jax.models.readouts import read_out
-from nutime_jax.token_masks import KINDS, count_hidden, draw_mask, hidden_places
+from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.pooling import read_out
 
 SMALL = {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8, "dropout": 0.0}
 

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+from nutime_jax.convert.torch_files import read_state, write_state
 from nutime_jax.errors import InputError
-from nutime_jax.torch_files import read_state, write_state
 
 STATE = {
     "a.weight": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),

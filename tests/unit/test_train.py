@@ -6,17 +6,17 @@ import numpy as np
 import optax
 import pytest
 
-from nutime_jax.augment import Views
 from nutime_jax.config import load_config
+from nutime_jax.core.views import Views
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import DivergenceError
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.parallel import make_mesh
-from nutime_jax.train.hooks import Every, Guard, Pace
-from nutime_jax.train.loop import pretrain
-from nutime_jax.train.optim import learning_rate, make_optimizer
-from nutime_jax.train.program import build_program
-from nutime_jax.train.state import build_network, encoder_variables, state_from_variables
-from nutime_jax.train.step import make_train_step
+from nutime_jax.training.hooks import Every, Guard, Pace
+from nutime_jax.training.loop import pretrain
+from nutime_jax.training.optim import learning_rate, make_optimizer
+from nutime_jax.training.program import build_program
+from nutime_jax.training.state import build_network, encoder_variables, state_from_variables
+from nutime_jax.training.step import make_train_step
 
 
 @pytest.fixture(scope="module")

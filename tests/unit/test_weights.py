@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nutime_jax.data.archives import find_sets
+from nutime_jax.data.datasets import find_sets
 from nutime_jax.evaluation.features import encode_cases
-from nutime_jax.evaluation.probes import probe_metrics
+from nutime_jax.evaluation.protocols.probes import probe_metrics
 from nutime_jax.loading import WEIGHTS, load_encoder, shipped_encoders
 
 ACCURACY = {

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nutime_jax.core.windows import count_windows, normalise_windows
 from nutime_jax.data.series import split_offset
 from nutime_jax.errors import InputError
-from nutime_jax.windows import count_windows, normalise_windows
 from tests import reference
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)

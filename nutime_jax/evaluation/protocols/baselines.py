@@ -1,0 +1,111 @@
+"""Classical classifiers of raw series, run on the same files as the encoders. Test cases choose nothing.
+
+Series of unequal lengths are resized to the longest training length, as encoders resize theirs (`encoder.resize_series`);
+sets of one length stay as they are. It costs tempo and whatever the length itself says: against zeros at the end,
+MiniRocket loses 4.6 points on AllGestureWiimoteX and 2.6 on PLAID, and gains 4.4 on GesturePebbleZ2.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from nutime_jax.data.datasets import Cases
+from nutime_jax.errors import InputError
+from nutime_jax.evaluation.features import raw_cases
+
+WINDOW = 0.1
+"""Width of the Sakoe-Chiba band of DTW, as a share of the length; fixed, not tuned."""
+
+TREES = 200
+
+SHORTEST = {"minirocket": 9, "multirocket_hydra": 10}
+"""Points below which a method has no kernel that fits; shorter sets are stretched to it."""
+
+
+def baseline_metrics(name: str, train: Cases, test: Cases, *, seed: int) -> dict[str, float]:
+    """Accuracy and macro-averaged F1 on the test cases of a baseline fitted on the training cases.
+
+    Args:
+        name: one of BASELINES.
+        seed: of the forest's and the kernels' random choices; the nearest neighbours make none.
+
+    Raises:
+        InputError: the name is unknown, a package is missing, or the cases cannot be told apart by their labels.
+    """
+    if name not in BASELINES:
+        raise InputError(f"baseline {name!r} is unknown; choose one of {', '.join(BASELINES)}")
+    _check(train, test)
+    length = max(SHORTEST.get(name, 1), *(case.shape[-1] for case in train.series))
+    predicted = BASELINES[name](_array(train, length), train.labels, _array(test, length), seed)
+    # A class that is absent from the test cases and wrongly predicted counts as F1 of zero, without a warning.
+    f1 = f1_score(test.labels, predicted, average="macro", zero_division=0.0)
+    return {"accuracy": float(accuracy_score(test.labels, predicted)), "f1": float(f1)}
+
+
+def _check(train: Cases, test: Cases) -> None:
+    for split, cases in (("training", train), ("test", test)):
+        if cases.labels is None or not len(cases.series):
+            raise InputError(f"the {split} split has no labelled cases; a baseline needs them")
+    if len(set(train.labels)) < 2:
+        raise InputError(f"every training case is of class {train.labels[0]}; a classifier needs two classes")
+    channels = {len(case) for cases in (train, test) for case in cases.series}
+    if len(channels) > 1:
+        raise InputError(f"cases have {sorted(channels)} channels; every case needs the same number")
+
+
+def _array(cases: Cases, length: int) -> np.ndarray:
+    """Shape (cases, channels, length)."""
+    return raw_cases(cases, length=length).features.reshape(len(cases.series), -1, length)
+
+
+def _raw_1nn(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    return KNeighborsClassifier(1).fit(_flat(x), y).predict(_flat(test))
+
+
+def _raw_1nn_dtw(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """DTW over all channels at once; among equals the first training case wins. Takes test × train × length² × WINDOW steps."""
+    from aeon.distances import dtw_pairwise_distance
+    from numba.core.errors import NumbaTypeSafetyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumbaTypeSafetyWarning)  # said of aeon's loop counters while they are compiled
+        distances = dtw_pairwise_distance(test.astype(np.float64), x.astype(np.float64), window=WINDOW)
+    return y[distances.argmin(1)]
+
+
+def _raw_forest(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    return RandomForestClassifier(TREES, random_state=seed).fit(_flat(x), y).predict(_flat(test))
+
+
+def _minirocket(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """10,000 features and a ridge classifier, whose penalty is chosen by leave-one-out within the training cases."""
+    from aeon.classification.convolution_based import MiniRocketClassifier
+
+    return MiniRocketClassifier(random_state=seed).fit(x, y).predict(test)
+
+
+def _multirocket_hydra(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("multirocket_hydra needs PyTorch; install it with pip install 'nutime_jax[torch]', or leave it out")
+    from aeon.classification.convolution_based import MultiRocketHydraClassifier
+
+    return MultiRocketHydraClassifier(random_state=seed).fit(x, y).predict(test)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
+
+
+BASELINES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]] = {
+    "raw_1nn": _raw_1nn,
+    "raw_1nn_dtw": _raw_1nn_dtw,
+    "raw_forest": _raw_forest,
+    "minirocket": _minirocket,
+    "multirocket_hydra": _multirocket_hydra,
+}
+"""Name -> predicted labels, given training cases (cases, channels, time), their labels, test cases and a seed."""

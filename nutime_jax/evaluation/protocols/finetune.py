@@ -1,0 +1,87 @@
+"""Fine-tuning protocols: one training split, and few-shot tasks that are trained together as members of one ensemble."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from nutime_jax.config import TuningSettings
+from nutime_jax.encoder import Encoder
+from nutime_jax.evaluation.features import Task
+from nutime_jax.evaluation.protocols.fewshot import draw_tasks
+from nutime_jax.evaluation.results import Row
+from nutime_jax.finetuning.classifier import FittedClassifier
+from nutime_jax.finetuning.ensemble import Report
+from nutime_jax.finetuning.loop import DEFAULTS, fine_tune
+
+CHUNK = 10
+"""Tasks that are trained side by side; more need more memory."""
+
+
+class TunedTask(NamedTuple):
+    """A fitted classifier, and what it scored: a row for the validating cases (if any) and one for the test split."""
+
+    classifier: FittedClassifier
+    rows: list[Row]
+
+
+def fine_tune_task(
+    encoder: Encoder,
+    task: Task,
+    *,
+    settings: TuningSettings = DEFAULTS,
+    seed: int = 0,
+    method: str = "pretrained",
+    progress: Callable[[int, Report], None] | None = None,
+) -> TunedTask:
+    """Fine-tunes on a set's training split, then scores its test split, once; see `fine_tune`.
+
+    Under settings.selection "published" the rows carry selection "test".
+    """
+    test = task.test if settings.selection == "published" else None
+    classifier = fine_tune(encoder, task.train, settings=settings, seed=seed, published_test=test, progress=progress)
+    training = classifier.training
+    fields = {
+        "method": method,
+        "dataset": task.name,
+        "protocol": "finetune",
+        "setting": settings.words(),
+        "seed": seed,
+        "selection": training.selection,
+        "train_cases": len(task.train.series),
+        "test_cases": len(task.test.series),
+        "seconds": training.seconds,
+    }
+    rows = [Row(metric="accuracy", value=classifier.accuracy(task.test.series, task.test.labels), **fields)]
+    if training.accuracies and test is None:
+        rows.insert(0, Row(metric="validation_accuracy", value=training.accuracy, **fields))
+    return TunedTask(classifier, rows)
+
+
+def tuned_fewshot_metrics(
+    encoder: Encoder, task: Task, *, shots: int = 5, tasks: int = 10, settings: TuningSettings = DEFAULTS, seed: int = 0
+) -> dict[str, float]:
+    """Accuracy on the whole test split of classifiers that were fine-tuned on `shots` cases of every class.
+
+    Nothing is left to validate with: all epochs are run, with the middle one of the rates.
+
+    Args:
+        shots, tasks, seed: as in `evaluation.fewshot.fewshot_metrics`, whose draws these are.
+
+    Returns:
+        "accuracy", "std" and "stderr" over tasks, as `fewshot_metrics`.
+
+    Raises:
+        InputError: a class has fewer training cases than shots.
+    """
+    places = draw_tasks(task.train.labels, shots=shots, tasks=tasks, seed=seed).reshape(tasks, -1)
+    rate = (settings.rates[len(settings.rates) // 2],)
+    accuracies = []
+    for first in range(0, tasks, CHUNK):
+        chunk = places[first : first + CHUNK]
+        one_rate = dataclasses.replace(settings, rates=rate, members=len(chunk), selection="train")
+        classifier = fine_tune(encoder, task.train, settings=one_rate, seed=seed + first, only=chunk)
+        accuracies += [classifier.alone(i).accuracy(task.test.series, task.test.labels) for i in range(len(chunk))]
+    std = float(np.std(accuracies, ddof=1)) if tasks > 1 else 0.0
+    return {"accuracy": float(np.mean(accuracies)), "std": std, "stderr": std / tasks**0.5}

@@ -1,0 +1,94 @@
+"""Labelled cases as a few flat arrays on the device, in sizes that sets share, so that they share programs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nutime_jax.core.resample import LONGEST, resize
+from nutime_jax.core.views import random_crop_resize
+from nutime_jax.data.series import split_offset
+from nutime_jax.errors import InputError
+
+LEAST_CASES, LEAST_POINTS, LEAST_CLASSES = 1 << 10, 1 << 20, 1 << 3
+"""The smallest sizes: four megabytes that most sets of the archives fit in, so that these share one program."""
+
+
+class PackedCases(NamedTuple):
+    """All points of all cases end to end, padded; rows past the last case are never drawn.
+
+    values: points, shape (capacity of points,).
+    starts, offsets: of each channel, (capacity of cases, channels): its first point; what is to be added to its points.
+    lengths: points of each channel of a case, (capacity of cases,).
+    labels: number of the class, (capacity of cases,); -1 is a class that training has not seen.
+    """
+
+    values: jax.Array
+    starts: jax.Array
+    offsets: jax.Array
+    lengths: jax.Array
+    labels: jax.Array
+
+
+class Views(NamedTuple):
+    """Cases as the encoder takes them: values (batch, channels, points) and offsets (batch, channels)."""
+
+    values: jax.Array
+    offsets: jax.Array
+
+
+def round_up(size: int, least: int) -> int:
+    """The next power of two, at least `least`."""
+    return max(least, 1 << max(size - 1, 0).bit_length())
+
+
+def pack_cases(series: Sequence[np.ndarray], labels: np.ndarray) -> PackedCases:
+    """Places cases (channels, time), any lengths, on the device.
+
+    Raises:
+        InputError: a series or the set is too long to be numbered.
+    """
+    longest, points = max(case.shape[1] for case in series), sum(case.size for case in series)
+    if longest > LONGEST or points > 1 << 30:
+        raise InputError(
+            f"the set has {points} points, {longest} in its longest series; at most {1 << 30} and {LONGEST} can be resident: "
+            "shorten the series, or keep fewer channels or cases"
+        )
+    count, channels = round_up(len(series), LEAST_CASES), len(series[0])
+    values = np.zeros(round_up(points, LEAST_POINTS), np.float32)
+    starts, offsets = np.zeros((count, channels), np.int32), np.zeros((count, channels), np.float32)
+    lengths, numbers = np.ones(count, np.int32), np.zeros(count, np.int32)
+    lengths[: len(series)], numbers[: len(series)] = [case.shape[1] for case in series], labels
+    end = 0
+    for row, case in enumerate(series):
+        for place, channel in enumerate(case):
+            starts[row, place] = end
+            values[end : end + len(channel)], offsets[row, place] = split_offset(channel)
+            end += len(channel)
+    return PackedCases(*jax.device_put((values, starts, offsets, lengths, numbers)))
+
+
+def draw_views(key: jax.Array, cases: PackedCases, rows: jax.Array, *, size: int, ratio: tuple[float, float]) -> Views:
+    """A random crop of each of `rows`, resized to `size` points; the channels of a case share it."""
+
+    def one(key, starts, length):
+        return jax.vmap(lambda start: random_crop_resize(key, cases.values, length, start=start, size=size, ratio=ratio))(starts)
+
+    values = jax.vmap(one)(jax.random.split(key, len(rows)), cases.starts[rows], cases.lengths[rows])
+    return Views(values, cases.offsets[rows])
+
+
+def whole_views(cases: PackedCases, rows: jax.Array, *, size: int) -> Views:
+    """Each of `rows`, resized to `size` points."""
+
+    def one(starts, length):
+        return jax.vmap(lambda start: resize(cases.values, size, start=start, length=length))(starts)
+
+    return Views(jax.vmap(one)(cases.starts[rows], cases.lengths[rows]), cases.offsets[rows])
+
+
+def class_mask(capacity: int, classes: jax.Array) -> jax.Array:
+    """Which of the head's outputs are classes of the set."""
+    return jnp.arange(capacity) < classes

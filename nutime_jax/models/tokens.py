@@ -1,0 +1,57 @@
+"""Windows as tokens: shape, mean and standard deviation of each, in one vector (paper section 3.2)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from nutime_jax.config import ModelConfig
+from nutime_jax.core.windows import cut_windows, normalise_windows
+from nutime_jax.models.layers import LayerNorm, Linear
+from nutime_jax.models.scalar_encoders import build_scalars
+
+
+class WindowEmbedding(nn.Module):
+    """Windows -> tokens: the linear embedding of the shape, merged with that of mean and std (paper section 3.2).
+
+    Every window size has its own embedding of the shape, as it has other time points. All else is shared: mean and std
+    have the units of the series for every size. With several sizes, a trained vector per size is added to its tokens.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None
+    ) -> Float[Array, "batch windows width"]:
+        config, (batch, channels, time) = self.config, x.shape
+        instance = normalise_windows(x, window=time, offset=offset)
+        embed_scalars = None if config.statistics == "none" else build_scalars(config)
+        merge, merge_norm = Linear(config.width, name="merge"), LayerNorm(name="merge_norm")
+        fusion, fusion_norm = Linear(config.width, name="fusion"), LayerNorm(name="fusion_norm")
+
+        def embed(size: int, stride: int, name: str) -> Float[Array, "batch windows width"]:
+            windows = normalise_windows(x, window=size, stride=stride, offset=offset)
+            if config.normalisation == "window":
+                shape = windows.shape
+            else:
+                shape = cut_windows(instance.shape.reshape(x.shape), window=size, stride=stride)
+
+            norm = LayerNorm(name=f"shape_norm{name}")
+            tokens = norm(Linear(config.width, name=f"shape{name}")(shape))
+            if embed_scalars is not None:
+                source = windows if config.statistics == "window" else instance
+                scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))
+                embedded = embed_scalars(scalars)
+                tokens = jnp.concatenate([tokens, embedded.reshape(*tokens.shape[:-1], -1)], axis=-1)
+                tokens = merge_norm(merge(tokens))
+
+            if config.fusion == "sum":  # the release's ablation: one layer norm serves twice
+                return norm(tokens.sum(1))
+            tokens = jnp.moveaxis(tokens, 1, 2).reshape(batch, -1, channels * config.width)
+            return fusion_norm(fusion(tokens)) if channels > 1 else tokens
+
+        tokens = [embed(size, stride, f"_{size}" if place else "") for place, (size, stride) in enumerate(config.sizes)]
+        if len(tokens) == 1:
+            return tokens[0]
+        told = self.param("size", nn.initializers.normal(0.02), (len(tokens), config.width))
+        return jnp.concatenate([one + size[None, None] for one, size in zip(tokens, told, strict=True)], axis=1)
