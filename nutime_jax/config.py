@@ -274,7 +274,7 @@ class PretrainConfig(Section):
             accepted = f"choose 0 to {self.steps - 1} for a run of {self.steps} steps"
             raise InputError(f"optim.warmup_steps is {warmup}; {accepted}")
         if self.chunk and self.remat != "none":
-            raise InputError(f"chunk is {self.chunk} and remat is {self.remat!r}, which both recompute; set one")
+            raise InputError(f"chunk is {self.chunk} and remat is {self.remat!r}, which both recompute; set one of them")
 
 
 @dataclass(frozen=True)

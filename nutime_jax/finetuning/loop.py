@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,10 +20,10 @@ from nutime_jax.config import TuningSettings
 from nutime_jax.data.datasets import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
-from nutime_jax.finetuning.channels import fit_channels
+from nutime_jax.finetuning.channels import ChannelMap, fit_channels
 from nutime_jax.finetuning.classifier import FittedClassifier, Training, build_classifier
 from nutime_jax.finetuning.ensemble import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
-from nutime_jax.finetuning.packed import pack_cases
+from nutime_jax.finetuning.packed import PackedCases, pack_cases
 from nutime_jax.models.configuration import check_shifts
 from nutime_jax.models.heads import Classifier
 
