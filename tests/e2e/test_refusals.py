@@ -105,6 +105,7 @@ def test_a_run_that_failed_at_the_door_leaves_the_workdir_free(capfd, finished):
     assert pretrain(capfd, finished, "--config.steps=12")[0] == 0
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(capfd, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "only.npz", X_train=np.ones((2, 9)), y_train=[0, 1])
@@ -139,6 +140,7 @@ def test_nothing_intact_is_refused_not_restarted(capfd, finished):
     assert "no checkpoint in" in sentences[0]
 
 
+@pytest.mark.slow
 def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(capfd, tmp_path):
     status, sentences = pretrain(capfd, tmp_path, "--config.steps=8", "--config.optim.rate=1e30", "--config.optim.warmup_rate=1e30")
     assert status == 3
@@ -147,6 +149,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(capfd, tmp_path)
     assert not any(path.name == "00000008" for path in steps(tmp_path / "checkpoints"))
 
 
+@pytest.mark.slow
 def test_series_of_one_point_are_constant_series(capfd, tmp_path):
     np.savetxt(tmp_path / "points.csv", np.arange(20.0)[:, None])
     status, _ = pretrain(capfd, tmp_path / "run", f"--config.data.sources={tmp_path / 'points.csv'}")

@@ -76,6 +76,7 @@ def test_a_sweep_and_its_report(smoke_run, tmp_path, capsys):
     assert "untrained" in page
 
 
+@pytest.mark.slow
 def test_init_from_starts_from_the_weights(smoke_run, tmp_path, caplog):
     rest = ["--config.evaluation.sources=", "--config.run.probe_every=0", "--config.steps=3", "--config.optim.warmup_rate=0"]
     arguments = ["pretrain", "--config=smoke", f"--workdir={tmp_path}", f"--init_from={smoke_run}", *rest, "--config.optim.rate=0"]

@@ -102,6 +102,7 @@ def test_a_pickle_holds_arrays_alone_and_predicts_the_same_elsewhere(fitted, nam
     np.testing.assert_array_equal(outcome(joblib.load(tmp_path / name), X[:, 0] if name in TABLES else X), expected)
 
 
+@pytest.mark.slow
 def test_pickles_predict_in_another_process(fitted, tmp_path):
     names = ["embedder", "head"]
     for name in names:

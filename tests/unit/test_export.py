@@ -111,6 +111,7 @@ def test_differences_are_a_part_of_the_program(encoder, tmp_path):
     assert words in (folder / "card.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

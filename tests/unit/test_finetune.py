@@ -120,6 +120,7 @@ def test_the_learning_rate_rises_and_falls():
     np.testing.assert_allclose(rate_factor(np.array([0.0, 1.0]), warmup=0.0), [1, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_members_side_by_side_are_members_alone(encoder):
     together = fine_tune(encoder, toy(), settings=change(members=2), seed=3)
     alone = [fine_tune(encoder, toy(), settings=QUICK, seed=seed) for seed in (3, 4)]
@@ -164,6 +165,7 @@ def test_a_refit_trains_on_every_case_as_long_as_was_best_on_average(encoder):
     assert not np.array_equal(after.members["params/head/kernel"], before.members["params/head/kernel"])
 
 
+@pytest.mark.slow
 def test_a_refit_of_all_epochs_is_training_on_all_cases(encoder):
     train, settings = toy(each=5), change(members=2, epochs=1, rates=(1e-3,))
     refitted = fine_tune(encoder, train, settings=change(settings, refit=True))
@@ -266,7 +268,7 @@ def test_short_series_and_a_small_signal_on_a_large_offset(encoder):
     assert np.isfinite(classifier.predict_proba([*short, np.ones(3), np.full(9, 1e30)])).all()
 
 
-@pytest.mark.parametrize("channels", ["fusion", "independent"])
+@pytest.mark.parametrize("channels", ["fusion", pytest.param("independent", marks=pytest.mark.slow)])
 def test_two_channels(encoder, channels):
     classifier = fine_tune(encoder, toy(channels=2), settings=change(channels=channels, epochs=20))
     assert ("params/encoder/embedding/fusion/kernel" in classifier.members) == (channels == "fusion")
@@ -303,7 +305,9 @@ def test_components_are_those_of_the_standardised_channels():
     np.testing.assert_allclose(np.cov(points, ddof=0), np.diag(np.linalg.eigvalsh(correlation)[::-1][:2]), atol=1e-5)
 
 
-@pytest.mark.parametrize(("strategy", "norm", "members"), [("full", "none", 2), ("head", "batch", 1), ("head", "layer", 1)])
+@pytest.mark.parametrize(
+    ("strategy", "norm", "members"), [("full", "none", 2), ("head", "batch", 1), pytest.param("head", "layer", 1, marks=pytest.mark.slow)]
+)
 def test_a_saved_classifier_is_the_same_to_the_bit(encoder, tmp_path, strategy, norm, members):
     classifier = fine_tune(encoder, toy(), settings=change(strategy=strategy, head_norm=norm, members=members))
     for _ in range(2):  # the second replaces the first

@@ -39,6 +39,7 @@ def store(bucket, request):
     store.close()
 
 
+@pytest.mark.slow
 def test_what_was_saved_is_restored_and_old_ones_go(store):
     store.best = "-loss"
     for step in (3, 6, 9, 12):
@@ -55,6 +56,7 @@ def test_what_was_saved_is_restored_and_old_ones_go(store):
     assert read_about(newest)["metrics"] == {"loss": 12.0}
 
 
+@pytest.mark.slow
 def test_every_damaged_object_is_found_and_the_last_good_checkpoint_used(store, caplog):
     for step in (3, 6):
         save(store, step)

@@ -137,6 +137,7 @@ def test_products_are_those_of_the_formula_and_of_the_compiler(wide):
     assert 1 < traced.lower().cost_analysis()["flops"] / products_by_formula(config) < 1.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

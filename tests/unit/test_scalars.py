@@ -222,6 +222,7 @@ def edges_of(encoder):
     return encoder.variables["constants"]["embedding"]["scalars"]["edges"]
 
 
+@pytest.mark.slow
 def test_fitted_edges_are_kept_over_resume_saving_and_in_the_twin(tmp_path, monkeypatch):
     config = configured("data.sources=ArrowHead", "run.probe_every=0", steps=2, **FITTED)
     state = loop.pretrain(config, tmp_path / "run", devices=1)
@@ -245,6 +246,7 @@ def test_fitted_edges_are_kept_over_resume_saving_and_in_the_twin(tmp_path, monk
 # ---- Elsewhere
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [KINDS[name] for name in ("nme, located", "periodic", "piecewise", "log")])
 def test_products_of_a_step_are_those_of_the_formula(fields):
     config = configured(**fields)
