@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -128,6 +129,9 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
     assert first.shape == (24, 1, 4, 2, 16)
     monkeypatch.setattr(type(encoder), "embed_layers", lambda *args, **options: pytest.fail("computed again"))
     np.testing.assert_array_equal(layer_features(encoder, cases, cache=tmp_path), first)
+    other = replace(encoder, variables=jax.tree.map(lambda leaf: leaf + 1, encoder.variables))
+    with pytest.raises(pytest.fail.Exception):
+        layer_features(other, cases, cache=tmp_path)
     cases.series[0][0, 0] += 1
     with pytest.raises(pytest.fail.Exception):
         layer_features(encoder, cases, cache=tmp_path)
