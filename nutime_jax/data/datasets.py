@@ -29,8 +29,6 @@ BUNDLED = (
 )
 """The classification sets of the UCR and UEA archives that come whole with aeon (its UnitTest is a cut of Chinatown)."""
 
-SUFFIXES = tuple(READERS)
-
 
 @dataclass(frozen=True)
 class Cases:
@@ -122,7 +120,7 @@ def find_sets(source: str) -> list[SetFiles]:
     split, and the further copies of a set that the archives give: in several formats, a channel at a time, made equal.
 
     Args:
-        source: "bundled" (the eight sets of BUNDLED), one of their names, a file (see SUFFIXES), or a folder of such
+        source: "bundled" (the eight sets of BUNDLED), one of their names, a file (see `formats.READERS`), or a folder of such
             files, `<name>_TRAIN` and `<name>_TEST` paired, searched to any depth.
 
     Raises:
@@ -138,17 +136,17 @@ def find_sets(source: str) -> list[SetFiles]:
     if not path.is_dir():
         raise InputError(f"{source!r} is no file, no folder and no bundled set; bundled are {', '.join(BUNDLED)}")
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if not name.startswith("."))
-    sets = _unique([_set_of(file) for file in files if file.suffix.lower() in SUFFIXES and _belongs(file)])
+    sets = _unique([_set_of(file) for file in files if file.suffix.lower() in READERS and _belongs(file)])
     if not sets:
-        raise InputError(f"folder {path} holds no set in a {', '.join(SUFFIXES)} file")
+        raise InputError(f"folder {path} holds no set in a {', '.join(READERS)} file")
     return sets
 
 
 def _find_set(file: Path) -> SetFiles:
     if file.suffix.lower() == ".zip":
         raise InputError(_zip_sentence(file))
-    if file.suffix.lower() not in SUFFIXES or (file.suffix.lower() == ".txt" and _base_and_split(file)[1] is None):
-        raise InputError(f"{file} is not a file of series; known are {', '.join(SUFFIXES)}, of which .txt as <name>_TRAIN.txt")
+    if file.suffix.lower() not in READERS or (file.suffix.lower() == ".txt" and _base_and_split(file)[1] is None):
+        raise InputError(f"{file} is not a file of series; known are {', '.join(READERS)}, of which .txt as <name>_TRAIN.txt")
     one = _set_of(file)
     if one is None:
         raise InputError(f"{file} is a test split, or labels alone; give its train split, or their folder")
@@ -205,8 +203,8 @@ def _belongs(file: Path) -> bool:
 
 
 def _unique(found: list[SetFiles | None]) -> list[SetFiles]:
-    """Each set once, sorted by name: of several formats the one with a test split, then the first of SUFFIXES."""
-    ranked = sorted(filter(None, found), key=lambda one: (one.test is None, SUFFIXES.index(one.train.suffix.lower())))
+    """Each set once, sorted by name: of several formats the one with a test split, then the first of READERS."""
+    ranked = sorted(filter(None, found), key=lambda one: (one.test is None, list(READERS).index(one.train.suffix.lower())))
     sets: dict[tuple, SetFiles] = {}
     for one in ranked:
         # Only names that say which split a file holds make two files of one name copies of each other.

@@ -1,4 +1,4 @@
-"""Sweeps: every method on every set by every protocol, a cell at a time, so that they can be stopped and continued."""
+"""Resumable evaluation sweeps over methods, datasets and protocols. Each combination is one cached cell."""
 
 import itertools
 import time
@@ -9,33 +9,17 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from nutime_jax.config import SweepConfig, TuningSettings
+from nutime_jax.config import SweepConfig
 from nutime_jax.data.datasets import SetFiles
 from nutime_jax.data.point_anomaly import Monitored
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.cells import Cell, CellStore
 from nutime_jax.evaluation.failures import Failure
-from nutime_jax.evaluation.features import (
-    Readout,
-    Split,
-    Task,
-    cases_digest,
-    digest,
-    encoder_digest,
-    layer_features,
-    read_features,
-    read_task,
-)
-from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
+from nutime_jax.evaluation.features import Readout, Task, cases_digest, digest, encoder_digest, read_task
 from nutime_jax.evaluation.protocols.baselines import baseline_metrics
-from nutime_jax.evaluation.protocols.clustering import clustering_metrics
-from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
-from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewshot_metrics
 from nutime_jax.evaluation.protocols.point_anomaly import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
-from nutime_jax.evaluation.protocols.probes import PROBES, probe_metrics
+from nutime_jax.evaluation.protocols.registry import EncodedDataset, ProtocolRun, plan_runs
 from nutime_jax.evaluation.results import Row
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.configuration import check_lengths, check_orders, check_shifts
@@ -44,17 +28,17 @@ from nutime_jax.models.network import NuTimeEncoder
 UNTRAINED = "untrained:"
 """Before the path of an encoder: its untrained twin, drawn from the seed of its run."""
 
-DETERMINISTIC = ("ridge", "logistic", "knn", "1nn", "raw_1nn", "raw_1nn_dtw")
-"""Protocols and baselines that draw nothing: further seeds would repeat the same number."""
+UNSEEDED_BASELINES = ("raw_1nn", "raw_1nn_dtw")
+"""Baselines that sample nothing at random: further seeds would repeat the result."""
 
 MONITORING = "monitoring"
 
-WATCHES: dict[str, Scorer] = {"residual": residual_scores, "zscore": zscore_scores}
+POINT_BASELINES: dict[str, Scorer] = {"residual": residual_scores, "zscore": zscore_scores}
 """What the encoders have to beat on monitored series."""
 
 
 @dataclass(frozen=True)
-class Contender:
+class SweepEncoder:
     """An encoder in a sweep. Several of one name are repetitions, told apart by their number."""
 
     name: str
@@ -63,48 +47,13 @@ class Contender:
     digest: str
 
 
-class Inputs:
-    """A set as one encoder sees it; features are computed when a cell first asks for them."""
-
-    def __init__(self, task: Task, encoder: Encoder, cache: Path):
-        self.task, self.encoder, self._cache = task, encoder, cache
-        self._layers: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
-
-    def splits(self, readout: Readout) -> tuple[Split, Split]:
-        """Features of the training and of the test cases."""
-        cases, shifts = (self.task.train, self.task.test), readout.shifts or self.encoder.shifts
-        orders, lengths = readout.orders or self.encoder.orders, readout.lengths or self.encoder.lengths
-        wanted = [(order, length, shifts) for order in orders for length in lengths]
-        for order, length, shifts in wanted:
-            if (order, length, shifts) not in self._layers:
-                encoder = self.encoder.at(length, shifts=shifts, orders=(order,))
-                self._layers[order, length, shifts] = tuple(layer_features(encoder, one, cache=self._cache) for one in cases)
-        layers = zip(*(self._layers[one] for one in wanted), strict=True)
-        train, test = (Split(read_features(one, readout), split.labels) for one, split in zip(layers, cases, strict=True))
-        return train, test
-
-
-@dataclass(frozen=True)
-class Job:
-    """A protocol with a setting.
-
-    run: (inputs, seed) -> metrics.
-    selection: see `results.Row`.
-    """
-
-    protocol: str
-    setting: str
-    run: Callable[[Inputs, int], dict[str, float]]
-    selection: str = "train"
-
-
-def find_contenders(entries: Sequence[str]) -> list[Contender]:
+def find_encoders(entries: Sequence[str]) -> list[SweepEncoder]:
     """The encoders of a sweep, from entries "name=path" or "name=untrained:path"; a name may be repeated.
 
     Raises:
         InputError: an entry of another form, or a path without an encoder.
     """
-    found: list[Contender] = []
+    found: list[SweepEncoder] = []
     for entry in entries:
         name, equals, where = entry.partition("=")
         if not (name and equals and where):
@@ -112,34 +61,17 @@ def find_contenders(entries: Sequence[str]) -> list[Contender]:
         loaded = load_encoder(where.removeprefix(UNTRAINED))
         encoder = untrained_encoder(loaded.config, trained=loaded) if where.startswith(UNTRAINED) else loaded
         number = sum(one.name == name for one in found)
-        found.append(Contender(name, number, encoder, encoder_digest(encoder)))
+        found.append(SweepEncoder(name, number, encoder, encoder_digest(encoder)))
     return found
 
 
-def make_jobs(config: SweepConfig, network: NuTimeEncoder) -> list[Job]:
-    """Every protocol of a sweep with every setting, for encoders of such a network.
+def make_runs(config: SweepConfig, network: NuTimeEncoder) -> list[ProtocolRun]:
+    """Return every protocol of a sweep with every setting, for encoders of such a network.
 
     Raises:
         InputError: an unknown protocol, layer, length or setting.
     """
-    readouts = _readouts(config, network)
-    jobs: list[Job] = []
-    for protocol in config.protocols:
-        if protocol in PROBES:
-            jobs += [_probe(protocol, readout, scaler) for readout in readouts for scaler in config.scalers]
-        elif protocol == "fewshot":
-            jobs += [_fewshot(readout, shots, config.tasks) for readout in readouts for shots in config.shots]
-        elif protocol in ("clustering", "anomaly"):
-            jobs += [_unlabelled(protocol, readout) for readout in readouts]
-        elif protocol == "finetune":
-            jobs.append(_fine_tuning(config.finetune))
-        elif protocol == "fewshot_finetune":
-            settings = config.finetune
-            jobs += [_tuned_fewshot(settings, shots, config.tuned_tasks) for shots in config.shots]
-        else:
-            known = ", ".join((*PROBES, "fewshot", "fewshot_finetune", "clustering", "anomaly", "finetune"))
-            raise InputError(f"protocol {protocol!r} is unknown; choose of {known}")
-    return jobs
+    return plan_runs(config, _readouts(config, network))
 
 
 def _readouts(config: SweepConfig, network: NuTimeEncoder) -> list[Readout]:
@@ -160,44 +92,7 @@ def _layers(names: Sequence[str], depth: int) -> list[int | None]:
     return [None if name == "last" else int(name) for name in names]
 
 
-def _probe(name: str, readout: Readout, scaler: str) -> Job:
-    def run(inputs: Inputs, seed: int) -> dict[str, float]:
-        return probe_metrics(name, *inputs.splits(readout), scaler=scaler)
-
-    return Job(name, f"{readout} scaler={scaler}", run)
-
-
-def _fewshot(readout: Readout, shots: int, tasks: int) -> Job:
-    def run(inputs: Inputs, seed: int) -> dict[str, float]:
-        return fewshot_metrics(*inputs.splits(readout), shots=shots, tasks=tasks, seed=seed)
-
-    return Job("fewshot", f"{readout} shots={shots} tasks={tasks}", run)
-
-
-def _unlabelled(protocol: str, readout: Readout) -> Job:
-    def run(inputs: Inputs, seed: int) -> dict[str, float]:
-        train, test = inputs.splits(readout)
-        return anomaly_metrics(train, test) if protocol == "anomaly" else clustering_metrics(test, seed=seed)
-
-    return Job(protocol, str(readout), run)
-
-
-def _fine_tuning(settings: TuningSettings) -> Job:
-    def run(inputs: Inputs, seed: int) -> dict[str, float]:
-        tuned = fine_tune_task(inputs.encoder, inputs.task, settings=settings, seed=seed)
-        return {row.metric: row.value for row in tuned.rows}
-
-    return Job("finetune", settings.words(), run, "test" if settings.selection == "published" else "train")
-
-
-def _tuned_fewshot(settings: TuningSettings, shots: int, tasks: int) -> Job:
-    def run(inputs: Inputs, seed: int) -> dict[str, float]:
-        return tuned_fewshot_metrics(inputs.encoder, inputs.task, shots=shots, tasks=tasks, settings=settings, seed=seed)
-
-    return Job("fewshot", f"finetune {settings.words()} shots={shots} tasks={tasks}", run)
-
-
-class Work(NamedTuple):
+class CellTask(NamedTuple):
     """A cell, what computes it, and how many cases (or points) it is about."""
 
     cell: Cell
@@ -207,15 +102,15 @@ class Work(NamedTuple):
     test_cases: int
 
 
-class Unit(NamedTuple):
+class DatasetTasks(NamedTuple):
     """A set, or a monitored series: opened, it gives its work."""
 
     name: str
     cells: int
-    open: Callable[[], Iterator[Work]]
+    open: Callable[[], Iterator[CellTask]]
 
 
-class Progress(NamedTuple):
+class SweepProgress(NamedTuple):
     """Where a sweep is: the set and the method, and cells done of all."""
 
     dataset: str
@@ -249,72 +144,73 @@ class Sweep:
     ):
         self._config = config
         self._store, self._cache = CellStore(folder), folder / "features"
-        self._contenders = find_contenders(config.encoders)
-        self._jobs = {one.name: make_jobs(config, one.encoder.network) for one in self._contenders}
-        units = [Unit(one.name, self._cells_of_a_set(), partial(self._set_work, one)) for one in sets]
-        watches = len(self._contenders) + len(WATCHES)
-        units += [Unit(one.name, watches, partial(self._series_work, one)) for one in monitored]
-        self._units = units[shard::shards]
+        self._encoders = find_encoders(config.encoders)
+        self._runs = {one.name: make_runs(config, one.encoder.network) for one in self._encoders}
+        units = [DatasetTasks(one.name, self._cells_per_dataset(), partial(self._dataset_tasks, one)) for one in sets]
+        watches = len(self._encoders) + len(POINT_BASELINES)
+        units += [DatasetTasks(one.name, watches, partial(self._series_tasks, one)) for one in monitored]
+        self._datasets = units[shard::shards]
         self.rows: list[Row] = []
         self.failures: list[Failure] = []
 
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Iterator[SweepProgress]:
         """Computes the cells; after each, says where it is. Rows and failures are then in `rows` and `failures`."""
-        done, total = 0, sum(unit.cells for unit in self._units)
-        for unit in self._units:
+        done, total = 0, sum(unit.cells for unit in self._datasets)
+        for unit in self._datasets:
             try:
                 work = unit.open()
             except InputError as error:
                 self.failures.append(Failure("all", unit.name, "", "", str(error)))
                 done += unit.cells
-                yield Progress(unit.name, "", done, total)
+                yield SweepProgress(unit.name, "", done, total)
                 continue
             for one in work:
-                self._settle(one)
+                self._load_or_compute(one)
                 done += 1
-                yield Progress(unit.name, one.cell.method, done, total)
+                yield SweepProgress(unit.name, one.cell.method, done, total)
 
-    def _cells_of_a_set(self) -> int:
-        seeds = [len(self._seeds(job.protocol)) for one in self._contenders for job in self._jobs[one.name]]
-        return sum(seeds) + sum(len(self._seeds(name)) for name in self._config.baselines)
+    def _cells_per_dataset(self) -> int:
+        seeds = [len(self._seeds(run.seeded)) for one in self._encoders for run in self._runs[one.name]]
+        return sum(seeds) + sum(len(self._seeds(name not in UNSEEDED_BASELINES)) for name in self._config.baselines)
 
-    def _seeds(self, protocol: str) -> tuple[int, ...]:
-        return tuple(self._config.seeds)[:1] if protocol in DETERMINISTIC else tuple(self._config.seeds)
+    def _seeds(self, seeded: bool) -> tuple[int, ...]:
+        """Return the seeds to run; what does not depend on the seed runs once."""
+        return self._config.seeds if seeded else self._config.seeds[:1]
 
-    def _set_work(self, files: SetFiles) -> Iterator[Work]:
+    def _dataset_tasks(self, files: SetFiles) -> Iterator[CellTask]:
         task = read_task(files)
         content = cases_digest(task.train) + cases_digest(task.test)
         sizes = {"train_cases": len(task.train.labels), "test_cases": len(task.test.labels)}
-        encoded = [self._encoder_work(one, Inputs(task, one.encoder, self._cache), content, sizes) for one in self._contenders]
-        return chain(*encoded, *(self._baseline_work(name, task, content, sizes) for name in self._config.baselines))
+        encoded = [self._encoder_tasks(one, EncodedDataset(task, one.encoder, self._cache), content, sizes) for one in self._encoders]
+        return chain(*encoded, *(self._baseline_tasks(name, task, content, sizes) for name in self._config.baselines))
 
-    def _encoder_work(self, one: Contender, inputs: Inputs, content: str, sizes: dict[str, int]) -> Iterator[Work]:
-        for job in self._jobs[one.name]:
-            seeds = self._seeds(job.protocol)
+    def _encoder_tasks(self, one: SweepEncoder, dataset: EncodedDataset, content: str, sizes: dict[str, int]) -> Iterator[CellTask]:
+        for run in self._runs[one.name]:
+            seeds = self._seeds(run.seeded)
             for place, seed in enumerate(seeds):
                 # Repetitions of an encoder, and of a protocol that draws, are numbered through.
                 number = one.number * len(seeds) + place
-                cell = Cell(one.name, inputs.task.name, job.protocol, job.setting, number, f"{one.digest}{content}{seed}")
-                yield Work(cell, job.selection, partial(job.run, inputs, seed), **sizes)
+                cell = Cell(one.name, dataset.task.name, run.protocol, run.setting, number, f"{one.digest}{content}{seed}")
+                yield CellTask(cell, run.selection, partial(run.compute, dataset, seed), **sizes)
 
-    def _baseline_work(self, name: str, task: Task, content: str, sizes: dict[str, int]) -> Iterator[Work]:
-        for seed in self._seeds(name):
+    def _baseline_tasks(self, name: str, task: Task, content: str, sizes: dict[str, int]) -> Iterator[CellTask]:
+        for seed in self._seeds(name not in UNSEEDED_BASELINES):
             cell = Cell(name, task.name, "baseline", "", seed, f"{content}{seed}")
-            yield Work(cell, "train", partial(baseline_metrics, name, task.train, task.test, seed=seed), **sizes)
+            yield CellTask(cell, "train", partial(baseline_metrics, name, task.train, task.test, seed=seed), **sizes)
 
-    def _series_work(self, series: Monitored) -> Iterator[Work]:
+    def _series_tasks(self, series: Monitored) -> Iterator[CellTask]:
         halves = {half: getattr(series, half) for half in ("train", "test")}
         content = digest([part.tobytes() for half in halves.values() for part in (half.values, half.labels)])
         sizes = {f"{name}_cases": len(half.values) for name, half in halves.items()}
         setting = f"window={self._config.window} stride={self._config.stride}"
-        for one in self._contenders:
+        for one in self._encoders:
             scorer = partial(encoder_scores, encoder=one.encoder, window=self._config.window, stride=self._config.stride)
             cell = Cell(one.name, series.name, MONITORING, setting, one.number, one.digest + content)
-            yield Work(cell, "train", partial(_watch, series, scorer), **sizes)
-        for name, scorer in WATCHES.items():
-            yield Work(Cell(name, series.name, MONITORING, "", 0, content), "train", partial(_watch, series, scorer), **sizes)
+            yield CellTask(cell, "train", partial(_point_scores, series, scorer), **sizes)
+        for name, scorer in POINT_BASELINES.items():
+            yield CellTask(Cell(name, series.name, MONITORING, "", 0, content), "train", partial(_point_scores, series, scorer), **sizes)
 
-    def _settle(self, work: Work) -> None:
+    def _load_or_compute(self, work: CellTask) -> None:
         """Reads a cell, or computes and keeps it."""
         cell = work.cell
         rows = self._store.read(cell)
@@ -332,5 +228,5 @@ class Sweep:
         self.rows += rows
 
 
-def _watch(series: Monitored, scorer: Scorer) -> dict[str, float]:
+def _point_scores(series: Monitored, scorer: Scorer) -> dict[str, float]:
     return point_metrics(scorer(series), series)

@@ -1,27 +1,28 @@
 """What the pages of docs/ tell a reader to type runs; links lead somewhere; what is made by a script is as it makes it."""
 
 import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from scipy.io import savemat
 
 from benchmarks.expect import BEGIN, END, RESULTS, render
 from docs import make_configuration
 from docs.make_api import make_page
 from nutime_jax.cli.main import _parse, main
 from nutime_jax.config import load_config
+from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.formats import READERS
 from nutime_jax.evaluation.protocols.probes import PROBES
+from nutime_jax.evaluation.protocols.registry import PROTOCOLS
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.scalar_encoders import SCALARS
+from nutime_jax.objectives.registry import KINDS
 from tests.unit.test_convert import SHAPES, draw
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def read_page(page):
     """Runs a page as a reader would, in one folder; Python names last from block to block."""
     names = {}
     for number, (language, text) in enumerate(blocks(page)):
-        if language == "python" and not text.startswith("# nutime_jax/"):
+        if language == "python":
             exec(compile(text, f"{page}, block {number}", "exec"), names)
         elif language == "bash":
             for line in commands(text):
@@ -119,33 +120,35 @@ def test_a_probe_from_outside_the_package(desk, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_changes_of_extend_apply_and_work(tmp_path):
-    """All of them at once, in a copy of the package: a run with its objective, a sweep with its protocol."""
-    for folder in ("nutime_jax", "configs"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    found = blocks("extend.md")
-    files = {text.split("\n", 1)[0][2:]: text for language, text in found if language == "python" and text.startswith("# nutime_jax/")}
-    assert len(files) == 1
-    for path, text in files.items():
-        assert not (tmp_path / path).exists(), f"{path} is there by now; the page has to name another file"
-        (tmp_path / path).write_text(text)
-    patch = "".join(text for language, text in found if language == "diff")
-    subprocess.run(["git", "apply", "-"], input=patch, text=True, cwd=tmp_path, check=True)
-    (tmp_path / "vicreg.py").write_text(block_with("KINDS["))
-    grid = ["protocols=retrieval", "encoders=changed=runs/vicreg", "sources=ArrowHead", "baselines="]
-    sweep = ["sweep", "--config=sweep", "--out=results", *(f"--config.{one}" for one in grid)]
-    quick = f"lambda argv: statuses.append(run([*argv, *{QUICK['pretrain']}]))"
-    code = f"from nutime_jax.cli import main\nrun, statuses = main.main, []\nmain.main = {quick}\nimport vicreg\n"
-    code += f"assert statuses == [0]\nassert run({sweep}) == 0"
-    alone = {**os.environ, "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # one device
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    trained = tmp_path / "runs" / "vicreg"
-    losses = [json.loads(line)["loss"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert all(1 < loss < 60 for loss in losses)  # narrow dimensions cost 50 at most; BYOL's loss is below 4 / 16
-    (row,) = read_rows(tmp_path / "results" / "results.csv")
+def test_a_protocol_from_outside_the_package(desk, monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "retrieval", None)  # so that it is gone afterwards
+    exec(compile(block_with("PROTOCOLS["), "extend.md", "exec"), {})
+    (row,) = read_rows(desk / "results" / "retrieval" / "results.csv")
     assert (row.protocol, row.metric) == ("retrieval", "precision")
     assert 1 / 3 < row.value <= 1  # ArrowHead has three classes
+
+
+def test_a_file_format_from_outside_the_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(READERS, ".mat", None)  # so that it is gone afterwards
+    exec(compile(block_with("READERS["), "extend.md", "exec"), {})
+    X, y = np.arange(40.0).reshape(4, 10), np.array([0, 1, 0, 1])
+    for split in ("TRAIN", "TEST"):
+        savemat(tmp_path / f"mine_{split}.mat", {"X": X, "y": y})
+    (files,) = find_sets(str(tmp_path))
+    assert (files.name, files.test is not None) == ("mine", True)
+    cases = files.read("test")
+    np.testing.assert_array_equal(np.stack(cases.series)[:, 0], X)
+    assert cases.labels.tolist() == ["0", "1", "0", "1"]
+
+
+@pytest.mark.slow
+def test_an_objective_from_outside_the_package(desk, monkeypatch):
+    monkeypatch.setitem(KINDS, "vicreg", None)  # so that it is gone afterwards
+    monkeypatch.setattr("nutime_jax.cli.main.main", lambda argv: main([*argv, *QUICK["pretrain"]]))
+    exec(compile(block_with("KINDS["), "extend.md", "exec"), {})
+    losses = [json.loads(line)["loss"] for line in (desk / "runs" / "vicreg" / "metrics.jsonl").read_text().splitlines()]
+    assert all(1 < loss < 60 for loss in losses)  # narrow dimensions cost 50 at most; BYOL's loss is below 4 / 16
+    assert np.isfinite(load_encoder(desk / "runs" / "vicreg").embed(np.ones((1, 64)))).all()
 
 
 @pytest.mark.parametrize("command", [line for line in shell_commands() if line.startswith("nutime ")])

@@ -11,8 +11,9 @@ from nutime_jax.errors import InputError
 from nutime_jax.evaluation import sweep as sweeps
 from nutime_jax.evaluation.cells import Cell, CellStore
 from nutime_jax.evaluation.features import Readout, layer_features, read_features
+from nutime_jax.evaluation.protocols import registry
 from nutime_jax.evaluation.results import Row
-from nutime_jax.evaluation.sweep import Contender, Sweep, find_contenders, make_jobs
+from nutime_jax.evaluation.sweep import Sweep, SweepEncoder, find_encoders, make_runs
 from nutime_jax.loading import untrained_encoder
 
 SMALL = ["encoders=small=somewhere", "baselines=raw_1nn", "protocols=ridge,clustering", "layers=0,last", "tasks=4"]
@@ -81,13 +82,13 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table(folder, tmp_path, mo
             if number == stop:
                 break
     computed = []
-    monkeypatch.setattr(sweeps, "probe_metrics", lambda *args, **options: computed.append(args) or {"accuracy": 0.5})
-    monkeypatch.setattr(sweeps, "layer_features", lambda *args, **options: pytest.fail("features are computed again"))
+    monkeypatch.setattr(registry, "probe_metrics", lambda *args, **options: computed.append(args) or {"accuracy": 0.5})
+    monkeypatch.setattr(registry, "layer_features", lambda *args, **options: pytest.fail("features are computed again"))
     again = run(config, folder, tmp_path / "whole", leave_out="d")  # whose cells fail, and are tried again
     assert timeless(again.rows) == timeless(row for row in whole.rows if row.dataset != "d")
     assert not computed
     monkeypatch.undo()
-    monkeypatch.setattr(sweeps, "load_encoder", lambda where: whole._contenders[0].encoder)
+    monkeypatch.setattr(sweeps, "load_encoder", lambda where: whole._encoders[0].encoder)
     assert timeless(run(config, folder, tmp_path / "stopped").rows) == timeless(whole.rows)
 
 
@@ -96,8 +97,8 @@ def test_a_repetition_is_computed_once_whatever_its_number(folder, tmp_path, mon
     monkeypatch.setattr(sweeps, "load_encoder", of.get)
     rest = ["baselines=raw_forest", "protocols=ridge", "layers=last"]
     alone = run(configured(folder, "encoders=e=y", *rest, "seeds=1"), folder, tmp_path, leave_out="d")
-    computed, probe = [], sweeps.probe_metrics
-    monkeypatch.setattr(sweeps, "probe_metrics", lambda *args, **options: computed.append(args) or probe(*args, **options))
+    computed, probe = [], registry.probe_metrics
+    monkeypatch.setattr(registry, "probe_metrics", lambda *args, **options: computed.append(args) or probe(*args, **options))
     both = run(configured(folder, "encoders=e=x,e=y", *rest, "seeds=1,2"), folder, tmp_path, leave_out="d")
     assert len(computed) == 3
     ours, theirs = (
@@ -158,7 +159,7 @@ def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readou
 
 def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
     config = configured(folder, "encoders=e=x,e=y,u=untrained:x", "baselines=", "protocols=ridge,fewshot", "layers=last", "seeds=0,1")
-    assert [(one.name, one.number) for one in find_contenders(config.encoders)] == [("e", 0), ("e", 1), ("u", 0)]
+    assert [(one.name, one.number) for one in find_encoders(config.encoders)] == [("e", 0), ("e", 1), ("u", 0)]
     config = configured(folder / "a.npz", *["encoders=e=x,e=y", "baselines=", "protocols=ridge,fewshot", "layers=last", "seeds=0,1"])
     rows = [row for row in run(config, folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
     assert sorted((row.protocol, row.seed) for row in rows) == [("fewshot", i) for i in range(4)] + [("ridge", 0), ("ridge", 1)]
@@ -185,8 +186,8 @@ def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
 
 def test_all_layers_are_read(encoder):
     config = load_config("sweep", [*SMALL[:3], "layers=all"], schema=SweepConfig)
-    assert len([job for job in make_jobs(config, encoder.network) if job.protocol == "ridge"]) == 4
-    assert Contender("e", 0, encoder, "").encoder.config.model.depth == 2
+    assert len([run for run in make_runs(config, encoder.network) if run.protocol == "ridge"]) == 4
+    assert SweepEncoder("e", 0, encoder, "").encoder.config.model.depth == 2
 
 
 def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):

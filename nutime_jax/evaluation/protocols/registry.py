@@ -1,0 +1,159 @@
+"""The protocols of a sweep, by name. `PROTOCOLS` is open: one from outside the package is an entry."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from nutime_jax.config import SweepConfig
+from nutime_jax.encoder import Encoder
+from nutime_jax.errors import InputError
+from nutime_jax.evaluation.features import Readout, Split, Task, layer_features, read_features
+from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
+from nutime_jax.evaluation.protocols.clustering import clustering_metrics
+from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
+from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewshot_metrics
+from nutime_jax.evaluation.protocols.probes import PROBES, probe_metrics
+
+UNSEEDED_PROBES = ("ridge", "logistic", "knn", "1nn")
+"""Probes that sample nothing at random: further seeds would repeat the result."""
+
+
+class EncodedDataset:
+    """A dataset and an encoder; features are computed when a run first needs them."""
+
+    def __init__(self, task: Task, encoder: Encoder, cache: Path):
+        self.task, self.encoder, self._cache = task, encoder, cache
+        self._layers: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
+
+    def splits(self, readout: Readout) -> tuple[Split, Split]:
+        """Return the features of the train and of the test split."""
+        shifts = readout.shifts or self.encoder.shifts
+        orders, lengths = readout.orders or self.encoder.orders, readout.lengths or self.encoder.lengths
+        layers = [self._layer_features(order, length, shifts) for order in orders for length in lengths]
+        train, test = zip(*layers, strict=True)
+        return (
+            Split(read_features(train, readout), self.task.train.labels),
+            Split(read_features(test, readout), self.task.test.labels),
+        )
+
+    def _layer_features(self, order: int, length: int, shifts: int) -> tuple[np.ndarray, ...]:
+        """Return the features of every layer, of the train and of the test split."""
+        key = order, length, shifts
+        if key not in self._layers:
+            encoder = self.encoder.at(length, shifts=shifts, orders=(order,))
+            splits = self.task.train, self.task.test
+            self._layers[key] = tuple(layer_features(encoder, cases, cache=self._cache) for cases in splits)
+        return self._layers[key]
+
+
+@dataclass(frozen=True)
+class ProtocolRun:
+    """A protocol with a setting.
+
+    compute: (dataset, seed) -> metrics.
+    seeded: whether the result depends on the seed.
+    selection: see `results.Row`.
+    """
+
+    protocol: str
+    setting: str
+    compute: Callable[[EncodedDataset, int], dict[str, float]]
+    seeded: bool = True
+    selection: str = "train"
+
+
+PlanRuns = Callable[[str, SweepConfig, Sequence[Readout]], list[ProtocolRun]]
+"""(name of the protocol, configuration, readouts) -> its runs."""
+
+
+def on_features(metrics: Callable[..., dict[str, float]], *, seeded: bool = False) -> PlanRuns:
+    """Return a protocol with one run per readout.
+
+    Args:
+        metrics: (train, test) -> metrics, two `Split`s of features and labels; with `seed`, if it is seeded.
+        seeded: whether it samples at random.
+    """
+
+    def plan(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+        return [ProtocolRun(name, str(readout), partial(_on_splits, metrics, readout, seeded), seeded) for readout in readouts]
+
+    return plan
+
+
+def _on_splits(
+    metrics: Callable[..., dict[str, float]], readout: Readout, seeded: bool, dataset: EncodedDataset, seed: int
+) -> dict[str, float]:
+    return metrics(*dataset.splits(readout), **({"seed": seed} if seeded else {}))
+
+
+def _plan_fewshot(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+    runs = []
+    for readout in readouts:
+        for shots in config.shots:
+            metrics = partial(fewshot_metrics, shots=shots, tasks=config.tasks)
+            setting = f"{readout} shots={shots} tasks={config.tasks}"
+            runs.append(ProtocolRun(name, setting, partial(_on_splits, metrics, readout, True)))
+    return runs
+
+
+def _plan_finetune(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+    settings = config.finetune
+
+    def compute(dataset: EncodedDataset, seed: int) -> dict[str, float]:
+        tuned = fine_tune_task(dataset.encoder, dataset.task, settings=settings, seed=seed)
+        return {row.metric: row.value for row in tuned.rows}
+
+    return [ProtocolRun(name, settings.words(), compute, selection="test" if settings.selection == "published" else "train")]
+
+
+def _plan_fewshot_finetune(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+    options = {"tasks": config.tuned_tasks, "settings": config.finetune}
+
+    def compute(dataset: EncodedDataset, seed: int, *, shots: int) -> dict[str, float]:
+        return tuned_fewshot_metrics(dataset.encoder, dataset.task, shots=shots, seed=seed, **options)
+
+    setting = f"finetune {config.finetune.words()}"
+    return [
+        ProtocolRun("fewshot", f"{setting} shots={shots} tasks={config.tuned_tasks}", partial(compute, shots=shots))
+        for shots in config.shots
+    ]
+
+
+def _clustering(train: Split, test: Split, *, seed: int) -> dict[str, float]:
+    return clustering_metrics(test, seed=seed)
+
+
+PROTOCOLS: dict[str, PlanRuns] = {
+    "fewshot": _plan_fewshot,
+    "fewshot_finetune": _plan_fewshot_finetune,
+    "clustering": on_features(_clustering, seeded=True),
+    "anomaly": on_features(anomaly_metrics),
+    "finetune": _plan_finetune,
+}
+"""Name -> protocol. The probes of `probes.PROBES` are protocols by their own names."""
+
+
+def plan_runs(config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+    """Return the runs of all protocols of a sweep.
+
+    Raises:
+        InputError: a protocol or a scaler is unknown.
+    """
+    runs: list[ProtocolRun] = []
+    for name in config.protocols:
+        if name in PROBES:
+            runs += [_plan_probe(name, readout, scaler) for readout in readouts for scaler in config.scalers]
+        elif name in PROTOCOLS:
+            runs += PROTOCOLS[name](name, config, readouts)
+        else:
+            raise InputError(f"protocol {name!r} is unknown; choose of {', '.join((*PROBES, *PROTOCOLS))}")
+    return runs
+
+
+def _plan_probe(name: str, readout: Readout, scaler: str) -> ProtocolRun:
+    metrics = partial(probe_metrics, name, scaler=scaler)
+    setting = f"{readout} scaler={scaler}"
+    return ProtocolRun(name, setting, partial(_on_splits, metrics, readout, False), seeded=name not in UNSEEDED_PROBES)
