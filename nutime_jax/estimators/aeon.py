@@ -1,21 +1,20 @@
-"""The estimators under the base classes of aeon, for its pipelines and benchmarks; each hands over to the one of scikit-learn."""
+"""The estimators under the base classes of aeon, for its pipelines and benchmarks, generated from those of scikit-learn."""
 
-import os
-from typing import Any, ClassVar
+import abc
+import inspect
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from aeon.anomaly_detection.collection.base import BaseCollectionAnomalyDetector
 from aeon.classification import BaseClassifier
 from aeon.clustering import BaseClusterer
 from aeon.transformations.collection import BaseCollectionTransformer
+from sklearn.base import BaseEstimator
 
-from nutime_jax.encoder import Encoder
 from nutime_jax.estimators.classifier import NuTimeClassifier
 from nutime_jax.estimators.clusterer import NuTimeClusterer
 from nutime_jax.estimators.detector import NuTimeAnomalyDetector
 from nutime_jax.estimators.transformer import NuTimeTransformer
-from nutime_jax.evaluation.protocols.anomaly import QUANTILE
-from nutime_jax.evaluation.protocols.clustering import STARTS
 
 TAGS = {
     "X_inner_type": ["np-list", "numpy3D"],
@@ -26,74 +25,49 @@ TAGS = {
 }
 
 
+def with_parameters_of(kind: type[BaseEstimator]) -> Any:
+    """Return a decorator that gives a class the parameters and defaults of a scikit-learn estimator, and `_make_estimator`."""
+    signature = inspect.signature(kind.__init__)
+
+    def decorate(cls: type) -> type:
+        def __init__(self, *args: Any, **parameters: Any):  # noqa: N807
+            bound = signature.bind(self, *args, **parameters)
+            bound.apply_defaults()
+            for name, value in list(bound.arguments.items())[1:]:
+                setattr(self, name, value)
+            super(cls, self).__init__()
+
+        __init__.__signature__ = signature
+        cls.__init__ = __init__
+        cls._make_estimator = lambda self: kind(**self.get_params(deep=False))
+        cls.__doc__ += f" Parameters: see `{kind.__name__}`, which `estimator_` is."
+        return abc.update_abstractmethods(cls)
+
+    return decorate
+
+
+@with_parameters_of(NuTimeTransformer)
 class AeonNuTimeTransformer(BaseCollectionTransformer):
-    """See `NuTimeTransformer`, which `estimator_` is."""
+    """Features of a frozen encoder."""
 
     _tags: ClassVar = {**TAGS, "output_data_type": "Tabular", "removes_unequal_length": True, "removes_missing_values": True}
 
-    def __init__(
-        self,
-        encoder: str | os.PathLike | Encoder = "nutime-small",
-        *,
-        layer: int | None = None,
-        readout: str | None = None,
-        channels: str = "concat",
-        batch_size: int = 32,
-    ):
-        self.encoder = encoder
-        self.layer = layer
-        self.readout = readout
-        self.channels = channels
-        self.batch_size = batch_size
-        super().__init__()
-
-    def _fit(self, X: Any, y: Any = None) -> "AeonNuTimeTransformer":
-        self.estimator_ = NuTimeTransformer(**self.get_params(deep=False)).fit(X)
+    def _fit(self, X: Any, y: Any = None) -> Self:
+        self.estimator_ = self._make_estimator().fit(X)
         return self
 
     def _transform(self, X: Any, y: Any = None) -> np.ndarray:
         return self.estimator_.transform(X)
 
 
+@with_parameters_of(NuTimeClassifier)
 class AeonNuTimeClassifier(BaseClassifier):
-    """See `NuTimeClassifier`, which `estimator_` is; probes without probabilities give 1 to the class that they predict."""
+    """A classifier of series; probes without probabilities return 1 for the class that they predict."""
 
     _tags: ClassVar = TAGS
 
-    def __init__(
-        self,
-        encoder: str | os.PathLike | Encoder = "nutime-small",
-        *,
-        strategy: str = "probe",
-        probe: str = "logistic",
-        layer: int | None = None,
-        readout: str | None = None,
-        channels: str = "concat",
-        batch_size: int = 32,
-        epochs: int = 60,
-        patience: int = 20,
-        rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3),
-        members: int = 1,
-        validation_fraction: float = 0.2,
-        random_state: int | np.random.RandomState | None = None,
-    ):
-        self.encoder = encoder
-        self.strategy = strategy
-        self.probe = probe
-        self.layer = layer
-        self.readout = readout
-        self.channels = channels
-        self.batch_size = batch_size
-        self.epochs = epochs
-        self.patience = patience
-        self.rates = rates
-        self.members = members
-        self.validation_fraction = validation_fraction
-        self.random_state = random_state
-        super().__init__()
-
-    def _fit(self, X: Any, y: np.ndarray) -> "AeonNuTimeClassifier":
-        self.estimator_ = NuTimeClassifier(**self.get_params(deep=False)).fit(X, y)
+    def _fit(self, X: Any, y: np.ndarray) -> Self:
+        self.estimator_ = self._make_estimator().fit(X, y)
         return self
 
     def _predict(self, X: Any) -> np.ndarray:
@@ -103,35 +77,14 @@ class AeonNuTimeClassifier(BaseClassifier):
         return self.estimator_.predict_proba(X) if hasattr(self.estimator_, "predict_proba") else super()._predict_proba(X)
 
 
+@with_parameters_of(NuTimeClusterer)
 class AeonNuTimeClusterer(BaseClusterer):
-    """See `NuTimeClusterer`, which `estimator_` is."""
+    """k-means on frozen features."""
 
     _tags: ClassVar = TAGS
 
-    def __init__(
-        self,
-        encoder: str | os.PathLike | Encoder = "nutime-small",
-        *,
-        n_clusters: int = 8,
-        n_init: int = STARTS,
-        layer: int | None = None,
-        readout: str | None = None,
-        channels: str = "concat",
-        batch_size: int = 32,
-        random_state: int | np.random.RandomState | None = None,
-    ):
-        self.encoder = encoder
-        self.n_clusters = n_clusters
-        self.n_init = n_init
-        self.layer = layer
-        self.readout = readout
-        self.channels = channels
-        self.batch_size = batch_size
-        self.random_state = random_state
-        super().__init__()
-
-    def _fit(self, X: Any, y: Any = None) -> "AeonNuTimeClusterer":
-        self.estimator_ = NuTimeClusterer(**self.get_params(deep=False)).fit(X)
+    def _fit(self, X: Any, y: Any = None) -> Self:
+        self.estimator_ = self._make_estimator().fit(X)
         self.labels_ = self.estimator_.labels_
         return self
 
@@ -139,14 +92,12 @@ class AeonNuTimeClusterer(BaseClusterer):
         return self.estimator_.predict(X)
 
     def _predict_proba(self, X: Any) -> np.ndarray:
-        return np.eye(self.n_clusters)[self._predict(X)]  # a column a cluster, also where a cluster has no case
+        return np.eye(self.n_clusters)[self._predict(X)]  # one column per cluster, also where a cluster has no case
 
 
+@with_parameters_of(NuTimeAnomalyDetector)
 class AeonNuTimeAnomalyDetector(BaseCollectionAnomalyDetector):
-    """See `NuTimeAnomalyDetector`, which `estimator_` is; as elsewhere in aeon, 1 is an anomaly and 0 is none.
-
-    Where labels are given, it is fitted on the cases that they call normal.
-    """
+    """A detector of anomalous series: 1 is an anomaly, 0 a normal case. With labels, it is fitted on the normal cases."""
 
     _tags: ClassVar = {
         **TAGS,
@@ -156,29 +107,9 @@ class AeonNuTimeAnomalyDetector(BaseCollectionAnomalyDetector):
         "learning_type:semi_supervised": True,
     }
 
-    def __init__(
-        self,
-        encoder: str | os.PathLike | Encoder = "nutime-small",
-        *,
-        detector: str = "knn",
-        quantile: float = QUANTILE,
-        layer: int | None = None,
-        readout: str | None = None,
-        channels: str = "concat",
-        batch_size: int = 32,
-    ):
-        self.encoder = encoder
-        self.detector = detector
-        self.quantile = quantile
-        self.layer = layer
-        self.readout = readout
-        self.channels = channels
-        self.batch_size = batch_size
-        super().__init__()
-
-    def _fit(self, X: Any, y: np.ndarray | None = None) -> "AeonNuTimeAnomalyDetector":
+    def _fit(self, X: Any, y: np.ndarray | None = None) -> Self:
         normal = list(X) if y is None else [case for case, anomalous in zip(X, y, strict=True) if not anomalous]
-        self.estimator_ = NuTimeAnomalyDetector(**self.get_params(deep=False)).fit(normal)
+        self.estimator_ = self._make_estimator().fit(normal)
         return self
 
     def _predict(self, X: Any) -> np.ndarray:
