@@ -3,10 +3,11 @@
 import hashlib
 import os
 import platform
-import threading
 from pathlib import Path
 
 import jax
+
+from nutime_jax.atomic import open_atomically
 
 
 def enable_compilation_cache() -> None:
@@ -60,9 +61,8 @@ def write_entries_atomically() -> None:
         if self.eviction_enabled or not path.parent.is_dir():
             put(self, key, value)
         elif not path.exists():
-            pending = path.with_name(f".pending-{os.getpid()}-{threading.get_ident()}-{key}")
-            pending.write_bytes(value)
-            os.replace(pending, path)
+            with open_atomically(path) as file:
+                file.write(value)
 
     put_atomically.atomic = True
     LRUCache.put = put_atomically

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -107,9 +108,8 @@ class Disk:
 
     def replace(self, path: Path, content: bytes) -> None:
         """Writes a file in one move: readers see the old one or the new one."""
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with open_atomically(path) as file:
+            file.write(content)
 
     def near(self, folder: Path) -> Path:
         """The folder of this machine in which files grow that belong into `folder`; here they are in place."""

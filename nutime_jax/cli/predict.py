@@ -9,9 +9,9 @@ their order: its number, from 0, its label, and with --proba the probability of 
 
 import argparse
 import csv
-import os
 from pathlib import Path
 
+from nutime_jax.atomic import open_atomically
 from nutime_jax.cli.evaluate import user_path
 from nutime_jax.cli.finetune import one_set
 from nutime_jax.errors import InputError
@@ -41,15 +41,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _write(path: Path, labels, probabilities, classes) -> None:
-    """A line a case, replacing the file in one move."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write one line per case, atomically."""
     try:
-        with open(temporary, "w", newline="") as file:
+        with open_atomically(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["case", "label", *([] if probabilities is None else classes)])
             for case, label in enumerate(labels):
                 shares = [] if probabilities is None else [f"{share:.6g}" for share in probabilities[case]]
                 writer.writerow([case, label, *shares])
-        os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose another --out") from error

@@ -6,7 +6,6 @@
 
 import os
 import re
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 
 WRAPPERS = ("state_dict", "model")
@@ -57,20 +57,10 @@ def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> Pat
     write = find_writer(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, pending = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}); choose another place") from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open_atomically(path, sync=True) as file:
             write(file, {name: np.asarray(array, order="C") for name, array in state.items()})
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(pending, 0o644)
-        os.replace(pending, path)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose another place") from error
-    finally:
-        Path(pending).unlink(missing_ok=True)
     return path
 
 

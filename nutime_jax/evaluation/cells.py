@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
 
@@ -63,9 +63,8 @@ class CellStore:
     def write(self, cell: Cell, rows: list[Row]) -> None:
         """Keeps the rows of a cell."""
         path = self._folder / f"{cell.key}.json"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps([dataclasses.asdict(row) for row in rows]))
-            os.replace(temporary, path)
+            with open_atomically(path, "w") as file:
+                json.dump([dataclasses.asdict(row) for row in rows], file)
         except OSError as error:
             raise InputError(f"{self._folder} cannot be written ({error.strerror}); make room and start again") from error

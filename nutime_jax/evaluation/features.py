@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from nutime_jax.atomic import open_atomically
 from nutime_jax.data.datasets import Cases, SetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
@@ -88,10 +88,8 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
     features = flat.reshape(len(cases.series), -1, *flat.shape[1:])
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
+        with open_atomically(path) as file:
             np.save(file, features)
-        os.replace(temporary, path)
     return features
 
 

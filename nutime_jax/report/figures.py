@@ -2,11 +2,11 @@
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,12 +74,8 @@ def save_figure(figure: "Figure", path: Path) -> None:
     """
     check_figure_path(path)
     kind = path.suffix.lower()[1:]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with _style(), temporary.open("wb") as file:
+        with _style(), open_atomically(path) as file:
             figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {"Software": None})
-        os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,13 +1,13 @@
 """A report as one HTML page that stands alone: no file beside it, no request to anywhere, readable without scripts."""
 
 import math
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
+from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.failures import Failure
 from nutime_jax.report.contents import Contents
@@ -53,10 +53,9 @@ def render_page(contents: Contents) -> str:
 
 
 def write_page(text: str, path: Path) -> None:
-    """Writes a page, replacing the file in one move."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    """Write a page atomically."""
+    with open_atomically(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _counts(contents: Contents) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
 
@@ -232,8 +232,7 @@ def write_summary(tables: Sequence[tuple[Table, int]], path: Path) -> None:
     header = ["family", "metric", "split", *about, *numbers, "common_sets", "reference"]
     if path.exists() and path.read_bytes()[:2000].split(b"\n")[0].strip() != ",".join(header).encode():
         raise InputError(f"the summary would replace {path}, which is none; choose another --out")
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
+    with open_atomically(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for table, reference in tables:
@@ -241,4 +240,3 @@ def write_summary(tables: Sequence[tuple[Table, int]], path: Path) -> None:
             for standing in compare_columns(table, reference):
                 values = ["" if value != value else value for value in (getattr(standing, number) for number in numbers)]
                 writer.writerow([table.family, table.metric, table.split, *astuple(standing.column), *values, common, name])
-    os.replace(temporary, path)
