@@ -32,8 +32,7 @@ def run(args: argparse.Namespace) -> None:
 
     from nutime_jax.data.datasets import find_all
     from nutime_jax.data.point_anomaly import read_monitored
-    from nutime_jax.evaluation.failures import NAME, write_failures
-    from nutime_jax.evaluation.results import write_rows
+    from nutime_jax.evaluation.results import FAILURES, write_failures, write_rows
     from nutime_jax.evaluation.sweep import Sweep
 
     index, count = int(shard[1]), int(shard[2])
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
             bar.update(at.done - bar.n)
     results = args.out / f"results{ending}.csv"
     write_rows(sweep.rows, results)
-    write_failures(sweep.failures, args.out / NAME.replace(".csv", f"{ending}.csv"))
+    write_failures(sweep.failures, args.out / FAILURES.replace(".csv", f"{ending}.csv"))
     for one in sweep.failures:
         print(f"failed: {one.method} {one.protocol} on {one.dataset}: {one.message}")
     print(f"{len(sweep.rows)} results are in {results}")

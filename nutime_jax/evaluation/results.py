@@ -1,10 +1,19 @@
-"""Rows of results, the currency of sweeps and reports: one number of one method on one set."""
+"""Rows of results and failed cells, the input of reports: dataclasses of texts and numbers, one per line of a CSV file."""
 
+import csv
+import dataclasses
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from nutime_jax.evaluation.records import read_records, write_records
+from nutime_jax.errors import InputError
+from nutime_jax.storage import place_of
+
+T = TypeVar("T")
+FAILURES = "failures.csv"
+"""Name of the file of failed cells in a folder of results."""
 
 
 @dataclass(frozen=True)
@@ -48,3 +57,55 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
 def read_rows(path: Path) -> list[Row]:
     """Reads what `write_rows` wrote; see `read_records`."""
     return read_records(path, kind=Row, what="results")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One cell without a number; the fields are those of `results.Row`, and the sentence that says why."""
+
+    method: str
+    dataset: str
+    protocol: str
+    setting: str
+    message: str
+
+
+def write_failures(failures: Iterable[Failure], path: Path) -> None:
+    """Writes one line a failure; see `write_records`."""
+    write_records(failures, path, kind=Failure)
+
+
+def read_failures(path: Path) -> list[Failure]:
+    """Reads what `write_failures` wrote; see `read_records`."""
+    return read_records(path, kind=Failure, what="failures")
+
+
+def write_records(records: Iterable[T], path: Path, *, kind: type[T]) -> None:
+    """Writes one line a record of a dataclass, replacing the file in one move; numbers come back to the last digit."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(field.name for field in dataclasses.fields(kind))
+    writer.writerows(dataclasses.astuple(record) for record in records)
+    place_of(path).replace(path, table.getvalue().encode())
+
+
+def read_records(path: Path, *, kind: type[T], what: str) -> list[T]:
+    """Reads what `write_records` wrote; further columns are passed over.
+
+    Args:
+        what: what an error calls the records.
+
+    Raises:
+        InputError: the file cannot be read, or is no such table.
+    """
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    try:
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in types if name not in (reader.fieldnames or ())]:
+                raise InputError(f"{path} is no table of {what}: it has no column {missing[0]}")
+            return [kind(**{name: convert(line[name] or "") for name, convert in types.items()}) for line in reader]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as a table of {what} ({error})") from error

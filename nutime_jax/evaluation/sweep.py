@@ -15,12 +15,11 @@ from nutime_jax.data.point_anomaly import Monitored
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.cells import Cell, CellStore
-from nutime_jax.evaluation.failures import Failure
 from nutime_jax.evaluation.features import Readout, Task, cases_digest, digest, encoder_digest, read_task
 from nutime_jax.evaluation.protocols.baselines import baseline_metrics
 from nutime_jax.evaluation.protocols.point_anomaly import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
 from nutime_jax.evaluation.protocols.registry import EncodedDataset, ProtocolRun, plan_runs
-from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.results import Failure, Row
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.configuration import check_lengths, check_orders, check_shifts
 from nutime_jax.models.network import NuTimeEncoder

@@ -15,8 +15,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.core.nme import SCALAR_LIMIT, embed_at_locations, embed_scalar
-from nutime_jax.core.scalar_features import (
+from nutime_jax.core.scalars import (
+    SCALAR_LIMIT,
+    embed_at_locations,
+    embed_scalar,
     log_magnitude,
     periodic_features,
     piecewise_linear,
@@ -45,8 +47,8 @@ class NME(nn.Module):
     dim: width of the embedding.
     weighted: weigh the scales by the distance of the scalar's magnitude from them.
     trained: train the logarithm of what each scale is multiplied by, from 0 on.
-    scale_eps: see `nme.embed_scalar`.
-    locations: numbers that the scalar is seen from, see `nme.embed_at_locations`; none is zero alone.
+    scale_eps: see `core.scalars.embed_scalar`.
+    locations: numbers that the scalar is seen from, see `core.scalars.embed_at_locations`; none is zero alone.
     """
 
     scales: Sequence[float]
@@ -79,7 +81,7 @@ def stretched(scales: Float[Array, " scales"], log_stretch: Float[Array, " scale
 
 
 class Periodic(nn.Module):
-    """cos(2 pi c x) and sin(2 pi c x), with dim / 2 coefficients c; see `scalar_features.periodic_features`.
+    """cos(2 pi c x) and sin(2 pi c x), with dim / 2 coefficients c; see `core.scalars.periodic_features`.
 
     The release has it in place of the NME as well, and lays its features over the windows along the wrong axis, which
     mixes those of several windows; here each window has its own.
@@ -107,10 +109,10 @@ class Periodic(nn.Module):
 
 
 class Piecewise(nn.Module):
-    """How far a scalar is into each of several bins, and a linear layer; see `scalar_features.piecewise_linear`.
+    """How far a scalar is into each of several bins, and a linear layer; see `core.scalars.piecewise_linear`.
 
     The edges of the bins are fitted to the training data before the first step (`train.fitting`), and are no parameters.
-    Until then they are `scalar_features.symmetric_edges`. The release fits means and stds apart, and goes on in a line
+    Until then they are `core.scalars.symmetric_edges`. The release fits means and stds apart, and goes on in a line
     beyond the outermost edges, without end; here one set of edges is for both, and beyond them nothing changes.
 
     bins: their number.
@@ -127,7 +129,7 @@ class Piecewise(nn.Module):
 
 
 class Logarithmic(nn.Module):
-    """Two layers on the sign and the logarithm of the magnitude, `scalar_features.log_magnitude`; a baseline.
+    """Two layers on the sign and the logarithm of the magnitude, `core.scalars.log_magnitude`; a baseline.
 
     dim: width of the embedding, and between the layers.
     """

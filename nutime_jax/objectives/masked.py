@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nutime_jax.core.scalar_features import signed_log
+from nutime_jax.core.scalars import signed_log
 from nutime_jax.core.windows import Windows
 
 

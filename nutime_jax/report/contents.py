@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation import failures
-from nutime_jax.evaluation.failures import Failure, read_failures
-from nutime_jax.evaluation.results import Row, read_rows
+from nutime_jax.evaluation.results import FAILURES, Failure, Row, read_failures, read_rows
 from nutime_jax.report.published import Published, fetch_published, read_published
 from nutime_jax.report.summary import Table, find_column, join_published, make_tables
 
@@ -119,6 +117,6 @@ def _first(table: Table) -> int:
 
 
 def _find_failures(files: Sequence[Path]) -> list[Failure] | None:
-    beside = [file.with_name(file.name.replace("results", Path(failures.NAME).stem)) for file in files if file.name.startswith("results")]
-    lists = [path for path in dict.fromkeys([*beside, *(file.parent / failures.NAME for file in files)]) if path.exists()]
+    beside = [file.with_name(file.name.replace("results", Path(FAILURES).stem)) for file in files if file.name.startswith("results")]
+    lists = [path for path in dict.fromkeys([*beside, *(file.parent / FAILURES for file in files)]) if path.exists()]
     return [failure for path in lists for failure in read_failures(path)] if lists else None

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.core.nme import location_weights, scale_weights
+from nutime_jax.core.scalars import location_weights, scale_weights
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.scalar_encoders import SCALARS, place_of_scalars, stretched

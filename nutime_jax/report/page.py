@@ -9,7 +9,7 @@ import numpy as np
 
 from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.failures import Failure
+from nutime_jax.evaluation.results import Failure
 from nutime_jax.report.contents import Contents
 from nutime_jax.report.markup import MISSING, Cell, make_figure, make_name, make_page, make_paragraph, make_table
 from nutime_jax.report.result_figures import can_draw, draw_critical_difference, draw_scatter

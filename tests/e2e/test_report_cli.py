@@ -5,8 +5,7 @@ import csv
 import pytest
 
 from nutime_jax.cli.main import main
-from nutime_jax.evaluation.failures import Failure, write_failures
-from nutime_jax.evaluation.results import write_rows
+from nutime_jax.evaluation.results import Failure, write_failures, write_rows
 from tests.unit.test_page import Reader, many
 from tests.unit.test_summary import row
 

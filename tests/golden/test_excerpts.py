@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.core.nme import embed_scalar
 from nutime_jax.core.resample import resize
+from nutime_jax.core.scalars import embed_scalar
 from nutime_jax.core.windows import normalise_windows
 from tests.golden.make import PATH, SCALES, excerpts
 

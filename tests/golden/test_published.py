@@ -10,8 +10,8 @@ import pytest
 
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
 from nutime_jax.convert.encoders import encoder_from_torch
-from nutime_jax.core.nme import embed_scalar
 from nutime_jax.core.resample import resize
+from nutime_jax.core.scalars import embed_scalar
 from nutime_jax.core.views import Views
 from nutime_jax.models.pooling import read_out
 from nutime_jax.training.state import state_from_variables

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nutime_jax.core.nme import SCALAR_LIMIT, embed_scalar, scale_weights
+from nutime_jax.core.scalars import SCALAR_LIMIT, embed_scalar, scale_weights
 from tests import reference
 
 SCALES = 10.0 ** np.arange(-4, 5)

@@ -14,7 +14,7 @@ from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, to_dict, update
 from nutime_jax.convert.encoders import torch_state_of
 from nutime_jax.core.masking import draw_mask
-from nutime_jax.core.scalar_features import signed_log
+from nutime_jax.core.scalars import signed_log
 from nutime_jax.core.views import Views
 from nutime_jax.core.windows import Windows, normalise_windows
 from nutime_jax.distributed.mesh import make_mesh

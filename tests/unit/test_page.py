@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.failures import Failure
+from nutime_jax.evaluation.results import Failure
 from nutime_jax.report import page
 from nutime_jax.report.contents import Contents
 from nutime_jax.report.page import render_page

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as drawn
 
-from nutime_jax.core.scalar_features import log_magnitude, periodic_features, piecewise_linear, quantile_edges, symmetric_edges
+from nutime_jax.core.scalars import log_magnitude, periodic_features, piecewise_linear, quantile_edges, symmetric_edges
 from nutime_jax.errors import InputError
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from nutime_jax.config import ModelConfig, load_config, update
 from nutime_jax.convert.arrays import to_torch_state
-from nutime_jax.core.scalar_features import quantile_edges, symmetric_edges
+from nutime_jax.core.scalars import quantile_edges, symmetric_edges
 from nutime_jax.core.views import Views
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.encoder import Encoder

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import load_config, update
-from nutime_jax.core.nme import embed_scalar
+from nutime_jax.core.scalars import embed_scalar
 from nutime_jax.data.datasets import BUNDLED, SetFiles, find_all, find_sets
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.results import read_rows

@@ -9,8 +9,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.stats import rankdata
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.failures import Failure, read_failures, write_failures
-from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.results import Failure, Row, read_failures, write_failures
 from nutime_jax.report.published import fetch_published, read_published
 from nutime_jax.report.summary import (
     compare_columns,
