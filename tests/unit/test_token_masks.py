@@ -14,7 +14,7 @@ from nutime_jax.models.pooling import read_out
 SMALL = {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8, "dropout": 0.0}
 
 
-ROWS, WINDOWS, SHARE = 8000, 12, 0.5
+ROWS, WINDOWS, SHARE = 8000, 12, 0.25  # at a half, a mask and its inverse look the same
 
 
 def draw(kind, seed):
@@ -43,7 +43,7 @@ def test_a_block_is_of_neighbours_and_random_windows_are_not():
     ends = [(mask != np.roll(mask, 1, axis=1)).sum(1) for mask in (blocks, scattered)]
     assert (ends[0] == 2).all()
     pairs = scattered.astype(float).T @ scattered / ROWS
-    chance = 6 * 5 / (12 * 11)  # that two given windows are both hidden
+    chance = 3 * 2 / (12 * 11)  # that two given windows are both hidden
     assert np.abs(pairs[~np.eye(WINDOWS, dtype=bool)] - chance).max() < 5 * np.sqrt(chance * (1 - chance) / ROWS)
 
 
