@@ -192,7 +192,7 @@ def test_a_study_that_was_stopped_goes_on(folder, tmp_path, monkeypatch, trainin
     rows = read_rows(tmp_path / "results.csv")
     assert {row.method for row in rows} == {"byol", "no-scalars", "untrained byol", "untrained no-scalars"}
     (tmp_path / "results.csv").unlink()
-    monkeypatch.setattr("nutime_jax.evaluation.sweep.layer_features", lambda *_, **options: pytest.fail("computed again"))
+    monkeypatch.setattr("nutime_jax.evaluation.protocols.registry.layer_features", lambda *_, **options: pytest.fail("computed again"))
     again = study_objectives(config, base(), tmp_path)
     assert len(training) == 4
     assert again.tables == first.tables
