@@ -452,7 +452,7 @@ def check_company(encoder: Encoder, given_cases) -> float:
     for one, two in zip(given_cases, before, strict=True):
         np.testing.assert_array_equal(one, two)
     assert found.dtype == np.float32
-    assert found.shape == (len(before), len(before[0]), 2 * encoder.config.model.width)
+    assert found.shape[:2] == (len(before), len(before[0]))
     assert np.isfinite(found).all()
     order = np.random.default_rng(len(before)).permutation(len(before))
     moved = encoder.embed([given_cases[i] for i in order], channels="none", batch_size=16)
