@@ -139,7 +139,7 @@ class AugmentConfig(Section, prefix="augment"):
     """Augmentations of the two views of a series."""
 
     crop: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of a series.", low=0, high=1)
-    distort: tuple[str, ...] = option((), "Augmentations of a crop in order, name=strength (distortions.py).")
+    distort: tuple[str, ...] = option((), "Augmentations of a crop in order, name=strength (core/augmentations.py).")
 
     def _check(self) -> None:
         if self.crop[0] > self.crop[1]:

@@ -445,14 +445,14 @@ def inputs(draw):
     return cases
 
 
-def check_company(encoder: Encoder, given_cases) -> float:
+def check_company(encoder: Encoder, given_cases, *, features: int) -> float:
     """Checks one input; the largest difference that company made."""
     before = [one.copy() for one in given_cases]
     found = encoder.embed(given_cases, channels="none", batch_size=64)
     for one, two in zip(given_cases, before, strict=True):
         np.testing.assert_array_equal(one, two)
     assert found.dtype == np.float32
-    assert found.shape[:2] == (len(before), len(before[0]))
+    assert found.shape == (len(before), len(before[0]), features)
     assert np.isfinite(found).all()
     order = np.random.default_rng(len(before)).permutation(len(before))
     moved = encoder.embed([given_cases[i] for i in order], channels="none", batch_size=16)
@@ -465,7 +465,7 @@ def check_company(encoder: Encoder, given_cases) -> float:
 @settings(max_examples=12)
 @given(inputs())
 def test_company_changes_nothing(encoder, given_cases):
-    check_company(encoder, given_cases)
+    check_company(encoder, given_cases, features=2 * encoder.config.model.width)
 
 
 @pytest.mark.thorough
@@ -476,7 +476,7 @@ def test_company_changes_nothing_thoroughly():
     @settings(max_examples=int(os.environ.get("THOROUGH", "1000")))
     @given(inputs())
     def check(given_cases):
-        worst.append(check_company(encoder, given_cases))
+        worst.append(check_company(encoder, given_cases, features=2560))
         seen[0] += len(given_cases)
         seen[1] += sum(one.size for one in given_cases)
 
