@@ -42,10 +42,10 @@ def build(sources: list[str], data_dir: Path) -> dict[str, float]:
 
 def copies(sources: list[str], count: int, folder: Path) -> list[str]:
     """One source that holds every file of the sources `count` times."""
-    from nutime_jax.data.datasets import find_all
+    from nutime_jax.data.datasets import find_all_datasets
 
     for number in range(count):
-        for one in find_all(sources):
+        for one in find_all_datasets(sources):
             target = folder / f"{number}_{one.name.replace(chr(47), chr(95))}" / one.train.name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(one.train.absolute())

@@ -50,13 +50,13 @@ def resized(task: "Task") -> tuple[tuple, tuple]:
 def measure(encoder: str, tuned: list[str]) -> dict[str, dict]:
     from aeon.classification.convolution_based import MiniRocketClassifier
 
-    from nutime_jax.data.datasets import find_sets
+    from nutime_jax.data.datasets import find_datasets
     from nutime_jax.estimators import NuTimeClassifier
     from nutime_jax.evaluation.features import read_task
     from nutime_jax.loading import load_encoder
 
     loaded, results = load_encoder(encoder), {}
-    for files in find_sets("bundled"):
+    for files in find_datasets("bundled"):
         task = read_task(files)
         ours = [(cases.series, cases.labels) for cases in (task.train, task.test)]
         theirs = resized(task)

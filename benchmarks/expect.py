@@ -34,7 +34,7 @@ def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
     """Set -> what is measured -> method -> value in percent, of what needs few labels or none."""
     from aeon.transformations.collection.convolution_based import MiniRocket
 
-    from nutime_jax.data.datasets import find_sets
+    from nutime_jax.data.datasets import find_datasets
     from nutime_jax.evaluation.features import Split, encode_cases, read_task
     from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
     from nutime_jax.evaluation.protocols.clustering import clustering_metrics
@@ -42,7 +42,7 @@ def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
     from nutime_jax.loading import load_encoder
 
     loaded, results = load_encoder(encoder), {}
-    for files in find_sets("bundled"):
+    for files in find_datasets("bundled"):
         task = read_task(files)
         (train, train_labels), (test, test_labels) = resized(task)
         rocket = MiniRocket(random_state=0).fit(train)
@@ -64,7 +64,7 @@ def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
     """Set -> kind of damage -> method -> accuracy in percent of classifiers that were fitted and scored on damaged cases."""
     from aeon.classification.convolution_based import MiniRocketClassifier
 
-    from nutime_jax.data.datasets import find_sets
+    from nutime_jax.data.datasets import find_datasets
     from nutime_jax.data.series import clean_block
     from nutime_jax.estimators import NuTimeClassifier
     from nutime_jax.evaluation.features import read_task
@@ -76,7 +76,7 @@ def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
         "minirocket": lambda: MiniRocketClassifier(random_state=0),
         "raw": nearest_neighbour,
     }
-    for files in find_sets("bundled"):
+    for files in find_datasets("bundled"):
         splits = resized(read_task(files))
         found = results[files.name] = {}
         for kind, damage in (("scales", _rescale), ("offset", _lift), ("centred", _centre), ("missing", _remove)):

@@ -20,7 +20,7 @@ def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tupl
     """Set -> method -> mean accuracy in percent over the draws; and the sets that were left out."""
     from aeon.transformations.collection.convolution_based import MiniRocket
 
-    from nutime_jax.data.datasets import find_all
+    from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.evaluation.features import Split, encode_cases, read_task
     from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
     from nutime_jax.loading import load_encoder, untrained_encoder
@@ -28,7 +28,7 @@ def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tupl
     loaded = load_encoder(encoder)
     encoders = {"encoder": loaded, "untrained": untrained_encoder(loaded.config)}
     results, left_out = {}, []
-    for files in find_all(sources):
+    for files in find_all_datasets(sources):
         task = read_task(files)
         if np.unique(task.train.labels, return_counts=True)[1].min() < shots:
             left_out.append(files.name)

@@ -22,7 +22,7 @@ BOTH, ALONE = "both splits", "test split alone"
 
 def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Set -> what is multiplied -> method -> accuracy in percent at each of POWERS."""
-    from nutime_jax.data.datasets import find_all
+    from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.evaluation.features import Split, encode_cases, raw_cases, read_task
     from nutime_jax.loading import load_encoder, untrained_encoder
 
@@ -34,7 +34,7 @@ def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, l
         "raw": lambda cases: raw_cases(cases, length=loaded.config.length),
     }
     results: dict[str, dict] = {}
-    for files in find_all(sources):
+    for files in find_all_datasets(sources):
         task = read_task(files)
         found = results[files.name] = {kind: {name: [] for name in methods} for kind in (BOTH, ALONE)}
         for name, features in methods.items():

@@ -48,12 +48,12 @@ def _inspect(args: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
-    from nutime_jax.data.datasets import find_all
+    from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.data.inspection import inspect_set
     from nutime_jax.data.report import draw, format_sets, write_json
 
     facts, read, refused = [], [], {}
-    with tqdm(find_all(args.paths), desc="inspecting", unit=" sets", leave=False, disable=None) as bar:
+    with tqdm(find_all_datasets(args.paths), desc="inspecting", unit=" sets", leave=False, disable=None) as bar:
         for files in bar:
             bar.set_postfix_str(files.name)
             try:

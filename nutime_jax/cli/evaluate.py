@@ -64,13 +64,13 @@ def compare_sets(encoders: dict, sources: Sequence[str], output: Path, **options
     """
     from tqdm import tqdm
 
-    from nutime_jax.data.datasets import find_all
+    from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.evaluation.comparison import RAW, compare, format_accuracies
     from nutime_jax.evaluation.features import read_task
     from nutime_jax.evaluation.results import write_rows
 
     rows, left_out = [], []
-    with tqdm(find_all(sources), desc="evaluating", unit=" sets") as bar:
+    with tqdm(find_all_datasets(sources), desc="evaluating", unit=" sets") as bar:
         for files in bar:
             bar.set_postfix_str(files.name)
             try:

@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> None:
 
 def one_set(source: str, *, flag: str):
     """The only set that a source names."""
-    from nutime_jax.data.datasets import find_sets
+    from nutime_jax.data.datasets import find_datasets
 
-    sets = find_sets(source)
+    sets = find_datasets(source)
     if len(sets) > 1:
         names = ", ".join(one.name for one in sets[:3]) + (", …" if len(sets) > 3 else "")
         raise InputError(f"{flag}={source} names {len(sets)} sets ({names}); name one")

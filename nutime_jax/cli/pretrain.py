@@ -62,7 +62,7 @@ def _options(config: PretrainConfig) -> dict[str, Any]:
 def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Processes") -> "Encoder":
     import numpy as np
 
-    from nutime_jax.data.datasets import Cases, find_all
+    from nutime_jax.data.datasets import Cases, find_all_datasets
     from nutime_jax.distributed.mesh import fetch
     from nutime_jax.encoder import Encoder
     from nutime_jax.evaluation.features import encode_cases
@@ -75,9 +75,9 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     options = _options(config)
     # What is only needed at the end is tried at the start: a typo must not cost the run.
     encode_cases(untrained_encoder(config), Cases([np.zeros((1, 1), np.float32)], None), **options)
-    find_all(config.evaluation.sources)
+    find_all_datasets(config.evaluation.sources)
     # Test cases are for the table at the end; what is watched during training comes from training cases alone.
-    watched = [one.read("train") for one in find_all(config.run.probe_sources)]
+    watched = [one.read("train") for one in find_all_datasets(config.run.probe_sources)]
 
     def probe(state: TrainState) -> dict[str, float]:
         encoder = Encoder(config, fetch(encoder_variables(state)))

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from nutime_jax.data.datasets import BUNDLED, SetFiles, find_all
+from nutime_jax.data.datasets import BUNDLED, DatasetFiles, find_all_datasets
 from nutime_jax.data.series import cut_series, split_offset
 from nutime_jax.errors import InputError
 
@@ -36,7 +36,7 @@ class Source:
     """What one entry of `data.sources` stands for: a name, and the sets whose train splits it brings."""
 
     name: str
-    sets: tuple[SetFiles, ...]
+    sets: tuple[DatasetFiles, ...]
     licence: str
 
 
@@ -110,7 +110,7 @@ def find_sources(sources: Iterable[str], *, exclude: Sequence[str] = ()) -> list
         exclude: names of sets that are left out, wherever they are.
 
     Raises:
-        InputError: see `archives.find_sets`; or no sources, two of one name, or one that adds nothing to those before it.
+        InputError: see `datasets.find_datasets`; or no sources, two of one name, or one that adds nothing to those before it.
     """
     found: list[Source] = []
     seen: set[Path] = set()
@@ -120,7 +120,7 @@ def find_sources(sources: Iterable[str], *, exclude: Sequence[str] = ()) -> list
         name, where = named.groups() if named else (re.sub(r"[^\w-]", "_", Path(entry).expanduser().absolute().stem), entry)
         if name in [one.name for one in found]:
             raise InputError(f"two of data.sources are called {name}; name one otherwise: other_name={where}")
-        sets = tuple(one for one in find_all([where]) if one.train.absolute() not in seen)
+        sets = tuple(one for one in find_all_datasets([where]) if one.train.absolute() not in seen)
         unused -= {one.name for one in sets}
         sets = tuple(one for one in sets if one.name not in exclude)
         if not sets:
@@ -238,7 +238,7 @@ class SeriesCorpus(tfds.core.ShardBasedBuilder):
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, Any]:
         return {"train": [functools.partial(self._examples, sets) for sets in _pack(self._source.sets)]}
 
-    def _examples(self, sets: Sequence[SetFiles]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _examples(self, sets: Sequence[DatasetFiles]) -> Iterator[tuple[str, dict[str, Any]]]:
         for one in sets:
             cases = one.read("train")
             for name, series in sorted(_series_of(one.name, cases, self._max_length), key=lambda record: record[0]):
@@ -282,9 +282,9 @@ class _Tally:
         return {"sets": self.sets, "classes": list(self._sizes.items()), **lengths, "digest": self._digest.hexdigest()}
 
 
-def _pack(sets: Iterable[SetFiles]) -> list[list[SetFiles]]:
+def _pack(sets: Iterable[DatasetFiles]) -> list[list[DatasetFiles]]:
     """Sets in order, in groups whose files have about SHARD_BYTES."""
-    groups: list[list[SetFiles]] = []
+    groups: list[list[DatasetFiles]] = []
     room = 0
     for one in sets:
         size = one.train.stat().st_size

@@ -43,7 +43,7 @@ class Cases:
 
 
 @dataclass(frozen=True)
-class SetFiles:
+class DatasetFiles:
     """A set on disk: one file that holds both splits, or a file a split; test is None where there is none."""
 
     name: str
@@ -98,13 +98,13 @@ def label_texts(labels: np.ndarray, where: str) -> np.ndarray:
     return np.array([label.decode() if isinstance(label, bytes) else str(label) for label in labels.tolist()])
 
 
-def find_all(sources: Iterable[str]) -> list[SetFiles]:
+def find_all_datasets(sources: Iterable[str]) -> list[DatasetFiles]:
     """The sets of several sources, each file once; sets of one name are told apart by their folders.
 
     Raises:
-        InputError: see `find_sets`; or two sets cannot be told apart.
+        InputError: see `find_datasets`; or two sets cannot be told apart.
     """
-    sets = list({one.train.absolute(): one for source in sources if source for one in find_sets(source)}.values())
+    sets = list({one.train.absolute(): one for source in sources if source for one in find_datasets(source)}.values())
     counts = Counter(one.name for one in sets)
     sets = [replace(one, name=f"{one.train.parent.name}/{one.name}") if counts[one.name] > 1 else one for one in sets]
     (name, count), *_ = Counter(one.name for one in sets).most_common(1) or [("", 0)]
@@ -113,7 +113,7 @@ def find_all(sources: Iterable[str]) -> list[SetFiles]:
     return sets
 
 
-def find_sets(source: str) -> list[SetFiles]:
+def find_datasets(source: str) -> list[DatasetFiles]:
     """The sets that a name stands for, sorted by name.
 
     In a folder, what is no set is passed over: hidden files, .npz files without series, .txt files that are not a train and a test
@@ -142,7 +142,7 @@ def find_sets(source: str) -> list[SetFiles]:
     return sets
 
 
-def _find_set(file: Path) -> SetFiles:
+def _find_set(file: Path) -> DatasetFiles:
     if file.suffix.lower() == ".zip":
         raise InputError(_zip_sentence(file))
     if file.suffix.lower() not in READERS or (file.suffix.lower() == ".txt" and _base_and_split(file)[1] is None):
@@ -165,13 +165,13 @@ def _zip_sentence(path: Path) -> str:
     return f"{path} is an archive; unpack it, and give the folder"
 
 
-def _bundled(name: str) -> SetFiles:
+def _bundled(name: str) -> DatasetFiles:
     # Found, not imported: importing aeon takes a second.
     folder = Path(importlib.util.find_spec("aeon").submodule_search_locations[0]) / "datasets" / "data" / name
-    return SetFiles(name, folder / f"{name}_TRAIN.ts", folder / f"{name}_TEST.ts")
+    return DatasetFiles(name, folder / f"{name}_TRAIN.ts", folder / f"{name}_TEST.ts")
 
 
-def _set_of(file: Path) -> SetFiles | None:
+def _set_of(file: Path) -> DatasetFiles | None:
     """`A_TRAIN.ts` and `A_TEST.ts` are two splits, `A.npz` may hold both, a lone `A.ts` is a train split.
 
     None for a test split, and for the labels of `y_train.npy`. `X_train.npy` and the like are named after their folder.
@@ -181,8 +181,8 @@ def _set_of(file: Path) -> SetFiles | None:
         return None
     name = file.absolute().parent.name if file.suffix.lower() == ".npy" and base.lower() == "x" else base
     if split == "train":
-        return SetFiles(name, file, _sibling(file, f"{base}_test"))
-    return SetFiles(name, file, file if file.suffix.lower() == ".npz" and "X_test" in array_names(file) else None)
+        return DatasetFiles(name, file, _sibling(file, f"{base}_test"))
+    return DatasetFiles(name, file, file if file.suffix.lower() == ".npz" and "X_test" in array_names(file) else None)
 
 
 def _base_and_split(file: Path) -> tuple[str, str | None]:
@@ -202,10 +202,10 @@ def _belongs(file: Path) -> bool:
     return True
 
 
-def _unique(found: list[SetFiles | None]) -> list[SetFiles]:
+def _unique(found: list[DatasetFiles | None]) -> list[DatasetFiles]:
     """Each set once, sorted by name: of several formats the one with a test split, then the first of READERS."""
     ranked = sorted(filter(None, found), key=lambda one: (one.test is None, list(READERS).index(one.train.suffix.lower())))
-    sets: dict[tuple, SetFiles] = {}
+    sets: dict[tuple, DatasetFiles] = {}
     for one in ranked:
         # Only names that say which split a file holds make two files of one name copies of each other.
         split = _base_and_split(one.train)[1]
@@ -213,7 +213,7 @@ def _unique(found: list[SetFiles | None]) -> list[SetFiles]:
     return sorted((one for one in sets.values() if not _is_variant(one, sets)), key=lambda one: (one.name, one.train))
 
 
-def _is_variant(one: SetFiles, sets: Iterable[tuple]) -> bool:
+def _is_variant(one: DatasetFiles, sets: Iterable[tuple]) -> bool:
     """Whether a set lies beside the one that it was made of.
 
     The UEA archive gives a set also a channel at a time, `A_TRAIN.arff` and `ADimension1_TRAIN.arff`; aeon's copies of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from nutime_jax.data.datasets import Cases, SetFiles
+from nutime_jax.data.datasets import Cases, DatasetFiles
 
 WINDOW = 16
 """Points of a window, as in the shipped configurations."""
@@ -75,7 +75,7 @@ class SetFacts:
     leaked: int
 
 
-def inspect_set(files: SetFiles) -> SetFacts:
+def inspect_set(files: DatasetFiles) -> SetFacts:
     """Reads a set, and counts.
 
     Raises:

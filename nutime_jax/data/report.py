@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nutime_jax.data.corpus import Corpus
-from nutime_jax.data.datasets import Cases, SetFiles
+from nutime_jax.data.datasets import Cases, DatasetFiles
 from nutime_jax.data.inspection import SetFacts, Spread, in_order, total
 from nutime_jax.errors import InputError
 
@@ -166,7 +166,7 @@ def write_json(sets: Sequence[SetFacts], refused: dict[str, str], path: Path) ->
         raise InputError(f"cannot write {path} ({error.strerror}); choose another --json") from error
 
 
-def draw(sets: Sequence[SetFiles], path: Path) -> None:
+def draw(sets: Sequence[DatasetFiles], path: Path) -> None:
     """Draws training series: of one set a few a class, a panel each; of several one a class, a panel a set.
 
     Raises:
@@ -194,7 +194,7 @@ def draw(sets: Sequence[SetFiles], path: Path) -> None:
         raise InputError(f"cannot write {path} ({error}); choose another --plot") from error
 
 
-def _panels_of_one(files: SetFiles) -> tuple[str, dict[str, list[np.ndarray]]]:
+def _panels_of_one(files: DatasetFiles) -> tuple[str, dict[str, list[np.ndarray]]]:
     """A title, and the curves of each class."""
     cases = files.read_raw("train")
     classes = _by_class(cases)
@@ -204,7 +204,7 @@ def _panels_of_one(files: SetFiles) -> tuple[str, dict[str, list[np.ndarray]]]:
     return f"{files.name}: up to {CURVES} training series{each}" + (f", channel 1 of {channels}" if channels > 1 else ""), panels
 
 
-def _panels_of_many(sets: Sequence[SetFiles]) -> tuple[str, dict[str, list[np.ndarray]]]:
+def _panels_of_many(sets: Sequence[DatasetFiles]) -> tuple[str, dict[str, list[np.ndarray]]]:
     """A title, and for each set a curve a class."""
     classes = {one.name: _by_class(one.read_raw("train")) for one in sets}
     panels = {name: [curves[0] for curves in groups.values()][: 2 * CURVES] for name, groups in classes.items()}

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from nutime_jax.data.datasets import Cases, SetFiles, label_texts
+from nutime_jax.data.datasets import Cases, DatasetFiles, label_texts
 from nutime_jax.data.formats import DAMAGE, READERS, check_shapes, labels_beside, read_npz, split_names
 from nutime_jax.data.tables import IDS, TIMES, Table, find_column, label_names, read_table
 from nutime_jax.errors import InputError
@@ -55,8 +55,8 @@ def is_corpus(folder: Path) -> bool:
     return (folder / "series_corpus").is_dir() or (folder / "dataset_info.json").is_file()
 
 
-def open_stream(files: SetFiles, split: str) -> Stream:
-    """The cases of one split of a set, as `SetFiles.read_raw` reads them; large files of some formats in blocks.
+def open_stream(files: DatasetFiles, split: str) -> Stream:
+    """The cases of one split of a set, as `DatasetFiles.read_raw` reads them; large files of some formats in blocks.
 
     Raises:
         InputError: here or when a block is drawn: the split is absent, or a file does not hold what its name says.

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from nutime_jax.atomic import open_atomically
-from nutime_jax.data.datasets import Cases, SetFiles
+from nutime_jax.data.datasets import Cases, DatasetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.models.pooling import check_readout
@@ -59,7 +59,7 @@ class Readout:
         return f"layer={layer} readout={self.tokens} channels={self.channels}{lengths}{shifts}{orders}"
 
 
-def read_task(files: SetFiles) -> Task:
+def read_task(files: DatasetFiles) -> Task:
     """Reads both default splits of a set.
 
     Raises:

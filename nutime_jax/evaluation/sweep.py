@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nutime_jax.config import SweepConfig
-from nutime_jax.data.datasets import SetFiles
+from nutime_jax.data.datasets import DatasetFiles
 from nutime_jax.data.point_anomaly import Monitored
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
@@ -134,7 +134,7 @@ class Sweep:
     def __init__(
         self,
         config: SweepConfig,
-        sets: Sequence[SetFiles],
+        sets: Sequence[DatasetFiles],
         folder: Path,
         *,
         monitored: Sequence[Monitored] = (),
@@ -176,7 +176,7 @@ class Sweep:
         """Return the seeds to run; what does not depend on the seed runs once."""
         return self._config.seeds if seeded else self._config.seeds[:1]
 
-    def _dataset_tasks(self, files: SetFiles) -> Iterator[CellTask]:
+    def _dataset_tasks(self, files: DatasetFiles) -> Iterator[CellTask]:
         task = read_task(files)
         content = cases_digest(task.train) + cases_digest(task.test)
         sizes = {"train_cases": len(task.train.labels), "test_cases": len(task.test.labels)}

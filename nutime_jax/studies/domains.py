@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nutime_jax.config import PretrainConfig
 from nutime_jax.data.corpus import find_sources
-from nutime_jax.data.datasets import SetFiles, find_all
+from nutime_jax.data.datasets import DatasetFiles, find_all_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies.configuration import DomainsConfig
@@ -44,7 +44,7 @@ def study_domains(config: DomainsConfig, base: PretrainConfig, out: Path) -> Fin
         InputError: the configuration will not do, or nothing came of it.
     """
     check_probe(config.probe)
-    sets = find_all(config.probe.sources)
+    sets = find_all_datasets(config.probe.sources)
     domains = choose(config.domains, config.only, what="domains")
     members = sets_by_domain(domains, sets)
     whole = make_variant(WHOLE, base, config.pretrain)
@@ -63,7 +63,7 @@ def study_domains(config: DomainsConfig, base: PretrainConfig, out: Path) -> Fin
     )
 
 
-def sets_by_domain(domains: Mapping[str, Sequence[str]], sets: Sequence[SetFiles]) -> dict[str, tuple[str, ...]]:
+def sets_by_domain(domains: Mapping[str, Sequence[str]], sets: Sequence[DatasetFiles]) -> dict[str, tuple[str, ...]]:
     """Domain -> names of those of the sets whose type is one of its types; domains without any are left out.
 
     Raises:
@@ -103,7 +103,7 @@ def leave_out(whole: Variant, domain: str, kinds: Sequence[str]) -> Variant | No
     return make_variant(f"{WITHOUT}{domain}", whole.config, {"data": {"sources": tuple(kept), "exclude": exclude}})
 
 
-def _plain_name(one: SetFiles) -> str:
+def _plain_name(one: DatasetFiles) -> str:
     """The name of a set without the folder that tells it from another of its name."""
     return one.name.rpartition("/")[2]
 

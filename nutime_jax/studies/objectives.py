@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.data.datasets import find_all
+from nutime_jax.data.datasets import find_all_datasets
 from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies.configuration import VariantsConfig
 from nutime_jax.studies.findings import Findings, Table, spread
@@ -24,7 +24,7 @@ def study_objectives(config: VariantsConfig, base: PretrainConfig, out: Path) ->
         InputError: the configuration will not do, or nothing came of it.
     """
     check_probe(config.probe)
-    variants, sets = make_variants(config, base), find_all(config.probe.sources)
+    variants, sets = make_variants(config, base), find_all_datasets(config.probe.sources)
     training = train_runs(plan_runs(variants, config.seeds, out))
     scores = score_runs(training.finished, sets, config.probe, out)
     table = compare_with_twins(scores)

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.data.datasets import Cases, SetFiles, find_all
+from nutime_jax.data.datasets import Cases, DatasetFiles, find_all_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies.configuration import ScalesConfig
@@ -82,7 +82,7 @@ def study_scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> Findi
         InputError: the configuration will not do, or nothing came of it.
     """
     check_probe(config.probe)
-    variants, sets = make_variants(config, base), find_all(config.probe.sources) if config.seeds else []
+    variants, sets = make_variants(config, base), find_all_datasets(config.probe.sources) if config.seeds else []
     decades = np.arange(config.decades[0], config.decades[1])
     covered = {}
     with tqdm(variants, desc="scalars", unit=" variants") as bar:
@@ -220,7 +220,7 @@ def _decoding(covered: Mapping[str, Coverage], decades: np.ndarray) -> Table:
 
 
 @dataclass(frozen=True)
-class RescaledSet(SetFiles):
+class RescaledSet(DatasetFiles):
     """A set of which every value is multiplied by a power of ten, in both splits."""
 
     power: int = 0
@@ -230,13 +230,13 @@ class RescaledSet(SetFiles):
         return replace(cases, series=[one * np.float32(10.0**self.power) for one in cases.series])
 
 
-def rescaled(files: SetFiles, power: int) -> RescaledSet:
+def rescaled(files: DatasetFiles, power: int) -> RescaledSet:
     """The set in another unit, under another name."""
     return RescaledSet(f"{files.name} x 10^{power}", files.train, files.test, power)
 
 
 def rescaled_scores(
-    variants: Sequence[Variant], sets: Sequence[SetFiles], config: ScalesConfig, out: Path
+    variants: Sequence[Variant], sets: Sequence[DatasetFiles], config: ScalesConfig, out: Path
 ) -> tuple[Scores, tuple[str, ...]]:
     """Trains the variants, and probes them on every set times every power of ten; scores, and sentences about failures."""
     training = train_runs(plan_runs(variants, config.seeds, out))

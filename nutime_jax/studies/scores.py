@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nutime_jax.config import SweepConfig
-from nutime_jax.data.datasets import SetFiles
+from nutime_jax.data.datasets import DatasetFiles
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.results import Row, write_rows
@@ -57,7 +57,7 @@ def check_probe(probe: ProbeConfig) -> None:
         raise InputError(f"probe.protocol is {probe.protocol!r}; choose one of {', '.join(PROBES)}")
 
 
-def score_runs(runs: Sequence[Run], sets: Sequence[SetFiles], probe: ProbeConfig, out: Path) -> Scores:
+def score_runs(runs: Sequence[Run], sets: Sequence[DatasetFiles], probe: ProbeConfig, out: Path) -> Scores:
     """Probes every run and its untrained twin on every set; `<out>/results.csv` has the rows, as `nutime report` reads them.
 
     Args:

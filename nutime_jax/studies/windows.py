@@ -8,7 +8,7 @@ import numpy as np
 from scipy.signal import correlate, detrend, find_peaks
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.data.datasets import Cases, SetFiles, find_all
+from nutime_jax.data.datasets import Cases, DatasetFiles, find_all_datasets
 from nutime_jax.report.charts import Panel, draw_panels
 from nutime_jax.studies.configuration import WindowsConfig
 from nutime_jax.studies.findings import Findings, Table, spread
@@ -33,7 +33,7 @@ def study_windows(config: WindowsConfig, base: PretrainConfig, out: Path) -> Fin
         InputError: the configuration will not do, or nothing came of it.
     """
     check_probe(config.probe)
-    variants, sets = make_variants(config, base), find_all(config.probe.sources)
+    variants, sets = make_variants(config, base), find_all_datasets(config.probe.sources)
     training = train_runs(plan_runs(variants, config.seeds, out))
     scores = score_runs(training.finished, sets, config.probe, out)
     about = {one.name: describe_set(one) for one in sets if one.name in scores.sets}
@@ -46,7 +46,7 @@ def study_windows(config: WindowsConfig, base: PretrainConfig, out: Path) -> Fin
     )
 
 
-def describe_set(files: SetFiles) -> dict[str, float]:
+def describe_set(files: DatasetFiles) -> dict[str, float]:
     """Medians over the training series of a set: their length, and their periodicity and period, see `periodicity`."""
     cases: Cases = files.read("train")
     places = np.unique(np.linspace(0, len(cases.series) - 1, min(MOST_CASES, len(cases.series))).astype(int))

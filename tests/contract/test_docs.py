@@ -15,7 +15,7 @@ from docs import make_configuration
 from docs.make_api import make_page
 from nutime_jax.cli.main import _parse, main
 from nutime_jax.config import load_config
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.formats import READERS
 from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.protocols.registry import PROTOCOLS
@@ -134,7 +134,7 @@ def test_a_file_format_from_outside_the_package(tmp_path, monkeypatch):
     X, y = np.arange(40.0).reshape(4, 10), np.array([0, 1, 0, 1])
     for split in ("TRAIN", "TEST"):
         savemat(tmp_path / f"mine_{split}.mat", {"X": X, "y": y})
-    (files,) = find_sets(str(tmp_path))
+    (files,) = find_datasets(str(tmp_path))
     assert (files.name, files.test is not None) == ("mine", True)
     cases = files.read("test")
     np.testing.assert_array_equal(np.stack(cases.series)[:, 0], X)

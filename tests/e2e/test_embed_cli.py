@@ -9,7 +9,7 @@ import pytest
 
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.loading import load_encoder, untrained_encoder
 
 
@@ -25,7 +25,7 @@ def embed(encoder, data, out, *more):
 def test_a_bundled_set(encoder, tmp_path, capfd):
     assert embed(encoder, "BasicMotions", tmp_path / "f.npz", "--split=test", "--channels=none", "--layer=1", "--readout=mean") == 0
     assert "40 series embedded" in capfd.readouterr().out
-    cases = find_sets("BasicMotions")[0].read("test")
+    cases = find_datasets("BasicMotions")[0].read("test")
     with np.load(tmp_path / "f.npz") as file:
         expected = load_encoder(encoder).embed(cases.series, channels="none", layer=1, readout="mean")
         np.testing.assert_allclose(file["features"], expected, rtol=0, atol=1e-5)

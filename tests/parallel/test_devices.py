@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from nutime_jax.config import load_config
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_by_rules
 from nutime_jax.errors import InputError
 from nutime_jax.loading import untrained_encoder
@@ -86,7 +86,7 @@ def test_a_mesh_of_more_devices_than_there_are_is_refused():
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_features_do_not_depend_on_the_batch(batch_size):
     encoder = untrained_encoder(load_config("smoke"))
-    series = find_sets("PickupGestureWiimoteZ")[0].read("train").series[:20]
+    series = find_datasets("PickupGestureWiimoteZ")[0].read("train").series[:20]
     whole, parts = encoder.embed(series, batch_size=256), encoder.embed(series, batch_size=batch_size)
     assert whole.shape == (20, 32)
     assert whole.dtype == np.float32

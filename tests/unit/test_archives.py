@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from nutime_jax.data.datasets import BUNDLED, find_all, find_sets
+from nutime_jax.data.datasets import BUNDLED, find_all_datasets, find_datasets
 from nutime_jax.errors import InputError
 
 TS_HEADER = "@problemName one\n@timestamps false\n@univariate true\n@equalLength true\n@classLabel true 1 2\n@data\n"
 
 
 def test_every_bundled_set_is_read_whole():
-    sets = find_sets("bundled")
+    sets = find_datasets("bundled")
     assert [one.name for one in sets] == list(BUNDLED)
     trains = [one.read("train") for one in sets]
     assert sum(len(case) for cases in trains for case in cases.series) == 3983  # every channel a series
@@ -27,7 +27,7 @@ def test_each_format_is_read(tmp_path, name):
         (tmp_path / name).write_text(TS_HEADER + "1,2,3:1\n4,NaN,6:2\n")
     else:
         np.savez(tmp_path / name, X_train=values, y_train=[1, 2])
-    cases = find_sets(str(tmp_path / name))[0].read("train")
+    cases = find_datasets(str(tmp_path / name))[0].read("train")
     np.testing.assert_array_equal(np.stack(cases.series)[:, 0], [[1, 2, 3], [4, 5, 6]])
     labels = {"wide.csv": None, "Set_TRAIN.tsv": ["1", "2"], "one.ts": ["1", "2"], "both.npz": ["1", "2"]}[name]
     assert (cases.labels if labels is None else list(cases.labels)) == labels
@@ -39,10 +39,10 @@ def test_a_folder_pairs_train_and_test(tmp_path):
         (tmp_path / "deep" / f"{name}.tsv").write_text("1\t1\t2\n")
     (tmp_path / "notes.txt").write_text("not a set")
     expected = [("A", "A_TEST.tsv"), ("b", "b_test.tsv")]
-    assert [(one.name, one.test.name) for one in find_sets(str(tmp_path))] == expected
-    assert [(one.name, one.test.name) for one in find_sets(str(tmp_path / "deep" / "A_TRAIN.tsv"))] == expected[:1]
+    assert [(one.name, one.test.name) for one in find_datasets(str(tmp_path))] == expected
+    assert [(one.name, one.test.name) for one in find_datasets(str(tmp_path / "deep" / "A_TRAIN.tsv"))] == expected[:1]
     with pytest.raises(InputError, match="is a test split"):
-        find_sets(str(tmp_path / "deep" / "A_TEST.tsv"))
+        find_datasets(str(tmp_path / "deep" / "A_TEST.tsv"))
 
 
 def test_a_folder_of_an_archive_gives_each_set_once(tmp_path):
@@ -56,28 +56,28 @@ def test_a_folder_of_an_archive_gives_each_set_once(tmp_path):
     (tmp_path / "A.txt").write_text("Notes on A.")
     (tmp_path / "._A_TRAIN.ts").write_bytes(b"\xff")
     (tmp_path / "how_to_train.txt").write_text("Slowly.")
-    sets = find_sets(str(tmp_path))
+    sets = find_datasets(str(tmp_path))
     assert [one.train.name for one in sets] == ["A_TRAIN.arff", "BDimension1_TRAIN.TSV"]  # .ts comes first, but for its missing test
     assert sets[0].test.name == "A_TEST.arff"
     (tmp_path / "A_TEST.ts").write_text(TS_HEADER + "1,2:1\n")
-    assert find_sets(str(tmp_path))[0].train.name == "A_TRAIN.ts"
+    assert find_datasets(str(tmp_path))[0].train.name == "A_TRAIN.ts"
 
 
 def test_arrays_that_are_no_series_are_passed_over_in_a_folder_and_refused_by_name(tmp_path, caplog):
     np.savez(tmp_path / "flat.npz", values=[1], offsets=[0])
     with pytest.raises(InputError, match="holds no set"):
-        find_sets(str(tmp_path))
+        find_datasets(str(tmp_path))
     np.savez(tmp_path / "set.npz", X_train=np.ones((2, 3)))
-    assert [one.name for one in find_sets(str(tmp_path))] == ["set"]
+    assert [one.name for one in find_datasets(str(tmp_path))] == ["set"]
     assert "flat.npz is no set, and is passed over: it holds values, offsets" in caplog.text
     with pytest.raises(InputError, match="no array X_train; it holds values, offsets"):
-        find_sets(str(tmp_path / "flat.npz"))[0].read("train")
+        find_datasets(str(tmp_path / "flat.npz"))[0].read("train")
 
 
 def test_one_rule_names_labels(tmp_path):
     np.savez(tmp_path / "a.npz", X_train=np.ones((2, 3)), y_train=[1.0, np.nan])
     with pytest.raises(InputError, match=r"case 1 of .*a\.npz \(train\) has no label"):
-        find_sets(str(tmp_path / "a.npz"))[0].read("train")
+        find_datasets(str(tmp_path / "a.npz"))[0].read("train")
 
 
 def test_sets_of_one_name_are_told_apart(tmp_path):
@@ -85,16 +85,16 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "Epilepsy.csv").write_text("1,2\n")
     sources = [str(tmp_path / "uea"), str(tmp_path / "transfer"), "GunPoint", "", str(tmp_path / "uea" / "Epilepsy.csv")]
-    assert [one.name for one in find_all(sources)] == ["uea/Epilepsy", "transfer/Epilepsy", "GunPoint"]
+    assert [one.name for one in find_all_datasets(sources)] == ["uea/Epilepsy", "transfer/Epilepsy", "GunPoint"]
     (tmp_path / "more" / "uea").mkdir(parents=True)
     (tmp_path / "more" / "uea" / "Epilepsy.csv").write_text("1,2\n")
     with pytest.raises(InputError, match="2 sets are called uea/Epilepsy"):
-        find_all([str(tmp_path)])
+        find_all_datasets([str(tmp_path)])
 
 
 def test_lines_of_unequal_length_are_series_of_unequal_length(tmp_path):
     (tmp_path / "a.csv").write_text("1,2\n1,2,3\n1\n")
-    assert [case.shape for case in find_sets(str(tmp_path / "a.csv"))[0].read("train").series] == [(1, 2), (1, 3), (1, 1)]
+    assert [case.shape for case in find_datasets(str(tmp_path / "a.csv"))[0].read("train").series] == [(1, 2), (1, 3), (1, 1)]
 
 
 def renamed(path):
@@ -127,18 +127,18 @@ def test_a_bad_file_is_refused_by_name(tmp_path, name, content, message):
     path = tmp_path / name
     content(path) if callable(content) else path.write_text(content)
     with pytest.raises(InputError, match=message):
-        find_sets(str(path))[0].read("train")
+        find_datasets(str(path))[0].read("train")
 
 
 @pytest.mark.parametrize(("source", "message"), [("Gunpoint", "bundled are ACSF1"), ("/nowhere", "no file, no folder")])
 def test_an_unknown_source_is_refused(source, message):
     with pytest.raises(InputError, match=message):
-        find_sets(source)
+        find_datasets(source)
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no"):
-        find_sets(str(tmp_path))
+        find_datasets(str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def archives(pytestconfig):
 
 @pytest.mark.parametrize(("part", "count"), [("ucr", 63), ("uea", 10), ("train_only", 22), ("transfer", 2)])
 def test_sets_of_the_archives_are_read_as_they_stand(archives, part, count):
-    sets = find_sets(str(archives / part))
+    sets = find_datasets(str(archives / part))
     assert len(sets) == count
     for one in sets:
         with np.load(one.train, allow_pickle=False) as file:
@@ -163,13 +163,13 @@ def test_sets_of_the_archives_are_read_as_they_stand(archives, part, count):
 
 
 def test_unequal_lengths_are_kept(archives):
-    vowels = find_sets(str(archives / "uea" / "JapaneseVowels.npz"))[0].read("train")
+    vowels = find_datasets(str(archives / "uea" / "JapaneseVowels.npz"))[0].read("train")
     assert len({case.shape for case in vowels.series}) > 5
 
 
 def test_the_archives_as_one_folder(archives, caplog):
     """Sets of one name are told apart, and the monitored series, which are no set, are passed over."""
-    sets = find_all([str(archives)])
+    sets = find_all_datasets([str(archives)])
     assert len(sets) == 97
     assert {"uea/Epilepsy", "transfer/Epilepsy"} <= {one.name for one in sets}
     assert "KPI.npz is no set, and is passed over" in caplog.text

@@ -3,7 +3,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from nutime_jax.data.datasets import Cases, find_sets
+from nutime_jax.data.datasets import Cases, find_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.protocols import baselines
 from nutime_jax.evaluation.protocols.baselines import baseline_metrics
@@ -80,7 +80,7 @@ def test_nearest_neighbours_are_the_nearest(name):
 @pytest.mark.parametrize(("name", "accuracy"), [("minirocket", 151 / 175), ("raw_forest", 122 / 175)])
 def test_arrowhead_as_it_was_measured_apart_from_this_library(name, accuracy):
     """Source: ../shared/baselines/measured_default_split.csv, to one test case in 175."""
-    files = find_sets("ArrowHead")[0]
+    files = find_datasets("ArrowHead")[0]
     metrics = baseline_metrics(name, files.read("train"), files.read("test"), seed=0)
     assert metrics["accuracy"] == pytest.approx(accuracy, abs=1 / 175 + 1e-9)
 

@@ -10,7 +10,7 @@ import pytest
 
 from nutime_jax.data import corpus as corpora
 from nutime_jax.data.corpus import find_sources, open_corpus
-from nutime_jax.data.datasets import BUNDLED, find_all
+from nutime_jax.data.datasets import BUNDLED, find_all_datasets
 from nutime_jax.errors import InputError
 
 
@@ -38,7 +38,7 @@ def test_the_bundled_corpus(corpus):
 
 def test_records_and_class_sizes_line_up(corpus):
     expected = []
-    for one in find_all(["bundled"]):
+    for one in find_all_datasets(["bundled"]):
         cases = one.read("train")
         for label in np.unique(cases.labels):
             expected.append([channel for case, own in zip(cases.series, cases.labels, strict=True) if own == label for channel in case])
@@ -97,7 +97,7 @@ def test_a_large_offset_is_kept_apart(tmp_path):
 def test_the_card_says_what_went_in(corpus):
     card = corpus.parts[0].card
     assert [name for name, *_ in card["sets"]] == list(BUNDLED)
-    assert sum(cases for *_, cases in card["sets"]) == sum(len(one.read("train").series) for one in find_all(["bundled"]))
+    assert sum(cases for *_, cases in card["sets"]) == sum(len(one.read("train").series) for one in find_all_datasets(["bundled"]))
     assert (card["min_length"], card["max_length"]) == (7, 1460)
     assert "UCR" in card["licence"]
     assert set(card["versions"]) == {"numpy", "tensorflow-datasets", "array-record", "aeon"}

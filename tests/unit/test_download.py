@@ -7,7 +7,7 @@ import pytest
 from aeon.datasets import tsc_datasets
 
 from nutime_jax.data import download
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.download import archive_sets, download_set
 from nutime_jax.errors import InputError
 
@@ -58,7 +58,7 @@ def test_a_set_is_fetched_once_and_read(server, tmp_path):
     for file in server.iterdir():
         file.unlink()
     assert download_set("ucr", "GunPoint", tmp_path) == folder
-    (one,) = find_sets(str(tmp_path / "ucr"))
+    (one,) = find_datasets(str(tmp_path / "ucr"))
     assert [len(one.read(split).series) for split in ("train", "test")] == [2, 2]
 
 
@@ -94,6 +94,6 @@ def test_a_transfer_set_needs_torch_or_says_so(server, tmp_path, monkeypatch):
         parts[f"HAR/{split}.pt"] = content.getvalue()
     (server / url).write_bytes(zipped(**parts))
     download_set("transfer", "HAR", tmp_path)
-    (one,) = find_sets(str(tmp_path / "transfer"))
+    (one,) = find_datasets(str(tmp_path / "transfer"))
     assert np.shape(one.read("train").series) == (3, 2, 5)
     assert one.read("test").labels.tolist() == ["0", "1"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import load_config
-from nutime_jax.data.datasets import Cases, find_sets
+from nutime_jax.data.datasets import Cases, find_datasets
 from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import resize_series
 from nutime_jax.errors import InputError
@@ -54,10 +54,10 @@ def test_a_single_case_a_class_cannot_be_cross_validated():
 def test_sets_without_labels_or_tests_are_refused(tmp_path):
     (tmp_path / "a_TRAIN.csv").write_text("1,2\n3,4\n")
     with pytest.raises(InputError, match="set a has no test split"):
-        read_task(find_sets(str(tmp_path))[0])
+        read_task(find_datasets(str(tmp_path))[0])
     (tmp_path / "a_TEST.csv").write_text("1,2\n")
     with pytest.raises(InputError, match="set a has no labels"):
-        read_task(find_sets(str(tmp_path))[0])
+        read_task(find_datasets(str(tmp_path))[0])
 
 
 def test_an_unknown_probe_is_refused():

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.features import open_features
 from nutime_jax.errors import InputError
 
@@ -41,7 +41,7 @@ def test_tables_come_back_to_the_bit_and_are_read_as_series(tmp_path, suffix):
     assert frame.columns.tolist() == ["id", "label", "f0", "f1", "f2"]
     assert frame["id"].tolist() == IDS.tolist()
     np.testing.assert_array_equal(frame.iloc[:, 2:].to_numpy(np.float32), ROWS)
-    cases = find_sets(str(path))[0].read("train")
+    cases = find_datasets(str(path))[0].read("train")
     assert cases.labels.tolist() == LABELS.tolist()
     assert cases.ids.tolist() == IDS.tolist()
     with pytest.raises(InputError, match="make no table"):

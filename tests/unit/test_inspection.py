@@ -6,7 +6,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.inspection import in_order, inspect_set, total
 from nutime_jax.data.report import draw, format_sheet, format_table, write_json
 from nutime_jax.errors import InputError
@@ -16,7 +16,7 @@ NAN = np.nan
 
 def save(path, **arrays):
     np.savez(path, **{name: np.asarray(values) for name, values in arrays.items()})
-    return inspect_set(find_sets(str(path))[0])
+    return inspect_set(find_datasets(str(path))[0])
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_json_holds_everything(known, tmp_path):
 def test_a_figure_is_drawn(tmp_path, known):
     pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `report`")
     np.savez(tmp_path / "costs $ and $x_.npz", X_train=np.ones((30, 2, 5)), y_train=[f"$\\{i}" for i in range(30)])
-    sets = find_sets(str(tmp_path))
+    sets = find_datasets(str(tmp_path))
     for chosen in (sets[:1], sets[1:], sets):
         path = tmp_path / f"{len(chosen)}{chosen[0].name[0]}.png"
         draw(chosen, path)
@@ -112,7 +112,7 @@ def test_sets_of_the_archives(pytestconfig, part):
     data = pytestconfig.rootpath.parent / "shared" / "data"
     if not data.is_dir():
         pytest.skip("the archives are not on this machine")
-    for one in find_sets(str(data / part)):
+    for one in find_datasets(str(data / part)):
         facts = inspect_set(one)
         with np.load(one.train, allow_pickle=False) as file:
             for split, found in facts.splits.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.formats import READERS
 from nutime_jax.errors import InputError
 
@@ -19,7 +19,7 @@ VALUES = np.array([[0.1, 2, 3], [4, np.nan, 6.5]])
 
 
 def read(path, split="train"):
-    return find_sets(str(path))[0].read_raw(split)
+    return find_datasets(str(path))[0].read_raw(split)
 
 
 def assert_values(cases, expected=VALUES, labels=None):
@@ -66,7 +66,7 @@ def test_texts(tmp_path, name, text, labels):
 def test_npz(tmp_path, name, arrays, labels):
     np.savez(tmp_path / name, **arrays)
     assert_values(read(tmp_path / name), labels=labels)
-    assert find_sets(str(tmp_path))[0].test is None
+    assert find_datasets(str(tmp_path))[0].test is None
 
 
 def test_npy(tmp_path):
@@ -74,7 +74,7 @@ def test_npy(tmp_path):
         np.save(tmp_path / f"X_{split}.npy", VALUES[:, None])
         np.save(tmp_path / f"y_{split}.npy", [3, 4])
     np.save(tmp_path / "lone.npy", VALUES.astype(np.float32))
-    one, lone = find_sets(str(tmp_path))[::-1] if tmp_path.name > "lone" else find_sets(str(tmp_path))
+    one, lone = find_datasets(str(tmp_path))[::-1] if tmp_path.name > "lone" else find_datasets(str(tmp_path))
     assert (one.name, lone.name, lone.test) == (tmp_path.name, "lone", None)
     assert_values(one.read_raw("train"), labels=["3", "4"])
     assert_values(one.read_raw("test"), labels=["3", "4"])
@@ -200,7 +200,7 @@ ARFF = "% notes\n@relation one\n@attribute a numeric\n@attribute b numeric\n@att
 def test_bad_text_is_refused_by_file_and_place(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        find_sets(str(tmp_path / name))[0].read("train")
+        find_datasets(str(tmp_path / name))[0].read("train")
 
 
 def lists(path, *rows, **columns):
@@ -230,7 +230,7 @@ def lists(path, *rows, **columns):
 def test_bad_content_is_refused_by_file_and_place(tmp_path, name, write, message):
     write(tmp_path / name)
     with pytest.raises(InputError, match=message):
-        find_sets(str(tmp_path / name))[0].read("train")
+        find_datasets(str(tmp_path / name))[0].read("train")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".ts", ".arff"])
@@ -285,7 +285,7 @@ def test_damage_anywhere_ends_in_a_sentence_or_in_numbers(tmp_path, name):
         damaged[draw.integers(len(content))] ^= int(draw.integers(1, 256))
         path.write_bytes(damaged)
         with contextlib.suppress(InputError), np.errstate(invalid="ignore"):
-            find_sets(str(path))[0].read("train")
+            find_datasets(str(path))[0].read("train")
 
 
 @pytest.mark.parametrize("member", ["../out.csv", "/etc/out.csv", "a/../../out.csv", "C:\\out.csv"])
@@ -293,11 +293,11 @@ def test_an_archive_is_refused_and_an_unsafe_one_by_its_member(tmp_path, member)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a.csv", "1,2\n")
     with pytest.raises(InputError, match=r"a\.zip is an archive; unpack it"):
-        find_sets(str(tmp_path / "a.zip"))
+        find_datasets(str(tmp_path / "a.zip"))
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as file:
         file.writestr(member, "1,2\n")
     with pytest.raises(InputError, match=rf"a\.zip is unsafe: its member {re.escape(repr(member))}"):
-        find_sets(str(tmp_path / "a.zip"))
+        find_datasets(str(tmp_path / "a.zip"))
 
 
 def test_every_format_has_a_reader():

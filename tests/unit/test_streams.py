@@ -10,7 +10,7 @@ import pytest
 
 from nutime_jax.data import streams
 from nutime_jax.data.corpus import open_corpus
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.streams import is_corpus, open_corpus_stream, open_stream
 from nutime_jax.errors import InputError
 
@@ -26,7 +26,7 @@ def small_blocks(monkeypatch):
 
 
 def stream(path, split="train"):
-    return open_stream(find_sets(str(path))[0], split)
+    return open_stream(find_datasets(str(path))[0], split)
 
 
 def read(path, split="train"):

@@ -8,7 +8,7 @@ import pytest
 
 from nutime_jax.config import load_config, update
 from nutime_jax.core.scalars import embed_scalar
-from nutime_jax.data.datasets import BUNDLED, SetFiles, find_all, find_sets
+from nutime_jax.data.datasets import BUNDLED, DatasetFiles, find_all_datasets, find_datasets
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import untrained_encoder
@@ -264,9 +264,9 @@ def test_what_has_no_period_has_none():
 
 
 def test_a_set_is_described_by_its_training_series(folder):
-    (files,) = find_sets(str(folder / "Fish.npz"))
+    (files,) = find_datasets(str(folder / "Fish.npz"))
     assert describe_set(files)["length"] == 40
-    assert describe_set(find_sets("GunPoint")[0])["period"] <= 100
+    assert describe_set(find_datasets("GunPoint")[0])["period"] <= 100
 
 
 def test_sets_of_one_value_stay_together():
@@ -307,7 +307,7 @@ def test_a_source_that_is_left_out_whole_is_no_source(folder):
 
 
 def test_domains_that_are_refused(folder, tmp_path, training):
-    sets = find_all([str(folder)])
+    sets = find_all_datasets([str(folder)])
     with pytest.raises(InputError, match="domain a has type 'Sensors'; the archives have AS, Device"):
         sets_by_domain({"a": ("Sensors",)}, sets)
     with pytest.raises(InputError, match="type Image is in the domains a and b; leave it in one"):
@@ -391,12 +391,12 @@ def test_scales_are_trained_and_probed_in_other_units(folder, tmp_path, training
 
 
 def test_a_set_in_another_unit(folder):
-    (files,) = find_sets(str(folder / "Fish.npz"))
+    (files,) = find_datasets(str(folder / "Fish.npz"))
     for split in ("train", "test"):
         ours, theirs = (one.read(split) for one in (files, rescaled(files, -3)))
         np.testing.assert_allclose(np.concatenate(theirs.series), 1e-3 * np.concatenate(ours.series), rtol=1e-6)
         assert (ours.labels == theirs.labels).all()
-    assert isinstance(rescaled(files, 2), SetFiles)
+    assert isinstance(rescaled(files, 2), DatasetFiles)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from nutime_jax import encoder as encoders
 from nutime_jax.config import SweepConfig, load_config
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import sweep as sweeps
 from nutime_jax.evaluation.cells import Cell, CellStore
@@ -50,7 +50,7 @@ def configured(folder, *overrides):
 
 
 def run(config, folder, out, *, leave_out="", **options):
-    sweep = Sweep(config, [one for one in find_sets(str(folder)) if one.name != leave_out], out, **options)
+    sweep = Sweep(config, [one for one in find_datasets(str(folder)) if one.name != leave_out], out, **options)
     for _ in sweep.run():
         pass
     return sweep
@@ -78,7 +78,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table(folder, tmp_path, mo
     config = configured(folder)
     whole = run(config, folder, tmp_path / "whole")
     for stop in (1, 2, 5, 9):
-        for number, _ in enumerate(Sweep(config, find_sets(str(folder)), tmp_path / "stopped").run(), 1):
+        for number, _ in enumerate(Sweep(config, find_datasets(str(folder)), tmp_path / "stopped").run(), 1):
             if number == stop:
                 break
     computed = []
@@ -125,7 +125,7 @@ def test_compilations_do_not_grow_with_the_sets(folder, tmp_path):
 
 
 def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
-    cases = find_sets(str(folder / "a.npz"))[0].read("train")
+    cases = find_datasets(str(folder / "a.npz"))[0].read("train")
     first = layer_features(encoder, cases, cache=tmp_path)
     assert first.shape == (24, 1, 4, 2, 16)
     monkeypatch.setattr(type(encoder), "embed_layers", lambda *args, **options: pytest.fail("computed again"))
@@ -147,7 +147,7 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
     ],
 )
 def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readout):
-    cases = find_sets(str(folder / "b.npz"))[0].read("test")
+    cases = find_datasets(str(folder / "b.npz"))[0].read("test")
     lengths, shifts, orders = readout.lengths or encoder.lengths, readout.shifts or 1, readout.orders or (0,)
     expected = encoder.at(*lengths, shifts=shifts, orders=orders).embed(
         cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nutime_jax.data.datasets import find_sets
+from nutime_jax.data.datasets import find_datasets
 from nutime_jax.evaluation.features import encode_cases
 from nutime_jax.evaluation.protocols.probes import probe_metrics
 from nutime_jax.loading import WEIGHTS, load_encoder, shipped_encoders
@@ -23,7 +23,7 @@ def test_an_encoder_is_as_good_as_when_it_was_shipped(name):
     assert encoder.config.name == name
     scores = {}
     for one in ACCURACY[name]:
-        (files,) = find_sets(one)
+        (files,) = find_datasets(one)
         train, test = (encode_cases(encoder, files.read(split)) for split in ("train", "test"))
         scores[one] = probe_metrics("ridge", train, test)["accuracy"]
     # A case of ArrowHead is 0.6 %.
