@@ -1,12 +1,12 @@
 """Turns weights of the official PyTorch implementation into an encoder of this library, and back.
 
     nutime convert checkpoint.pth encoders/official
-    nutime convert checkpoint.safetensors encoders/official --config=release.json --which=momentum
+    nutime convert checkpoint.safetensors encoders/official --config=release.json --network=target
     nutime convert encoders/official official.safetensors
     nutime convert runs/quickstart byol.pth
 
 A file (.pth, .safetensors or .npz) becomes a folder, which every command takes as an encoder; what was found is said, and
-for a BYOL checkpoint whether its momentum network ever moved. Sizes are read off the arrays; what leaves no trace there
+for a BYOL checkpoint whether its target network ever moved. Sizes are read off the arrays; what leaves no trace there
 (--heads, ablations) is as released unless it is given. An encoder's folder becomes a file with the encoder's arrays, a
 workdir of `nutime pretrain` one with BYOL's, in the names of the official implementation. A .pth needs PyTorch (the extra
 `torch`), and nothing in it is executed.
@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=user_path, help="folder of the encoder; or file of PyTorch weights (.safetensors, .pth)")
     parser.add_argument("--config", dest="release", type=user_path, help="the release's JSON configuration of the checkpoint")
     parser.add_argument("--heads", type=int, help="attention heads (default: as many as are 64 wide, as released)")
-    parser.add_argument("--which", help="network of a BYOL checkpoint: online (default) or momentum")
+    parser.add_argument("--network", help="network of a BYOL checkpoint: online (default) or target (its moving average)")
     parser.add_argument("--length", type=int, help="points that series are resized to (default: 32 windows, as released)")
 
 
-OPTIONS = {"release": "--config", "heads": "--heads", "which": "--which", "length": "--length"}
+OPTIONS = {"release": "--config", "heads": "--heads", "network": "--network", "length": "--length"}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -66,7 +66,7 @@ def _from_torch(args: argparse.Namespace) -> None:
     if args.heads is not None:
         config = {**config, **check_settings({"transformer_heads": args.heads})}
         config.pop("transformer_head_dim", None)
-    found = encoder_from_torch(read_state(args.source), config, which=args.which or "online", length=args.length)
+    found = encoder_from_torch(read_state(args.source), config, network=args.network or "online", length=args.length)
     lines = list(describe(found))
     found.encoder.save(args.out, card=_card(args.source, lines))
     print("\n".join(lines))

@@ -1,7 +1,7 @@
 """Compares the frozen features of a pretrained encoder with those of its untrained twin on labelled sets.
 
-    nutime evaluate --checkpoint=runs/quickstart --datasets=bundled
-    nutime evaluate --checkpoint=runs/quickstart --datasets=GunPoint,my_folder,sets/Fish.npz --readout=cls
+    nutime evaluate --encoder=runs/quickstart --datasets=bundled
+    nutime evaluate --encoder=runs/quickstart --datasets=GunPoint,my_folder,sets/Fish.npz --readout=cls
 
 A ridge classifier and 1-NN on standardised features are fitted on the default train split of each set and scored on its
 test split; 1-NN on the raw series stands beside them. Writes a row a set, method and probe to results.csv.
@@ -18,23 +18,23 @@ from nutime_jax.storage import as_folder, place_of, said
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", required=True, type=encoder_path, help="a shipped encoder, a workdir of `nutime pretrain`, or one checkpoint"
+        "--encoder", required=True, type=encoder_path, help="a shipped encoder, a workdir of `nutime pretrain`, or one checkpoint"
     )
     parser.add_argument("--datasets", default="bundled", help="names, files or folders, separated by commas (default: bundled)")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
     parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
     parser.add_argument("--channels", default="concat", help="mean or concat over channels, which are encoded alone (default: concat)")
-    parser.add_argument("--output", type=user_path, default=Path("results.csv"), help="where the results go (default: results.csv)")
+    parser.add_argument("--out", type=user_path, default=Path("results.csv"), help="where the results go (default: results.csv)")
 
 
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.loading import load_encoder, untrained_encoder
 
-    pretrained = load_encoder(args.checkpoint)
+    pretrained = load_encoder(args.encoder)
     encoders = {"untrained": untrained_encoder(pretrained.config, trained=pretrained), "pretrained": pretrained}
     readout = pretrained.choose_readout(layer=args.layer, readout=args.readout)
     options = {"layer": args.layer, "readout": readout, "channels": args.channels}
-    compare_sets(encoders, args.datasets.split(","), args.output, **options)
+    compare_sets(encoders, args.datasets.split(","), args.out, **options)
 
 
 def user_path(text: str) -> Path:
@@ -86,5 +86,5 @@ def compare_sets(encoders: dict, sources: Sequence[str], output: Path, **options
     try:
         write_rows(rows, output)
     except place_of(output).failures as error:
-        raise InputError(f"cannot write {output} ({said(error)}); choose another --output") from error
+        raise InputError(f"cannot write {output} ({said(error)}); choose another --out") from error
     print(f"written to {output}")

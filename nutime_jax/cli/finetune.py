@@ -1,7 +1,7 @@
 """Fine-tunes a pretrained encoder on a labelled set, scores the test split once, and saves the classifier.
 
-    nutime finetune --checkpoint=runs/quickstart --dataset=GunPoint --out=models/gunpoint
-    nutime finetune --checkpoint=runs/quickstart --dataset=my_folder/Pumps_TRAIN.ts --out=models/pumps --strategy=head --members=5
+    nutime finetune --encoder=runs/quickstart --dataset=GunPoint --out=models/gunpoint
+    nutime finetune --encoder=runs/quickstart --dataset=my_folder/Pumps_TRAIN.ts --out=models/pumps --strategy=head --members=5
 
 Epoch and learning rate are chosen on cases carved from the training split; a test split, where there is one, is scored
 once, at the end. `nutime predict --model=FOLDER` applies the classifier to a file. With --selection=published the test
@@ -16,7 +16,7 @@ from nutime_jax.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", required=True, type=encoder_path, help="a shipped encoder, a workdir of `nutime pretrain`, or one checkpoint"
+        "--encoder", required=True, type=encoder_path, help="a shipped encoder, a workdir of `nutime pretrain`, or one checkpoint"
     )
     parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier there is replaced")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     files = one_set(args.dataset, flag="--dataset")
     train, test = files.read("train"), _read_test(files)
     published = test if settings.selection == "published" else None
-    encoder = load_encoder(args.checkpoint)
+    encoder = load_encoder(args.encoder)
     with _Bar(settings.epochs, label=files.name) as bar:
         classifier = fine_tune(encoder, train, settings=settings, seed=args.seed, published_test=published, progress=bar)
     classifier.save(args.out)

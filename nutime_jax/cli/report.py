@@ -1,8 +1,8 @@
 """Makes one HTML page, and a CSV file of its summary, from tables of results.
 
     nutime report results.csv
-    nutime report encoders.csv baselines.csv --baselines=published.csv --reference=pretrained --out=report.html
-    nutime report results.csv --baselines=paper.csv:NuTime,Mantis --published=aeon:HC2 --only=ridge,minirocket
+    nutime report encoders.csv baselines.csv --published_table=published.csv --reference=pretrained --out=report.html
+    nutime report results.csv --published_table=paper.csv:NuTime,Mantis --fetch_published=aeon:HC2 --only=ridge,minirocket
 
 The page stands alone (no other file, no request) and shows, for every protocol and metric: means, mean ranks, wins, ties
 and losses against one method, over the sets that all methods have; a critical-difference diagram and scatter plots (with
@@ -20,14 +20,14 @@ from nutime_jax.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.csv", help="tables of results, as the sweep writes them")
     parser.add_argument(
-        "--baselines",
+        "--published_table",
         action="append",
         default=[],
         metavar="FILE[:METHOD,…]",
         help="published table: the set in its first column, methods in the others (or those named), shares or percent, default split",
     )
     parser.add_argument(
-        "--published", action="append", default=[], metavar="aeon:NAME", help="published results of a method, fetched by aeon, as aeon:HC2"
+        "--fetch_published", action="append", default=[], metavar="aeon:NAME", help="published results that aeon fetches, say aeon:HC2"
     )
     parser.add_argument("--reference", help="method that wins and losses are counted against (default: the first that is no baseline)")
     parser.add_argument("--scatter", default="", metavar="METHOD,…", help="methods to draw against it (default: the two best ranked)")
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
 
     contents = gather_contents(
         [path.expanduser() for path in args.results],
-        baselines=args.baselines,
-        fetched=args.published,
+        baselines=args.published_table,
+        fetched=args.fetch_published,
         reference=args.reference,
         rivals=_names(args.scatter),
         only=_names(args.only),

@@ -20,12 +20,12 @@ from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.training.checkpoints import find_checkpoint, read_about, read_arrays
 from nutime_jax.training.state import build_network
 
-NETWORKS = ("online", "momentum")
+NETWORKS = ("online", "target")
 RELEASED_DROPOUT, RELEASED_WINDOWS, MAX_LENGTH = 0.1, 32, 4096
 
 
 class Twin(NamedTuple):
-    """What tells whether a momentum network has followed its online network.
+    """What tells whether a target network has followed its online network.
 
     In the release the moving average is made inside a forward pass; under DataParallel that happens to a replica, and
     is lost. The layer norms show it: they start at exactly 1 and 0, and no trained one stays there.
@@ -44,20 +44,20 @@ class Twin(NamedTuple):
     def verdict(self) -> str:
         """In words."""
         if self.equal == self.arrays:
-            return f"the momentum network is a copy of the online network: all {self.arrays} arrays are equal"
+            return f"the target network is a copy of the online network: all {self.arrays} arrays are equal"
         counts = f"{self.equal} of {self.arrays} arrays equal the online ones"
         if self.untouched == self.norms and self.online_untouched < self.norms:
             return (
-                f"the momentum network never moved: its {self.norms} layer-norm arrays are exactly 1 and 0, as they started, "
+                f"the target network never moved: its {self.norms} layer-norm arrays are exactly 1 and 0, as they started, "
                 f"and {self.norms - self.online_untouched} of the online ones are not; {counts}"
             )
         if self.untouched == self.norms:
-            return f"neither network has trained layer norms: nothing tells whether the momentum network moved; {counts}"
-        return f"the momentum network moved: {self.norms - self.untouched} of its {self.norms} layer-norm arrays left 1 and 0; {counts}"
+            return f"neither network has trained layer norms: nothing tells whether the target network moved; {counts}"
+        return f"the target network moved: {self.norms - self.untouched} of its {self.norms} layer-norm arrays left 1 and 0; {counts}"
 
 
 def compare_twin(mapping: Mapping[str, np.ndarray]) -> Twin | None:
-    """Whether the momentum network of a BYOL state ever moved; None where there is none."""
+    """Whether the target network of a BYOL state ever moved; None where there is none."""
     online, target = (arrays_below(mapping, prefix) for prefix in ("backbone.", "momentum_backbone."))
     skipped = ("running_mean", "running_var", "num_batches_tracked")
     names = [name for name in target if name in online and name not in BUFFERS and not name.endswith(skipped)]
@@ -81,7 +81,7 @@ class Converted(NamedTuple):
     parameters: trained numbers of the encoder.
     assumed: settings that neither the arrays nor the configuration told, in words.
     left_out: arrays that are no part of the encoder, a word for each group.
-    twin: whether the momentum network moved; None where there is none.
+    twin: whether the target network moved; None where there is none.
     """
 
     encoder: Encoder
@@ -93,7 +93,7 @@ class Converted(NamedTuple):
 
 
 def encoder_from_torch(
-    mapping: Mapping[str, Any], config: Mapping[str, Any] | None = None, *, which: str = "online", length: int | None = None
+    mapping: Mapping[str, Any], config: Mapping[str, Any] | None = None, *, network: str = "online", length: int | None = None
 ) -> Converted:
     """The encoder of a PyTorch state, ready to embed and to be saved; float32.
 
@@ -102,7 +102,7 @@ def encoder_from_torch(
 
     Args:
         mapping, config: as in `from_torch_state`; dropout is as released when absent (fine-tuning uses it).
-        which: network of a BYOL state, one of NETWORKS.
+        network: network of a BYOL state, one of NETWORKS.
         length: points that every series is resized to; None is RELEASED_WINDOWS windows, or as many as there are
             positions for.
 
@@ -112,21 +112,21 @@ def encoder_from_torch(
     mapping = {name: np.asarray(array) for name, array in mapping.items()}
     given = {"dropout": RELEASED_DROPOUT, **(config or {})}
     module, variables = from_torch_state(mapping, given)
-    if which not in NETWORKS:
-        raise InputError(f"network {which!r} is unknown; choose one of {', '.join(NETWORKS)}")
-    if which == "momentum" and not isinstance(module, SiameseNetwork):
-        raise InputError("the state has no momentum network, it is not BYOL's; take the online network, which is the only one")
-    network = module if isinstance(module, NuTimeEncoder) else module.encoder
+    if network not in NETWORKS:
+        raise InputError(f"network {network!r} is unknown; choose one of {', '.join(NETWORKS)}")
+    if network == "target" and not isinstance(module, SiameseNetwork):
+        raise InputError("the state has no target network, it is not BYOL's; take the online network, which is the only one")
+    encoder = module if isinstance(module, NuTimeEncoder) else module.encoder
     if isinstance(module, SiameseNetwork):
-        variables = variables["online" if which == "online" else "target"]
-    kept = {kind: variables[kind] if module is network else variables[kind]["encoder"] for kind in ("params", "constants")}
+        variables = variables[network]
+    kept = {kind: variables[kind] if module is encoder else variables[kind]["encoder"] for kind in ("params", "constants")}
     kept = jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), kept)
     return Converted(
-        encoder=Encoder(_encoder_config(network.config, length), kept),
+        encoder=Encoder(_encoder_config(encoder.config, length), kept),
         kind={SiameseNetwork: "BYOL", Classifier: "classifier", NuTimeEncoder: "encoder"}[type(module)],
         parameters=sum(array.size for array in jax.tree.leaves(kept["params"])),
-        assumed=_assumed(network.config, config or {}),
-        left_out=tuple(_left_out(module, variables, which)),
+        assumed=_assumed(encoder.config, config or {}),
+        left_out=tuple(_left_out(module, variables, network)),
         twin=compare_twin(mapping),
     )
 
@@ -185,10 +185,10 @@ def _assumed(model: ModelConfig, config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(words for names, words in open_ones.items() if not any(name in config for name in names))
 
 
-def _left_out(module: nn.Module, variables: Mapping[str, Any], which: str) -> Iterator[str]:
+def _left_out(module: nn.Module, variables: Mapping[str, Any], network: str) -> Iterator[str]:
     if isinstance(module, SiameseNetwork):
-        yield "projector and predictor" if which == "online" else "projector"
-        yield f"the {next(one for one in NETWORKS if one != which)} network"
+        yield "projector and predictor" if network == "online" else "projector"
+        yield f"the {next(one for one in NETWORKS if one != network)} network"
     elif isinstance(module, Classifier):
         yield f"the head of {module.classes} classes"
     if "unused" in variables:

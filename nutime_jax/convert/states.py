@@ -9,7 +9,7 @@ from nutime_jax.errors import InputError
 
 
 def is_byol(mapping: Mapping[str, Any]) -> bool:
-    """Whether a state is of BYOL: of an online and a momentum network."""
+    """Whether a state is of BYOL: of an online and a target network."""
     return any(name.startswith("backbone.") for name in mapping)
 
 

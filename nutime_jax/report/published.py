@@ -106,7 +106,7 @@ def fetch_published(name: str, sets: Iterable[str]) -> Published:
         values = get_estimator_results(method, num_resamples=1)[method]
     except CONNECTION_ERRORS as error:
         raise InputError(
-            f"{name} cannot be fetched from timeseriesclassification.com ({error}); go online, or name a file with --baselines"
+            f"{name} cannot be fetched from timeseriesclassification.com ({error}); go online, or name a file with --published_table"
         ) from error
     except ValueError as error:
         raise InputError(f"{name} cannot be used ({' '.join(str(error).split())})") from error

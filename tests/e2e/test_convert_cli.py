@@ -59,18 +59,18 @@ def say(capfd, *arguments):
 
 def test_a_checkpoint_becomes_an_encoder_and_a_file_again(capfd, checkpoint, variables, tmp_path):
     (tmp_path / "release.json").write_text(json.dumps({"transformer_heads": 9, "transformer_head_dim": 9, "dropout": 0.2, "lr": 1}))
-    arguments = [checkpoint, tmp_path / "encoder", "--heads=2", f"--config={tmp_path / 'release.json'}", "--which=momentum", "--length=64"]
+    arguments = [checkpoint, tmp_path / "encoder", "--heads=2", f"--config={tmp_path / 'release.json'}", "--network=target", "--length=64"]
     status, text, _ = say(capfd, *arguments)
     assert status == 0
     assert "BYOL; the encoder has" in text
     assert "depth 1, width 16, heads 2 x 8, MLP 32, window 16, 9 scales from 0.0001 to 10000" in text
-    assert "the momentum network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29 arrays equal the online ones" in text
+    assert "the target network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29 arrays equal the online ones" in text
     assert text.endswith(f"left out: projector, the online network\nwritten to {tmp_path / 'encoder'}\n")
     encoder = load_encoder(tmp_path / "encoder")
     assert (encoder.config.length, encoder.config.model.dropout) == (64, 0.2)
     jax.tree.map(np.testing.assert_array_equal, encoder.variables["params"], variables["target"]["params"]["encoder"])
     card = (tmp_path / "encoder" / "card.md").read_text()
-    assert "the momentum network moved" in card
+    assert "the target network moved" in card
     assert "`byol.safetensors` (SHA-256 " in card
 
     status, text, _ = say(capfd, tmp_path / "encoder", tmp_path / "back.safetensors")
@@ -101,7 +101,7 @@ def test_a_shipped_encoder_becomes_a_file(capfd, tmp_path):
         (["{checkpoint}", "{tmp}/encoder"], "heads of 64, as released, do not divide it; give the number of heads"),
         (["{checkpoint}", "{tmp}/encoder", "--heads=3"], "the attention is 16 wide and 3 heads of 5 are given"),
         (["{checkpoint}", "{tmp}/encoder", "--heads=0"], "it has to be a whole number above 0"),
-        (["{checkpoint}", "{tmp}/encoder", "--heads=2", "--which=both"], "network 'both' is unknown"),
+        (["{checkpoint}", "{tmp}/encoder", "--heads=2", "--network=both"], "network 'both' is unknown"),
         (["{checkpoint}", "{tmp}/encoder", "--config={tmp}/hostile.pth"], "is no JSON file"),
         (["{checkpoint}", "{tmp}"], "exists and is no encoder's; choose another folder"),
         (["{tmp}/hostile.pth", "{tmp}/encoder"], "hostile.pth"),

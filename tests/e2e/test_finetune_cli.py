@@ -30,7 +30,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(workdir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "gunpoint"
-    assert main(["finetune", f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={folder}", *QUICK]) == 0
+    assert main(["finetune", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={folder}", *QUICK]) == 0
     return folder
 
 
@@ -47,7 +47,7 @@ def read_csv(path):
 
 def test_fine_tuning_tells_validation_and_test_apart(capfd, workdir, tmp_path):
     out = tmp_path / "deep" / "model"
-    status, text, _ = say(capfd, "finetune", f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={out}", *QUICK)
+    status, text, _ = say(capfd, "finetune", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={out}", *QUICK)
     assert status == 0
     assert "GunPoint: 40 cases trained in 2 epochs" in text
     assert "of 10 cases\ntest accuracy " in text
@@ -57,7 +57,7 @@ def test_fine_tuning_tells_validation_and_test_apart(capfd, workdir, tmp_path):
 
 @pytest.mark.slow
 def test_the_published_protocol_is_called_what_it_is(capfd, workdir, tmp_path):
-    arguments = ["finetune", f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
+    arguments = ["finetune", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
     status, text, _ = say(capfd, *arguments, "--selection=published")
     assert status == 0
     assert "GunPoint: 50 cases trained" in text
@@ -93,13 +93,13 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
         (["--rates=1e-3,fast"], "rates are '1e-3,fast'; write numbers, separated by commas"),
         (["--rates=0"], "rates is (0.0,); choose one or more numbers above 0"),
         (["--out={tmp}"], "exists and is no classifier's; choose another folder"),
-        (["--checkpoint={tmp}/nowhere"], "there is no encoder"),
+        (["--encoder={tmp}/nowhere"], "there is no encoder"),
     ],
 )
 def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, message):
     (tmp_path / "bare.csv").write_text("1,2,3\n4,5,6\n")
     (tmp_path / "lone.tsv").write_text("1\t2\t3\n2\t5\t6\n")
-    given = [f"--checkpoint={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}"]
+    given = [f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}"]
     status, _, sentences = say(capfd, "finetune", *given, *(one.format(tmp=tmp_path) for one in arguments))
     assert (status, len(sentences)) == (2, 1)
     assert message in sentences[0]

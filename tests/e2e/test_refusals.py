@@ -74,7 +74,7 @@ def test_a_missing_config_is_one_sentence(capfd, tmp_path):
 
 def test_an_unknown_flag_is_one_sentence(capfd):
     with pytest.raises(SystemExit) as stop:
-        main(["evaluate", "--checkpoint=x", "--dataset=y"])
+        main(["evaluate", "--encoder=x", "--dataset=y"])
     assert stop.value.code == 2
     assert "--dataset=y" in capfd.readouterr().err
 
@@ -110,14 +110,14 @@ def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(cap
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "only.npz", X_train=np.ones((2, 9)), y_train=[0, 1])
     checkpoint = steps(finished / "checkpoints")[-1]
-    assert main(["evaluate", f"--checkpoint={checkpoint}", f"--datasets=ArrowHead,{tmp_path / 'only.npz'},"]) == 0
+    assert main(["evaluate", f"--encoder={checkpoint}", f"--datasets=ArrowHead,{tmp_path / 'only.npz'},"]) == 0
     out = capfd.readouterr().out
     assert "mean of 1" in out
     assert "left out: " in out
     assert "has no test split" in out
     assert (tmp_path / "results.csv").exists()
     assert find_damage(checkpoint) is None
-    status, sentences = say(capfd, "evaluate", f"--checkpoint={checkpoint}", f"--datasets={tmp_path / 'only.npz'}")
+    status, sentences = say(capfd, "evaluate", f"--encoder={checkpoint}", f"--datasets={tmp_path / 'only.npz'}")
     assert (status, len(sentences)) == (2, 1)
 
 

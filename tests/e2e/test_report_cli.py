@@ -29,7 +29,7 @@ def results(tmp_path):
 
 def test_tables_become_a_page_and_a_csv(capfd, results):
     page = results / "page.html"
-    arguments = [results / "sweep", results / "baselines.csv", f"--baselines={results / 'paper.csv'}:P", f"--out={page}"]
+    arguments = [results / "sweep", results / "baselines.csv", f"--published_table={results / 'paper.csv'}:P", f"--out={page}"]
     status, out, _ = report(capfd, *arguments, "--reference=minirocket", "--scatter=P,A")
     assert status == 0
     assert out == f"written to {page}, its numbers to {page.with_suffix('.csv')}\n"
@@ -84,9 +84,9 @@ def test_shards_of_a_sweep_are_one_table_once_all_are_there(capfd, results):
         (["sweep", "--reference=E"], "method 'E' is in no table; choose one of 'A', 'B', 'C', 'D'"),
         (["sweep", "--scatter=E"], "method 'E' is in no table"),
         (["sweep", "--only=E"], "no row has 'E' in its method, protocol or setting; methods are A, B, C, D"),
-        (["sweep", "--baselines=none.csv"], "none.csv cannot be read as a published table"),
-        (["f1.csv", "--baselines=paper.csv"], "published accuracies need accuracies on default splits"),
-        (["sweep", "--published=HC2"], "published results 'HC2' are unknown; write aeon:NAME"),
+        (["sweep", "--published_table=none.csv"], "none.csv cannot be read as a published table"),
+        (["f1.csv", "--published_table=paper.csv"], "published accuracies need accuracies on default splits"),
+        (["sweep", "--fetch_published=HC2"], "published results 'HC2' are unknown; write aeon:NAME"),
         (["sweep", "--out=results.csv"], "--out=results.csv is the name of a table"),
         (["sweep", "--out=sweep/results.html"], "the summary would replace sweep/results.csv, which is none"),
         (["sweep", "--out=nowhere/page.html"], "cannot write nowhere/page.html (No such file or directory)"),
@@ -108,5 +108,5 @@ def test_help_explains_the_flags(capfd):
     with pytest.raises(SystemExit, match="0"):
         main(["report", "--help"])
     out = capfd.readouterr().out
-    assert "--baselines" in out
+    assert "--published_table" in out
     assert "stands alone" in out

@@ -254,24 +254,24 @@ def test_a_momentum_network_that_never_moved_is_found(byol):
     assert compare_twin(draw(SHAPES)) is None
     copied = compare_twin(byol)
     assert (copied.arrays, copied.equal) == (29, 29)
-    assert copied.verdict.startswith("the momentum network is a copy of the online network: all 29 arrays are equal")
+    assert copied.verdict.startswith("the target network is a copy of the online network: all 29 arrays are equal")
 
     rng = np.random.default_rng(1)
     moved = {name: array + rng.normal(size=array.shape) if name.startswith("momentum") else array for name, array in byol.items()}
-    assert compare_twin(moved).verdict.startswith("the momentum network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29")
+    assert compare_twin(moved).verdict.startswith("the target network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29")
 
     norms = [name for name in moved if "norm." in name or "ms_embed_fc.1." in name]
     start = {name: np.full(byol[name].shape, float(name.endswith("weight"))) for name in norms}
     momentum = {name: array for name, array in start.items() if name.startswith("momentum")}
     stuck = compare_twin(moved | momentum)
     assert (stuck.norms, stuck.untouched, stuck.online_untouched) == (10, 10, 0)
-    assert stuck.verdict.startswith("the momentum network never moved: its 10 layer-norm arrays are exactly 1 and 0")
+    assert stuck.verdict.startswith("the target network never moved: its 10 layer-norm arrays are exactly 1 and 0")
     assert "nothing tells" in compare_twin(moved | start).verdict
 
 
 def test_an_encoder_comes_out_of_every_kind_of_state(byol, state, tmp_path):
     online = encoder_from_torch(byol, {"transformer_heads": 2})
-    assert (online.kind, online.left_out) == ("BYOL", ("projector and predictor", "the momentum network"))
+    assert (online.kind, online.left_out) == ("BYOL", ("projector and predictor", "the target network"))
     # CLS, the window's embedding, two norms, NME, the merge; a block; the last norm.
     assert online.parameters == 8 + 136 + 32 + 24 + 136 + (32 + 192 + 72 + 108 + 104) + 16
     assert online.encoder.config.length == 31 * 16  # as many windows as there are positions for
@@ -291,13 +291,13 @@ def test_an_encoder_comes_out_of_every_kind_of_state(byol, state, tmp_path):
 
 def test_the_network_of_a_state_is_chosen(byol, state):
     byol["momentum_backbone.1.norm.bias"] = np.arange(8, dtype=np.float32)
-    momentum = encoder_from_torch(byol, CONFIG, which="momentum")
+    momentum = encoder_from_torch(byol, CONFIG, network="target")
     np.testing.assert_array_equal(momentum.encoder.variables["params"]["norm"]["bias"], np.arange(8))
     assert momentum.left_out == ("projector", "the online network")
     assert momentum.twin.equal == 28
     for wrong, message in (
-        ({"which": "momentum"}, "no momentum network"),
-        ({"which": "target"}, "network 'target' is unknown; choose one of online, momentum"),
+        ({"network": "target"}, "no target network"),
+        ({"network": "momentum"}, "network 'momentum' is unknown; choose one of online, target"),
         ({"length": 40}, "length 40 does not suit the encoder; choose a multiple of 16, at most 496"),
         ({"length": 512}, "length 512 does not suit"),
     ):

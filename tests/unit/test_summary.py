@@ -219,7 +219,7 @@ def test_published_results_are_fetched_when_online_and_refused_when_not(monkeypa
         raise URLError("no route")
 
     monkeypatch.setattr(results_loaders, "get_estimator_results", fail)
-    with pytest.raises(InputError, match=r"aeon:HC2 cannot be fetched .*go online, or name a file with --baselines"):
+    with pytest.raises(InputError, match=r"aeon:HC2 cannot be fetched .*go online, or name a file with --published_table"):
         fetch_published("aeon:HC2", ["x"])
 
 
