@@ -134,9 +134,8 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str |
     def embed(series: jax.Array, lengths: jax.Array, offsets: jax.Array) -> jax.Array:
         known = jnp.all((lengths >= 1) & (lengths <= series.shape[1]))
 
-        def settle(x: jax.Array) -> jax.Array:
-            # XLA fuses across its own barriers, and not across a branch. Fused, the resizing is rounded otherwise than on
-            # the host, and a window whose std is next to a scale of the NME shows it.
+        def fusion_barrier(x: jax.Array) -> jax.Array:
+            # XLA fuses across `optimization_barrier`, but not across a branch; core/resample.py says why that matters.
             return jax.lax.cond(known, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
 
         # Otherwise XLA computes with the weights as it compiles, and rounds otherwise than the device.
@@ -145,7 +144,9 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str |
         def embed_at(order: int, length: int) -> jax.Array:
             size = length + shift_starts(encoder.shifts, network.config.step)[-1]
             values, points = _difference(series, lengths) if order else (series, lengths)
-            views = settle(jax.vmap(lambda one, points: resize(one, size, length=points, settle=settle))(values, points))
+            views = fusion_barrier(
+                jax.vmap(lambda one, points: resize(one, size, length=points, fusion_barrier=fusion_barrier))(values, points)
+            )
             added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.shifts, axis=0)
             arrays = shifted(views, encoder.shifts, network.config.step)[:, None], added[:, None]
             with jax.default_matmul_precision("highest"):

@@ -1,4 +1,10 @@
-"""Linear resampling of a stretch of a series to a fixed number of points; augmentation, features and export share it."""
+"""Linear resampling of a segment of a series to a fixed number of points; augmentation, features and export share it.
+
+`resize` runs compiled, `resize_on_host` in NumPy, by the same operations in the same order. Compiled, XLA may fuse a multiply
+with the add that follows it; the fused result is rounded once and can differ in the last bit, which shows in
+windows whose std is next to a scale of the NME. An exported program must
+agree with the host, so it passes a `fusion_barrier`: a function that returns its argument and that XLA does not fuse across.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -20,7 +26,7 @@ def resize(
     *,
     start: int | Int[Array, ""] = 0,
     length: int | Int[Array, ""] | None = None,
-    settle: Callable[[Array], Array] = lambda product: product,
+    fusion_barrier: Callable[[Array], Array] = lambda product: product,
 ) -> Float[Array, "*batch {size}"]:
     """Resizes x[..., start:start + length] to `size` points by linear interpolation.
 
@@ -34,8 +40,7 @@ def resize(
         size: points of the result.
         start: first point of the stretch.
         length: points of the stretch, at least 1 and at most LONGEST; None takes all that follows `start`.
-        settle: what keeps the compiler from fusing a product with the sum that follows it, if that matters; see
-            `resize_on_host`.
+        fusion_barrier: identity function that keeps XLA from fusing a multiply with the next add; see the module docstring.
 
     Raises:
         InputError: the stretch has more than LONGEST points (told only where its length is no traced value).
@@ -43,7 +48,7 @@ def resize(
     length = x.shape[-1] - start if length is None else length
     if isinstance(length, int):
         _check_length(length)
-    return _interpolate(jnp, x, size, start, jnp.asarray(length, jnp.int32), settle)
+    return _interpolate(jnp, x, size, start, jnp.asarray(length, jnp.int32), fusion_barrier)
 
 
 def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[np.ndarray, "*batch {size}"]:
@@ -76,9 +81,9 @@ def _check_length(length: int) -> None:
         raise InputError(f"a series of {length} points is too long to be resized; cut it into pieces of at most {LONGEST}")
 
 
-def _interpolate(xp: ModuleType, x, size: int, start, length, settle):
+def _interpolate(xp: ModuleType, x, size: int, start, length, fusion_barrier):
     """What `resize` says, by the functions of jax.numpy or NumPy."""
-    centres = settle((length.astype(x.dtype) / size) * (xp.arange(size, dtype=x.dtype) + 0.5)) - 0.5
+    centres = fusion_barrier((length.astype(x.dtype) / size) * (xp.arange(size, dtype=x.dtype) + 0.5)) - 0.5
     position = xp.maximum(centres, 0)
     left = xp.minimum(position.astype(xp.int32), length - 1)
     right = xp.minimum(left + 1, length - 1)
@@ -87,4 +92,4 @@ def _interpolate(xp: ModuleType, x, size: int, start, length, settle):
     # Halved, which is exact down to 2.4e-38, the difference of two finite values cannot overflow.
     a = xp.take(x, start + left, axis=-1, mode="clip") / 2
     b = xp.take(x, start + right, axis=-1, mode="clip") / 2
-    return 2 * (a + settle(fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a)))
+    return 2 * (a + fusion_barrier(fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a)))
