@@ -35,7 +35,7 @@ def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
     from aeon.transformations.collection.convolution_based import MiniRocket
 
     from nutime_jax.data.datasets import find_datasets
-    from nutime_jax.evaluation.features import Split, encode_cases, read_task
+    from nutime_jax.evaluation.features import FeatureSet, encode_cases, read_task
     from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
     from nutime_jax.evaluation.protocols.clustering import clustering_metrics
     from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
@@ -48,8 +48,8 @@ def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
         rocket = MiniRocket(random_state=0).fit(train)
         splits = {
             "encoder": tuple(encode_cases(loaded, cases, channels="concat") for cases in (task.train, task.test)),
-            "minirocket": (Split(rocket.transform(train), train_labels), Split(rocket.transform(test), test_labels)),
-            "raw": (Split(train.reshape(len(train), -1), train_labels), Split(test.reshape(len(test), -1), test_labels)),
+            "minirocket": (FeatureSet(rocket.transform(train), train_labels), FeatureSet(rocket.transform(test), test_labels)),
+            "raw": (FeatureSet(train.reshape(len(train), -1), train_labels), FeatureSet(test.reshape(len(test), -1), test_labels)),
         }
         found = results[files.name] = {"fewshot": {}, "clustering": {}, "anomaly": {}}
         for name, both in splits.items():

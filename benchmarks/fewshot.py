@@ -21,7 +21,7 @@ def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tupl
     from aeon.transformations.collection.convolution_based import MiniRocket
 
     from nutime_jax.data.datasets import find_all_datasets
-    from nutime_jax.evaluation.features import Split, encode_cases, read_task
+    from nutime_jax.evaluation.features import FeatureSet, encode_cases, read_task
     from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
     from nutime_jax.loading import load_encoder, untrained_encoder
 
@@ -38,8 +38,8 @@ def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tupl
         splits = {
             name: [encode_cases(one, cases, channels="concat") for cases in (task.train, task.test)] for name, one in encoders.items()
         }
-        splits["minirocket"] = [Split(np.asarray(rocket.transform(x)), y) for x, y in ((train, train_labels), (test, test_labels))]
-        splits["raw"] = [Split(x.reshape(len(x), -1), y) for x, y in ((train, train_labels), (test, test_labels))]
+        splits["minirocket"] = [FeatureSet(np.asarray(rocket.transform(x)), y) for x, y in ((train, train_labels), (test, test_labels))]
+        splits["raw"] = [FeatureSet(x.reshape(len(x), -1), y) for x, y in ((train, train_labels), (test, test_labels))]
         results[files.name] = {name: 100 * fewshot_metrics(*pair, shots=shots, tasks=tasks)["accuracy"] for name, pair in splits.items()}
         print(files.name, {name: round(value, 1) for name, value in results[files.name].items()}, flush=True)
     return results, left_out

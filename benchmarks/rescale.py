@@ -23,7 +23,7 @@ BOTH, ALONE = "both splits", "test split alone"
 def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Set -> what is multiplied -> method -> accuracy in percent at each of POWERS."""
     from nutime_jax.data.datasets import find_all_datasets
-    from nutime_jax.evaluation.features import Split, encode_cases, raw_cases, read_task
+    from nutime_jax.evaluation.features import FeatureSet, encode_cases, raw_cases, read_task
     from nutime_jax.loading import load_encoder, untrained_encoder
 
     loaded = load_encoder(encoder)
@@ -38,7 +38,7 @@ def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, l
         task = read_task(files)
         found = results[files.name] = {kind: {name: [] for name in methods} for kind in (BOTH, ALONE)}
         for name, features in methods.items():
-            known: Split = features(task.train)
+            known: FeatureSet = features(task.train)
             for power in POWERS:
                 train, test = (features(_times(cases, 10.0**power)) for cases in (task.train, task.test))
                 found[BOTH][name].append(_accuracy(train, test))

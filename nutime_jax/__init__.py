@@ -16,7 +16,7 @@ _PUBLIC = {
     "pretrain": "nutime_jax.training.loop",
     "fine_tune": "nutime_jax.finetuning.loop",
     "TuningSettings": "nutime_jax.config",
-    "FittedClassifier": "nutime_jax.finetuning.classifier",
+    "FineTunedClassifier": "nutime_jax.finetuning.classifier",
     "load_classifier": "nutime_jax.finetuning.classifier",
     "NuTimeTransformer": "nutime_jax.estimators",
     "NuTimeClassifier": "nutime_jax.estimators",

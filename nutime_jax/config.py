@@ -294,27 +294,27 @@ class TuningSettings(Section):
     max_channels: int = option(32, "Maximum number of channels; datasets with more are reduced.", low=1)
     reduction: str = option("variance", "Reduction of channels; variance keeps largest.", choices=("variance", "pca"))
     epochs: int = option(60, "Maximum passes over the training cases; the learning rate decays to 0.", low=1)
-    least_updates: int = option(0, "Minimum number of updates; epochs and patience grow to reach it.", low=0)
+    min_updates: int = option(0, "Minimum number of updates; epochs and patience grow to reach it.", low=0)
     batch_size: int = option(16, "Cases per update.", low=1)
-    rates: tuple[float, ...] = option(
+    learning_rates: tuple[float, ...] = option(
         (3e-4, 1e-3, 3e-3),
         "Peak learning rates to try; the best in validation is kept.",
         above=0,
         unique=True,
         nonempty=True,
     )
-    members: int = option(1, "Number of networks whose probabilities are averaged.", low=1)
-    warmup: float = option(0.1, "Fraction of the updates in which the learning rate rises.", low=0, below=1)
+    ensemble_size: int = option(1, "Number of networks whose probabilities are averaged.", low=1)
+    warmup_fraction: float = option(0.1, "Fraction of the updates in which the learning rate rises.", low=0, below=1)
     weight_decay: float = option(0.05, "Decoupled weight decay.", low=0)
     layer_decay: float = option(1.0, "Learning-rate factor from a block to the one below; 1 is none.", above=0, high=1)
-    smoothing: float = option(0.0, "Label smoothing.", low=0, below=1)
+    label_smoothing: float = option(0.0, "Label smoothing.", low=0, below=1)
     crop: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of training.", above=0, high=1)
     selection: str = option(
         "train",
-        "Cases that choose epoch and rate: some of the train split, or the test split, as published (no estimate).",
-        choices=("train", "published"),
+        "Cases that choose epoch and rate: some of the train split, or the test split (not an estimate).",
+        choices=("train", "test"),
     )
-    validation: float = option(0.2, "Fraction of each class of the train split that validates.", low=0, below=1)
+    validation_fraction: float = option(0.2, "Fraction of each class of the train split that validates.", low=0, below=1)
     patience: int = option(20, "Epochs without improvement after which a member stops; 0 is never.", low=0)
     shifts: int = option(1, "Number of window offsets that probabilities are averaged over.", low=1)
     refit: bool = option(False, "Whether networks are trained again on all cases once rate and epoch are chosen.")
@@ -324,9 +324,9 @@ class TuningSettings(Section):
             raise InputError(f"{self._prefix}crop is {self.crop}; choose a minimum that is not above the maximum")
 
     def lengthened(self, cases: int) -> "TuningSettings":
-        """Return the settings with as many epochs as `least_updates` needs with this number of training cases."""
+        """Return the settings with as many epochs as `min_updates` needs with this number of training cases."""
         updates = self.epochs * math.ceil(cases / self.batch_size)
-        factor = max(1.0, self.least_updates / updates)
+        factor = max(1.0, self.min_updates / updates)
         grown = {name: math.ceil(getattr(self, name) * factor) for name in ("epochs", "patience")}
         return dataclasses.replace(self, **grown)
 
@@ -354,9 +354,9 @@ class SweepConfig(Section):
         (), "Encoders, name=path; name=untrained:path is the untrained baseline. Encoders of one name are repetitions."
     )
     sources: tuple[str, ...] = option(("bundled",), "Names of bundled datasets, files and folders.")
-    monitored: tuple[str, ...] = option((), "Files of monitored series with labelled time points.")
-    window: int = option(32, "Window of monitored series, in time points.", low=1)
-    stride: int = option(8, "Stride of the windows of monitored series, in time points.", low=1)
+    point_anomaly: tuple[str, ...] = option((), "Files of series with labelled time points (point anomalies).")
+    window: int = option(32, "Window of point_anomaly, in time points.", low=1)
+    stride: int = option(8, "Stride of the windows of point_anomaly, in time points.", low=1)
     baselines: tuple[str, ...] = option(
         ("raw_1nn", "raw_forest", "minirocket"),
         "Methods on raw series: raw_1nn, raw_1nn_dtw, raw_forest, minirocket, multirocket_hydra or registered.",
@@ -367,9 +367,9 @@ class SweepConfig(Section):
     )
     layers: tuple[str, ...] = option(("last",), "Layers: numbers from 0 (the embedding), last (normalised), or all.")
     readouts: tuple[str, ...] = option(("cls+mean",), "Poolings; all is cls+mean of every layer.", choices=READOUTS)
-    lengths: tuple[str, ...] = option(("own",), "Lengths of series: own (of the encoder), numbers, or sums (512+1024).")
-    shifts: tuple[str, ...] = option(("own",), "Numbers of window offsets: own (of the encoder), or numbers.")
-    orders: tuple[str, ...] = option(("own",), "Difference orders: own (of the encoder), 0, 1 or 0+1.")
+    lengths: tuple[str, ...] = option(("encoder",), "Lengths of series: encoder (its default), numbers, or sums (512+1024).")
+    shifts: tuple[str, ...] = option(("encoder",), "Numbers of window offsets: encoder (its default), or numbers.")
+    orders: tuple[str, ...] = option(("encoder",), "Difference orders: encoder (its default), 0, 1 or 0+1.")
     channels: tuple[str, ...] = option(("concat",), "Combinations of channels.", choices=("mean", "concat"))
     scalers: tuple[str, ...] = option(("standard",), "Scalers of the features of probes: none, standard or minmax.")
     shots: tuple[int, ...] = option((5,), "Cases per class of few-shot tasks.", low=1)

@@ -1,10 +1,10 @@
 """Fine-tunes a pretrained encoder on a labelled set, scores the test split once, and saves the classifier.
 
     nutime finetune --encoder=runs/quickstart --dataset=GunPoint --out=models/gunpoint
-    nutime finetune --encoder=runs/quickstart --dataset=my_folder/Pumps_TRAIN.ts --out=models/pumps --strategy=head --members=5
+    nutime finetune --encoder=runs/quickstart --dataset=my_folder/Pumps_TRAIN.ts --out=models/pumps --strategy=head --ensemble_size=5
 
 Epoch and learning rate are chosen on cases carved from the training split; a test split, where there is one, is scored
-once, at the end. `nutime predict --model=FOLDER` applies the classifier to a file. With --selection=published the test
+once, at the end. `nutime predict --model=FOLDER` applies the classifier to a file. With --selection=test the test
 split chooses epoch and rate, as the paper's numbers were made: the accuracy that is then printed is no estimate.
 """
 
@@ -22,23 +22,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier there is replaced")
     parser.add_argument("--strategy", help="full: train everything (default). head: leave the encoder as it is")
     parser.add_argument("--epochs", type=int, help="passes over the training cases, at most (default: 60)")
-    parser.add_argument("--least_updates", type=int, help="small sets are gone through until so many updates are made (default: 0)")
+    parser.add_argument("--min_updates", type=int, help="small sets are gone through until so many updates are made (default: 0)")
     parser.add_argument(
         "--refit", action="store_true", default=None, help="train anew on all training cases once rate and epoch are chosen"
     )
     parser.add_argument("--batch_size", type=int, help="cases an update (default: 16)")
-    parser.add_argument("--rates", help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
-    parser.add_argument("--members", type=int, help="networks whose probabilities are averaged (default: 1)")
+    parser.add_argument("--learning_rates", help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
+    parser.add_argument("--ensemble_size", type=int, help="networks whose probabilities are averaged (default: 1)")
     parser.add_argument("--readout", help="what the head sees: cls (default), mean, cls+mean, or all (cls+mean of every layer)")
     parser.add_argument("--shifts", type=int, help="cuts into windows that a case is labelled by, averaged (default: 1)")
     parser.add_argument("--head_norm", help="what normalises the features before the head: batch (default), layer or none")
     parser.add_argument("--layer_decay", type=float, help="factor of the learning rate from a block to the one below (default: 1, none)")
     parser.add_argument("--channels", help="fusion: one token of all channels (default). independent: each is encoded alone")
     parser.add_argument("--seed", type=int, default=0, help="of fresh weights, validating cases, order and crops (default: 0)")
-    parser.add_argument("--selection", help="train: validate on training cases (default). published: choose on the test split")
+    parser.add_argument("--selection", help="train: validate on training cases (default). test: choose on the test split")
 
 
-CHOICES = ("strategy", "epochs", "least_updates", "refit", "batch_size", "members", "readout", "shifts")
+CHOICES = ("strategy", "epochs", "min_updates", "refit", "batch_size", "ensemble_size", "readout", "shifts")
 CHOICES += ("head_norm", "layer_decay", "channels", "selection")
 
 
@@ -50,14 +50,14 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.loading import load_encoder
 
     given = {name: getattr(args, name) for name in CHOICES if getattr(args, name) is not None}
-    settings = TuningSettings(**given | ({"rates": _numbers(args.rates)} if args.rates is not None else {}))
+    settings = TuningSettings(**given | ({"learning_rates": _numbers(args.learning_rates)} if args.learning_rates is not None else {}))
     check_target(args.out, kind=KIND)
     files = one_set(args.dataset, flag="--dataset")
     train, test = files.read("train"), _read_test(files)
-    published = test if settings.selection == "published" else None
+    published = test if settings.selection == "test" else None
     encoder = load_encoder(args.encoder)
     with _Bar(settings.epochs, label=files.name) as bar:
-        classifier = fine_tune(encoder, train, settings=settings, seed=args.seed, published_test=published, progress=bar)
+        classifier = fine_tune(encoder, train, settings=settings, seed=args.seed, test=published, progress=bar)
     classifier.save(args.out)
     print(f"\n{_summary(files.name, classifier.training)}")
     if test is not None:
@@ -90,7 +90,7 @@ def _read_test(files):
 
 def _summary(name: str, training) -> str:
     cases = f"{name}: {training.train_cases} cases trained in {training.epochs} epochs and {training.seconds:.0f} s"
-    kept = ", ".join(f"{rate:g} at epoch {epoch}" for rate, epoch in zip(training.rates, training.best_epochs, strict=True))
+    kept = ", ".join(f"{rate:g} at epoch {epoch}" for rate, epoch in zip(training.learning_rates, training.best_epochs, strict=True))
     if not training.accuracies:
         return f"{cases}; no case could be spared for validation\nkept: rate {kept}"
     if training.selection == "test":
@@ -102,7 +102,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise InputError(f"rates are {text!r}; write numbers, separated by commas") from error
+        raise InputError(f"learning_rates are {text!r}; write numbers, separated by commas") from error
 
 
 class _Bar:

@@ -31,13 +31,13 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from nutime_jax.data.datasets import find_all_datasets
-    from nutime_jax.data.point_anomaly import read_monitored
+    from nutime_jax.data.point_anomaly import read_point_anomaly_series
     from nutime_jax.evaluation.results import FAILURES, write_failures, write_rows
     from nutime_jax.evaluation.sweep import Sweep
 
     index, count = int(shard[1]), int(shard[2])
-    monitored = [one for path in config.monitored for one in read_monitored(user_path(path))]
-    sweep = Sweep(config, find_all_datasets(config.sources), args.out, monitored=monitored, shard=index, shards=count)
+    point_anomaly = [one for path in config.point_anomaly for one in read_point_anomaly_series(user_path(path))]
+    sweep = Sweep(config, find_all_datasets(config.sources), args.out, point_anomaly=point_anomaly, shard=index, shards=count)
     ending = "" if count == 1 else f"_{index}_of_{count}"
     with tqdm(desc=config.name, unit=" cells") as bar:
         for at in sweep.run():

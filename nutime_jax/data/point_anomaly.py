@@ -23,7 +23,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Monitored:
+class PointAnomalySeries:
     """A series whose first half is known, and whose second is to be watched."""
 
     name: str
@@ -31,7 +31,7 @@ class Monitored:
     test: Record
 
 
-def read_monitored(path: str | os.PathLike) -> list[Monitored]:
+def read_point_anomaly_series(path: str | os.PathLike) -> list[PointAnomalySeries]:
     """Reads an .npz file of flat values and labels (1 is anomalous), series i from offsets[i] to offsets[i + 1].
 
     Its arrays are `train_values`, `train_labels`, `train_offsets`, the same of `test_`, and `names`, if any.
@@ -52,7 +52,7 @@ def read_monitored(path: str | os.PathLike) -> list[Monitored]:
     names = arrays.get("names", np.arange(len(train))).astype(str)
     if not len(train) == len(test) == len(names):
         raise InputError(f"{path} has {len(train)} series in train, {len(test)} in test and {len(names)} names; give one of each a series")
-    return [Monitored(*parts) for parts in zip(names.tolist(), train, test, strict=True)]
+    return [PointAnomalySeries(*parts) for parts in zip(names.tolist(), train, test, strict=True)]
 
 
 def _split_records(arrays: dict[str, np.ndarray], half: str, path: Path) -> list[Record]:

@@ -24,7 +24,7 @@ def _offers(method: str) -> Callable[["NuTimeClassifier"], bool]:
     """Whether what is fitted, or would be, has a method."""
 
     def check(self: "NuTimeClassifier") -> bool:
-        if hasattr(self, "tuned_") or self.strategy in ("head", "full"):
+        if hasattr(self, "classifier_") or self.strategy in ("head", "full"):
             return method == "predict_proba"
         if hasattr(self, "probe_"):
             return hasattr(self.probe_[-1], method)
@@ -43,8 +43,8 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         probe: see `evaluation.probes.make_probe`; what there is to choose, it chooses inside the cases that it is fitted on.
         layer, readout, channels, batch_size: of the probe's features; see `NuTimeTransformer`.
         epochs: of "head" and "full", at most. patience: epochs without improvement after which a network stops, 0 is never.
-        rates: peak learning rates of "head" and "full", tried side by side.
-        members: networks of "head" and "full" whose probabilities are averaged.
+        learning_rates: peak learning rates of "head" and "full", tried side by side.
+        ensemble_size: networks of "head" and "full" whose probabilities are averaged.
         validation_fraction: share of every class that chooses epoch and rate of "head" and "full".
         random_state: of "head" and "full": fresh weights, what is set aside, order, crops, dropout. A probe draws nothing
             that depends on it.
@@ -53,7 +53,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
     nor is `decision_function` by "head" and "full", and `predict_proba` by the probes "ridge" and "knn".
 
     classes_: labels, sorted, in the type that they were given in. probe_: the fitted pipeline of a probe, over numbers of
-    classes. tuned_: the `FittedClassifier` of "head" and "full", over numbers of classes as text.
+    classes. classifier_: the `FineTunedClassifier` of "head" and "full", over numbers of classes as text.
     """
 
     _last = "classes_"
@@ -70,8 +70,8 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         batch_size: int = 32,
         epochs: int = 60,
         patience: int = 20,
-        rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3),
-        members: int = 1,
+        learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3),
+        ensemble_size: int = 1,
         validation_fraction: float = 0.2,
         random_state: int | np.random.RandomState | None = None,
     ):
@@ -84,8 +84,8 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
-        self.rates = rates
-        self.members = members
+        self.learning_rates = learning_rates
+        self.ensemble_size = ensemble_size
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
@@ -101,22 +101,22 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         else:
             settings, seed = self._settings(), draw_seed(self.random_state)
             labels = np.char.zfill(codes.astype(str), len(str(len(classes))))  # as text, in the order of the numbers
-            self.tuned_ = fine_tune(open_encoder(self.encoder), Cases(cases, labels), settings=settings, seed=seed)
+            self.classifier_ = fine_tune(open_encoder(self.encoder), Cases(cases, labels), settings=settings, seed=seed)
         self.classes_ = classes
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """The label of each case."""
         cases = self._read(X)
-        if hasattr(self, "tuned_"):
-            return self.classes_[self.tuned_.predict_proba(cases).argmax(1)]
+        if hasattr(self, "classifier_"):
+            return self.classes_[self.classifier_.predict_proba(cases).argmax(1)]
         return self.classes_[self.probe_.predict(self._embed(cases))]
 
     @available_if(_offers("predict_proba"))
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probability of each class, (cases, classes)."""
         cases = self._read(X)
-        return self.tuned_.predict_proba(cases) if hasattr(self, "tuned_") else self.probe_.predict_proba(self._embed(cases))
+        return self.classifier_.predict_proba(cases) if hasattr(self, "classifier_") else self.probe_.predict_proba(self._embed(cases))
 
     @available_if(_offers("decision_function"))
     def decision_function(self, X: Any) -> np.ndarray:
@@ -133,5 +133,5 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
 
     def _settings(self) -> TuningSettings:
         check_share("validation_fraction", self.validation_fraction)
-        names = ("strategy", "rates", "epochs", "patience", "members")
-        return TuningSettings(validation=self.validation_fraction, **{name: getattr(self, name) for name in names})
+        names = ("strategy", "learning_rates", "epochs", "patience", "ensemble_size")
+        return TuningSettings(validation_fraction=self.validation_fraction, **{name: getattr(self, name) for name in names})

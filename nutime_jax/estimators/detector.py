@@ -23,7 +23,7 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
         quantile: share of the cases fitted on that raise no alarm, each scored by a detector that did not see it. Those it
             has seen score lower: of them fewer raise one.
 
-    known_: features of the cases fitted on. offset_: the score below which a case is an anomaly. Nothing is drawn at random.
+    reference_features_: features of the cases fitted on. offset_: the score below which a case is an anomaly. Nothing is drawn at random.
     """
 
     _last = "offset_"
@@ -53,16 +53,16 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
         if len(cases) < 2:
             raise InputError("X has 1 sample; give two cases or more to learn what is normal")
         self._open()
-        self.known_ = self._embed(cases).astype(np.float64)
+        self.reference_features_ = self._embed(cases).astype(np.float64)
         with threadpool_limits(1):  # small products
-            self.offset_ = -float(np.quantile(score_held_out(self.known_, detector=self.detector), self.quantile))
+            self.offset_ = -float(np.quantile(score_held_out(self.reference_features_, detector=self.detector), self.quantile))
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
         """How normal each case is, float64 (cases,): the negative score of the detector."""
         features = self._embed(self._read(X))
         with threadpool_limits(1):
-            return -score_cases(self.known_, features, detector=self.detector)
+            return -score_cases(self.reference_features_, features, detector=self.detector)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """As `score_samples`, moved so that anomalies are below 0."""

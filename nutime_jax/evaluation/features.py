@@ -18,7 +18,7 @@ from nutime_jax.models.pooling import check_readout
 
 
 @dataclass(frozen=True)
-class Split:
+class FeatureSet:
     """Features (cases, features) and labels (cases,) of one split of a set."""
 
     features: np.ndarray
@@ -138,7 +138,7 @@ def digest(parts: list[bytes]) -> str:
     return found.hexdigest()
 
 
-def encode_cases(encoder: Encoder, cases: Cases, **options) -> Split:
+def encode_cases(encoder: Encoder, cases: Cases, **options) -> FeatureSet:
     """Features of cases; `options` are those of `Encoder.embed`.
 
     Raises:
@@ -147,10 +147,10 @@ def encode_cases(encoder: Encoder, cases: Cases, **options) -> Split:
     features = encoder.embed(cases.series, **options)
     if features.ndim != 2:
         raise InputError(f"channels {options['channels']!r} gives no single vector a case; choose mean or concat")
-    return Split(features, cases.labels)
+    return FeatureSet(features, cases.labels)
 
 
-def raw_cases(cases: Cases, *, length: int) -> Split:
+def raw_cases(cases: Cases, *, length: int) -> FeatureSet:
     """The series themselves, resized to one length, channels side by side."""
     channels = resize_series([channel for case in cases.series for channel in case], length)
-    return Split(channels.reshape(len(cases.series), -1), cases.labels)
+    return FeatureSet(channels.reshape(len(cases.series), -1), cases.labels)

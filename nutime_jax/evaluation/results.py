@@ -23,7 +23,7 @@ class Row:
     method: what is evaluated: an encoder's name ("pretrained", "untrained") or a baseline's ("minirocket").
     dataset: name of the set.
     protocol: how: "ridge", "logistic", "knn", "forest", "finetune", "fewshot", "clustering", "anomaly",
-        "monitoring", "baseline".
+        "point_anomaly", "baseline".
     setting: what else was chosen, in words: "layer=3 readout=cls+mean scaler=standard", "shots=5".
     seed: of the encoder, fold or fine-tuning; 0 for what is deterministic.
     metric: "accuracy", "f1", "nmi", …

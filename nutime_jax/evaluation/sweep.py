@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from nutime_jax.config import SweepConfig
 from nutime_jax.data.datasets import DatasetFiles
-from nutime_jax.data.point_anomaly import Monitored
+from nutime_jax.data.point_anomaly import PointAnomalySeries
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.cells import Cell, CellStore
@@ -30,7 +30,7 @@ UNTRAINED = "untrained:"
 UNSEEDED_BASELINES = ("raw_1nn", "raw_1nn_dtw")
 """Baselines that sample nothing at random: further seeds would repeat the result."""
 
-MONITORING = "monitoring"
+POINT_ANOMALY = "point_anomaly"
 
 POINT_BASELINES: dict[str, Scorer] = {"residual": residual_scores, "zscore": zscore_scores}
 """What the encoders have to beat on monitored series."""
@@ -74,9 +74,9 @@ def make_runs(config: SweepConfig, network: NuTimeEncoder) -> list[ProtocolRun]:
 
 
 def _readouts(config: SweepConfig, network: NuTimeEncoder) -> list[Readout]:
-    shifts = [0 if one == "own" else check_shifts(int(one) if str(one).isdecimal() else one, network) for one in config.shifts]
-    orders = [() if one == "own" else check_orders(one.split("+")) for one in config.orders]
-    lengths = [() if one == "own" else check_lengths(one.split("+"), network) for one in config.lengths]
+    shifts = [0 if one == "encoder" else check_shifts(int(one) if str(one).isdecimal() else one, network) for one in config.shifts]
+    orders = [() if one == "encoder" else check_orders(one.split("+")) for one in config.orders]
+    lengths = [() if one == "encoder" else check_lengths(one.split("+"), network) for one in config.lengths]
     choices = itertools.product(_layers(config.layers, network.config.depth), config.readouts, config.channels, lengths, shifts, orders)
     # What reads every layer is there once.
     return list(dict.fromkeys(Readout(None if tokens == "all" else layer, tokens, *rest) for layer, tokens, *rest in choices))
@@ -126,7 +126,7 @@ class Sweep:
     Args:
         config: see docs/configuration.md.
         sets: the sets to classify.
-        monitored: the series whose points are to be watched.
+        point_anomaly: the series whose points are to be watched.
         folder: where cells and features are kept; several processes may share it.
         shard, shards: this process and their number: each takes its own sets and series.
     """
@@ -137,7 +137,7 @@ class Sweep:
         sets: Sequence[DatasetFiles],
         folder: Path,
         *,
-        monitored: Sequence[Monitored] = (),
+        point_anomaly: Sequence[PointAnomalySeries] = (),
         shard: int = 0,
         shards: int = 1,
     ):
@@ -147,7 +147,7 @@ class Sweep:
         self._runs = {one.name: make_runs(config, one.encoder.network) for one in self._encoders}
         units = [DatasetTasks(one.name, self._cells_per_dataset(), partial(self._dataset_tasks, one)) for one in sets]
         watches = len(self._encoders) + len(POINT_BASELINES)
-        units += [DatasetTasks(one.name, watches, partial(self._series_tasks, one)) for one in monitored]
+        units += [DatasetTasks(one.name, watches, partial(self._series_tasks, one)) for one in point_anomaly]
         self._datasets = units[shard::shards]
         self.rows: list[Row] = []
         self.failures: list[Failure] = []
@@ -197,17 +197,17 @@ class Sweep:
             cell = Cell(name, task.name, "baseline", "", seed, f"{content}{seed}")
             yield CellTask(cell, "train", partial(baseline_metrics, name, task.train, task.test, seed=seed), **sizes)
 
-    def _series_tasks(self, series: Monitored) -> Iterator[CellTask]:
+    def _series_tasks(self, series: PointAnomalySeries) -> Iterator[CellTask]:
         halves = {half: getattr(series, half) for half in ("train", "test")}
         content = digest([part.tobytes() for half in halves.values() for part in (half.values, half.labels)])
         sizes = {f"{name}_cases": len(half.values) for name, half in halves.items()}
         setting = f"window={self._config.window} stride={self._config.stride}"
         for one in self._encoders:
             scorer = partial(encoder_scores, encoder=one.encoder, window=self._config.window, stride=self._config.stride)
-            cell = Cell(one.name, series.name, MONITORING, setting, one.number, one.digest + content)
+            cell = Cell(one.name, series.name, POINT_ANOMALY, setting, one.number, one.digest + content)
             yield CellTask(cell, "train", partial(_point_scores, series, scorer), **sizes)
         for name, scorer in POINT_BASELINES.items():
-            yield CellTask(Cell(name, series.name, MONITORING, "", 0, content), "train", partial(_point_scores, series, scorer), **sizes)
+            yield CellTask(Cell(name, series.name, POINT_ANOMALY, "", 0, content), "train", partial(_point_scores, series, scorer), **sizes)
 
     def _load_or_compute(self, work: CellTask) -> None:
         """Reads a cell, or computes and keeps it."""
@@ -227,5 +227,5 @@ class Sweep:
         self.rows += rows
 
 
-def _point_scores(series: Monitored, scorer: Scorer) -> dict[str, float]:
+def _point_scores(series: PointAnomalySeries, scorer: Scorer) -> dict[str, float]:
     return point_metrics(scorer(series), series)

@@ -33,7 +33,7 @@ class Training:
 
     selection: str
     seeds: tuple[int, ...]
-    rates: tuple[float, ...]
+    learning_rates: tuple[float, ...]
     best_epochs: tuple[int, ...]
     accuracies: tuple[float, ...]
     losses: tuple[float, ...]
@@ -49,7 +49,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class FittedClassifier:
+class FineTunedClassifier:
     """Labels series of any length and scale.
 
     config: the encoder's; see `encoder.Encoder`.
@@ -93,7 +93,7 @@ class FittedClassifier:
             parts.append(np.asarray(probabilities)[: len(chunk), : len(self.classes_)])
         return np.concatenate(parts)
 
-    def alone(self, member: int) -> "FittedClassifier":
+    def alone(self, member: int) -> "FineTunedClassifier":
         """One member of the ensemble."""
         return dataclasses.replace(self, members={name: leaf[member : member + 1] for name, leaf in self.members.items()})
 
@@ -145,8 +145,8 @@ def build_classifier(config: PretrainConfig, settings: TuningSettings, *, classe
     )
 
 
-def load_classifier(folder: str | os.PathLike) -> FittedClassifier:
-    """Loads what `FittedClassifier.save` wrote.
+def load_classifier(folder: str | os.PathLike) -> FineTunedClassifier:
+    """Loads what `FineTunedClassifier.save` wrote.
 
     Raises:
         InputError: the folder holds no classifier, or one of another schema, or a damaged one.
@@ -157,7 +157,7 @@ def load_classifier(folder: str | os.PathLike) -> FittedClassifier:
         for name, leaf in leaves.items():
             kind, _, rest = name.partition("/")
             arrays[kind][rest] = leaf
-        return FittedClassifier(
+        return FineTunedClassifier(
             config=from_dict(PretrainConfig, about["encoder"]),
             settings=TuningSettings(**about["settings"]),
             classes_=np.asarray(about["classes"]),

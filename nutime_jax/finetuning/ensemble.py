@@ -73,12 +73,12 @@ class Report(NamedTuple):
 class Numbers(NamedTuple):
     """Settings that are arguments of the program: another value compiles nothing; see `TuningSettings`."""
 
-    rates: jax.Array
+    learning_rates: jax.Array
     epochs: jax.Array
-    warmup: jax.Array
+    warmup_fraction: jax.Array
     weight_decay: jax.Array
     layer_decay: jax.Array
-    smoothing: jax.Array
+    label_smoothing: jax.Array
     patience: jax.Array
 
 
@@ -98,15 +98,15 @@ def split_encoder(network: Classifier, encoder: Any) -> tuple[Flat, Flat]:
     return trained, {name: leaf for name, leaf in known.items() if name not in trained}
 
 
-@partial(jax.jit, static_argnames=("network", "channels", "size", "rates"))
-def create_members(trained: Flat, seeds: jax.Array, *, network: Classifier, channels: int, size: int, rates: int) -> Member:
+@partial(jax.jit, static_argnames=("network", "channels", "size", "learning_rates"))
+def create_members(trained: Flat, seeds: jax.Array, *, network: Classifier, channels: int, size: int, learning_rates: int) -> Member:
     """Members at the start: the encoder's weights, and fresh ones of each seed, the same for every rate.
 
     Args:
         trained: the encoder's arrays that members train.
         channels: of a case.
         size: points of a view.
-        rates: how many.
+        learning_rates: how many.
     """
 
     def create(seed):
@@ -116,7 +116,7 @@ def create_members(trained: Flat, seeds: jax.Array, *, network: Classifier, chan
         moments, never = optax.scale_by_adam().init(start.weights), Score(jnp.float32(-1), jnp.float32(jnp.inf))
         return Member(start, moments, start, never, epoch=jnp.int32(0), stale=jnp.int32(0))
 
-    return jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], rates, axis=1), jax.vmap(create)(seeds))
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], learning_rates, axis=1), jax.vmap(create)(seeds))
 
 
 @partial(jax.jit, static_argnames=("network", "crop", "size", "batch_size", "precision"), donate_argnames="members")
@@ -180,10 +180,10 @@ def predict_cases(
         return jax.lax.fori_loop(0, -(-count // batch_size), one_batch, empty)
 
 
-def rate_factor(progress: jax.Array, *, warmup: jax.Array) -> jax.Array:
-    """Share of the peak learning rate: a line up over the first `warmup` of the run, then half a cosine down to 0."""
-    falling = 0.5 * (1 + jnp.cos(jnp.pi * (progress - warmup) / (1 - warmup)))
-    return jnp.where(progress < warmup, progress / jnp.maximum(warmup, 1e-9), falling)
+def rate_factor(progress: jax.Array, *, warmup_fraction: jax.Array) -> jax.Array:
+    """Share of the peak learning rate: a line up over the first `warmup_fraction` of the run, then half a cosine down to 0."""
+    falling = 0.5 * (1 + jnp.cos(jnp.pi * (progress - warmup_fraction) / (1 - warmup_fraction)))
+    return jnp.where(progress < warmup_fraction, progress / jnp.maximum(warmup_fraction, 1e-9), falling)
 
 
 def layer_factor(name: str, *, depth: int, decay: jax.Array) -> jax.Array | float:
@@ -238,7 +238,7 @@ def _run_member(
 
     def loss_fn(weights, statistics, views, labels, key):
         logits, updated = _apply(Network(weights, statistics), shared, views, network=network, train=True, key=key)
-        return _losses(logits, labels, classes, smoothing=numbers.smoothing).mean(), updated
+        return _losses(logits, labels, classes, label_smoothing=numbers.label_smoothing).mean(), updated
 
     def update(i, carry):
         now, moments, total = carry
@@ -248,7 +248,8 @@ def _run_member(
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, statistics), grads = gradient(now.weights, now.statistics, views, cases.labels[rows], dropout_key)
         updates, moments = adam.update(grads, moments)
-        rate = numbers.rates * rate_factor((epoch * steps + i + 0.5) / (numbers.epochs * steps), warmup=numbers.warmup)
+        progress = (epoch * steps + i + 0.5) / (numbers.epochs * steps)
+        rate = numbers.learning_rates * rate_factor(progress, warmup_fraction=numbers.warmup_fraction)
         updates = {name: updates[name] + numbers.weight_decay * leaf for name, leaf in now.weights.items()}  # AdamW
         weights = {name: leaf - rate * factors[name] * updates[name] for name, leaf in now.weights.items()}
         return Network(weights, statistics), moments, total + loss / steps
@@ -282,7 +283,7 @@ def _validate(now: Network, shared, cases, classes, folds: Folds, *, network: Cl
         rows = folds.valid[jnp.minimum(places, len(folds.valid) - 1)]
         logits = _logits(now, shared, whole_views(cases, rows, size=size), classes, network=network)
         right = (logits.argmax(-1) == cases.labels[rows]) & counts
-        losses = jnp.where(counts, _losses(logits, cases.labels[rows], classes, smoothing=0.0), 0)
+        losses = jnp.where(counts, _losses(logits, cases.labels[rows], classes, label_smoothing=0.0), 0)
         return Score(sums.accuracy + right.sum(), sums.loss + losses.sum())
 
     start = Score(jnp.zeros((), jnp.int32), jnp.zeros(()))
@@ -311,9 +312,9 @@ def _apply(now: Network, shared: Flat, views: Views, *, network: Classifier, tra
     return logits, {**now.statistics, **flatten_dict(updated, sep="/")}
 
 
-def _losses(logits: jax.Array, labels: jax.Array, classes: jax.Array, *, smoothing: jax.Array | float) -> jax.Array:
+def _losses(logits: jax.Array, labels: jax.Array, classes: jax.Array, *, label_smoothing: jax.Array | float) -> jax.Array:
     """Cross-entropy of each case; outputs that are no class have no part, and a label that is no class costs nothing."""
     mask = class_mask(logits.shape[-1], classes)
-    targets = (1 - smoothing) * jax.nn.one_hot(labels, len(mask)) + smoothing * (mask / classes)[None]
+    targets = (1 - label_smoothing) * jax.nn.one_hot(labels, len(mask)) + label_smoothing * (mask / classes)[None]
     scores = jax.nn.log_softmax(jnp.where(mask[None], logits, -1e30))
     return jnp.where(labels < 0, 0, -jnp.where(mask[None], targets * scores, 0).sum(-1))

@@ -21,7 +21,7 @@ from nutime_jax.data.datasets import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.finetuning.channels import ChannelMap, fit_channels
-from nutime_jax.finetuning.classifier import FittedClassifier, Training, build_classifier
+from nutime_jax.finetuning.classifier import FineTunedClassifier, Training, build_classifier
 from nutime_jax.finetuning.ensemble import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
 from nutime_jax.finetuning.packed import PackedCases, pack_cases
 from nutime_jax.models.configuration import check_shifts
@@ -47,10 +47,10 @@ def fine_tune(
     *,
     settings: TuningSettings = DEFAULTS,
     seed: int = 0,
-    published_test: Cases | None = None,
+    test: Cases | None = None,
     only: Sequence[np.ndarray] | None = None,
     progress: Callable[[int, Report], None] | None = None,
-) -> FittedClassifier:
+) -> FineTunedClassifier:
     """Trains a classifier on labelled cases.
 
     Every member of the ensemble (seed, seed + 1, …) carves its own validating cases from each class, is trained with every
@@ -60,7 +60,7 @@ def fine_tune(
     Args:
         train: the training split.
         seed: of fresh weights, folds, order, crops and dropout.
-        published_test: the test split, for settings.selection "published" alone: it then chooses epoch and rate, and all
+        test: the test split, for settings.selection "test" alone: it then chooses epoch and rate, and all
             of `train` is for training. The classifier's `training.selection` says "test".
         only: places of the cases that each member trains on, equally many for each; all epochs are then run, with the
             middle one of the rates. None carves validating cases, as above.
@@ -71,12 +71,12 @@ def fine_tune(
         DivergenceError: no member ever had a finite loss.
     """
     started = time.monotonic()
-    _check(train, settings, published_test)
-    seeds = tuple(range(seed, seed + settings.members))
-    prepared = _prepare(train, published_test, seeds, settings, only)
+    _check(train, settings, test)
+    seeds = tuple(range(seed, seed + settings.ensemble_size))
+    prepared = _prepare(train, test, seeds, settings, only)
     validated = prepared.folds.valid_count > 0
     if not validated and only is None:
-        rate = settings.rates[len(settings.rates) // 2]
+        rate = settings.learning_rates[len(settings.learning_rates) // 2]
         log.warning("no case can be spared for validation: all %d epochs are run, with rate %g", settings.epochs, rate)
     network = build_classifier(encoder.config, settings, classes=len(prepared.classes))
     check_shifts(settings.shifts, network.encoder)
@@ -85,9 +85,9 @@ def fine_tune(
     members, report, epochs = _train(encoder, network, prepared, seeds, long, progress)
     chosen = _choose_rates(report, validated=validated)
     training = Training(
-        selection="train" if published_test is None else "test",
+        selection="train" if test is None else "test",
         seeds=seeds,
-        rates=tuple(settings.rates[i] for i in chosen),
+        learning_rates=tuple(settings.learning_rates[i] for i in chosen),
         best_epochs=_pick(report.best_epoch, chosen, int),
         accuracies=_pick(report.best.accuracy, chosen, float) if validated else (),
         losses=_pick(report.best.loss, chosen, float) if validated else (),
@@ -96,12 +96,12 @@ def fine_tune(
         validation_cases=int(prepared.folds.valid_count),
         seconds=0.0,
     )
-    if settings.refit and validated and published_test is None:
+    if settings.refit and validated and test is None:
         members, chosen, changes = _refit(encoder, network, prepared, seeds, long, report)
         training = dataclasses.replace(training, **changes)
     arrays = _best_arrays(members, chosen, classes=len(prepared.classes))
     training = dataclasses.replace(training, seconds=time.monotonic() - started)
-    return FittedClassifier(encoder.config, settings, prepared.classes, prepared.channels, arrays, jax.device_get(shared), training)
+    return FineTunedClassifier(encoder.config, settings, prepared.classes, prepared.channels, arrays, jax.device_get(shared), training)
 
 
 def _refit(
@@ -112,9 +112,9 @@ def _refit(
     epochs = max(1, round(float(report.best_epoch[:, best].mean())))
     every = np.arange(int(prepared.folds.train_count + prepared.folds.valid_count))
     folds = _folds([(every, every[:0])] * len(seeds), capacity=prepared.folds.train.shape[1])
-    alone = dataclasses.replace(settings, rates=(settings.rates[best],))
+    alone = dataclasses.replace(settings, learning_rates=(settings.learning_rates[best],))
     members, last, _ = _train(encoder, network, prepared._replace(folds=folds), seeds, alone, None, stop=epochs)
-    changes = {"rates": alone.rates * len(seeds), "best_epochs": (epochs,) * len(seeds), "train_cases": len(every)}
+    changes = {"learning_rates": alone.learning_rates * len(seeds), "best_epochs": (epochs,) * len(seeds), "train_cases": len(every)}
     changes |= {
         name: tuple(map(float, getattr(report.best, kind)[:, best])) for name, kind in (("accuracies", "accuracy"), ("losses", "loss"))
     }
@@ -141,12 +141,12 @@ def _check(train: Cases, settings: TuningSettings, test: Cases | None) -> None:
         raise InputError("the training split has no labels; fine-tuning needs them")
     if len(set(train.labels)) < 2:
         raise InputError(f"every training case is of class {str(train.labels[0])!r}; fine-tuning needs two classes or more")
-    if settings.selection == "published" and test is None:
-        raise InputError("selection 'published' validates on the test split; give a set that has one, or choose selection 'train'")
+    if settings.selection == "test" and test is None:
+        raise InputError("selection 'test' validates on the test split; give a set that has one, or choose selection 'train'")
     if settings.selection == "train" and test is not None:
-        raise InputError("selection 'train' sees no test case; leave the test split out, or choose selection 'published'")
+        raise InputError("selection 'train' sees no test case; leave the test split out, or choose selection 'test'")
     if test is not None and test.labels is None:
-        raise InputError("the test split has no labels; selection 'published' needs them")
+        raise InputError("the test split has no labels; selection 'test' needs them")
 
 
 def _prepare(
@@ -166,7 +166,7 @@ def _prepare(
     elif test is not None:
         pairs = [np.split(every, [len(numbers)])] * len(seeds)
     else:
-        pairs = [carve_validation(numbers, share=settings.validation, seed=seed) for seed in seeds]
+        pairs = [carve_validation(numbers, share=settings.validation_fraction, seed=seed) for seed in seeds]
     return _Prepared(channels, classes, packed, _folds(pairs, capacity=len(packed.labels)))
 
 
@@ -203,7 +203,7 @@ def _train(
     """
     trained, shared = split_encoder(network, encoder.variables)
     options = {"network": network, "size": encoder.config.length}
-    counts = {"channels": prepared.channels.channels, "rates": len(settings.rates)}
+    counts = {"channels": prepared.channels.channels, "learning_rates": len(settings.learning_rates)}
     members = create_members(trained, np.asarray(seeds), **counts, **options)
     options |= {"crop": settings.crop, "batch_size": settings.batch_size}
     options["precision"] = encoder.config.matmul_precision

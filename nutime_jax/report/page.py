@@ -23,7 +23,7 @@ FAMILIES = {
     "fewshot": "Few-shot",
     "clustering": "Clustering",
     "anomaly": "Anomalous cases",
-    "monitoring": "Anomalous points",
+    "point_anomaly": "Anomalous points",
 }
 METRICS = {
     "f1": "F1",

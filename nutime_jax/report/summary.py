@@ -14,7 +14,7 @@ from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
 
-APART = ("fewshot", "clustering", "anomaly", "monitoring")
+APART = ("fewshot", "clustering", "anomaly", "point_anomaly")
 """Protocols that ask another question than "which class?", each with tables of its own; all others are classifiers."""
 
 SUPPORTING = ("std", "stderr", "outliers", "anomalies", "train_cv", "validation_accuracy")

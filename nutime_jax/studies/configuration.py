@@ -29,9 +29,9 @@ class ProbeConfig(Section, prefix="probe"):
     layer: str = option("last", "Layer of the features: a number from 0 (the embedding), or last (normalised).")
     readout: str = option("all", "Pooling of the tokens; all is cls+mean of every layer.", choices=READOUTS)
     channels: str = option("concat", "Combination of the channels of a case.", choices=("mean", "concat"))
-    length: str = option("own", "Length that series are resized to: own is that of pretrain.evaluation, or a number.")
-    shifts: str = option("own", "Number of window offsets: own is that of pretrain.evaluation, or a number.")
-    orders: str = option("own", "Difference orders: own is those of pretrain.evaluation, or 0, 1, 0+1.")
+    length: str = option("encoder", "Length that series are resized to: encoder is that of pretrain.evaluation, or a number.")
+    shifts: str = option("encoder", "Number of window offsets: encoder is that of pretrain.evaluation, or a number.")
+    orders: str = option("encoder", "Difference orders: encoder is those of pretrain.evaluation, or 0, 1, 0+1.")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ QUICK = {
         *("--config=smoke", "--devices=1", "--config.model.depth=1", "--config.steps=3"),
         *("--config.run.probe_every=0", "--config.evaluation.sources="),
     ],
-    "finetune": ["--strategy=head", "--epochs=1", "--rates=1e-3"],
+    "finetune": ["--strategy=head", "--epochs=1", "--learning_rates=1e-3"],
 }
 """What makes a command one of seconds; of a flag that is given twice the last counts."""
 

@@ -33,8 +33,8 @@ def frozen_estimators(encoder):
 
 STUB = make_stub()
 ENCODER = untrained_encoder(load_config("smoke", ["model.depth=1"]))
-HEAD = NuTimeClassifier(ENCODER, strategy="head", epochs=20, rates=(3e-2,))
-FULL = NuTimeClassifier(ENCODER, strategy="full", epochs=2, rates=(1e-2,))
+HEAD = NuTimeClassifier(ENCODER, strategy="head", epochs=20, learning_rates=(3e-2,))
+FULL = NuTimeClassifier(ENCODER, strategy="full", epochs=2, learning_rates=(1e-2,))
 
 AEON = [AeonNuTimeTransformer, AeonNuTimeClassifier, AeonNuTimeClusterer, AeonNuTimeAnomalyDetector]
 AEON_PARAMS = {}

@@ -11,7 +11,7 @@ from nutime_jax.loading import untrained_encoder
 from nutime_jax.training.checkpoints import CheckpointStore
 
 # Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
-QUICK = ["--epochs=2", "--rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
+QUICK = ["--epochs=2", "--learning_rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_fine_tuning_tells_validation_and_test_apart(capfd, workdir, tmp_path):
 @pytest.mark.slow
 def test_the_published_protocol_is_called_what_it_is(capfd, workdir, tmp_path):
     arguments = ["finetune", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
-    status, text, _ = say(capfd, *arguments, "--selection=published")
+    status, text, _ = say(capfd, *arguments, "--selection=test")
     assert status == 0
     assert "GunPoint: 50 cases trained" in text
     assert "validation accuracy" not in text
@@ -87,11 +87,11 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
         (["--dataset=Gunpoint"], "'Gunpoint' is no file, no folder and no bundled set"),
         (["--dataset=bundled"], "--dataset=bundled names 8 sets (ACSF1, ArrowHead, BasicMotions, …); name one"),
         (["--dataset={tmp}/bare.csv"], "the training split has no labels"),
-        (["--dataset={tmp}/lone.tsv", "--selection=published"], "validates on the test split"),
+        (["--dataset={tmp}/lone.tsv", "--selection=test"], "validates on the test split"),
         (["--strategy=half"], "strategy is 'half'; choose one of full, head"),
         (["--epochs=0"], "epochs is 0; choose an integer of 1 or more"),
-        (["--rates=1e-3,fast"], "rates are '1e-3,fast'; write numbers, separated by commas"),
-        (["--rates=0"], "rates is (0.0,); choose one or more numbers above 0"),
+        (["--learning_rates=1e-3,fast"], "learning_rates are '1e-3,fast'; write numbers, separated by commas"),
+        (["--learning_rates=0"], "learning_rates is (0.0,); choose one or more numbers above 0"),
         (["--out={tmp}"], "exists and is no classifier's; choose another folder"),
         (["--encoder={tmp}/nowhere"], "there is no encoder"),
     ],

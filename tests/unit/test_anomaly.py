@@ -3,10 +3,10 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from nutime_jax.config import load_config
-from nutime_jax.data.point_anomaly import Monitored, Record, read_monitored
+from nutime_jax.data.point_anomaly import PointAnomalySeries, Record, read_point_anomaly_series
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Split
-from nutime_jax.evaluation.protocols import point_anomaly as monitoring
+from nutime_jax.evaluation.features import FeatureSet
+from nutime_jax.evaluation.protocols import point_anomaly
 from nutime_jax.evaluation.protocols.anomaly import DETECTORS, anomaly_metrics, most_frequent, score_cases, score_held_out
 from nutime_jax.evaluation.protocols.point_anomaly import PointScores, point_metrics
 from nutime_jax.loading import untrained_encoder
@@ -19,7 +19,7 @@ def bearings(seed, *, sound=60, faulty=12, distance=6.0):
     labels = np.array(["sound"] * sound + ["faulty"] * faulty)
     features = rng.normal(size=(sound + faulty, 5))
     features[labels == "faulty"] += distance
-    return Split(features.astype(np.float32), labels)
+    return FeatureSet(features.astype(np.float32), labels)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -37,7 +37,7 @@ def test_detectors_find_what_is_there_and_nothing_where_nothing_is(detector):
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_outliers_in_the_training_split_and_test_labels_change_no_score(detector):
     train, test = bearings(0), bearings(1)
-    moved = Split(np.where((train.labels == "faulty")[:, None], -50, train.features), train.labels)
+    moved = FeatureSet(np.where((train.labels == "faulty")[:, None], -50, train.features), train.labels)
     assert anomaly_metrics(moved, test, detector=detector) == anomaly_metrics(train, test, detector=detector)
 
 
@@ -67,11 +67,11 @@ def test_scores_are_those_of_scikit_learn():
 def test_odd_sets_have_scores(detector, kind):
     train, test = bearings(0), bearings(1)
     if kind == "two cases":
-        train = Split(train.features[[0, 1, 70]], train.labels[[0, 1, 70]])
+        train = FeatureSet(train.features[[0, 1, 70]], train.labels[[0, 1, 70]])
     if kind == "constant":
-        train, test = (Split(np.ones_like(one.features), one.labels) for one in (train, test))
+        train, test = (FeatureSet(np.ones_like(one.features), one.labels) for one in (train, test))
     if kind == "one feature":
-        train, test = (Split(one.features[:, :1], one.labels) for one in (train, test))
+        train, test = (FeatureSet(one.features[:, :1], one.labels) for one in (train, test))
     assert all(0 <= value <= 1 for value in anomaly_metrics(train, test, detector=detector).values())
 
 
@@ -111,7 +111,7 @@ def record(seed, *, points=2000, spikes=(500, 1300), width=6):
     return Record(values.astype(np.float32), labels)
 
 
-WATCHED = Monitored("pump", record(0), record(1, spikes=(200, 900, 1700)))
+WATCHED = PointAnomalySeries("pump", record(0), record(1, spikes=(200, 900, 1700)))
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +121,10 @@ def encoder():
 
 def test_every_scorer_beats_a_blind_one(encoder):
     scorers = {
-        "residual": monitoring.residual_scores(WATCHED),
-        "zscore": monitoring.zscore_scores(WATCHED),
-        "encoder": monitoring.encoder_scores(WATCHED, encoder=encoder, local=None),
-        "both": monitoring.encoder_scores(WATCHED, encoder=encoder),
+        "residual": point_anomaly.residual_scores(WATCHED),
+        "zscore": point_anomaly.zscore_scores(WATCHED),
+        "encoder": point_anomaly.encoder_scores(WATCHED, encoder=encoder, local=None),
+        "both": point_anomaly.encoder_scores(WATCHED, encoder=encoder),
     }
     for name, scores in scorers.items():
         assert [one.shape for one in scores] == [(2000,), (2000,)], name
@@ -135,8 +135,8 @@ def test_every_scorer_beats_a_blind_one(encoder):
 
 
 def test_scores_do_not_depend_on_test_labels(encoder):
-    unlabelled = Monitored("pump", WATCHED.train, Record(WATCHED.test.values, np.zeros(2000, bool)))
-    for one, other in zip(*(monitoring.encoder_scores(series, encoder=encoder) for series in (WATCHED, unlabelled)), strict=True):
+    unlabelled = PointAnomalySeries("pump", WATCHED.train, Record(WATCHED.test.values, np.zeros(2000, bool)))
+    for one, other in zip(*(point_anomaly.encoder_scores(series, encoder=encoder) for series in (WATCHED, unlabelled)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -145,14 +145,14 @@ def test_random_scores_have_a_high_point_adjusted_f1():
     labels = np.zeros(10_000, bool)
     labels[2000:3000] = labels[6000:7000] = True
     alarms = np.random.default_rng(0).random(10_000) > 0.99
-    assert monitoring.point_f1(alarms, labels)[2] < 0.05
-    assert monitoring.point_f1(monitoring.adjust_alarms(alarms, labels), labels)[2] > 0.95
+    assert point_anomaly.point_f1(alarms, labels)[2] < 0.05
+    assert point_anomaly.point_f1(point_anomaly.adjust_alarms(alarms, labels), labels)[2] > 0.95
 
 
 def test_alarms_are_adjusted_by_segment():
     labels = np.array([1, 1, 0, 1, 0, 0, 1, 1], bool)
     alarms = np.array([0, 1, 0, 0, 1, 0, 0, 0], bool)
-    np.testing.assert_array_equal(monitoring.adjust_alarms(alarms, labels), np.array([1, 1, 0, 0, 1, 0, 0, 0], bool))
+    np.testing.assert_array_equal(point_anomaly.adjust_alarms(alarms, labels), np.array([1, 1, 0, 0, 1, 0, 0, 0], bool))
 
 
 def test_thresholds_have_the_best_f1_of_all():
@@ -160,9 +160,9 @@ def test_thresholds_have_the_best_f1_of_all():
     labels = rng.random(200) < 0.2
     scores = np.round(rng.normal(size=200) + labels, 1)  # with ties
     best = max(f1_score(labels, scores > value - 1e-9) for value in np.unique(scores))
-    found = monitoring.point_f1(scores > monitoring.choose_threshold(scores, labels), labels)
+    found = point_anomaly.point_f1(scores > point_anomaly.choose_threshold(scores, labels), labels)
     assert found[2] == pytest.approx(best)
-    assert monitoring.choose_threshold(scores, np.zeros(200, bool)) == np.quantile(scores, monitoring.QUANTILE)
+    assert point_anomaly.choose_threshold(scores, np.zeros(200, bool)) == np.quantile(scores, point_anomaly.QUANTILE)
 
 
 def test_the_threshold_comes_from_the_half_that_is_named():
@@ -176,17 +176,17 @@ def test_the_threshold_comes_from_the_half_that_is_named():
 
 @pytest.mark.parametrize(("points", "window", "stride"), [(100, 32, 8), (101, 32, 32), (32, 32, 1)])
 def test_every_point_is_in_a_window_and_has_their_mean(points, window, stride):
-    starts = monitoring.window_starts(points, window=window, stride=stride)
+    starts = point_anomaly.window_starts(points, window=window, stride=stride)
     scores = np.random.default_rng(0).random(len(starts))
     inside = (np.arange(points)[:, None] >= starts) & (np.arange(points)[:, None] < starts + window)
     assert inside.any(1).all()
     expected = (inside * scores).sum(1) / inside.sum(1)
-    np.testing.assert_allclose(monitoring.spread_scores(scores, starts, window=window, points=points), expected, atol=1e-12)
+    np.testing.assert_allclose(point_anomaly.spread_scores(scores, starts, window=window, points=points), expected, atol=1e-12)
 
 
 def test_moving_zscores_are_those_of_their_definition():
     """Each point against the 16 before it, in float64; running sums agree to 1e-8 here."""
-    scores, values = monitoring.zscore_scores(WATCHED, window=16).test, WATCHED.test.values.astype(np.float64)
+    scores, values = point_anomaly.zscore_scores(WATCHED, window=16).test, WATCHED.test.values.astype(np.float64)
     for place in (1, 5, 16, 900, 1999):
         before = values[max(place - 16, 0) : place]
         floor = 1e-3 * WATCHED.train.values.std(dtype=np.float64)
@@ -194,19 +194,20 @@ def test_moving_zscores_are_those_of_their_definition():
 
 
 def test_constant_series_have_scores(encoder):
-    flat = Monitored("flat", Record(np.ones(200, np.float32), np.zeros(200, bool)), Record(np.ones(200, np.float32), np.arange(200) == 9))
+    train, test = (Record(np.ones(200, np.float32), labels) for labels in (np.zeros(200, bool), np.arange(200) == 9))
+    flat = PointAnomalySeries("flat", train, test)
     for scores in (
-        monitoring.residual_scores(flat),
-        monitoring.zscore_scores(flat),
-        monitoring.encoder_scores(flat, encoder=encoder),
+        point_anomaly.residual_scores(flat),
+        point_anomaly.zscore_scores(flat),
+        point_anomaly.encoder_scores(flat, encoder=encoder),
     ):
         assert all(np.isfinite(one).all() for one in scores)
         assert point_metrics(scores, flat)["f1"] < 0.1
 
 
 def test_what_cannot_be_watched_is_refused(encoder):
-    quiet = Monitored("quiet", record(0), record(1, spikes=()))
-    scores = monitoring.residual_scores(quiet)
+    quiet = PointAnomalySeries("quiet", record(0), record(1, spikes=()))
+    scores = point_anomaly.residual_scores(quiet)
     with pytest.raises(InputError, match="series quiet has no anomaly in its test half"):
         point_metrics(scores, quiet)
     with pytest.raises(InputError, match="selection 'best' is unknown"):
@@ -218,7 +219,7 @@ def test_what_cannot_be_watched_is_refused(encoder):
         ({"window": 2000, "stride": 1}, "no training window without anomaly"),
     ):
         with pytest.raises(InputError, match=message):
-            monitoring.encoder_scores(WATCHED, encoder=encoder, **options)
+            point_anomaly.encoder_scores(WATCHED, encoder=encoder, **options)
 
 
 def arrays(**changes):
@@ -228,12 +229,12 @@ def arrays(**changes):
 
 def test_monitored_series_are_read(tmp_path):
     np.savez(tmp_path / "a.npz", **arrays(names=np.array(["x", "y"])))
-    x, y = read_monitored(tmp_path / "a.npz")
+    x, y = read_point_anomaly_series(tmp_path / "a.npz")
     assert (x.name, y.name) == ("x", "y")
     np.testing.assert_array_equal(y.test.values, [2, 3, 4, 5])
     np.testing.assert_array_equal(y.test.labels, [True, False, True, True])
     np.savez(tmp_path / "a.npz", **arrays())
-    assert [one.name for one in read_monitored(tmp_path / "a.npz")] == ["0", "1"]
+    assert [one.name for one in read_point_anomaly_series(tmp_path / "a.npz")] == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -251,25 +252,25 @@ def test_monitored_series_are_read(tmp_path):
 def test_monitored_series_that_do_not_fit_are_refused(tmp_path, changes, message):
     np.savez(tmp_path / "a.npz", **arrays(**changes))
     with pytest.raises(InputError, match=message):
-        read_monitored(tmp_path / "a.npz")
+        read_point_anomaly_series(tmp_path / "a.npz")
 
 
 def test_files_without_monitored_series_are_refused(tmp_path):
     (tmp_path / "a.npz").write_text("no file of arrays")
     with pytest.raises(InputError, match=r"a\.npz cannot be read"):
-        read_monitored(tmp_path / "a.npz")
+        read_point_anomaly_series(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", train_values=np.zeros(3))
     with pytest.raises(InputError, match="has no array train_labels"):
-        read_monitored(tmp_path / "b.npz")
+        read_point_anomaly_series(tmp_path / "b.npz")
 
 
 def test_kpi_is_read_and_scored():
     path = SHARED / "data" / "anomaly" / "KPI.npz"
     if not path.is_file():
         pytest.skip("the KPI series are not on this machine")
-    series = read_monitored(path)
+    series = read_point_anomaly_series(path)
     assert len(series) == 12
     assert sum(len(one.train.values) for one in series) == 1_425_300
     shortest = min(series, key=lambda one: len(one.test.values))
-    metrics = point_metrics(monitoring.residual_scores(shortest), shortest)
+    metrics = point_metrics(point_anomaly.residual_scores(shortest), shortest)
     assert metrics["auc_pr"] > 5 * metrics["anomalies"]

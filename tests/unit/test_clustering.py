@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.features import FeatureSet
 from nutime_jax.evaluation.protocols.clustering import clustering_metrics, find_clusters, matched_accuracy
 
 
@@ -12,25 +12,25 @@ def blobs(spread=0.1, cases=60):
     rng = np.random.default_rng(0)
     codes = rng.permutation(np.arange(cases) % 3)
     features = spread * rng.normal(size=(cases, 4)) + np.eye(4)[codes] * np.array([1, 1e4, 1e-4, 1])
-    return Split(features.astype(np.float32), np.array(["a", "b", "c"])[codes])
+    return FeatureSet(features.astype(np.float32), np.array(["a", "b", "c"])[codes])
 
 
 def test_clusters_that_are_classes_score_one():
     rng = np.random.default_rng(0)
     labels = np.repeat(["x", "y"], 20)
     features = np.where(labels == "x", 0, 9)[:, None] + rng.normal(size=(40, 3))
-    assert clustering_metrics(Split(features, labels)) == pytest.approx({"nmi": 1, "ari": 1, "ri": 1, "accuracy": 1})
+    assert clustering_metrics(FeatureSet(features, labels)) == pytest.approx({"nmi": 1, "ari": 1, "ri": 1, "accuracy": 1})
 
 
 def test_units_of_features_do_not_matter():
     one = blobs()
-    scaled = Split(one.features * np.array([1e-3, 1, 1e3, 7], np.float32), one.labels)
+    scaled = FeatureSet(one.features * np.array([1e-3, 1, 1e3, 7], np.float32), one.labels)
     assert clustering_metrics(one) == pytest.approx(clustering_metrics(scaled))
 
 
 def test_labels_do_not_touch_the_clusters():
     one = blobs(spread=2.0)
-    shuffled = Split(one.features, np.random.default_rng(1).permutation(one.labels))
+    shuffled = FeatureSet(one.features, np.random.default_rng(1).permutation(one.labels))
     assert abs(clustering_metrics(shuffled)["ari"]) < 0.15
     np.testing.assert_array_equal(find_clusters(one.features, 3), find_clusters(one.features, 3))
 
@@ -39,7 +39,7 @@ def test_scores_are_those_of_their_definitions():
     """Rand index over all pairs, accuracy over all matchings, NMI from entropies: to 1e-12."""
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(30, 2)), rng.integers(0, 3, 30)
-    clusters, metrics = find_clusters(features, 3), clustering_metrics(Split(features, labels))
+    clusters, metrics = find_clusters(features, 3), clustering_metrics(FeatureSet(features, labels))
     upper = np.triu_indices(30, 1)
     same = [(one[:, None] == one)[upper] for one in (labels, clusters)]
     assert metrics["ri"] == pytest.approx(np.mean(same[0] == same[1]), abs=1e-12)
@@ -60,10 +60,10 @@ def test_fewer_clusters_than_classes_can_be_matched():
 def test_odd_sets_have_scores(kind):
     cases = blobs()
     cases = {
-        "constant": Split(np.ones_like(cases.features), cases.labels),
-        "one case a class": Split(np.eye(3), np.array(["a", "b", "c"])),
-        "one class": Split(cases.features, np.full(60, "a")),
-        "one feature": Split(cases.features[:, :1], cases.labels),
+        "constant": FeatureSet(np.ones_like(cases.features), cases.labels),
+        "one case a class": FeatureSet(np.eye(3), np.array(["a", "b", "c"])),
+        "one class": FeatureSet(cases.features, np.full(60, "a")),
+        "one feature": FeatureSet(cases.features[:, :1], cases.labels),
     }[kind]
     metrics = clustering_metrics(cases)
     assert all(np.isfinite(value) for value in metrics.values())
@@ -73,4 +73,4 @@ def test_odd_sets_have_scores(kind):
 
 def test_no_cases_are_refused():
     with pytest.raises(InputError, match="no cases to cluster"):
-        clustering_metrics(Split(np.zeros((0, 3)), np.zeros(0, str)))
+        clustering_metrics(FeatureSet(np.zeros((0, 3)), np.zeros(0, str)))

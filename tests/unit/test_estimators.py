@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 ENCODER = make_stub()
 REAL = untrained_encoder(load_config("smoke", ["model.depth=1"]))
 """Where the encoder itself counts: it is compiled, pickled or trained."""
-TUNED = {"epochs": 2, "rates": (1e-2,), "random_state": 0}
+TUNED = {"epochs": 2, "learning_rates": (1e-2,), "random_state": 0}
 
 
 def waves(seed=0, *, cases=16, channels=1, length=60):
@@ -275,10 +275,10 @@ def test_probes_are_those_of_the_evaluation(probe):
 
 
 def test_settings_reach_the_training(trainings):
-    options = {"rates": [1e-3, 1e-2], "epochs": 3, "members": 2, "patience": 1, "validation_fraction": 0.25}
+    options = {"learning_rates": [1e-3, 1e-2], "epochs": 3, "ensemble_size": 2, "patience": 1, "validation_fraction": 0.25}
     with pytest.raises(InterruptedError):
         NuTimeClassifier(ENCODER, strategy="head", random_state=3, **options).fit(X, CODES)
-    expected = TuningSettings(strategy="head", rates=(1e-3, 1e-2), epochs=3, members=2, patience=1, validation=0.25)
+    expected = TuningSettings(strategy="head", learning_rates=(1e-3, 1e-2), epochs=3, ensemble_size=2, patience=1, validation_fraction=0.25)
     assert trainings[0].options["settings"] == expected
     assert isinstance(trainings[0].options["seed"], int)
     with pytest.raises(InterruptedError):
@@ -296,7 +296,7 @@ def test_fine_tuning_offers_probabilities(fitted):
 
 def test_a_fit_forgets_the_one_before():
     classifier = clone(KINDS["head"]).fit(X, CODES).set_params(strategy="probe").fit(X[:, 0], np.array(["a", "b"])[CODES])
-    assert not hasattr(classifier, "tuned_")
+    assert not hasattr(classifier, "classifier_")
     assert classifier.predict(X[:2, 0]).tolist() == ["a", "b"]
     with pytest.raises(InputError):
         classifier.fit(X, CODES[:-1])
@@ -320,7 +320,7 @@ def test_what_is_far_is_an_anomaly(detector):
     found = NuTimeAnomalyDetector(ENCODER, detector=detector, quantile=0.9).fit(normal[:15])
     rest = np.concatenate([normal[15:], strange])
     features = NuTimeTransformer(ENCODER).fit(X).transform(rest)
-    np.testing.assert_allclose(found.score_samples(rest), -score_cases(found.known_, features, detector=detector))
+    np.testing.assert_allclose(found.score_samples(rest), -score_cases(found.reference_features_, features, detector=detector))
     assert roc_auc_score(np.arange(25) >= 5, -found.decision_function(rest)) > 0.95
     assert (found.predict(strange) == -1).mean() > 0.9
     np.testing.assert_array_equal(found.predict(rest) < 0, found.decision_function(rest) < 0)
@@ -447,12 +447,12 @@ OPTIONS = {
         ({"epochs": 0}, "epochs is 0; choose an integer of 1 or more"),
         ({"epochs": "many"}, "epochs is 'many'; choose an integer of 1 or more"),
         ({"patience": -1}, "patience is -1; choose an integer of 0 or more"),
-        ({"members": 0}, "members is 0; choose an integer of 1 or more"),
-        ({"rates": 1e-3}, "rates is 0.001; choose one or more numbers above 0, separated by commas, each once"),
-        ({"rates": ("fast",)}, "rates is ('fast',); choose one or more numbers above 0, separated by commas, each once"),
-        ({"rates": ()}, "rates is (); choose one or more"),
-        ({"rates": (0.0,)}, "rates is (0.0,); choose one or more"),
-        ({"rates": (1e-3, 1e-3)}, "rates is (0.001, 0.001); choose one or more"),
+        ({"ensemble_size": 0}, "ensemble_size is 0; choose an integer of 1 or more"),
+        ({"learning_rates": 1e-3}, "learning_rates is 0.001; choose one or more numbers above 0, separated by commas, each once"),
+        ({"learning_rates": ("fast",)}, "learning_rates is ('fast',); choose one or more numbers above 0, separated by commas, each once"),
+        ({"learning_rates": ()}, "learning_rates is (); choose one or more"),
+        ({"learning_rates": (0.0,)}, "learning_rates is (0.0,); choose one or more"),
+        ({"learning_rates": (1e-3, 1e-3)}, "learning_rates is (0.001, 0.001); choose one or more"),
         ({"validation_fraction": 0.0}, "validation_fraction is 0.0; give a number between 0 and 1"),
         ({"validation_fraction": "half"}, "validation_fraction is 'half'; give a number between 0 and 1"),
         ({"random_state": "lucky"}, "random_state is 'lucky'; give a whole number"),

@@ -7,7 +7,7 @@ from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.comparison import compare, format_accuracies
-from nutime_jax.evaluation.features import Split, Task, encode_cases, raw_cases, read_task
+from nutime_jax.evaluation.features import FeatureSet, Task, encode_cases, raw_cases, read_task
 from nutime_jax.evaluation.protocols import probes
 from nutime_jax.evaluation.results import read_rows, write_rows
 from nutime_jax.loading import untrained_encoder
@@ -20,7 +20,7 @@ def blobs(seed, cases=60, spread=0.3):
     labels = rng.integers(0, 2, cases)
     features = rng.normal(size=(cases, 3))
     features[:, 0] = labels + spread * rng.normal(size=cases)
-    return Split(features, np.array(["a", "b"])[labels])
+    return FeatureSet(features, np.array(["a", "b"])[labels])
 
 
 @pytest.mark.parametrize("probe", ["ridge", "1nn"])
@@ -28,13 +28,13 @@ def test_probes_find_what_is_there_and_nothing_where_nothing_is(probe):
     assert probes.probe_metrics(probe, blobs(0, spread=0.05), blobs(1, spread=0.05))["accuracy"] > 0.8
     assert probes.cross_validated_accuracy(probe, blobs(0, spread=0.05)) > 0.8
     train = blobs(0)
-    shuffled = Split(train.features, np.random.default_rng(2).permutation(train.labels))
+    shuffled = FeatureSet(train.features, np.random.default_rng(2).permutation(train.labels))
     assert probes.cross_validated_accuracy(probe, shuffled) < 0.75
 
 
 def test_probes_do_not_care_for_the_scale_of_a_feature():
     train, test = blobs(0), blobs(1)
-    scaled = [Split(one.features * np.array([1e-6, 1, 1e6]), one.labels) for one in (train, test)]
+    scaled = [FeatureSet(one.features * np.array([1e-6, 1, 1e6]), one.labels) for one in (train, test)]
     for probe in ("ridge", "1nn"):
         assert probes.probe_metrics(probe, train, test)["accuracy"] == probes.probe_metrics(probe, *scaled)["accuracy"]
 
@@ -43,12 +43,12 @@ def test_a_class_of_one_case_can_be_cross_validated():
     train = blobs(0)
     labels = train.labels.copy()
     labels[0] = "alone"
-    assert 0.5 < probes.cross_validated_accuracy("ridge", Split(train.features, labels)) <= 1
+    assert 0.5 < probes.cross_validated_accuracy("ridge", FeatureSet(train.features, labels)) <= 1
 
 
 def test_a_single_case_a_class_cannot_be_cross_validated():
     with pytest.raises(InputError, match="every class has one case"):
-        probes.cross_validated_accuracy("ridge", Split(np.eye(3), np.array(["a", "b", "c"])))
+        probes.cross_validated_accuracy("ridge", FeatureSet(np.eye(3), np.array(["a", "b", "c"])))
 
 
 def test_sets_without_labels_or_tests_are_refused(tmp_path):

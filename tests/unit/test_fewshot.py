@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.features import FeatureSet
 from nutime_jax.evaluation.protocols import fewshot
 from nutime_jax.evaluation.protocols.fewshot import draw_tasks, fewshot_metrics, task_accuracies
 
@@ -13,7 +13,7 @@ def blobs(seed, *, cases=60, features=8, classes=3, spread=1.0):
     codes = np.arange(cases) % classes
     features = spread * rng.normal(size=(cases, features)) + 5
     features[np.arange(cases), codes] += 2
-    return Split(features.astype(np.float32), np.array([f"class {code}" for code in codes]))
+    return FeatureSet(features.astype(np.float32), np.array([f"class {code}" for code in codes]))
 
 
 def scaled(train, test, places):
@@ -74,17 +74,17 @@ def test_metrics_are_those_of_the_tasks(head):
 
 @pytest.mark.parametrize("head", ["centroid", "ridge"])
 def test_constant_features_tell_nothing(head):
-    train, test = (Split(np.full((60, 4), 0.1, np.float32), blobs(s).labels) for s in (0, 1))
+    train, test = (FeatureSet(np.full((60, 4), 0.1, np.float32), blobs(s).labels) for s in (0, 1))
     np.testing.assert_allclose(task_accuracies(train, test, tasks=3, head=head), 1 / 3)
 
 
 @pytest.mark.parametrize("head", ["centroid", "ridge"])
 def test_classes_may_be_missing_from_either_split(head):
     train, test = blobs(0, spread=0.1, features=3), blobs(1, spread=0.1, features=3)
-    unknown = Split(test.features, np.where(test.labels == "class 1", "aardvark", test.labels))
+    unknown = FeatureSet(test.features, np.where(test.labels == "class 1", "aardvark", test.labels))
     np.testing.assert_allclose(task_accuracies(train, unknown, tasks=3, head=head), 2 / 3)
     few = test.labels != "class 1"
-    fewer = Split(test.features[few], test.labels[few])
+    fewer = FeatureSet(test.features[few], test.labels[few])
     np.testing.assert_allclose(task_accuracies(train, fewer, tasks=3, head=head), 1)
 
 
@@ -100,7 +100,7 @@ def test_programs_do_not_grow_with_the_number_of_sets():
 
 def test_test_splits_of_many_blocks_are_scored_whole():
     train, test = blobs(0), blobs(1, cases=2 * fewshot.BLOCK + 7)
-    parts = [Split(test.features[i::2], test.labels[i::2]) for i in (0, 1)]
+    parts = [FeatureSet(test.features[i::2], test.labels[i::2]) for i in (0, 1)]
     whole = task_accuracies(train, test, tasks=2) * len(test.labels)
     np.testing.assert_allclose(whole, sum(task_accuracies(train, one, tasks=2) * len(one.labels) for one in parts))
 
@@ -108,7 +108,7 @@ def test_test_splits_of_many_blocks_are_scored_whole():
 def test_more_shots_than_cases_are_refused():
     labels = np.array(["a"] * 7 + ["b"] * 3)
     with pytest.raises(InputError, match="class 'b' has 3 training cases, too few for 5 shots; ask for 3 or fewer"):
-        fewshot_metrics(Split(np.zeros((10, 2), np.float32), labels), blobs(0), shots=5)
+        fewshot_metrics(FeatureSet(np.zeros((10, 2), np.float32), labels), blobs(0), shots=5)
 
 
 @pytest.mark.parametrize(

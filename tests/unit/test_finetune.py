@@ -18,7 +18,7 @@ from nutime_jax.finetuning.ensemble import layer_factor, rate_factor, run_epoch
 from nutime_jax.finetuning.loop import carve_validation, fine_tune
 from nutime_jax.loading import untrained_encoder
 
-QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, rates=(1e-3, 1e-2), patience=0)
+QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, learning_rates=(1e-3, 1e-2), patience=0)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_head_strategy_leaves_the_encoder_to_the_bit(encoder):
 
 def test_layer_decay_scales_the_step_of_a_block(encoder):
     """Everything but the decay alike, a first step is a step of Adam times its factor."""
-    one_step = change(epochs=1, rates=(1e-3, 1.000001e-3))  # so alike that it does not matter which is kept
+    one_step = change(epochs=1, learning_rates=(1e-3, 1.000001e-3))  # so alike that it does not matter which is kept
     plain, decayed = (fine_tune(encoder, toy(each=4), settings=change(one_step, layer_decay=decay)) for decay in (1.0, 0.5))
     start = encoder.variables["params"]
     cases = {"norm/bias": 1, "block_0/mlp/in/kernel": 0.5, "embedding/shape/kernel": 0.25, "cls": 0.25}
@@ -115,18 +115,18 @@ def test_the_factors_of_layers_go_down_from_the_head():
 
 
 def test_the_learning_rate_rises_and_falls():
-    values = rate_factor(np.array([0.0, 0.05, 0.1, 0.55, 1.0]), warmup=0.1)
+    values = rate_factor(np.array([0.0, 0.05, 0.1, 0.55, 1.0]), warmup_fraction=0.1)
     np.testing.assert_allclose(values, [0, 0.5, 1, 0.5, 0], atol=1e-6)
-    np.testing.assert_allclose(rate_factor(np.array([0.0, 1.0]), warmup=0.0), [1, 0], atol=1e-6)
+    np.testing.assert_allclose(rate_factor(np.array([0.0, 1.0]), warmup_fraction=0.0), [1, 0], atol=1e-6)
 
 
 @pytest.mark.slow
 def test_members_side_by_side_are_members_alone(encoder):
-    together = fine_tune(encoder, toy(), settings=change(members=2), seed=3)
+    together = fine_tune(encoder, toy(), settings=change(ensemble_size=2), seed=3)
     alone = [fine_tune(encoder, toy(), settings=QUICK, seed=seed) for seed in (3, 4)]
     assert together.training.seeds == (3, 4)
     assert together.training.best_epochs == tuple(one.training.best_epochs[0] for one in alone)
-    assert together.training.rates == tuple(one.training.rates[0] for one in alone)
+    assert together.training.learning_rates == tuple(one.training.learning_rates[0] for one in alone)
     for name, leaf in together.members.items():
         # Batched products round otherwise; Adam makes of that at most a share of a step, and eight steps are taken.
         np.testing.assert_allclose(leaf, np.concatenate([one.members[name] for one in alone]), rtol=0, atol=2e-4, err_msg=name)
@@ -139,7 +139,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(encoder):
     reports = []
     settings = change(epochs=30, patience=3)
     classifier = fine_tune(encoder, toy(), settings=settings, progress=lambda epoch, report: reports.append(report))
-    scores = np.array([[one.score.accuracy[0], -one.score.loss[0]] for one in reports])  # epochs, (accuracy, -loss), rates
+    scores = np.array([[one.score.accuracy[0], -one.score.loss[0]] for one in reports])  # epochs, (accuracy, -loss), learning_rates
     last = []
     for rate in (0, 1):
         best, stale = (-1.0, -np.inf), 0
@@ -155,34 +155,34 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(encoder):
 
 @pytest.mark.slow
 def test_a_refit_trains_on_every_case_as_long_as_was_best_on_average(encoder):
-    train, settings = toy(each=5), change(members=2, epochs=6, refit=True)
+    train, settings = toy(each=5), change(ensemble_size=2, epochs=6, refit=True)
     before, after = (fine_tune(encoder, train, settings=change(settings, refit=refit)) for refit in (False, True))
     assert (before.training.train_cases, before.training.validation_cases) == (8, 2)
     assert (after.training.train_cases, after.training.validation_cases) == (10, 2)
-    (rate,), (epochs,) = set(after.training.rates), set(after.training.best_epochs)
-    assert rate in settings.rates
+    (rate,), (epochs,) = set(after.training.learning_rates), set(after.training.best_epochs)
+    assert rate in settings.learning_rates
     assert 1 <= epochs <= 6
     assert not np.array_equal(after.members["params/head/kernel"], before.members["params/head/kernel"])
 
 
 @pytest.mark.slow
 def test_a_refit_of_all_epochs_is_training_on_all_cases(encoder):
-    train, settings = toy(each=5), change(members=2, epochs=1, rates=(1e-3,))
+    train, settings = toy(each=5), change(ensemble_size=2, epochs=1, learning_rates=(1e-3,))
     refitted = fine_tune(encoder, train, settings=change(settings, refit=True))
     assert_same(refitted, fine_tune(encoder, train, settings=settings, only=[np.arange(10)] * 2))
 
 
 @pytest.mark.parametrize(("cases", "epochs", "patience"), [(4, 50, 25), (8, 50, 25), (20, 17, 9), (80, 10, 5)])
 def test_small_sets_are_gone_through_more_often(encoder, cases, epochs, patience):
-    settings = change(epochs=10, patience=5, least_updates=50)
+    settings = change(epochs=10, patience=5, min_updates=50)
     long = settings.lengthened(cases)
     assert (long.epochs, long.patience) == (epochs, patience)
-    assert change(settings, least_updates=0).lengthened(cases) == change(settings, least_updates=0)
+    assert change(settings, min_updates=0).lengthened(cases) == change(settings, min_updates=0)
 
 
 @pytest.mark.slow
 def test_least_updates_lengthen_training(encoder):
-    trained = fine_tune(encoder, toy(each=5), settings=change(epochs=1, rates=(1e-3,), least_updates=3))
+    trained = fine_tune(encoder, toy(each=5), settings=change(epochs=1, learning_rates=(1e-3,), min_updates=3))
     assert trained.training.epochs == 3
 
 
@@ -207,14 +207,14 @@ def test_test_cases_choose_nothing(encoder):
     assert [row.metric for row in honest.rows] == ["validation_accuracy", "accuracy"]
     assert {row.selection for row in honest.rows} == {"train"}
     assert honest.rows[0].value == other.rows[0].value
-    assert honest.rows[1].setting == "strategy=full head_norm=none epochs=4 batch_size=8 rates=0.001,0.01 patience=0"
+    assert honest.rows[1].setting == "strategy=full head_norm=none epochs=4 batch_size=8 learning_rates=0.001,0.01 patience=0"
 
 
 def test_the_published_selection_is_marked(encoder):
-    settings, test = change(selection="published"), toy(1)
+    settings, test = change(selection="test"), toy(1)
     tuned = fine_tune_task(encoder, Task("toy", toy(), test), settings=settings)
     assert [(row.metric, row.selection) for row in tuned.rows] == [("accuracy", "test")]
-    assert "selection=published" in tuned.rows[0].setting
+    assert "selection=test" in tuned.rows[0].setting
     training = tuned.classifier.training
     assert (training.train_cases, training.validation_cases, training.selection) == (16, 16, "test")
     assert training.accuracy == pytest.approx(tuned.rows[0].value)  # what was chosen is what is scored
@@ -224,8 +224,8 @@ def test_a_test_class_that_training_has_not_is_wrong_and_no_more(encoder):
     test = toy(1)
     labels = test.labels.copy().astype("<U20")
     labels[:4] = "never seen"
-    settings = change(selection="published")
-    training = fine_tune(encoder, toy(), settings=settings, published_test=Cases(test.series, labels)).training
+    settings = change(selection="test")
+    training = fine_tune(encoder, toy(), settings=settings, test=Cases(test.series, labels)).training
     assert training.accuracy <= 0.75
     assert np.isfinite(training.losses[0])
 
@@ -246,7 +246,7 @@ def test_one_case_a_class_is_trained_to_the_end_and_said(encoder, caplog):
     classifier = fine_tune(encoder, toy(each=1), settings=change(patience=1))
     assert "no case can be spared for validation: all 4 epochs are run, with rate 0.01" in caplog.text
     assert classifier.training.best_epochs == (4,)
-    assert classifier.training.rates == (1e-2,)
+    assert classifier.training.learning_rates == (1e-2,)
     assert np.isnan(classifier.training.accuracy)
     assert set(classifier.predict(toy(1).series)) <= {"class a", "class b"}
 
@@ -309,7 +309,7 @@ def test_components_are_those_of_the_standardised_channels():
     ("strategy", "norm", "members"), [("full", "none", 2), ("head", "batch", 1), pytest.param("head", "layer", 1, marks=pytest.mark.slow)]
 )
 def test_a_saved_classifier_is_the_same_to_the_bit(encoder, tmp_path, strategy, norm, members):
-    classifier = fine_tune(encoder, toy(), settings=change(strategy=strategy, head_norm=norm, members=members))
+    classifier = fine_tune(encoder, toy(), settings=change(strategy=strategy, head_norm=norm, ensemble_size=members))
     for _ in range(2):  # the second replaces the first
         folder = classifier.save(tmp_path / "model")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["model"]
@@ -375,7 +375,7 @@ def test_sets_share_their_programs(encoder):
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else 0)
     try:
         for one in sets:
-            fine_tune(encoder, one, settings=change(epochs=2, rates=(2e-3, 1e-2), layer_decay=0.7)).predict(one.series)
+            fine_tune(encoder, one, settings=change(epochs=2, learning_rates=(2e-3, 1e-2), layer_decay=0.7)).predict(one.series)
     finally:
         jax.monitoring.clear_event_listeners()
     assert run_epoch._cache_size() == before
@@ -387,23 +387,23 @@ def test_sets_share_their_programs(encoder):
     [
         (Cases(toy().series, None), {}, None, "the training split has no labels"),
         (Cases(toy().series, np.array(["a"] * 16)), {}, None, "every training case is of class 'a'"),
-        (toy(), {"selection": "published"}, None, "selection 'published' validates on the test split"),
+        (toy(), {"selection": "test"}, None, "selection 'test' validates on the test split"),
         (toy(), {}, toy(1), "selection 'train' sees no test case"),
-        (toy(), {"selection": "published"}, Cases(toy(1).series, None), "the test split has no labels"),
-        (toy(), {"selection": "published"}, toy(1, channels=2), "case 0 of the test split has 2 channels"),
+        (toy(), {"selection": "test"}, Cases(toy(1).series, None), "the test split has no labels"),
+        (toy(), {"selection": "test"}, toy(1, channels=2), "case 0 of the test split has 2 channels"),
     ],
 )
 def test_what_cannot_be_fine_tuned_is_refused(encoder, train, fields, test, message):
     with pytest.raises(InputError, match=message):
-        fine_tune(encoder, train, settings=change(**fields), published_test=test)
+        fine_tune(encoder, train, settings=change(**fields), test=test)
 
 
 def test_divergence_is_said(encoder):
     for train in (toy(), toy(each=1)):
         with pytest.raises(DivergenceError, match="choose lower learning rates"):
-            fine_tune(encoder, train, settings=change(rates=(2e38, 3e38)))
-    classifier = fine_tune(encoder, toy(), settings=change(rates=(3e38, 1e-3)))
-    assert classifier.training.rates == (1e-3,)
+            fine_tune(encoder, train, settings=change(learning_rates=(2e38, 3e38)))
+    classifier = fine_tune(encoder, toy(), settings=change(learning_rates=(3e38, 1e-3)))
+    assert classifier.training.learning_rates == (1e-3,)
 
 
 def test_labels_that_are_numbers_become_text(encoder):

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.features import FeatureSet
 from nutime_jax.evaluation.folds import deal_folds
 from nutime_jax.evaluation.logistic import FoldedLogistic
 from nutime_jax.evaluation.neighbours import LeaveOneOutNeighbours, nearest, nearest_distances, vote
@@ -22,7 +22,7 @@ def blobs(seed, *, cases=60, features=8, classes=3, spread=1.0):
     codes = np.arange(cases) % classes
     features = spread * rng.normal(size=(cases, features))
     features[np.arange(cases), codes % features.shape[1]] += 2
-    return Split(features.astype(np.float32), np.array([f"class {code}" for code in codes]))
+    return FeatureSet(features.astype(np.float32), np.array([f"class {code}" for code in codes]))
 
 
 @pytest.mark.parametrize("scaler", SCALERS)
@@ -52,16 +52,16 @@ def test_probes_leave_their_input_alone_and_can_be_cloned(probe):
 def test_probes_take_what_sets_can_be(probe, kind):
     train, test = blobs(0, cases=30), blobs(1, cases=30)
     if kind == "single cases":
-        train = Split(train.features[:3], train.labels[:3])
+        train = FeatureSet(train.features[:3], train.labels[:3])
     if kind == "constant":
-        train, test = (Split(np.full_like(one.features, 3.3), one.labels) for one in (train, test))
+        train, test = (FeatureSet(np.full_like(one.features, 3.3), one.labels) for one in (train, test))
     if kind == "one feature":
-        train, test = (Split(one.features[:, :1], one.labels) for one in (train, test))
+        train, test = (FeatureSet(one.features[:, :1], one.labels) for one in (train, test))
     if kind == "one more":  # a class of one case in train, and one that train has not
-        train = Split(train.features, np.where(np.arange(30) == 0, "alone", train.labels))
-        test = Split(test.features, np.where(np.arange(30) == 0, "unknown", test.labels))
+        train = FeatureSet(train.features, np.where(np.arange(30) == 0, "alone", train.labels))
+        test = FeatureSet(test.features, np.where(np.arange(30) == 0, "unknown", test.labels))
     if kind == "as many cases as features":
-        train = Split(train.features[:8], train.labels[:8])
+        train = FeatureSet(train.features[:8], train.labels[:8])
     metrics = probe_metrics(probe, train, test)
     assert all(0 <= value <= 1 for value in metrics.values())
     if kind == "constant":
@@ -69,8 +69,8 @@ def test_probes_take_what_sets_can_be(probe, kind):
 
 
 def test_macro_f1_is_the_mean_over_classes():
-    train = Split(np.array([[0.0], [1.0], [2.0]]), np.array(["a", "b", "c"]))
-    test = Split(np.array([[0.0], [0.0], [1.0]]), np.array(["a", "b", "b"]))
+    train = FeatureSet(np.array([[0.0], [1.0], [2.0]]), np.array(["a", "b", "c"]))
+    test = FeatureSet(np.array([[0.0], [0.0], [1.0]]), np.array(["a", "b", "b"]))
     metrics = probe_metrics("1nn", train, test)
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["f1"] == pytest.approx((2 / 3 + 2 / 3) / 2)
@@ -174,7 +174,7 @@ def test_folds_are_stratified_and_take_any_class():
 
 
 def test_cross_validation_passes_over_folds_that_leave_one_class():
-    train = Split(np.arange(4.0)[:, None], np.array(["a", "a", "a", "b"]))
+    train = FeatureSet(np.arange(4.0)[:, None], np.array(["a", "a", "a", "b"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert 0 <= cross_validated_accuracy("ridge", train) <= 1
@@ -189,4 +189,4 @@ def test_unknown_names_are_refused(probe, scaler, message):
 def test_a_single_class_is_refused():
     train = blobs(0)
     with pytest.raises(InputError, match="every training case has the label 'class 0'"):
-        probe_metrics("ridge", Split(train.features, np.full(60, "class 0")), train)
+        probe_metrics("ridge", FeatureSet(train.features, np.full(60, "class 0")), train)

@@ -191,7 +191,7 @@ def test_all_layers_are_read(encoder):
 
 
 def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):
-    fields = ["lengths=own,32,64+32", "shifts=own,2", "protocols=ridge", "layers=last", "baselines="]
+    fields = ["lengths=encoder,32,64+32", "shifts=encoder,2", "protocols=ridge", "layers=last", "baselines="]
     config = configured(folder / "a.npz", *fields)
     rows = [row for row in run(config, folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
     settings = [row.setting.partition("channels=concat")[2].partition(" scaler")[0].strip() for row in rows]
@@ -200,7 +200,7 @@ def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):
 
 
 def test_differences_are_read_apart_and_together(folder, tmp_path):
-    fields = ["orders=own,1,0+1", "protocols=ridge", "layers=last", "baselines="]
+    fields = ["orders=encoder,1,0+1", "protocols=ridge", "layers=last", "baselines="]
     rows = [row for row in run(configured(folder / "a.npz", *fields), folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
     settings = [row.setting.partition("channels=concat")[2].partition(" scaler")[0].strip() for row in rows]
     assert settings == ["", "orders=1", "orders=0+1"]

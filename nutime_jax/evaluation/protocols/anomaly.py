@@ -9,7 +9,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.features import FeatureSet
 from nutime_jax.evaluation.folds import deal_folds
 from nutime_jax.evaluation.neighbours import nearest_distances
 
@@ -19,7 +19,7 @@ FOLDS = 5
 
 
 def anomaly_metrics(
-    train: Split, test: Split, *, normal: str | None = None, detector: str = "knn", quantile: float = QUANTILE
+    train: FeatureSet, test: FeatureSet, *, normal: str | None = None, detector: str = "knn", quantile: float = QUANTILE
 ) -> dict[str, float]:
     """How well a detector that knows normal training cases alone tells the test cases of all other classes.
 

@@ -13,12 +13,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.features import FeatureSet
 
 STARTS = 10
 
 
-def clustering_metrics(cases: Split, *, starts: int = STARTS, seed: int = 0) -> dict[str, float]:
+def clustering_metrics(cases: FeatureSet, *, starts: int = STARTS, seed: int = 0) -> dict[str, float]:
     """How far the clusters of the cases are their classes.
 
     k-means on standardised features, the best of `starts` starts by its own objective, with as many clusters as the cases

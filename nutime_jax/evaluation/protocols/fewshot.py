@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.features import FeatureSet
 
 TASKS = 100
 HEADS = ("centroid", "ridge")
@@ -20,7 +20,7 @@ BLOCK = 1024
 
 
 def fewshot_metrics(
-    train: Split, test: Split, *, shots: int = 5, tasks: int = TASKS, head: str = "ridge", seed: int = 0
+    train: FeatureSet, test: FeatureSet, *, shots: int = 5, tasks: int = TASKS, head: str = "ridge", seed: int = 0
 ) -> dict[str, float]:
     """Accuracy on the whole test split of a head that knows `shots` training cases of every class, over many draws.
 
@@ -46,7 +46,7 @@ def fewshot_metrics(
 
 
 def task_accuracies(
-    train: Split, test: Split, *, shots: int = 5, tasks: int = TASKS, head: str = "ridge", seed: int = 0
+    train: FeatureSet, test: FeatureSet, *, shots: int = 5, tasks: int = TASKS, head: str = "ridge", seed: int = 0
 ) -> Float[np.ndarray, " {tasks}"]:
     """Accuracy of every task; see `fewshot_metrics`.
 

@@ -11,7 +11,7 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.evaluation.features import Task
 from nutime_jax.evaluation.protocols.fewshot import draw_tasks
 from nutime_jax.evaluation.results import Row
-from nutime_jax.finetuning.classifier import FittedClassifier
+from nutime_jax.finetuning.classifier import FineTunedClassifier
 from nutime_jax.finetuning.ensemble import Report
 from nutime_jax.finetuning.loop import DEFAULTS, fine_tune
 
@@ -22,7 +22,7 @@ CHUNK = 10
 class TunedTask(NamedTuple):
     """A fitted classifier, and what it scored: a row for the validating cases (if any) and one for the test split."""
 
-    classifier: FittedClassifier
+    classifier: FineTunedClassifier
     rows: list[Row]
 
 
@@ -37,10 +37,10 @@ def fine_tune_task(
 ) -> TunedTask:
     """Fine-tunes on a set's training split, then scores its test split, once; see `fine_tune`.
 
-    Under settings.selection "published" the rows carry selection "test".
+    Under settings.selection "test" the rows carry selection "test".
     """
-    test = task.test if settings.selection == "published" else None
-    classifier = fine_tune(encoder, task.train, settings=settings, seed=seed, published_test=test, progress=progress)
+    test = task.test if settings.selection == "test" else None
+    classifier = fine_tune(encoder, task.train, settings=settings, seed=seed, test=test, progress=progress)
     training = classifier.training
     fields = {
         "method": method,
@@ -76,11 +76,11 @@ def tuned_fewshot_metrics(
         InputError: a class has fewer training cases than shots.
     """
     places = draw_tasks(task.train.labels, shots=shots, tasks=tasks, seed=seed).reshape(tasks, -1)
-    rate = (settings.rates[len(settings.rates) // 2],)
+    rate = (settings.learning_rates[len(settings.learning_rates) // 2],)
     accuracies = []
     for first in range(0, tasks, CHUNK):
         chunk = places[first : first + CHUNK]
-        one_rate = dataclasses.replace(settings, rates=rate, members=len(chunk), selection="train")
+        one_rate = dataclasses.replace(settings, learning_rates=rate, ensemble_size=len(chunk), selection="train")
         classifier = fine_tune(encoder, task.train, settings=one_rate, seed=seed + first, only=chunk)
         accuracies += [classifier.alone(i).accuracy(task.test.series, task.test.labels) for i in range(len(chunk))]
     std = float(np.std(accuracies, ddof=1)) if tasks > 1 else 0.0

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from nutime_jax.data.point_anomaly import Monitored, Record
+from nutime_jax.data.point_anomaly import PointAnomalySeries, Record
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.neighbours import nearest_distances
@@ -26,10 +26,10 @@ class PointScores(NamedTuple):
     test: Float[np.ndarray, " test"]
 
 
-Scorer = Callable[[Monitored], PointScores]
+Scorer = Callable[[PointAnomalySeries], PointScores]
 
 
-def point_metrics(scores: PointScores, series: Monitored, *, selection: str = "train") -> dict[str, float]:
+def point_metrics(scores: PointScores, series: PointAnomalySeries, *, selection: str = "train") -> dict[str, float]:
     """What scores of points are worth.
 
     An alarm is a score above a threshold, the one of the best F1 on the training half (its labels are known; a quantile of
@@ -115,13 +115,13 @@ def spread_scores(scores: np.ndarray, starts: np.ndarray, *, window: int, points
     return (np.cumsum(total) / np.cumsum(count).clip(1))[:-1]
 
 
-def residual_scores(series: Monitored) -> PointScores:
+def residual_scores(series: PointAnomalySeries) -> PointScores:
     """Baseline: how far every point is from the one before."""
     return PointScores(*(np.abs(np.diff(half.values.astype(np.float64), prepend=half.values[:1])) for half in (series.train, series.test)))
 
 
 def encoder_scores(
-    series: Monitored,
+    series: PointAnomalySeries,
     *,
     encoder: Encoder,
     window: int = 32,
@@ -197,7 +197,7 @@ def add_scores(one: PointScores, other: PointScores) -> PointScores:
     return PointScores(*(a / units[0] + b / units[1] for a, b in zip(one, other, strict=True)))
 
 
-def zscore_scores(series: Monitored, *, window: int = 128) -> PointScores:
+def zscore_scores(series: PointAnomalySeries, *, window: int = 128) -> PointScores:
     """Baseline: deviation of every point from the mean of the `window` points before it, in their standard deviations."""
     floor = 1e-3 * float(series.train.values.std(dtype=np.float64)) or 1.0
     return PointScores(*(_moving_zscores(half, window, floor) for half in (series.train, series.test)))

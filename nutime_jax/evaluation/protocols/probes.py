@@ -13,7 +13,7 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardSca
 from threadpoolctl import threadpool_limits
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Split
+from nutime_jax.evaluation.features import FeatureSet
 from nutime_jax.evaluation.folds import deal_folds
 from nutime_jax.evaluation.logistic import FoldedLogistic
 from nutime_jax.evaluation.neighbours import LeaveOneOutNeighbours
@@ -51,7 +51,7 @@ def make_probe(name: str, *, scaler: str = "standard") -> Pipeline:
     return make_pipeline(SCALERS[scaler](), PROBES[name]())
 
 
-def probe_metrics(name: str, train: Split, test: Split, *, scaler: str = "standard") -> dict[str, float]:
+def probe_metrics(name: str, train: FeatureSet, test: FeatureSet, *, scaler: str = "standard") -> dict[str, float]:
     """Scores on the test cases of a probe that was fitted on the training cases; see `make_probe`.
 
     Returns:
@@ -74,7 +74,7 @@ def probe_metrics(name: str, train: Split, test: Split, *, scaler: str = "standa
     return metrics if math.isnan(held_out) else {**metrics, "train_cv": held_out}
 
 
-def cross_validated_accuracy(name: str, train: Split, *, folds: int = 5, scaler: str = "standard") -> float:
+def cross_validated_accuracy(name: str, train: FeatureSet, *, folds: int = 5, scaler: str = "standard") -> float:
     """Accuracy by stratified folds within the training cases: what may guide a choice, since no test case is seen.
 
     The mean over folds; a class of fewer cases than folds is in some of them only.

@@ -10,7 +10,7 @@ import numpy as np
 from nutime_jax.config import SweepConfig
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import Readout, Split, Task, layer_features, read_features
+from nutime_jax.evaluation.features import FeatureSet, Readout, Task, layer_features, read_features
 from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
 from nutime_jax.evaluation.protocols.clustering import clustering_metrics
 from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
@@ -28,15 +28,15 @@ class EncodedDataset:
         self.task, self.encoder, self._cache = task, encoder, cache
         self._layers: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
 
-    def splits(self, readout: Readout) -> tuple[Split, Split]:
+    def splits(self, readout: Readout) -> tuple[FeatureSet, FeatureSet]:
         """Return the features of the train and of the test split."""
         shifts = readout.shifts or self.encoder.shifts
         orders, lengths = readout.orders or self.encoder.orders, readout.lengths or self.encoder.lengths
         layers = [self._layer_features(order, length, shifts) for order in orders for length in lengths]
         train, test = zip(*layers, strict=True)
         return (
-            Split(read_features(train, readout), self.task.train.labels),
-            Split(read_features(test, readout), self.task.test.labels),
+            FeatureSet(read_features(train, readout), self.task.train.labels),
+            FeatureSet(read_features(test, readout), self.task.test.labels),
         )
 
     def _layer_features(self, order: int, length: int, shifts: int) -> tuple[np.ndarray, ...]:
@@ -73,7 +73,7 @@ def on_features(metrics: Callable[..., dict[str, float]], *, seeded: bool = Fals
     """Return a protocol with one run per readout.
 
     Args:
-        metrics: (train, test) -> metrics, two `Split`s of features and labels; with `seed`, if it is seeded.
+        metrics: (train, test) -> metrics, two `FeatureSet`s of features and labels; with `seed`, if it is seeded.
         seeded: whether it samples at random.
     """
 
@@ -106,7 +106,7 @@ def _plan_finetune(name: str, config: SweepConfig, readouts: Sequence[Readout]) 
         tuned = fine_tune_task(dataset.encoder, dataset.task, settings=settings, seed=seed)
         return {row.metric: row.value for row in tuned.rows}
 
-    return [ProtocolRun(name, settings.words(), compute, selection="test" if settings.selection == "published" else "train")]
+    return [ProtocolRun(name, settings.words(), compute, selection=settings.selection)]
 
 
 def _plan_fewshot_finetune(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
@@ -122,7 +122,7 @@ def _plan_fewshot_finetune(name: str, config: SweepConfig, readouts: Sequence[Re
     ]
 
 
-def _clustering(train: Split, test: Split, *, seed: int) -> dict[str, float]:
+def _clustering(train: FeatureSet, test: FeatureSet, *, seed: int) -> dict[str, float]:
     return clustering_metrics(test, seed=seed)
 
 
