@@ -29,7 +29,7 @@ __all__ = [
 
 Config = TypeVar("Config", bound=Section)
 POOLED = ("cls", "mean", "cls+mean")
-READOUTS = (*POOLED, "all")
+POOLINGS = (*POOLED, "all_layers")
 MASKS = ("random", "block")
 LONGEST_SERIES = 2**24 - 1
 """Time points of the longest series; float32 represents no larger index exactly."""
@@ -129,7 +129,7 @@ class ObjectiveConfig(Section, prefix="objective"):
     dim: int = option(256, "Output width of projector and predictor (not masked).", low=1)
     momentum: float = option(0.999, "Initial momentum of the target network (byol, moco); rises to 1.", low=0, high=1)
     temperature: float = option(0.1, "Divisor of the cosines (simclr, moco; published for moco: 0.2).", above=0)
-    readout: str = option("cls", "Pooling of the tokens before the projector (not masked).", choices=POOLED)
+    pooling: str = option("cls", "Pooling of the tokens before the projector (not masked).", choices=POOLED)
     mask: float = option(0.5, "Mask ratio of the windows that are predicted (masked).", low=0, below=1)
     mask_kind: str = option("random", "Masked windows: random ones, or a block of neighbours (masked).", choices=MASKS)
 
@@ -222,7 +222,7 @@ class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
 
     sources: tuple[str, ...] = option(("bundled",), "Datasets of the final table; empty makes none.", encoder=False)
     layer: int | None = option(None, "Layer of the features; none is the normalised last layer.", low=0, encoder=False)
-    readout: str = option("cls+mean", "Pooling of the tokens; all is cls+mean of every layer.", choices=READOUTS)
+    pooling: str = option("cls+mean", "Pooling of the tokens; all_layers is cls+mean of every layer.", choices=POOLINGS)
     channels: str = option("concat", "Combination of channels.", choices=("mean", "concat"), encoder=False)
     lengths: tuple[int, ...] = option((), "Lengths whose features are joined; empty is length.", low=1, unique=True)
     shifts: int = option(1, "Number of window offsets that features are averaged over.", low=1)
@@ -289,7 +289,7 @@ class TuningSettings(Section):
     # Validation loss of a frozen untrained encoder on GunPoint and ArrowHead: 0.65 and 0.98 with "none",
     # 0.35 and 0.81 with "batch".
     head_norm: str = option("batch", "Normalisation before the linear head.", choices=("batch", "layer", "none"))
-    readout: str = option("cls", "Pooling of the tokens before the head; cls is published.", choices=READOUTS)
+    pooling: str = option("cls", "Pooling of the tokens before the head; cls is published.", choices=POOLINGS)
     channels: str = option("fusion", "Encoding of channels, as one token or alone.", choices=("fusion", "independent"))
     max_channels: int = option(32, "Maximum number of channels; datasets with more are reduced.", low=1)
     reduction: str = option("variance", "Reduction of channels; variance keeps largest.", choices=("variance", "pca"))
@@ -366,7 +366,7 @@ class SweepConfig(Section):
         "ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly, finetune, fewshot_finetune or registered.",
     )
     layers: tuple[str, ...] = option(("last",), "Layers: numbers from 0 (the embedding), last (normalised), or all.")
-    readouts: tuple[str, ...] = option(("cls+mean",), "Poolings; all is cls+mean of every layer.", choices=READOUTS)
+    poolings: tuple[str, ...] = option(("cls+mean",), "Poolings; all_layers is cls+mean of every layer.", choices=POOLINGS)
     lengths: tuple[str, ...] = option(("encoder",), "Lengths of series: encoder (its default), numbers, or sums (512+1024).")
     shifts: tuple[str, ...] = option(("encoder",), "Numbers of window offsets: encoder (its default), or numbers.")
     orders: tuple[str, ...] = option(("encoder",), "Difference orders: encoder (its default), 0, 1 or 0+1.")

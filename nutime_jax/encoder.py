@@ -27,7 +27,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts
 from nutime_jax.models.microbatch import in_chunks
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.pooling import Read, ReadLayers, ReadTokens, ReadVector, check_readout
+from nutime_jax.models.pooling import Read, ReadLayers, ReadTokens, ReadVector, check_pooling
 from nutime_jax.models.window_offsets import mean_of_shifts, shift_starts, shifted
 
 CHANNELS = ("mean", "concat", "none")
@@ -39,7 +39,7 @@ class Encoder:
     """A frozen encoder.
 
     config: configuration of its run. `model`, `length` (time points of a view), `data.max_length` (maximum time points of
-        an encoded piece), and `lengths`, `orders`, `shifts` and `readout` of `evaluation` determine its features.
+        an encoded piece), and `lengths`, `orders`, `shifts` and `pooling` of `evaluation` determine its features.
     variables: the weights of its network.
     """
 
@@ -67,9 +67,9 @@ class Encoder:
         return self.config.evaluation.shifts
 
     @property
-    def readout(self) -> str:
-        """What is read of the tokens unless one asks for something else, see `models.readouts.read_out`."""
-        return self.config.evaluation.readout
+    def pooling(self) -> str:
+        """What is read of the tokens unless one asks for something else, see `models.pooling.pool_tokens`."""
+        return self.config.evaluation.pooling
 
     def at(self, *lengths: int, shifts: int | None = None, orders: Sequence[int] | None = None) -> "Encoder":
         """The same weights, reading series at other lengths, or cutting them otherwise, or their differences.
@@ -113,7 +113,7 @@ class Encoder:
         X: Any,
         *,
         layer: int | None = None,
-        readout: str | None = None,
+        pooling: str | None = None,
         channels: str = "mean",
         batch_size: int = 256,
         tokens: bool = False,
@@ -128,17 +128,17 @@ class Encoder:
         Args:
             X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a pandas frame
                 (see `data.inputs.clean_cases`); or an iterator of such arrays, each a case.
-            layer, readout: see `models.readouts.read_out`; that of each of `orders` and `lengths`, side by side. None is `readout` of the
+            layer, pooling: see `models.pooling.pool_tokens`; that of each of `orders` and `lengths`, side by side. None is `pooling` of the
                 encoder, and "cls+mean" of a layer that is asked for.
             channels: "mean" over the channels of a case, "concat", or "none": (cases, channels, features).
             batch_size: pieces of channels embedded at once.
             tokens: return the window tokens of `layer` themselves, in the order of time, without the CLS token, of the
-                series itself at `config.length` points; `readout` is not looked at. The tokens of the pieces of a long series
+                series itself at `config.length` points; `pooling` is not looked at. The tokens of the pieces of a long series
                 follow one another. Windows of several sizes have no such order. With "concat" those of the channels stand side by side.
 
         Returns:
             float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean", and that
-            once for every layer for "all", and all that once for each of `lengths`, and for each of `orders`. With tokens,
+            once for every layer for "all_layers", and all that once for each of `lengths`, and for each of `orders`. With tokens,
             (cases, windows, width), or (cases, channels, windows, width) for "none". For an iterator: an iterator of the
             rows of that array, in order, which reads ahead by less than three batches and keeps no more than these.
 
@@ -146,9 +146,9 @@ class Encoder:
             InputError: X is empty, or not numbers of such a shape, or an option is unknown. Of an iterator, when the case
                 is drawn.
         """
-        readout = self.choose_readout(layer=layer, readout=readout)
-        self._check_options(layer=layer, readout=readout, channels=channels, batch_size=batch_size, tokens=tokens)
-        read = ReadTokens(layer) if tokens else ReadVector(layer, readout)
+        pooling = self.choose_pooling(layer=layer, pooling=pooling)
+        self._check_options(layer=layer, pooling=pooling, channels=channels, batch_size=batch_size, tokens=tokens)
+        read = ReadTokens(layer) if tokens else ReadVector(layer, pooling)
         gather = partial(_gather_case, channels=channels, over_pieces=_end_to_end if tokens else _mean)
         if isinstance(X, Iterator):
             return self._stream(read, drawn_cases(X), gather, int(batch_size))
@@ -159,7 +159,7 @@ class Encoder:
         return _stack(self._stream(read, iter(cases), gather, int(batch_size)), len(cases))
 
     def embed_layers(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
-        """CLS token and mean window token of every layer, for sweeps over readouts; otherwise as `embed`.
+        """CLS token and mean window token of every layer, for sweeps over poolings; otherwise as `embed`.
 
         Args:
             series: channels, (time,) each, as `data.series.clean_series` gives them.
@@ -172,11 +172,11 @@ class Encoder:
         gather = partial(_gather_case, channels="mean", over_pieces=_mean)
         return _stack(self._stream(ReadLayers(), (one[None] for one in series), gather, batch_size), len(series))
 
-    def choose_readout(self, *, layer: int | None, readout: str | None) -> str:
-        """The readout that is meant: the one that is given, or the encoder's own; that of all layers is not that of a layer."""
-        if readout is not None:
-            return readout
-        return "cls+mean" if layer is not None and self.readout == "all" else self.readout
+    def choose_pooling(self, *, layer: int | None, pooling: str | None) -> str:
+        """The pooling that is meant: the one that is given, or the encoder's own; that of all layers is not that of a layer."""
+        if pooling is not None:
+            return pooling
+        return "cls+mean" if layer is not None and self.pooling == "all_layers" else self.pooling
 
     def save(self, folder: str | os.PathLike, *, card: str = "", half: bool = False) -> Path:
         """Writes the encoder to a sealed folder (`sealed`), which `load_encoder` reads; an older encoder there is replaced.
@@ -196,8 +196,8 @@ class Encoder:
             arrays |= {name: _halved(name, array) for name, array in arrays.items() if name.startswith("params/")}
         return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
 
-    def _check_options(self, *, layer, readout, channels, batch_size, tokens) -> None:
-        check_readout(self.config.model.depth, layer=layer, readout=readout)
+    def _check_options(self, *, layer, pooling, channels, batch_size, tokens) -> None:
+        check_pooling(self.config.model.depth, layer=layer, pooling=pooling)
         if not isinstance(channels, str) or channels not in CHANNELS:
             raise InputError(f"channels {channels!r} is unknown; choose one of {', '.join(CHANNELS)}")
         if not isinstance(batch_size, (int, np.integer)) or isinstance(batch_size, bool) or batch_size < 1:

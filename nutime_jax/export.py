@@ -27,7 +27,7 @@ from nutime_jax.data.series import clean_series, cut_series, pad_series, split_o
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import WEIGHTS, shipped_encoders
-from nutime_jax.models.pooling import read_out
+from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.window_offsets import mean_of_shifts, shift_starts, shifted
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -79,20 +79,20 @@ class ExportedEncoder:
 
 
 def export_encoder(
-    encoder: Encoder, folder: str | os.PathLike, *, layer: int | None = None, readout: str | None = None, card: str = ""
+    encoder: Encoder, folder: str | os.PathLike, *, layer: int | None = None, pooling: str | None = None, card: str = ""
 ) -> Path:
     """Writes a folder with an encoder's program, weights, configuration and card; an older encoder there is replaced.
 
     Args:
-        layer, readout: what the program reads out; see `Encoder.embed`.
+        layer, pooling: what the program reads out; see `Encoder.embed`.
         card: a text about the encoder, in Markdown, that is put below what is said of the program.
 
     Raises:
-        InputError: no such layer or readout, or the folder cannot be written, or holds something else.
+        InputError: no such layer or pooling, or the folder cannot be written, or holds something else.
     """
     check_target(folder, kind=KIND)
-    readout = encoder.choose_readout(layer=layer, readout=readout)
-    program = export_program(encoder, layer=layer, readout=readout)
+    pooling = encoder.choose_pooling(layer=layer, pooling=pooling)
+    program = export_program(encoder, layer=layer, pooling=pooling)
     about = {
         "jax": jax.__version__,
         "library": _library_version(),
@@ -102,7 +102,7 @@ def export_encoder(
         "shifts": encoder.shifts,
         "max_length": encoder.config.data.max_length,
         "layer": layer,
-        "readout": readout,
+        "readout": pooling,
         "features": program.out_avals[0].shape[1],
     }
     arrays = flatten_dict(jax.tree.map(np.asarray, encoder.variables), sep="/")
@@ -117,7 +117,7 @@ def export_encoder(
     )
 
 
-def export_program(encoder: Encoder, *, layer: int | None = None, readout: str | None = None) -> export.Exported:
+def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str | None = None) -> export.Exported:
     """The encoder as a program; see `ExportedEncoder` for its arguments.
 
     A row of `series` counts up to its length; what follows is never read. `offsets` is what was taken from each row so
@@ -125,10 +125,10 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str |
     result NaN. Weights are part of the program: it cannot be run with those of another encoder, nor without its own.
 
     Raises:
-        InputError: no such layer or readout.
+        InputError: no such layer or pooling.
     """
     network = encoder.network
-    readout = encoder.choose_readout(layer=layer, readout=readout)
+    pooling = encoder.choose_pooling(layer=layer, pooling=pooling)
     variables = jax.tree.map(np.asarray, encoder.variables)
 
     def embed(series: jax.Array, lengths: jax.Array, offsets: jax.Array) -> jax.Array:
@@ -150,7 +150,7 @@ def export_program(encoder: Encoder, *, layer: int | None = None, readout: str |
             added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.shifts, axis=0)
             arrays = shifted(views, encoder.shifts, network.config.step)[:, None], added[:, None]
             with jax.default_matmul_precision("highest"):
-                return mean_of_shifts(read_out(network.apply(held, *arrays), layer=layer, readout=readout), encoder.shifts)
+                return mean_of_shifts(pool_tokens(network.apply(held, *arrays), layer=layer, pooling=pooling), encoder.shifts)
 
         return jnp.concatenate([embed_at(order, length) for order in encoder.orders for length in encoder.lengths], axis=-1)
 
@@ -268,7 +268,7 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
   longer (`np.array_split`), and the features of its pieces averaged.
 - Several channels: every channel is a row; average or concatenate their features.
 - {_read(about["orders"])} resized to {" and to ".join(map(str, about["lengths"]))} points, and cut into windows {about["shifts"]} times, a
-  part of a window further on each time; {layer}, readout {about["readout"]}, is read out and averaged; all in float32.
+  part of a window further on each time; {layer}, pooling {about["readout"]}, is read out and averaged; all in float32.
 - A program is code: run it only if you trust where it comes from. An older JAX than {about["jax"]} may not read it. The
   archive is `weights.safetensors` with `config.json`, from which `nutime export --encoder=FOLDER` makes it anew.
 

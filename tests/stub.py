@@ -15,18 +15,18 @@ class StubEncoder(Encoder):
     The features of a case do not depend on the other cases. CLS and mean token, and the layers, have projections of their own.
     """
 
-    def embed(self, X, *, layer=None, readout=None, channels="mean", batch_size=256):
+    def embed(self, X, *, layer=None, pooling=None, channels="mean", batch_size=256):
         """Return float32 (cases, features), as `Encoder.embed`."""
-        readout = self.choose_readout(layer=layer, readout=readout)
-        self._check_options(layer=layer, readout=readout, channels=channels, batch_size=batch_size, tokens=False)
+        pooling = self.choose_pooling(layer=layer, pooling=pooling)
+        self._check_options(layer=layer, pooling=pooling, channels=channels, batch_size=batch_size, tokens=False)
         features = []
         for case in clean_cases(X):
-            rows = np.stack([project(channel, layer=layer, readout=readout) for channel in case])
+            rows = np.stack([project(channel, layer=layer, pooling=pooling) for channel in case])
             features.append(rows.mean(0) if channels == "mean" else rows.reshape(-1))
         return np.float32(features)
 
 
-def project(channel, *, layer, readout):
+def project(channel, *, layer, pooling):
     """Return the features of one channel, (WIDTH,) per token: shape, spectrum, mean and std, projected at random."""
     resized = np.interp(np.linspace(0, len(channel) - 1, LENGTH), np.arange(len(channel)), np.asarray(channel, np.float64))
     mean, std = resized.mean(), resized.std()
@@ -35,7 +35,7 @@ def project(channel, *, layer, readout):
     values = np.concatenate([shape / 8, np.abs(np.fft.rfft(shape)) / 8, np.multiply(4, scalars)])
     rng = np.random.default_rng(0 if layer is None else 1 + layer)
     projections = {token: rng.normal(size=(WIDTH, len(values))) for token in ("cls", "mean")}
-    tokens = ("cls", "mean") if readout in ("cls+mean", "all") else (readout,)
+    tokens = ("cls", "mean") if pooling in ("cls+mean", "all_layers") else (pooling,)
     return np.concatenate([(projections[token] * values).sum(1) for token in tokens])
 
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=user_path, help="where the features go: .npz, .npy, .parquet or .csv")
     parser.add_argument("--split", choices=("train", "test"), help="which split of a set that has two; a lone file is its train split")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
+    parser.add_argument("--pooling", help="cls, mean, cls+mean or all_layers, which is that of every layer (default: the encoder's)")
     parser.add_argument("--channels", default="mean", help="mean or concat over channels, or none: both kept apart (default: mean)")
     parser.add_argument("--batch_size", type=int, default=256, help="channels embedded at once (default: 256)")
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.loading import load_encoder
 
     encoder = load_encoder(args.encoder)
-    options = {"layer": args.layer, "readout": args.readout, "channels": args.channels, "batch_size": args.batch_size}
+    options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels, "batch_size": args.batch_size}
     labels, ids = deque(), deque()
 
     def cases() -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
 """Compares the frozen features of a pretrained encoder with those of its untrained twin on labelled sets.
 
     nutime evaluate --encoder=runs/quickstart --datasets=bundled
-    nutime evaluate --encoder=runs/quickstart --datasets=GunPoint,my_folder,sets/Fish.npz --readout=cls
+    nutime evaluate --encoder=runs/quickstart --datasets=GunPoint,my_folder,sets/Fish.npz --pooling=cls
 
 A ridge classifier and 1-NN on standardised features are fitted on the default train split of each set and scored on its
 test split; 1-NN on the raw series stands beside them. Writes a row a set, method and probe to results.csv.
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--datasets", default="bundled", help="names, files or folders, separated by commas (default: bundled)")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
+    parser.add_argument("--pooling", help="cls, mean, cls+mean or all_layers, which is that of every layer (default: the encoder's)")
     parser.add_argument("--channels", default="concat", help="mean or concat over channels, which are encoded alone (default: concat)")
     parser.add_argument("--out", type=user_path, default=Path("results.csv"), help="where the results go (default: results.csv)")
 
@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> None:
 
     pretrained = load_encoder(args.encoder)
     encoders = {"untrained": untrained_encoder(pretrained.config, trained=pretrained), "pretrained": pretrained}
-    readout = pretrained.choose_readout(layer=args.layer, readout=args.readout)
-    options = {"layer": args.layer, "readout": readout, "channels": args.channels}
+    pooling = pretrained.choose_pooling(layer=args.layer, pooling=args.pooling)
+    options = {"layer": args.layer, "pooling": pooling, "channels": args.channels}
     compare_sets(encoders, args.datasets.split(","), args.out, **options)
 
 
@@ -80,7 +80,7 @@ def compare_sets(encoders: dict, sources: Sequence[str], output: Path, **options
     if not rows:
         raise left_out[0] if left_out else InputError("there is nothing to evaluate; name a set with --datasets")
     columns = {(method, "ridge"): method for method in encoders} | {(RAW, "baseline"): "raw 1-NN"}
-    print(f"\nAccuracy in % on test splits: ridge on frozen features ({options['readout']}), and 1-NN on the raw series\n")
+    print(f"\nAccuracy in % on test splits: ridge on frozen features ({options['pooling']}), and 1-NN on the raw series\n")
     print(format_accuracies(rows, columns))
     print(*(f"\nleft out: {error}" for error in left_out), sep="")
     try:

@@ -1,7 +1,7 @@
 """Makes a program of an encoder, which runs without this library, on CPU, GPU and TPU.
 
     nutime export --encoder=runs/quickstart --out=exported/quickstart
-    nutime export --encoder=encoders/official --out=exported/inner --layer=3 --readout=mean
+    nutime export --encoder=encoders/official --out=exported/inner --layer=3 --pooling=mean
 
 The folder holds the program (by jax.export; any number of series, any length), the weights, the configuration, and a card
 with the five lines of Python that run the program: they need jax and flatbuffers alone. It is an encoder's folder as well,
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=user_path, help="folder of the program; an older encoder there is replaced")
     parser.add_argument("--layer", type=int, help="layer that is read out (default: the last, normalised)")
-    parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
+    parser.add_argument("--pooling", help="cls, mean, cls+mean or all_layers, which is that of every layer (default: the encoder's)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -31,6 +31,6 @@ def run(args: argparse.Namespace) -> None:
 
     check_target(args.out, kind=KIND)
     encoder = load_encoder(args.encoder)
-    folder = export_encoder(encoder, args.out, layer=args.layer, readout=args.readout, card=read_card(args.encoder))
+    folder = export_encoder(encoder, args.out, layer=args.layer, pooling=args.pooling, card=read_card(args.encoder))
     size = (folder / PROGRAM).stat().st_size
     print(f"{args.out / PROGRAM}: {size / 1e6:.1f} MB; card.md says how it is run")

@@ -45,7 +45,7 @@ def _embedding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
     parser.add_argument("--method", default="pca", help="pca (default), or tsne: neighbourhoods without distances")
     parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--readout", help="cls, mean, cls+mean or all, which is that of every layer (default: the encoder's)")
+    parser.add_argument("--pooling", help="cls, mean, cls+mean or all_layers, which is that of every layer (default: the encoder's)")
     parser.add_argument("--channels", default="concat", help="mean or concat over channels (default: concat)")
 
 
@@ -62,7 +62,7 @@ def _draw_embedding(args: argparse.Namespace):
     files = one_set(args.dataset, flag="--dataset")
     splits = {"train": files.read("train")} | ({} if files.test is None else {"test": files.read("test")})
     encoder = load_encoder(args.encoder)
-    options = {"layer": args.layer, "readout": args.readout, "channels": args.channels}
+    options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels}
     encoded = [encode_cases(encoder, cases, **options) for cases in splits.values()]
     labelled = all(one.labels is not None for one in encoded)
     of_train = np.repeat([name == "train" for name in splits], [len(one.features) for one in encoded])

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _options(config: PretrainConfig) -> dict[str, Any]:
-    return {"layer": config.evaluation.layer, "readout": config.evaluation.readout, "channels": config.evaluation.channels}
+    return {"layer": config.evaluation.layer, "pooling": config.evaluation.pooling, "channels": config.evaluation.channels}
 
 
 def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Processes") -> "Encoder":

@@ -93,7 +93,7 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
         }
     if isinstance(module, NuTimeEncoder):
         return _torch_encoder(module, variables)
-    if not isinstance(module, Classifier) or (module.norm, module.channels, module.readout) != ("none", "fusion", "cls"):
+    if not isinstance(module, Classifier) or (module.norm, module.channels, module.pooling) != ("none", "fusion", "cls"):
         raise InputError("the official implementation has no such network; convert its encoder, or a Classifier with default options")
     head = variables["params"]["head"]
     return {

@@ -149,9 +149,9 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
             f"{name_or_path} was trained by {config.objective.kind}, which the official code has not; "
             "save its encoder alone, by `Encoder.save`"
         )
-    if config.objective.readout != "cls":
+    if config.objective.pooling != "cls":
         raise InputError(
-            f"{name_or_path} projects {config.objective.readout}, where the official code has cls alone; "
+            f"{name_or_path} projects {config.objective.pooling}, where the official code has cls alone; "
             "save its encoder alone, by `Encoder.save`"
         )
     fields = read_arrays(found, ("params", "variables", "target_params", "target_variables"))

@@ -11,13 +11,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.estimators.inputs import check_choice, check_count, clean_cases, host_encoder, open_encoder, read_collection
-from nutime_jax.models.pooling import READOUTS
+from nutime_jax.models.pooling import POOLINGS
 
 
 class SeriesEstimator(BaseEstimator):
     """A scikit-learn estimator over series and the features of an encoder.
 
-    Its parameters are `encoder`, `layer`, `readout`, `channels`, `batch_size`, and others.
+    Its parameters are `encoder`, `layer`, `pooling`, `channels`, `batch_size`, and others.
 
     encoder_: the encoder, its weights as NumPy arrays. n_channels_in_: channels of a case. n_features_in_ and, of a
     frame, feature_names_in_: columns of the table that X was, if it was one.
@@ -43,8 +43,8 @@ class SeriesEstimator(BaseEstimator):
     def _check_parameters(self) -> None:
         """Refuses what can be refused before anything is read."""
         check_count("batch_size", self.batch_size, least=1)
-        if self.readout is not None:
-            check_choice("readout", self.readout, READOUTS)
+        if self.pooling is not None:
+            check_choice("pooling", self.pooling, POOLINGS)
         check_choice("channels", self.channels, ("mean", "concat"))
         if self.layer is not None:
             check_count("layer", self.layer, least=0)
@@ -97,5 +97,5 @@ class SeriesEstimator(BaseEstimator):
         """
         whole = self.batch_size // math.gcd(self.batch_size, len(cases[0]))
         filled = cases + cases[-1:] * (-len(cases) % whole)
-        options = {"layer": self.layer, "readout": self.readout, "channels": self.channels}
+        options = {"layer": self.layer, "pooling": self.pooling, "channels": self.channels}
         return self.encoder_.embed(filled, batch_size=self.batch_size, **options)[: len(cases)]

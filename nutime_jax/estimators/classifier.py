@@ -41,7 +41,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         strategy: "probe" fits a simple classifier on frozen features; "head" trains a head on the CLS token of the frozen
             encoder, "full" trains both (see `evaluation.tuning`), on cases of which a share is set aside to choose epoch and rate.
         probe: see `evaluation.probes.make_probe`; what there is to choose, it chooses inside the cases that it is fitted on.
-        layer, readout, channels, batch_size: of the probe's features; see `NuTimeTransformer`.
+        layer, pooling, channels, batch_size: of the probe's features; see `NuTimeTransformer`.
         epochs: of "head" and "full", at most. patience: epochs without improvement after which a network stops, 0 is never.
         learning_rates: peak learning rates of "head" and "full", tried side by side.
         ensemble_size: networks of "head" and "full" whose probabilities are averaged.
@@ -65,7 +65,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         strategy: str = "probe",
         probe: str = "logistic",
         layer: int | None = None,
-        readout: str | None = None,
+        pooling: str | None = None,
         channels: str = "concat",
         batch_size: int = 32,
         epochs: int = 60,
@@ -79,7 +79,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         self.strategy = strategy
         self.probe = probe
         self.layer = layer
-        self.readout = readout
+        self.pooling = pooling
         self.channels = channels
         self.batch_size = batch_size
         self.epochs = epochs

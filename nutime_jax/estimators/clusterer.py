@@ -17,7 +17,7 @@ class NuTimeClusterer(ClusterMixin, SeriesEstimator):
     """Clusters series of any length and scale; see `evaluation.clustering`.
 
     Args:
-        encoder, layer, readout, channels, batch_size: see `NuTimeTransformer`.
+        encoder, layer, pooling, channels, batch_size: see `NuTimeTransformer`.
         n_clusters: how many.
         n_init: starts of k-means, of which the best by its own objective is kept.
         random_state: of the starts.
@@ -34,7 +34,7 @@ class NuTimeClusterer(ClusterMixin, SeriesEstimator):
         n_clusters: int = 8,
         n_init: int = STARTS,
         layer: int | None = None,
-        readout: str | None = None,
+        pooling: str | None = None,
         channels: str = "concat",
         batch_size: int = 32,
         random_state: int | np.random.RandomState | None = None,
@@ -43,7 +43,7 @@ class NuTimeClusterer(ClusterMixin, SeriesEstimator):
         self.n_clusters = n_clusters
         self.n_init = n_init
         self.layer = layer
-        self.readout = readout
+        self.pooling = pooling
         self.channels = channels
         self.batch_size = batch_size
         self.random_state = random_state

@@ -18,7 +18,7 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
     """Finds series unlike those that it was fitted on, which are taken for normal; see `evaluation.anomaly`.
 
     Args:
-        encoder, layer, readout, channels, batch_size: see `NuTimeTransformer`.
+        encoder, layer, pooling, channels, batch_size: see `NuTimeTransformer`.
         detector: "knn", "mahalanobis" or "lof".
         quantile: share of the cases fitted on that raise no alarm, each scored by a detector that did not see it. Those it
             has seen score lower: of them fewer raise one.
@@ -35,7 +35,7 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
         detector: str = "knn",
         quantile: float = QUANTILE,
         layer: int | None = None,
-        readout: str | None = None,
+        pooling: str | None = None,
         channels: str = "concat",
         batch_size: int = 32,
     ):
@@ -43,7 +43,7 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
         self.detector = detector
         self.quantile = quantile
         self.layer = layer
-        self.readout = readout
+        self.pooling = pooling
         self.channels = channels
         self.batch_size = batch_size
 

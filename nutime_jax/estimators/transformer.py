@@ -16,7 +16,7 @@ class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Serie
 
     Args:
         encoder: name of a shipped encoder, path of a workdir or checkpoint, or an `Encoder`.
-        layer, readout: see `Encoder.embed`.
+        layer, pooling: see `Encoder.embed`.
         channels: "concat", features of the channels side by side, or their "mean".
         batch_size: channels embedded at once; the last batch is filled up.
     """
@@ -28,13 +28,13 @@ class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Serie
         encoder: str | os.PathLike | Encoder = "nutime-small",
         *,
         layer: int | None = None,
-        readout: str | None = None,
+        pooling: str | None = None,
         channels: str = "concat",
         batch_size: int = 32,
     ):
         self.encoder = encoder
         self.layer = layer
-        self.readout = readout
+        self.pooling = pooling
         self.channels = channels
         self.batch_size = batch_size
 

@@ -10,7 +10,7 @@ from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
 
-VERSION = 2
+VERSION = 3
 """To be raised when the same cell would give other numbers: cells computed before are then computed anew."""
 
 

@@ -14,7 +14,7 @@ from nutime_jax.atomic import open_atomically
 from nutime_jax.data.datasets import Cases, DatasetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.models.pooling import check_readout
+from nutime_jax.models.pooling import check_pooling
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,28 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Readout:
+class FeatureSpec:
     """How a case's tokens become one vector.
 
     layer: 0 (before the first block) to depth; None is the last, normalised.
-    tokens: "cls", "mean", "cls+mean", or "all" (of every layer; `layer` is None).
+    pooling: "cls", "mean", "cls+mean", or "all_layers" (of every layer; `layer` is None).
     channels: "mean" over the channels of a case, or "concat".
     lengths, shifts, orders: see `Encoder.at`; empty and 0 for the encoder's own.
     """
 
     layer: int | None = None
-    tokens: str = "cls+mean"
+    pooling: str = "cls+mean"
     channels: str = "concat"
     lengths: tuple[int, ...] = ()
     shifts: int = 0
     orders: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        layer = "all" if self.tokens == "all" else "last" if self.layer is None else self.layer
+        layer = "all" if self.pooling == "all_layers" else "last" if self.layer is None else self.layer
         lengths = f" lengths={'+'.join(map(str, self.lengths))}" if self.lengths else ""
         shifts = f" shifts={self.shifts}" if self.shifts else ""
         orders = f" orders={'+'.join(map(str, self.orders))}" if self.orders else ""
-        return f"layer={layer} readout={self.tokens} channels={self.channels}{lengths}{shifts}{orders}"
+        return f"layer={layer} pooling={self.pooling} channels={self.channels}{lengths}{shifts}{orders}"
 
 
 def read_task(files: DatasetFiles) -> Task:
@@ -93,24 +93,24 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
     return features
 
 
-def read_features(layers: Sequence[np.ndarray], readout: Readout) -> np.ndarray:
+def read_features(layers: Sequence[np.ndarray], spec: FeatureSpec) -> np.ndarray:
     """One vector a case, (cases, features), out of `layer_features` at each order and length.
 
     Raises:
-        InputError: no such layer, readout or pooling.
+        InputError: no such layer, pooling or combination of channels.
     """
-    if readout.channels not in ("mean", "concat"):
-        raise InputError(f"channels {readout.channels!r} gives no single vector a case; choose mean or concat")
-    vectors = np.concatenate([_read_tokens(one, readout) for one in layers], axis=-1)
-    return vectors.mean(1) if readout.channels == "mean" else vectors.reshape(len(vectors), -1)
+    if spec.channels not in ("mean", "concat"):
+        raise InputError(f"channels {spec.channels!r} gives no single vector a case; choose mean or concat")
+    vectors = np.concatenate([_read_tokens(one, spec) for one in layers], axis=-1)
+    return vectors.mean(1) if spec.channels == "mean" else vectors.reshape(len(vectors), -1)
 
 
-def _read_tokens(layers: np.ndarray, readout: Readout) -> np.ndarray:
+def _read_tokens(layers: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     """(cases, channels, layers, 2, width) -> (cases, channels, features)."""
     depth = layers.shape[2] - 2
-    check_readout(depth, layer=readout.layer, readout=readout.tokens)
-    tokens = layers[:, :, depth + 1 if readout.layer is None else readout.layer]
-    kept = {"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens, "all": layers[:, :, :-1]}[readout.tokens]
+    check_pooling(depth, layer=spec.layer, pooling=spec.pooling)
+    tokens = layers[:, :, depth + 1 if spec.layer is None else spec.layer]
+    kept = {"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens, "all_layers": layers[:, :, :-1]}[spec.pooling]
     return kept.reshape(*kept.shape[:2], -1)
 
 

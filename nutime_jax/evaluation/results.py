@@ -24,7 +24,7 @@ class Row:
     dataset: name of the set.
     protocol: how: "ridge", "logistic", "knn", "forest", "finetune", "fewshot", "clustering", "anomaly",
         "point_anomaly", "baseline".
-    setting: what else was chosen, in words: "layer=3 readout=cls+mean scaler=standard", "shots=5".
+    setting: what else was chosen, in words: "layer=3 pooling=cls+mean scaler=standard", "shots=5".
     seed: of the encoder, fold or fine-tuning; 0 for what is deterministic.
     metric: "accuracy", "f1", "nmi", …
     value: the number; accuracies are shares, not percent.

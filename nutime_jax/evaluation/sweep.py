@@ -15,7 +15,7 @@ from nutime_jax.data.point_anomaly import PointAnomalySeries
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.cells import Cell, CellStore
-from nutime_jax.evaluation.features import Readout, Task, cases_digest, digest, encoder_digest, read_task
+from nutime_jax.evaluation.features import FeatureSpec, Task, cases_digest, digest, encoder_digest, read_task
 from nutime_jax.evaluation.protocols.baselines import baseline_metrics
 from nutime_jax.evaluation.protocols.point_anomaly import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
 from nutime_jax.evaluation.protocols.registry import EncodedDataset, ProtocolRun, plan_runs
@@ -70,16 +70,16 @@ def make_runs(config: SweepConfig, network: NuTimeEncoder) -> list[ProtocolRun]:
     Raises:
         InputError: an unknown protocol, layer, length or setting.
     """
-    return plan_runs(config, _readouts(config, network))
+    return plan_runs(config, _feature_specs(config, network))
 
 
-def _readouts(config: SweepConfig, network: NuTimeEncoder) -> list[Readout]:
+def _feature_specs(config: SweepConfig, network: NuTimeEncoder) -> list[FeatureSpec]:
     shifts = [0 if one == "encoder" else check_shifts(int(one) if str(one).isdecimal() else one, network) for one in config.shifts]
     orders = [() if one == "encoder" else check_orders(one.split("+")) for one in config.orders]
     lengths = [() if one == "encoder" else check_lengths(one.split("+"), network) for one in config.lengths]
-    choices = itertools.product(_layers(config.layers, network.config.depth), config.readouts, config.channels, lengths, shifts, orders)
+    choices = itertools.product(_layers(config.layers, network.config.depth), config.poolings, config.channels, lengths, shifts, orders)
     # What reads every layer is there once.
-    return list(dict.fromkeys(Readout(None if tokens == "all" else layer, tokens, *rest) for layer, tokens, *rest in choices))
+    return list(dict.fromkeys(FeatureSpec(None if pooling == "all_layers" else layer, pooling, *rest) for layer, pooling, *rest in choices))
 
 
 def _layers(names: Sequence[str], depth: int) -> list[int | None]:

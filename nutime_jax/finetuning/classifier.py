@@ -140,7 +140,7 @@ def build_classifier(config: PretrainConfig, settings: TuningSettings, *, classe
         classes=round_up(classes, LEAST_CLASSES),
         norm=settings.head_norm,
         channels=settings.channels,
-        readout=settings.readout,
+        pooling=settings.pooling,
         frozen=settings.strategy == "head",
     )
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
 from nutime_jax.models.microbatch import COLLECTIONS, in_chunks
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.pooling import last_tokens, read_out
+from nutime_jax.models.pooling import last_tokens, pool_tokens
 
 
 class MLPHead(nn.Module):
@@ -34,7 +34,7 @@ class Classifier(nn.Module):
     norm: what normalises the feature before the head: "none" (published), "batch" or "layer".
     channels: "fusion" (the encoder makes one token of a window's channels) or "independent" (each channel is encoded
         alone, and the features are averaged).
-    readout: see `models.readouts.read_out`; "cls" is published.
+    pooling: see `models.pooling.pool_tokens`; "cls" is published.
     frozen: the encoder runs as it does in evaluation, without dropout.
     """
 
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
     classes: int
     norm: Literal["none", "batch", "layer"] = "none"
     channels: Literal["fusion", "independent"] = "fusion"
-    readout: str = "cls"
+    pooling: str = "cls"
     frozen: bool = False
 
     def setup(self):
@@ -69,8 +69,8 @@ class Classifier(nn.Module):
         if self.channels == "independent":
             x = x.reshape(batch * channels, 1, time)
             offset = None if offset is None else offset.reshape(batch * channels, 1)
-        encoding = self.encoder(x, offset, train=train and not self.frozen, last=last_tokens(self.readout))
-        features = read_out(encoding, readout=self.readout)
+        encoding = self.encoder(x, offset, train=train and not self.frozen, last=last_tokens(self.pooling))
+        features = pool_tokens(encoding, pooling=self.pooling)
         return features.reshape(batch, -1, features.shape[-1]).mean(1)
 
 
@@ -93,7 +93,7 @@ class SiameseNetwork(nn.Module):
     The encoder sees both views as one batch. Projector and predictor see one view after the other, so that the
     statistics of their BatchNorm are per view, as in the release.
 
-    readout: what the projector sees, see `models.readouts.read_out`; "cls" is published.
+    pooling: what the projector sees, see `models.pooling.pool_tokens`; "cls" is published.
     rows: views that the encoder sees at a time, see `chunks.in_chunks`; None is all.
     """
 
@@ -101,7 +101,7 @@ class SiameseNetwork(nn.Module):
     hidden: int
     dim: int
     predicts: bool = True
-    readout: str = "cls"
+    pooling: str = "cls"
     rows: int | None = None
 
     def setup(self):
@@ -127,7 +127,7 @@ class SiameseNetwork(nn.Module):
         """The target network: projections alone; needs no predictor weights."""
         batch, count, channels, time = views.shape
         offset = None if offset is None else jnp.repeat(offset, count, axis=0)
-        encode = partial(_encode, train=train, readout=self.readout)
+        encode = partial(_encode, train=train, pooling=self.pooling)
         features = in_chunks(encode, self.encoder, views.reshape(-1, channels, time), offset, rows=self.rows)
         return _per_view(self.projector, features.reshape(batch, count, -1), train=train)
 
@@ -143,9 +143,9 @@ def _encode(
     offset: Float[Array, "batch channels"] | None,
     *,
     train: bool,
-    readout: str,
+    pooling: str,
 ) -> Float[Array, "batch features"]:
-    return read_out(encoder(x, offset, train=train, last=last_tokens(readout)), readout=readout)
+    return pool_tokens(encoder(x, offset, train=train, last=last_tokens(pooling)), pooling=pooling)
 
 
 def _per_view(head: MLPHead, x: Float[Array, "batch 2 in"], *, train: bool) -> Float[Array, "batch 2 out"]:

@@ -10,43 +10,43 @@ from jaxtyping import Array, Float
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import Encoding
 
-READOUTS = ("cls", "mean", "cls+mean", "all")
+POOLINGS = ("cls", "mean", "cls+mean", "all_layers")
 
 
-def read_out(encoding: Encoding, *, layer: int | None = None, readout: str = "cls+mean") -> Float[Array, "batch features"]:
+def pool_tokens(encoding: Encoding, *, layer: int | None = None, pooling: str = "cls+mean") -> Float[Array, "batch features"]:
     """Features of a series from its tokens.
 
     Args:
         layer: 0 (tokens before the first block) to depth (after the last block); None is the last after the final norm.
-        readout: "cls" (the CLS token), "mean" (the mean of the window tokens), "cls+mean" (both, concatenated), or "all"
+        pooling: "cls" (the CLS token), "mean" (the mean of the window tokens), "cls+mean" (both, concatenated), or "all_layers"
             ("cls+mean" of every layer, from before the first block on, concatenated).
 
     Raises:
-        InputError: no such layer or readout.
+        InputError: no such layer or pooling.
     """
-    check_readout(len(encoding.layers) - 1, layer=layer, readout=readout)
-    if readout == "all":
-        return jnp.concatenate([read_out(encoding, layer=number) for number in range(len(encoding.layers))], axis=-1)
+    check_pooling(len(encoding.layers) - 1, layer=layer, pooling=pooling)
+    if pooling == "all_layers":
+        return jnp.concatenate([pool_tokens(encoding, layer=number) for number in range(len(encoding.layers))], axis=-1)
     tokens = encoding.normalised if layer is None else encoding.layers[layer]
     parts = {"cls": [tokens[:, 0]], "mean": [tokens[:, 1:].mean(1)]}
     parts["cls+mean"] = parts["cls"] + parts["mean"]
-    return jnp.concatenate(parts[readout], axis=-1)
+    return jnp.concatenate(parts[pooling], axis=-1)
 
 
-def last_tokens(readout: str) -> int | None:
-    """How many tokens of the last block a readout needs, CLS first (`last` of `NuTimeEncoder`); None is all."""
-    return 1 if readout == "cls" else None
+def last_tokens(pooling: str) -> int | None:
+    """How many tokens of the last block a pooling needs, CLS first (`last` of `NuTimeEncoder`); None is all."""
+    return 1 if pooling == "cls" else None
 
 
-def check_readout(depth: int, *, layer: object, readout: object) -> None:
-    """Raises InputError unless an encoder of so many blocks has such a layer, and there is such a readout."""
-    if not isinstance(readout, str) or readout not in READOUTS:
-        raise InputError(f"readout {readout!r} is unknown; choose one of {', '.join(READOUTS)}")
+def check_pooling(depth: int, *, layer: object, pooling: object) -> None:
+    """Raises InputError unless an encoder of so many blocks has such a layer, and there is such a pooling."""
+    if not isinstance(pooling, str) or pooling not in POOLINGS:
+        raise InputError(f"pooling {pooling!r} is unknown; choose one of {', '.join(POOLINGS)}")
     whole = layer is None or (isinstance(layer, (int, np.integer)) and not isinstance(layer, bool))
     if not whole or (layer is not None and not 0 <= layer <= depth):
         raise InputError(f"layer {layer!r} does not exist; choose 0 to {depth}, or none for the normalised last layer")
-    if readout == "all" and layer is not None:
-        raise InputError(f"readout 'all' reads every layer, and layer is {layer}; leave one of them out")
+    if pooling == "all_layers" and layer is not None:
+        raise InputError(f"pooling 'all_layers' reads every layer, and layer is {layer}; leave one of them out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,18 +62,18 @@ class ReadTokens:
 
 @dataclasses.dataclass(frozen=True)
 class ReadVector:
-    """One vector a series, see `read_out`."""
+    """One vector a series, see `pool_tokens`."""
 
     layer: int | None
-    readout: str
+    pooling: str
 
     @property
     def last(self) -> int | None:
         """How many tokens the last block need give, CLS first; None is all."""
-        return last_tokens(self.readout)
+        return last_tokens(self.pooling)
 
     def __call__(self, encoding: Encoding) -> jax.Array:
-        return read_out(encoding, layer=self.layer, readout=self.readout)
+        return pool_tokens(encoding, layer=self.layer, pooling=self.pooling)
 
 
 @dataclasses.dataclass(frozen=True)

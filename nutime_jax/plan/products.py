@@ -94,8 +94,8 @@ def products_by_formula(config: PretrainConfig) -> float:
         head = count_hidden(windows, objective.masking.share) * model.width * (model.window + 2)
         return 2.0 * 2 * config.batch_size * (3 * (first + rest + head) - first)
     dropped = count_hidden(windows, model.mask) if model.mask and model.mask_fill == "drop" else 0
-    first, rest = _encoding(encoder, length=config.length, last=last_tokens(section.readout), dropped=dropped)
-    projector = len(section.readout.split("+")) * model.width * section.hidden + section.hidden * section.dim
+    first, rest = _encoding(encoder, length=config.length, last=last_tokens(section.pooling), dropped=dropped)
+    projector = len(section.pooling.split("+")) * model.width * section.hidden + section.hidden * section.dim
     predictor = 2 * section.dim * section.hidden
     once = first + rest + projector
     online = 3 * (once + predictor * objective.predictor) - first

@@ -57,7 +57,7 @@ def _class(name: str) -> str:
 
 
 def make_name(text: str) -> str:
-    """A name, escaped; a long one may break between its parts (WordSynonyms, readout=mean) where a column is narrow."""
+    """A name, escaped; a long one may break between its parts (WordSynonyms, pooling=mean) where a column is narrow."""
     parts = re.split(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[_=/.])", text)
     return "<wbr>".join(map(escape, parts)) if len(text) > 12 else escape(text)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nutime_jax.config import READOUTS, PretrainConfig
+from nutime_jax.config import POOLINGS, PretrainConfig
 from nutime_jax.errors import InputError
 from nutime_jax.options import Section, option
 
@@ -27,7 +27,7 @@ class ProbeConfig(Section, prefix="probe"):
     protocol: str = option("ridge", "Classifier: ridge, logistic, knn, 1nn, forest or a registered name.")
     scaler: str = option("standard", "Scaler of the features: none, standard or minmax.")
     layer: str = option("last", "Layer of the features: a number from 0 (the embedding), or last (normalised).")
-    readout: str = option("all", "Pooling of the tokens; all is cls+mean of every layer.", choices=READOUTS)
+    pooling: str = option("all_layers", "Pooling of the tokens; all_layers is cls+mean of every layer.", choices=POOLINGS)
     channels: str = option("concat", "Combination of the channels of a case.", choices=("mean", "concat"))
     length: str = option("encoder", "Length that series are resized to: encoder is that of pretrain.evaluation, or a number.")
     shifts: str = option("encoder", "Number of window offsets: encoder is that of pretrain.evaluation, or a number.")

@@ -93,7 +93,7 @@ def _grid(probe: ProbeConfig, encoders: Sequence[str]) -> SweepConfig:
         protocols=(probe.protocol,),
         scalers=(probe.scaler,),
         layers=(probe.layer,),
-        readouts=(probe.readout,),
+        poolings=(probe.pooling,),
         lengths=(probe.length,),
         shifts=(probe.shifts,),
         orders=(probe.orders,),

@@ -50,7 +50,7 @@ def build_network(config: PretrainConfig, *, rows: int | None = None) -> Siamese
                 "model.windows empty"
             )
         return MaskedNetwork(encoder, *objective.masking, rows=rows)
-    heads = {"hidden": section.hidden, "dim": section.dim, "predicts": objective.predictor, "readout": section.readout}
+    heads = {"hidden": section.hidden, "dim": section.dim, "predicts": objective.predictor, "pooling": section.pooling}
     return SiameseNetwork(encoder, **heads, rows=rows)
 
 

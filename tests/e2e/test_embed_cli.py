@@ -23,11 +23,11 @@ def embed(encoder, data, out, *more):
 
 
 def test_a_bundled_set(encoder, tmp_path, capfd):
-    assert embed(encoder, "BasicMotions", tmp_path / "f.npz", "--split=test", "--channels=none", "--layer=1", "--readout=mean") == 0
+    assert embed(encoder, "BasicMotions", tmp_path / "f.npz", "--split=test", "--channels=none", "--layer=1", "--pooling=mean") == 0
     assert "40 series embedded" in capfd.readouterr().out
     cases = find_datasets("BasicMotions")[0].read("test")
     with np.load(tmp_path / "f.npz") as file:
-        expected = load_encoder(encoder).embed(cases.series, channels="none", layer=1, readout="mean")
+        expected = load_encoder(encoder).embed(cases.series, channels="none", layer=1, pooling="mean")
         np.testing.assert_allclose(file["features"], expected, rtol=0, atol=1e-5)
         assert file["labels"].tolist() == cases.labels.tolist()
 
@@ -57,7 +57,7 @@ def test_ids_and_labels_go_along_and_a_corpus_is_read(encoder, tmp_path):
         ("GunPoint", "f.txt", ["--split=test"], "has no suffix that says how to write features"),
         ("GunPoint", "no/f.npz", ["--split=test"], "there is no folder"),
         ("GunPoint", "f.npz", ["--split=test", "--layer=9"], "layer 9 does not exist"),
-        ("GunPoint", "f.npz", ["--split=test", "--readout=max"], "readout 'max' is unknown"),
+        ("GunPoint", "f.npz", ["--split=test", "--pooling=max"], "pooling 'max' is unknown"),
         ("GunPoint", "f.npz", ["--split=test", "--batch_size=0"], "batch_size is 0"),
         ("BasicMotions", "f.csv", ["--split=test", "--channels=none"], "make no table"),
         ("missing.csv", "f.npz", [], "missing.csv, case 1 has no value that is not missing"),

@@ -23,7 +23,7 @@ def say(capfd, *arguments):
 
 
 def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp_path):
-    status, text, _ = say(capfd, f"--encoder={source}", f"--out={tmp_path / 'one'}", "--layer=0", "--readout=mean")
+    status, text, _ = say(capfd, f"--encoder={source}", f"--out={tmp_path / 'one'}", "--layer=0", "--pooling=mean")
     assert status == 0
     assert text.startswith(f"{tmp_path / 'one' / 'program.jax'}: 0.1 MB")
     exported = load_exported(tmp_path / "one")
@@ -32,7 +32,7 @@ def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp
 
     assert say(capfd, f"--encoder={tmp_path / 'one'}", f"--out={tmp_path / 'two'}")[0] == 0
     card = (tmp_path / "two" / "card.md").read_text()
-    assert "the last layer, normalised, readout cls+mean" in card
+    assert "the last layer, normalised, pooling cls+mean" in card
     assert card.endswith("# Source\n\nOf a test.\n")
 
 
@@ -40,7 +40,7 @@ def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp
     ("arguments", "message"),
     [
         (["--encoder={source}", "--layer=2"], "layer 2 does not exist; choose 0 to 1"),
-        (["--encoder={source}", "--readout=max"], "readout 'max' is unknown; choose one of cls, mean, cls+mean, all"),
+        (["--encoder={source}", "--pooling=max"], "pooling 'max' is unknown; choose one of cls, mean, cls+mean, all_layers"),
         (["--encoder={source}", "--out={tmp}"], "exists and is no encoder's; choose another folder"),
         (["--encoder={tmp}/nowhere"], "there is no encoder"),
         (["--encoder={tmp}/classifier"], "holds no encoder (it is of kind 'classifier')"),

@@ -49,7 +49,7 @@ def finished(smoke_run, tmp_path):
         ("--config.data.weights=1,2,3", "data.weights is 1,2,3; give a number for each of ArrowHead, PickupGestureWiimoteZ, one above 0"),
         ("--config.matmul_precision=exact", "matmul_precision is 'exact'; choose one of default"),
         ("--config.evaluation.channels=none", "evaluation.channels is 'none'; choose one of mean, concat"),
-        ("--config.evaluation.readout=max", "evaluation.readout is 'max'; choose one of cls, mean, cls+mean, all"),
+        ("--config.evaluation.pooling=max", "evaluation.pooling is 'max'; choose one of cls, mean, cls+mean, all_layers"),
         ("--config.evaluation.layer=9", "layer 9 does not exist"),
         ("--config.augment.distort=noise=1", "augment.distort has 'noise=1'; write name=strength, with one of jitter"),
         ("--config.evaluation.lengths=64,50", "length 50 cannot be embedded; choose a multiple of the window, 16"),

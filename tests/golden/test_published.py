@@ -13,7 +13,7 @@ from nutime_jax.convert.encoders import encoder_from_torch
 from nutime_jax.core.resample import resize
 from nutime_jax.core.scalars import embed_scalar
 from nutime_jax.core.views import Views
-from nutime_jax.models.pooling import read_out
+from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.training.state import state_from_variables
 from nutime_jax.training.step import make_train_step
 
@@ -75,7 +75,7 @@ def test_encoder(golden, variant):
         encoding = model.apply(variables, x, method=lambda model, x: model.encoder(x))
         positions = variables["constants"]["encoder"]["positions"][1 : encoding.normalised.shape[1]]
         assert error(encoding.layers[0][:, 1:] - positions[None], file["tokens"]) < TOLERANCE
-        assert error(read_out(encoding, readout="cls"), file["features"]) < TOLERANCE
+        assert error(pool_tokens(encoding, pooling="cls"), file["features"]) < TOLERANCE
         assert error(logits, file["logits"]) < TOLERANCE
 
 

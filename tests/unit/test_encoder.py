@@ -46,7 +46,7 @@ def test_overlapping_windows_are_shifted_within_their_stride_and_have_tokens_in_
     encoder = untrained_encoder(config)
     tokens = encoder.embed(X[:, 0], tokens=True)
     assert tokens.shape == (6, 13, 16)
-    same(tokens.mean(1), encoder.embed(X[:, 0], readout="mean"))
+    same(tokens.mean(1), encoder.embed(X[:, 0], pooling="mean"))
     assert encoder.at(68, shifts=4).embed(X[:, 0]).shape == (6, 32)
     with pytest.raises(InputError, match="shifts is 5; choose a whole number from 1 to the points from a window to the next, 4"):
         encoder.at(shifts=5)
@@ -78,7 +78,7 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
     assert (folder / "card.md").read_text() == "# Mine\n"
     kept = json.loads((folder / "config.json").read_text())["encoder"]
     assert sorted(kept) == ["data", "evaluation", "length", "matmul_precision", "model", "name", "seed"]
-    assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "orders": [0], "shifts": 1, "readout": "cls+mean"})
+    assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "orders": [0], "shifts": 1, "pooling": "cls+mean"})
     jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
     assert load_encoder(loaded.save(folder)).config == loaded.config
 
@@ -112,13 +112,13 @@ def test_features_of_several_lengths_stand_side_by_side(encoder, tmp_path):
 
 def test_an_encoder_knows_what_is_read_of_it(encoder, tmp_path):
     config = load_config(
-        "smoke", ["data.max_length=500", "model.depth=1", "evaluation.readout=all", "evaluation.lengths=32", "evaluation.shifts=2"]
+        "smoke", ["data.max_length=500", "model.depth=1", "evaluation.pooling=all_layers", "evaluation.lengths=32", "evaluation.shifts=2"]
     )
     whole = untrained_encoder(config)
     other = encoder.at(32, shifts=2)
-    same(whole.embed(X), other.embed(X, readout="all"))
+    same(whole.embed(X), other.embed(X, pooling="all_layers"))
     same(whole.embed(X, layer=1), other.embed(X, layer=1))
-    same(whole.embed(X, readout="cls"), other.embed(X, readout="cls"))
+    same(whole.embed(X, pooling="cls"), other.embed(X, pooling="cls"))
     same(load_encoder(whole.save(tmp_path / "whole")).embed(X), whole.embed(X))
     same(NuTimeTransformer(whole).fit_transform(X), whole.embed(X, channels="concat"))
 
@@ -195,7 +195,7 @@ def test_shipped_encoders_are_sound(name):
     assert (WEIGHTS / name / "card.md").read_text().startswith(f"# {name}")
     assert sum(path.stat().st_size for path in (WEIGHTS / name).iterdir()) < 15 << 20
     found = encoder.embed(X[:2])
-    per_length = {"cls+mean": 2, "all": 2 * (encoder.config.model.depth + 1)}[encoder.readout] * encoder.config.model.width
+    per_length = {"cls+mean": 2, "all_layers": 2 * (encoder.config.model.depth + 1)}[encoder.pooling] * encoder.config.model.width
     assert found.shape == (2, len(encoder.orders) * len(encoder.lengths) * per_length)
     assert np.isfinite(found).all()
 
@@ -225,7 +225,7 @@ def reseal(folder, weights=None, **changes):
         ({"length": 0}, None),
         ({"evaluation": {"lengths": [64, 0]}}, None),
         ({"evaluation": {"lengths": [65]}}, None),
-        ({"evaluation": {"readout": "max"}}, None),
+        ({"evaluation": {"pooling": "max"}}, None),
         ({"evaluation": {"shifts": 17}}, None),
         ({"evaluation": {"orders": [2]}}, None),
         ({"data": {"max_length": -1}}, None),
@@ -371,7 +371,7 @@ def test_tokens_are_those_of_windows_in_order(encoder):
     windows = encoder.config.length // encoder.config.model.window
     tokens = encoder.embed(long, tokens=True)
     assert tokens.shape == (3, 3 * windows, 16)
-    same(tokens.mean(1), encoder.embed(long, readout="mean"))
+    same(tokens.mean(1), encoder.embed(long, pooling="mean"))
     apart = encoder.embed(long, tokens=True, channels="none", layer=1)
     assert apart.shape == (3, 2, 3 * windows, 16)
     pieces = cut_series(long[1, 1].astype(np.float32), 500)
@@ -561,9 +561,9 @@ INVALID = {
     "layer as a fraction": (ONE, {"layer": 1.0}, r"layer 1\.0 does not exist"),
     "layer as truth": (ONE, {"layer": True}, "layer True does not exist"),
     "layer as a list": (ONE, {"layer": [0, 1]}, r"layer \[0, 1\] does not exist"),
-    "readout unknown": (ONE, {"readout": "max"}, "readout 'max' is unknown; choose one of cls, mean"),
-    "readout of no name": (ONE, {"readout": 3}, "readout 3 is unknown"),
-    "readout array": (ONE, {"readout": np.array(["cls", "mean"])}, "readout array.* is unknown"),
+    "pooling unknown": (ONE, {"pooling": "max"}, "pooling 'max' is unknown; choose one of cls, mean"),
+    "pooling of no name": (ONE, {"pooling": 3}, "pooling 3 is unknown"),
+    "pooling array": (ONE, {"pooling": np.array(["cls", "mean"])}, "pooling array.* is unknown"),
     "channels unknown": (ONE, {"channels": "max"}, "channels 'max' is unknown; choose one of mean, concat, none"),
     "channels none": (ONE, {"channels": None}, "channels None is unknown"),
     "batch of 0": (ONE, {"batch_size": 0}, "batch_size is 0; choose a whole number from 1 up"),

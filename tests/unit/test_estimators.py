@@ -241,8 +241,8 @@ def test_a_table_keeps_its_columns_and_a_collection_need_not(fitted):
 
 
 def test_features_are_those_of_the_encoder_and_depend_on_no_other_case():
-    transformer = NuTimeTransformer(REAL, layer=0, readout="cls").fit(X)
-    np.testing.assert_allclose(transformer.transform(X), REAL.embed(X, layer=0, readout="cls"), atol=1e-6)
+    transformer = NuTimeTransformer(REAL, layer=0, pooling="cls").fit(X)
+    np.testing.assert_allclose(transformer.transform(X), REAL.embed(X, layer=0, pooling="cls"), atol=1e-6)
     for size in (3, 32):
         transformer = NuTimeTransformer(REAL, batch_size=size).fit(X)
         whole = transformer.transform(X)
@@ -329,7 +329,7 @@ def test_what_is_far_is_an_anomaly(detector):
 def test_pipelines_searches_and_folds():
     pipeline = make_pipeline(NuTimeTransformer(ENCODER), StandardScaler(), LogisticRegression())
     assert cross_val_score(pipeline, X, CODES, cv=2).mean() == 1
-    grid = {"nutimetransformer__readout": ["cls", "cls+mean"], "logisticregression__C": [0.1, 1.0]}
+    grid = {"nutimetransformer__pooling": ["cls", "cls+mean"], "logisticregression__C": [0.1, 1.0]}
     search = GridSearchCV(pipeline, grid, cv=2).fit(list(X), CODES)
     assert len(search.cv_results_["params"]) == 4
     assert search.predict([X[0], X[1, :, :30]]).tolist() == [0, 1]
@@ -437,7 +437,7 @@ OPTIONS = {
         ({"layer": 7}, "layer 7 does not exist; choose 0 to 1, or None"),
         ({"layer": -1}, "layer is -1; give a whole number of 0 or more"),
         ({"layer": "last"}, "layer is 'last'; give a whole number of 0 or more"),
-        ({"readout": "max"}, "readout 'max' is unknown; choose one of cls, mean, cls+mean, all"),
+        ({"pooling": "max"}, "pooling 'max' is unknown; choose one of cls, mean, cls+mean, all_layers"),
         ({"channels": "none"}, "channels 'none' is unknown; choose one of mean, concat"),
         ({"batch_size": 0}, "batch_size is 0; give a whole number of 1 or more"),
         ({"batch_size": 2.0}, "batch_size is 2.0; give a whole number of 1 or more"),
@@ -470,7 +470,7 @@ OPTIONS = {
         ({"quantile": 1}, "quantile is 1; give a number between 0 and 1"),
         ({"quantile": None}, "quantile is None; give a number between 0 and 1"),
     ],
-    "transformer": [({"readout": 3}, "readout 3 is unknown; choose one of"), ({"encoder": object}, "encoder is of type type")],
+    "transformer": [({"pooling": 3}, "pooling 3 is unknown; choose one of"), ({"encoder": object}, "encoder is of type type")],
 }
 
 

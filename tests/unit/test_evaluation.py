@@ -118,7 +118,7 @@ def test_channels_are_encoded_alone(channels, shape):
     [
         ([], {}, "holds no series"),
         ([np.ones(3)], {"channels": "max"}, "'max' is unknown"),
-        ([np.ones(3)], {"readout": "max"}, "'max' is unknown"),
+        ([np.ones(3)], {"pooling": "max"}, "'max' is unknown"),
         ([np.ones(3)], {"layer": 7}, "layer 7 does not exist"),
         ([np.ones((1, 3)), np.ones((2, 3))], {}, r"cases have \[1, 2\] channels"),
         ([np.ones(3), np.full(3, np.nan)], {}, "case 1 has no value"),

@@ -138,7 +138,7 @@ def test_a_length_that_cannot_be_spoils_the_result(exported, batch, length):
 
 
 def test_a_program_has_no_sizes_but_limits(encoder):
-    program = export_program(encoder, layer=0, readout="mean")
+    program = export_program(encoder, layer=0, pooling="mean")
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert [str(one) for one in program.in_avals] == ["float32[b,t]", "int32[b]", "float32[b]"]
     assert [str(one) for one in program.out_avals] == ["float32[b,16]"]
@@ -163,7 +163,7 @@ def test_the_folder_is_an_encoder_with_a_card(encoder, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"layer": 2}, "layer 2 does not exist; choose 0 to 1"), ({"readout": "max"}, "readout 'max' is unknown")]
+    ("options", "message"), [({"layer": 2}, "layer 2 does not exist; choose 0 to 1"), ({"pooling": "max"}, "pooling 'max' is unknown")]
 )
 def test_wrong_options_are_refused(encoder, tmp_path, options, message):
     with pytest.raises(InputError, match=message):

@@ -28,7 +28,7 @@ SERIES = np.random.default_rng(0).normal(size=(4, 50)).cumsum(1) * 10.0 ** np.ar
 
 SWITCHES = {
     "objective.kind": tuple(KINDS),
-    "objective.readout": ("cls", "mean", "cls+mean"),
+    "objective.pooling": ("cls", "mean", "cls+mean"),
     "model.scalars": tuple(SCALARS),
     "model.weighted_scales": (True, False),
     "model.trained_scales": (False, True),

@@ -15,7 +15,7 @@ from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import BatchNorm, gelu, multiply
 from nutime_jax.models.microbatch import in_chunks
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.pooling import read_out
+from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.positions import sinusoidal_positions
 from nutime_jax.objectives.byol import byol_loss
 from tests import reference
@@ -37,9 +37,9 @@ def draw(network, shape, seed=0):
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-def encode_zeros(x, layer, readout):
+def encode_zeros(x, layer, pooling):
     encoding, _ = NuTimeEncoder(ModelConfig(**SMALL)).init_with_output(jax.random.key(0), x)
-    return read_out(encoding, layer=layer, readout=readout)
+    return pool_tokens(encoding, layer=layer, pooling=pooling)
 
 
 def test_the_base_encoder_has_the_published_size():
@@ -110,19 +110,19 @@ def test_batch_norm_keeps_unbiased_running_statistics():
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * np.var(x, 0, ddof=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("readout", "width"), [("cls", 16), ("mean", 16), ("cls+mean", 32)])
+@pytest.mark.parametrize(("pooling", "width"), [("cls", 16), ("mean", 16), ("cls+mean", 32)])
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
-def test_every_layer_can_be_read(readout, width, layer):
-    shapes = jax.eval_shape(lambda x: encode_zeros(x, layer, readout), jnp.zeros((3, 1, 64)))
+def test_every_layer_can_be_read(pooling, width, layer):
+    shapes = jax.eval_shape(lambda x: encode_zeros(x, layer, pooling), jnp.zeros((3, 1, 64)))
     assert shapes.shape == (3, width)
 
 
 def test_all_layers_can_be_read_together():
     x = jax.random.normal(jax.random.key(0), (3, 1, 64))
-    together = np.asarray(encode_zeros(x, None, "all"))
+    together = np.asarray(encode_zeros(x, None, "all_layers"))
     np.testing.assert_array_equal(together, np.concatenate([encode_zeros(x, layer, "cls+mean") for layer in range(3)], axis=1))
-    with pytest.raises(InputError, match="readout 'all' reads every layer, and layer is 1; leave one of them out"):
-        encode_zeros(x, 1, "all")
+    with pytest.raises(InputError, match="pooling 'all_layers' reads every layer, and layer is 1; leave one of them out"):
+        encode_zeros(x, 1, "all_layers")
 
 
 def test_mistakes_are_refused():
@@ -171,7 +171,7 @@ def test_a_batch_in_chunks_is_the_batch(rows, count):
 
     def encode(network, x, offset):
         sizes.append(len(x))
-        return read_out(network(x, offset))
+        return pool_tokens(network(x, offset))
 
     def loss(params, rows):
         chunked = lambda network: in_chunks(encode, network, x, offset, rows=rows)  # noqa: E731
@@ -187,7 +187,7 @@ def test_a_batch_in_chunks_is_the_batch(rows, count):
 
 def test_dropout_differs_from_chunk_to_chunk():
     network, x = NuTimeEncoder(ModelConfig(**SMALL, dropout=0.5)), jnp.zeros((4, 1, 64))
-    encode = lambda network, x: read_out(network(x, train=True))  # noqa: E731
+    encode = lambda network, x: pool_tokens(network(x, train=True))  # noqa: E731
     chunked = lambda network: in_chunks(encode, network, x, rows=1)  # noqa: E731
     features = network.apply(draw(network, (1, 1, 64)), method=chunked, rngs={"dropout": jax.random.key(0)})
     assert len(np.unique(np.asarray(features), axis=0)) == 4
@@ -213,7 +213,7 @@ def test_a_resnet_has_the_mean_of_all_tokens_in_the_place_of_cls():
     assert [layer.shape for layer in encoding.layers] == [(3, 5, 16)] * 3
     for layer in encoding.layers:
         np.testing.assert_allclose(layer[:, 0], layer[:, 1:].mean(1), atol=1e-6)
-    np.testing.assert_array_equal(read_out(encoding, layer=1, readout="cls"), encoding.layers[1][:, 0])
+    np.testing.assert_array_equal(pool_tokens(encoding, layer=1, pooling="cls"), encoding.layers[1][:, 0])
 
 
 def test_the_mean_is_over_windows_of_every_size():
@@ -224,7 +224,7 @@ def test_the_mean_is_over_windows_of_every_size():
     assert (alone.shape, several.shape) == ((3, 5, 16), (3, 1 + 4 + 8 + 1, 16))
     size = variables["params"]["embedding"]["size"]
     np.testing.assert_allclose(several[:, 1:5], alone[:, 1:] + size[None, :1], atol=1e-6)
-    mean = jax.jit(lambda x: read_out(networks[1].apply(variables, x), layer=0, readout="mean"))(x)
+    mean = jax.jit(lambda x: pool_tokens(networks[1].apply(variables, x), layer=0, pooling="mean"))(x)
     np.testing.assert_allclose(mean, several[:, 1:].mean(1), atol=1e-6)
 
 
@@ -233,7 +233,7 @@ def test_other_tokens_and_blocks_are_finite_at_any_scale(options):
     network = NuTimeEncoder(ModelConfig(**SMALL, **options))
     x = jax.random.normal(jax.random.key(7), (7, 1, 64)) * jnp.array([0, 1e-30, 1e-4, 1, 1e4, 1e20, 1e38])[:, None, None]
     variables = draw(network, (1, 1, 64))
-    loss = lambda params: jnp.sin(read_out(network.apply({**variables, "params": params}, x))).sum()  # noqa: E731
+    loss = lambda params: jnp.sin(pool_tokens(network.apply({**variables, "params": params}, x))).sum()  # noqa: E731
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(variables["params"])))
 
 

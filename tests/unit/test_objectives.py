@@ -94,12 +94,12 @@ TINY = ["model.dropout=0.0", "batch_size=6", "length=32", "steps=5", "objective.
 MODEL = {"window": 8, "width": 6, "depth": 1, "heads": 2, "head_dim": 3, "mlp_dim": 8, "scale_dim": 4}
 RUNS = {
     "byol": ([], {"mask": 0.5, "mask_kind": "block", "mask_fill": "drop"}),
-    "simclr": (["objective.readout=mean"], {}),
-    "simsiam": (["objective.readout=cls+mean"], {}),
+    "simclr": (["objective.pooling=mean"], {}),
+    "simsiam": (["objective.pooling=cls+mean"], {}),
     "moco": (["objective.temperature=0.2"], {"mask": 0.5}),
     "masked": (["objective.mask=0.4"], {}),
 }
-"""Fields of the configuration, and of the model; every readout and fill occurs. BYOL as published is compared in tests/golden."""
+"""Fields of the configuration, and of the model; every pooling and fill occurs. BYOL as published is compared in tests/golden."""
 
 
 def tiny(kind):
@@ -122,13 +122,13 @@ class Reference:
 
     def project(self, params, views, hidden):
         """(batch, 2, dim)."""
-        readout, found = self.objective.readout, []
+        pooling, found = self.objective.pooling, []
         filling = params["encoder"].get("mask_token")
         for view in (0, 1):
             masks = {} if hidden is None else {"hidden": hidden[:, view], "filling": filling}
             tokens = self.encode(views[:, view], params["encoder"], self.positions, **masks)
             parts = {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
-            found.append(reference.head(np.concatenate([parts[one] for one in readout.split("+")], -1), params["projector"]))
+            found.append(reference.head(np.concatenate([parts[one] for one in pooling.split("+")], -1), params["projector"]))
         return np.stack(found, 1)
 
     def targets(self, params, target_params, views, hidden):
@@ -329,26 +329,26 @@ def test_what_is_hidden_is_not_seen_and_what_is_predicted_is_hidden():
     assert np.abs(apply(seen).predictions - outputs.predictions).min() > 0
 
 
-@pytest.mark.parametrize(("readout", "width"), [("cls", 16), ("mean", 16), ("cls+mean", 32)])
-def test_the_projector_sees_what_is_read(readout, width):
-    config = load_config("smoke", [f"objective.readout={readout}"])
+@pytest.mark.parametrize(("pooling", "width"), [("cls", 16), ("mean", 16), ("cls+mean", 32)])
+def test_the_projector_sees_what_is_read(pooling, width):
+    config = load_config("smoke", [f"objective.pooling={pooling}"])
     shapes = jax.eval_shape(build_network(config).init, jax.random.key(0), jnp.zeros((2, 2, 1, 64)))
     assert shapes["params"]["projector"]["in"]["kernel"].shape == (width, 32)
 
 
 def test_a_run_from_before_a_field_is_resumed(tmp_path):
-    begun, same, other = ({"corpus": "", "config": to_dict(load_config("smoke", some))} for some in ([], [], ["objective.readout=mean"]))
-    for field in ("readout", "mask", "mask_kind"):
+    begun, same, other = ({"corpus": "", "config": to_dict(load_config("smoke", some))} for some in ([], [], ["objective.pooling=mean"]))
+    for field in ("pooling", "mask", "mask_kind"):
         del begun["config"]["objective"][field]
     _check_same_run(tmp_path, begun, same)
-    with pytest.raises(InputError, match=r"objective.readout was 'cls' there and is 'mean' now"):
+    with pytest.raises(InputError, match=r"objective.pooling was 'cls' there and is 'mean' now"):
         _check_same_run(tmp_path, begun, other)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["objective.readout=max"], r"objective.readout is 'max'; choose one of cls, mean, cls\+mean"),
+        (["objective.pooling=max"], r"objective.pooling is 'max'; choose one of cls, mean, cls\+mean"),
         (["objective.kind=masked", "objective.mask=0.0"], r"objective.mask is 0, which leaves nothing to predict"),
         (["objective.kind=masked", "objective.mask=1.0"], r"objective.mask is 1.0; choose a number from 0 to below 1"),
         (["objective.kind=masked", "objective.mask_kind=stripes"], r"objective.mask_kind is 'stripes'; choose one of random, block"),
@@ -369,7 +369,7 @@ def test_two_masks_at_once_are_refused():
 def test_what_the_official_code_has_not_is_not_converted(run, monkeypatch):
     with pytest.raises(InputError, match="was trained by masked, which the official code has not"):
         torch_state_of(run[1])
-    about = {"config": to_dict(load_config("smoke", ["objective.readout=mean"]))}
+    about = {"config": to_dict(load_config("smoke", ["objective.pooling=mean"]))}
     monkeypatch.setattr("nutime_jax.convert.encoders.read_about", lambda checkpoint: about)
     with pytest.raises(InputError, match="projects mean, where the official code has cls alone"):
         torch_state_of(run[1])
@@ -379,7 +379,7 @@ def test_what_the_official_code_has_not_is_not_converted(run, monkeypatch):
     ("overrides", "model"),
     [
         (["objective.kind=masked", "objective.mask=0.3"], {}),
-        (["objective.readout=cls+mean"], {}),
+        (["objective.pooling=cls+mean"], {}),
         ([], {"mask": 0.4, "mask_fill": "drop"}),
         ([], {"mask": 0.4}),
     ],

@@ -55,7 +55,7 @@ def training(monkeypatch):
 def configured(study, folder, *overrides):
     """A study of smoke-size runs on the sets of a folder."""
     small = ["base=smoke", "seeds=0,1", "pretrain.length=64", f"pretrain.data.sources=all={folder}", f"probe.sources={folder}"]
-    small += ["probe.readout=cls+mean", "pretrain.optim.warmup_steps=2", "pretrain.steps=8", "pretrain.batch_size=16"]
+    small += ["probe.pooling=cls+mean", "pretrain.optim.warmup_steps=2", "pretrain.steps=8", "pretrain.batch_size=16"]
     if study == "scales":
         small += ["draws=2", "per_decade=1", "decoded_draws=1", "train_scalars=64", "test_scalars=48", "powers=0,3"]
     return load_config(f"study_{study}", [*small, *overrides], schema=SCHEMAS[study])

@@ -10,7 +10,7 @@ from nutime_jax.data.datasets import find_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import sweep as sweeps
 from nutime_jax.evaluation.cells import Cell, CellStore
-from nutime_jax.evaluation.features import Readout, layer_features, read_features
+from nutime_jax.evaluation.features import FeatureSpec, layer_features, read_features
 from nutime_jax.evaluation.protocols import registry
 from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.sweep import Sweep, SweepEncoder, find_encoders, make_runs
@@ -139,21 +139,31 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "readout",
+    "spec",
     [
-        *(Readout(), Readout(0, "cls", "mean"), Readout(1, "mean"), Readout(2, "cls+mean", "mean"), Readout(None, "all")),
-        *(Readout(None, "all", lengths=(64, 16)), Readout(1, "cls", "mean", (128,)), Readout(2, lengths=(32, 64), shifts=4)),
-        *(Readout(None, "all", orders=(0, 1)), Readout(1, "mean", "mean", (64, 32), 2, (1,))),
+        *(
+            FeatureSpec(),
+            FeatureSpec(0, "cls", "mean"),
+            FeatureSpec(1, "mean"),
+            FeatureSpec(2, "cls+mean", "mean"),
+            FeatureSpec(None, "all_layers"),
+        ),
+        *(
+            FeatureSpec(None, "all_layers", lengths=(64, 16)),
+            FeatureSpec(1, "cls", "mean", (128,)),
+            FeatureSpec(2, lengths=(32, 64), shifts=4),
+        ),
+        *(FeatureSpec(None, "all_layers", orders=(0, 1)), FeatureSpec(1, "mean", "mean", (64, 32), 2, (1,))),
     ],
 )
-def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, readout):
+def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, spec):
     cases = find_datasets(str(folder / "b.npz"))[0].read("test")
-    lengths, shifts, orders = readout.lengths or encoder.lengths, readout.shifts or 1, readout.orders or (0,)
+    lengths, shifts, orders = spec.lengths or encoder.lengths, spec.shifts or 1, spec.orders or (0,)
     expected = encoder.at(*lengths, shifts=shifts, orders=orders).embed(
-        cases.series, layer=readout.layer, readout=readout.tokens, channels=readout.channels
+        cases.series, layer=spec.layer, pooling=spec.pooling, channels=spec.channels
     )
     apart = [encoder.at(length, shifts=shifts, orders=(order,)) for order in orders for length in lengths]
-    ours = read_features([layer_features(one, cases) for one in apart], readout)
+    ours = read_features([layer_features(one, cases) for one in apart], spec)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 

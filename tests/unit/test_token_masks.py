@@ -9,7 +9,7 @@ from nutime_jax.config import ModelConfig
 from nutime_jax.core.masking import KINDS, count_hidden, draw_mask, hidden_places
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.pooling import read_out
+from nutime_jax.models.pooling import pool_tokens
 
 SMALL = {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8, "dropout": 0.0}
 
@@ -123,4 +123,4 @@ def test_dropped_windows_are_gone_and_the_others_keep_their_positions():
         places = [int(np.flatnonzero((whole == token).all(-1))[0]) for token in some]
         assert places == sorted(set(places))
         assert places[0] == 0
-    assert np.isfinite(read_out(trained, readout="cls+mean")).all()
+    assert np.isfinite(pool_tokens(trained, pooling="cls+mean")).all()

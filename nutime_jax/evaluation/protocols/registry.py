@@ -10,7 +10,7 @@ import numpy as np
 from nutime_jax.config import SweepConfig
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import FeatureSet, Readout, Task, layer_features, read_features
+from nutime_jax.evaluation.features import FeatureSet, FeatureSpec, Task, layer_features, read_features
 from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
 from nutime_jax.evaluation.protocols.clustering import clustering_metrics
 from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
@@ -28,15 +28,15 @@ class EncodedDataset:
         self.task, self.encoder, self._cache = task, encoder, cache
         self._layers: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
 
-    def splits(self, readout: Readout) -> tuple[FeatureSet, FeatureSet]:
+    def splits(self, spec: FeatureSpec) -> tuple[FeatureSet, FeatureSet]:
         """Return the features of the train and of the test split."""
-        shifts = readout.shifts or self.encoder.shifts
-        orders, lengths = readout.orders or self.encoder.orders, readout.lengths or self.encoder.lengths
+        shifts = spec.shifts or self.encoder.shifts
+        orders, lengths = spec.orders or self.encoder.orders, spec.lengths or self.encoder.lengths
         layers = [self._layer_features(order, length, shifts) for order in orders for length in lengths]
         train, test = zip(*layers, strict=True)
         return (
-            FeatureSet(read_features(train, readout), self.task.train.labels),
-            FeatureSet(read_features(test, readout), self.task.test.labels),
+            FeatureSet(read_features(train, spec), self.task.train.labels),
+            FeatureSet(read_features(test, spec), self.task.test.labels),
         )
 
     def _layer_features(self, order: int, length: int, shifts: int) -> tuple[np.ndarray, ...]:
@@ -65,41 +65,41 @@ class ProtocolRun:
     selection: str = "train"
 
 
-PlanRuns = Callable[[str, SweepConfig, Sequence[Readout]], list[ProtocolRun]]
-"""(name of the protocol, configuration, readouts) -> its runs."""
+PlanRuns = Callable[[str, SweepConfig, Sequence[FeatureSpec]], list[ProtocolRun]]
+"""(name of the protocol, configuration, specs) -> its runs."""
 
 
 def on_features(metrics: Callable[..., dict[str, float]], *, seeded: bool = False) -> PlanRuns:
-    """Return a protocol with one run per readout.
+    """Return a protocol with one run per spec.
 
     Args:
         metrics: (train, test) -> metrics, two `FeatureSet`s of features and labels; with `seed`, if it is seeded.
         seeded: whether it samples at random.
     """
 
-    def plan(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
-        return [ProtocolRun(name, str(readout), partial(_on_splits, metrics, readout, seeded), seeded) for readout in readouts]
+    def plan(name: str, config: SweepConfig, specs: Sequence[FeatureSpec]) -> list[ProtocolRun]:
+        return [ProtocolRun(name, str(spec), partial(_on_splits, metrics, spec, seeded), seeded) for spec in specs]
 
     return plan
 
 
 def _on_splits(
-    metrics: Callable[..., dict[str, float]], readout: Readout, seeded: bool, dataset: EncodedDataset, seed: int
+    metrics: Callable[..., dict[str, float]], spec: FeatureSpec, seeded: bool, dataset: EncodedDataset, seed: int
 ) -> dict[str, float]:
-    return metrics(*dataset.splits(readout), **({"seed": seed} if seeded else {}))
+    return metrics(*dataset.splits(spec), **({"seed": seed} if seeded else {}))
 
 
-def _plan_fewshot(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+def _plan_fewshot(name: str, config: SweepConfig, specs: Sequence[FeatureSpec]) -> list[ProtocolRun]:
     runs = []
-    for readout in readouts:
+    for spec in specs:
         for shots in config.shots:
             metrics = partial(fewshot_metrics, shots=shots, tasks=config.tasks)
-            setting = f"{readout} shots={shots} tasks={config.tasks}"
-            runs.append(ProtocolRun(name, setting, partial(_on_splits, metrics, readout, True)))
+            setting = f"{spec} shots={shots} tasks={config.tasks}"
+            runs.append(ProtocolRun(name, setting, partial(_on_splits, metrics, spec, True)))
     return runs
 
 
-def _plan_finetune(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+def _plan_finetune(name: str, config: SweepConfig, specs: Sequence[FeatureSpec]) -> list[ProtocolRun]:
     settings = config.finetune
 
     def compute(dataset: EncodedDataset, seed: int) -> dict[str, float]:
@@ -109,7 +109,7 @@ def _plan_finetune(name: str, config: SweepConfig, readouts: Sequence[Readout]) 
     return [ProtocolRun(name, settings.words(), compute, selection=settings.selection)]
 
 
-def _plan_fewshot_finetune(name: str, config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+def _plan_fewshot_finetune(name: str, config: SweepConfig, specs: Sequence[FeatureSpec]) -> list[ProtocolRun]:
     options = {"tasks": config.tuned_tasks, "settings": config.finetune}
 
     def compute(dataset: EncodedDataset, seed: int, *, shots: int) -> dict[str, float]:
@@ -136,7 +136,7 @@ PROTOCOLS: dict[str, PlanRuns] = {
 """Name -> protocol. The probes of `probes.PROBES` are protocols by their own names."""
 
 
-def plan_runs(config: SweepConfig, readouts: Sequence[Readout]) -> list[ProtocolRun]:
+def plan_runs(config: SweepConfig, specs: Sequence[FeatureSpec]) -> list[ProtocolRun]:
     """Return the runs of all protocols of a sweep.
 
     Raises:
@@ -145,15 +145,15 @@ def plan_runs(config: SweepConfig, readouts: Sequence[Readout]) -> list[Protocol
     runs: list[ProtocolRun] = []
     for name in config.protocols:
         if name in PROBES:
-            runs += [_plan_probe(name, readout, scaler) for readout in readouts for scaler in config.scalers]
+            runs += [_plan_probe(name, spec, scaler) for spec in specs for scaler in config.scalers]
         elif name in PROTOCOLS:
-            runs += PROTOCOLS[name](name, config, readouts)
+            runs += PROTOCOLS[name](name, config, specs)
         else:
             raise InputError(f"protocol {name!r} is unknown; choose of {', '.join((*PROBES, *PROTOCOLS))}")
     return runs
 
 
-def _plan_probe(name: str, readout: Readout, scaler: str) -> ProtocolRun:
+def _plan_probe(name: str, spec: FeatureSpec, scaler: str) -> ProtocolRun:
     metrics = partial(probe_metrics, name, scaler=scaler)
-    setting = f"{readout} scaler={scaler}"
-    return ProtocolRun(name, setting, partial(_on_splits, metrics, readout, False), seeded=name not in UNSEEDED_PROBES)
+    setting = f"{spec} scaler={scaler}"
+    return ProtocolRun(name, setting, partial(_on_splits, metrics, spec, False), seeded=name not in UNSEEDED_PROBES)
