@@ -40,6 +40,6 @@ def get_config() -> ConfigDict:
                 "best": "",
                 "keep": 2,
             },
-            "evaluation": {"pooling": "all_layers", "shifts": 8, "orders": (0, 1)},
+            "evaluation": {"pooling": "all_layers", "num_window_offsets": 8, "diff_orders": (0, 1)},
         }
     )

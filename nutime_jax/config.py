@@ -224,9 +224,9 @@ class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
     layer: int | None = option(None, "Layer of the features; none is the normalised last layer.", low=0, encoder=False)
     pooling: str = option("cls+mean", "Pooling of the tokens; all_layers is cls+mean of every layer.", choices=POOLINGS)
     channels: str = option("concat", "Combination of channels.", choices=("mean", "concat"), encoder=False)
-    lengths: tuple[int, ...] = option((), "Lengths whose features are joined; empty is length.", low=1, unique=True)
-    shifts: int = option(1, "Number of window offsets that features are averaged over.", low=1)
-    orders: tuple[int, ...] = option((0,), "Difference orders whose features are joined.", low=0, high=1, unique=True)
+    input_lengths: tuple[int, ...] = option((), "Lengths whose features are joined; empty is length.", low=1, unique=True)
+    num_window_offsets: int = option(1, "Number of window offsets that features are averaged over.", low=1)
+    diff_orders: tuple[int, ...] = option((0,), "Difference orders whose features are joined.", low=0, high=1, unique=True)
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ class TuningSettings(Section):
     )
     validation_fraction: float = option(0.2, "Fraction of each class of the train split that validates.", low=0, below=1)
     patience: int = option(20, "Epochs without improvement after which a member stops; 0 is never.", low=0)
-    shifts: int = option(1, "Number of window offsets that probabilities are averaged over.", low=1)
+    num_window_offsets: int = option(1, "Number of window offsets that probabilities are averaged over.", low=1)
     refit: bool = option(False, "Whether networks are trained again on all cases once rate and epoch are chosen.")
 
     def _check(self) -> None:
@@ -367,9 +367,9 @@ class SweepConfig(Section):
     )
     layers: tuple[str, ...] = option(("last",), "Layers: numbers from 0 (the embedding), last (normalised), or all.")
     poolings: tuple[str, ...] = option(("cls+mean",), "Poolings; all_layers is cls+mean of every layer.", choices=POOLINGS)
-    lengths: tuple[str, ...] = option(("encoder",), "Lengths of series: encoder (its default), numbers, or sums (512+1024).")
-    shifts: tuple[str, ...] = option(("encoder",), "Numbers of window offsets: encoder (its default), or numbers.")
-    orders: tuple[str, ...] = option(("encoder",), "Difference orders: encoder (its default), 0, 1 or 0+1.")
+    input_lengths: tuple[str, ...] = option(("encoder",), "Lengths of series: encoder (its default), numbers, or sums (512+1024).")
+    num_window_offsets: tuple[str, ...] = option(("encoder",), "Numbers of window offsets: encoder (its default), or numbers.")
+    diff_orders: tuple[str, ...] = option(("encoder",), "Difference orders: encoder (its default), 0, 1 or 0+1.")
     channels: tuple[str, ...] = option(("concat",), "Combinations of channels.", choices=("mean", "concat"))
     scalers: tuple[str, ...] = option(("standard",), "Scalers of the features of probes: none, standard or minmax.")
     shots: tuple[int, ...] = option((5,), "Cases per class of few-shot tasks.", low=1)

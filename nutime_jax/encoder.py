@@ -24,11 +24,11 @@ from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, difference, split_offset
 from nutime_jax.distributed.mesh import best_rows, make_local_mesh, replicated, split
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder, check_lengths, check_orders, check_shifts
+from nutime_jax.models.configuration import build_encoder, check_diff_orders, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.microbatch import in_chunks
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import Read, ReadLayers, ReadTokens, ReadVector, check_pooling
-from nutime_jax.models.window_offsets import mean_of_shifts, shift_starts, shifted
+from nutime_jax.models.window_offsets import average_over_offsets, make_offset_views, window_offset_starts
 
 CHANNELS = ("mean", "concat", "none")
 KIND, SCHEMA = "encoder", 1
@@ -39,7 +39,7 @@ class Encoder:
     """A frozen encoder.
 
     config: configuration of its run. `model`, `length` (time points of a view), `data.max_length` (maximum time points of
-        an encoded piece), and `lengths`, `orders`, `shifts` and `pooling` of `evaluation` determine its features.
+        an encoded piece), and `input_lengths`, `diff_orders`, `num_window_offsets` and `pooling` of `evaluation` determine its features.
     variables: the weights of its network.
     """
 
@@ -52,44 +52,53 @@ class Encoder:
         return build_encoder(self.config.model)
 
     @property
-    def lengths(self) -> tuple[int, ...]:
+    def input_lengths(self) -> tuple[int, ...]:
         """Points that a series is resized to before it is encoded, once for each; its features are put side by side."""
-        return self.config.evaluation.lengths or (self.config.length,)
+        return self.config.evaluation.input_lengths or (self.config.length,)
 
     @property
-    def orders(self) -> tuple[int, ...]:
+    def diff_orders(self) -> tuple[int, ...]:
         """What is encoded, 0 the series itself and 1 the differences of neighbouring points; their features are put side by side."""
-        return self.config.evaluation.orders or (0,)
+        return self.config.evaluation.diff_orders or (0,)
 
     @property
-    def shifts(self) -> int:
+    def num_window_offsets(self) -> int:
         """How often a series is cut into windows, each time a share of a window further on; its features are averaged."""
-        return self.config.evaluation.shifts
+        return self.config.evaluation.num_window_offsets
 
     @property
     def pooling(self) -> str:
         """What is read of the tokens unless one asks for something else, see `models.pooling.pool_tokens`."""
         return self.config.evaluation.pooling
 
-    def at(self, *lengths: int, shifts: int | None = None, orders: Sequence[int] | None = None) -> "Encoder":
-        """The same weights, reading series at other lengths, or cutting them otherwise, or their differences.
-
-        A shorter length sees more of a series in a window, a longer one more detail; differences show what is small beside the
-        course of a series. Features depend on where windows happen to begin; averaged over shifts they depend on it less, and
-        take as many times as long.
+    def with_options(
+        self,
+        *,
+        input_lengths: Sequence[int] | None = None,
+        num_window_offsets: int | None = None,
+        diff_orders: Sequence[int] | None = None,
+    ) -> "Encoder":
+        """Return a copy with other feature-extraction settings. The weights are shared. None keeps the current value.
 
         Args:
-            lengths: points that series are resized to; none keeps those there are.
-            shifts: 1 to the points from a window to the next; None keeps those there are.
-            orders: of differences: (0,) is the series alone, (0, 1) the series and its differences; None keeps those there are.
+            input_lengths: Lengths to which each series is resized, in time points. Features of all lengths are concatenated.
+                Short lengths cover more context per window; long lengths keep more detail.
+            num_window_offsets: Number of window offsets, from 1 to the window stride. Features are averaged over the offsets.
+                This reduces the dependence on window boundaries. Cost grows linearly.
+            diff_orders: Difference orders: (0,) the series, (1,) its first difference, (0, 1) both, concatenated. Differences
+                expose small fast changes on top of a large slow trend.
 
         Raises:
-            InputError: a length that the windows do not divide, or that has more windows than there are positions; shifts
-                outside of that range; or no such order.
+            InputError: Windows do not tile a length exactly; a length needs more than `max_tokens` tokens; the number of
+                offsets or a difference order is out of range.
         """
-        chosen = {"lengths": check_lengths(lengths or self.lengths, self.network)}
-        chosen["shifts"] = check_shifts(self.shifts if shifts is None else shifts, self.network)
-        chosen["orders"] = check_orders(self.orders if orders is None else orders)
+        chosen = {
+            "input_lengths": check_input_lengths(self.input_lengths if input_lengths is None else input_lengths, self.network),
+            "num_window_offsets": check_num_window_offsets(
+                self.num_window_offsets if num_window_offsets is None else num_window_offsets, self.network
+            ),
+            "diff_orders": check_diff_orders(self.diff_orders if diff_orders is None else diff_orders),
+        }
         return dataclasses.replace(self, config=update(self.config, {"evaluation": chosen}))
 
     @functools.cached_property
@@ -105,7 +114,7 @@ class Encoder:
 
     def __repr__(self) -> str:
         # Its weights would fill screens wherever an estimator that has an encoder is printed.
-        model, lengths = self.config.model, "+".join(map(str, self.lengths))
+        model, lengths = self.config.model, "+".join(map(str, self.input_lengths))
         return f"<Encoder {self.config.name!r}: width {model.width}, depth {model.depth}, length {lengths}>"
 
     def embed(
@@ -128,8 +137,8 @@ class Encoder:
         Args:
             X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a pandas frame
                 (see `data.inputs.clean_cases`); or an iterator of such arrays, each a case.
-            layer, pooling: see `models.pooling.pool_tokens`; that of each of `orders` and `lengths`, side by side. None is `pooling` of the
-                encoder, and "cls+mean" of a layer that is asked for.
+            layer, pooling: see `models.pooling.pool_tokens`; those of each difference order and input
+                length are concatenated. None is `pooling` of the encoder, and "cls+mean" of a layer that is asked for.
             channels: "mean" over the channels of a case, "concat", or "none": (cases, channels, features).
             batch_size: pieces of channels embedded at once.
             tokens: return the window tokens of `layer` themselves, in the order of time, without the CLS token, of the
@@ -138,7 +147,7 @@ class Encoder:
 
         Returns:
             float32, (cases, features); features are width for "cls" or "mean", twice that for "cls+mean", and that
-            once for every layer for "all_layers", and all that once for each of `lengths`, and for each of `orders`. With tokens,
+            once per layer for "all_layers"; times the number of input lengths and of difference orders. With tokens,
             (cases, windows, width), or (cases, channels, windows, width) for "none". For an iterator: an iterator of the
             rows of that array, in order, which reads ahead by less than three batches and keeps no more than these.
 
@@ -167,7 +176,7 @@ class Encoder:
 
         Returns:
             float32, (series, layers, 2, features): layers 0 to depth and then the normalised last, CLS before mean; width
-            features for each of `lengths`, and for each of `orders`.
+            features for each of `input_lengths`, and for each of `diff_orders`.
         """
         gather = partial(_gather_case, channels="mean", over_pieces=_mean)
         return _stack(self._stream(ReadLayers(), (one[None] for one in series), gather, batch_size), len(series))
@@ -232,9 +241,11 @@ class Encoder:
         """`read` of each piece, in order. While devices work on a batch, the next is made and the last one handed out."""
         mesh, variables = self._placed
         one_view = (0,), (self.config.length,), 1
-        orders, lengths, shifts = one_view if isinstance(read, ReadTokens) else (self.orders, self.lengths, self.shifts)
-        options = {"read": read, "network": self.network, "rows": best_rows(mesh), "shifts": shifts}
-        sizes = [length + shift_starts(shifts, self.config.model.step)[-1] for length in lengths]
+        orders, lengths, offsets = (
+            one_view if isinstance(read, ReadTokens) else (self.diff_orders, self.input_lengths, self.num_window_offsets)
+        )
+        options = {"read": read, "network": self.network, "rows": best_rows(mesh), "num_window_offsets": offsets}
+        sizes = [length + window_offset_starts(offsets, self.config.model.step)[-1] for length in lengths]
         working: list[jax.Array] = []
         waiting = 0
         while batch := list(islice(pieces, batch_size)):
@@ -320,13 +331,13 @@ def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
     return -(-padded // devices) * devices
 
 
-@partial(jax.jit, static_argnames=("read", "rows", "network", "shifts"))
-def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, rows: int | None, shifts: int = 1):
-    """What `read` makes of the encoding of each view, (batch, …), on average over its shifts."""
+@partial(jax.jit, static_argnames=("read", "rows", "network", "num_window_offsets"))
+def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, rows: int | None, num_window_offsets: int = 1):
+    """What `read` makes of the encoding of each view, (batch, …), averaged over the window offsets."""
 
     def encode(network, views, offsets):
         return read(network(views[:, None], offsets[:, None], last=read.last))
 
-    arrays = shifted(views, shifts, network.config.step), jnp.repeat(offsets, shifts, axis=0)
+    arrays = make_offset_views(views, num_window_offsets, network.config.step), jnp.repeat(offsets, num_window_offsets, axis=0)
     found = network.apply(variables, *arrays, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
-    return mean_of_shifts(found, shifts)
+    return average_over_offsets(found, num_window_offsets)

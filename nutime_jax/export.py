@@ -28,7 +28,7 @@ from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import WEIGHTS, shipped_encoders
 from nutime_jax.models.pooling import pool_tokens
-from nutime_jax.models.window_offsets import mean_of_shifts, shift_starts, shifted
+from nutime_jax.models.window_offsets import average_over_offsets, make_offset_views, window_offset_starts
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SHAPES = r"float32\[b,t\], int32\[b\], float32\[b\] -> float32\[b,\d+\]"
@@ -97,9 +97,9 @@ def export_encoder(
         "jax": jax.__version__,
         "library": _library_version(),
         "platforms": list(program.platforms),
-        "lengths": list(encoder.lengths),
-        "orders": list(encoder.orders),
-        "shifts": encoder.shifts,
+        "lengths": list(encoder.input_lengths),
+        "orders": list(encoder.diff_orders),
+        "shifts": encoder.num_window_offsets,
         "max_length": encoder.config.data.max_length,
         "layer": layer,
         "readout": pooling,
@@ -142,17 +142,19 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
         held = jax.lax.optimization_barrier(variables)
 
         def embed_at(order: int, length: int) -> jax.Array:
-            size = length + shift_starts(encoder.shifts, network.config.step)[-1]
+            size = length + window_offset_starts(encoder.num_window_offsets, network.config.step)[-1]
             values, points = _difference(series, lengths) if order else (series, lengths)
             views = fusion_barrier(
                 jax.vmap(lambda one, points: resize(one, size, length=points, fusion_barrier=fusion_barrier))(values, points)
             )
-            added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.shifts, axis=0)
-            arrays = shifted(views, encoder.shifts, network.config.step)[:, None], added[:, None]
+            added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.num_window_offsets, axis=0)
+            arrays = make_offset_views(views, encoder.num_window_offsets, network.config.step)[:, None], added[:, None]
             with jax.default_matmul_precision("highest"):
-                return mean_of_shifts(pool_tokens(network.apply(held, *arrays), layer=layer, pooling=pooling), encoder.shifts)
+                return average_over_offsets(
+                    pool_tokens(network.apply(held, *arrays), layer=layer, pooling=pooling), encoder.num_window_offsets
+                )
 
-        return jnp.concatenate([embed_at(order, length) for order in encoder.orders for length in encoder.lengths], axis=-1)
+        return jnp.concatenate([embed_at(order, length) for order in encoder.diff_orders for length in encoder.input_lengths], axis=-1)
 
     batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {LONGEST}"])
     shapes = (((batch, time), np.float32), ((batch,), np.int32), ((batch,), np.float32))

@@ -14,7 +14,7 @@ from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.config import PretrainConfig, from_dict
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
+from nutime_jax.models.configuration import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.models.scalar_encoders import UnknownScalarsError
 
@@ -101,8 +101,8 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
 def _misfit(encoder: Encoder) -> str | None:
     """How the weights differ from those that the configuration describes, in words; None where they do not."""
     given, network, model = flatten_dict(encoder.variables, sep="/"), encoder.network, encoder.config.model
-    check_lengths(encoder.lengths, network)
-    check_shifts(encoder.shifts, network)
+    check_input_lengths(encoder.input_lengths, network)
+    check_num_window_offsets(encoder.num_window_offsets, network)
     blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
     # Looked at before anything is made of them: a description may ask for more than there is memory.
     table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(model.positions)

@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning_rates", help="learning rates to try, separated by commas (default: 3e-4,1e-3,3e-3)")
     parser.add_argument("--ensemble_size", type=int, help="networks whose probabilities are averaged (default: 1)")
     parser.add_argument("--pooling", help="what the head sees: cls (default), mean, cls+mean, or all_layers (cls+mean of every layer)")
-    parser.add_argument("--shifts", type=int, help="cuts into windows that a case is labelled by, averaged (default: 1)")
+    parser.add_argument(
+        "--window_offsets", dest="num_window_offsets", type=int, help="cuts into windows that a case is labelled by, averaged (default: 1)"
+    )
     parser.add_argument("--head_norm", help="what normalises the features before the head: batch (default), layer or none")
     parser.add_argument("--layer_decay", type=float, help="factor of the learning rate from a block to the one below (default: 1, none)")
     parser.add_argument("--channels", help="fusion: one token of all channels (default). independent: each is encoded alone")
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--selection", help="train: validate on training cases (default). test: choose on the test split")
 
 
-CHOICES = ("strategy", "epochs", "min_updates", "refit", "batch_size", "ensemble_size", "pooling", "shifts")
+CHOICES = ("strategy", "epochs", "min_updates", "refit", "batch_size", "ensemble_size", "pooling", "num_window_offsets")
 CHOICES += ("head_norm", "layer_decay", "channels", "selection")
 
 

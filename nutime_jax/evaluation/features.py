@@ -41,22 +41,22 @@ class FeatureSpec:
     layer: 0 (before the first block) to depth; None is the last, normalised.
     pooling: "cls", "mean", "cls+mean", or "all_layers" (of every layer; `layer` is None).
     channels: "mean" over the channels of a case, or "concat".
-    lengths, shifts, orders: see `Encoder.at`; empty and 0 for the encoder's own.
+    input_lengths, num_window_offsets, diff_orders: see `Encoder.with_options`; empty and 0 for the encoder's own.
     """
 
     layer: int | None = None
     pooling: str = "cls+mean"
     channels: str = "concat"
-    lengths: tuple[int, ...] = ()
-    shifts: int = 0
-    orders: tuple[int, ...] = ()
+    input_lengths: tuple[int, ...] = ()
+    num_window_offsets: int = 0
+    diff_orders: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         layer = "all" if self.pooling == "all_layers" else "last" if self.layer is None else self.layer
-        lengths = f" lengths={'+'.join(map(str, self.lengths))}" if self.lengths else ""
-        shifts = f" shifts={self.shifts}" if self.shifts else ""
-        orders = f" orders={'+'.join(map(str, self.orders))}" if self.orders else ""
-        return f"layer={layer} pooling={self.pooling} channels={self.channels}{lengths}{shifts}{orders}"
+        lengths = f" input_lengths={'+'.join(map(str, self.input_lengths))}" if self.input_lengths else ""
+        offsets = f" num_window_offsets={self.num_window_offsets}" if self.num_window_offsets else ""
+        orders = f" diff_orders={'+'.join(map(str, self.diff_orders))}" if self.diff_orders else ""
+        return f"layer={layer} pooling={self.pooling} channels={self.channels}{lengths}{offsets}{orders}"
 
 
 def read_task(files: DatasetFiles) -> Task:
@@ -117,7 +117,13 @@ def _read_tokens(layers: np.ndarray, spec: FeatureSpec) -> np.ndarray:
 def encoder_digest(encoder: Encoder) -> str:
     """SHA-256 of the weights and of what in the configuration decides features."""
     config = encoder.config
-    about = [dataclasses.asdict(config.model), encoder.lengths, encoder.shifts, encoder.orders, config.data.max_length]
+    about = [
+        dataclasses.asdict(config.model),
+        encoder.input_lengths,
+        encoder.num_window_offsets,
+        encoder.diff_orders,
+        config.data.max_length,
+    ]
     parts = [json.dumps(about, sort_keys=True, default=list).encode()]
     leaves = jax.tree_util.tree_leaves_with_path(encoder.variables)
     parts += [part for path, leaf in leaves for part in (jax.tree_util.keystr(path).encode(), np.asarray(leaf).tobytes())]

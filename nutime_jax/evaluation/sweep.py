@@ -21,7 +21,7 @@ from nutime_jax.evaluation.protocols.point_anomaly import Scorer, encoder_scores
 from nutime_jax.evaluation.protocols.registry import EncodedDataset, ProtocolRun, plan_runs
 from nutime_jax.evaluation.results import Failure, Row
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models.configuration import check_lengths, check_orders, check_shifts
+from nutime_jax.models.configuration import check_diff_orders, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.network import NuTimeEncoder
 
 UNTRAINED = "untrained:"
@@ -74,10 +74,13 @@ def make_runs(config: SweepConfig, network: NuTimeEncoder) -> list[ProtocolRun]:
 
 
 def _feature_specs(config: SweepConfig, network: NuTimeEncoder) -> list[FeatureSpec]:
-    shifts = [0 if one == "encoder" else check_shifts(int(one) if str(one).isdecimal() else one, network) for one in config.shifts]
-    orders = [() if one == "encoder" else check_orders(one.split("+")) for one in config.orders]
-    lengths = [() if one == "encoder" else check_lengths(one.split("+"), network) for one in config.lengths]
-    choices = itertools.product(_layers(config.layers, network.config.depth), config.poolings, config.channels, lengths, shifts, orders)
+    offsets = [
+        0 if one == "encoder" else check_num_window_offsets(int(one) if str(one).isdecimal() else one, network)
+        for one in config.num_window_offsets
+    ]
+    orders = [() if one == "encoder" else check_diff_orders(one.split("+")) for one in config.diff_orders]
+    lengths = [() if one == "encoder" else check_input_lengths(one.split("+"), network) for one in config.input_lengths]
+    choices = itertools.product(_layers(config.layers, network.config.depth), config.poolings, config.channels, lengths, offsets, orders)
     # What reads every layer is there once.
     return list(dict.fromkeys(FeatureSpec(None if pooling == "all_layers" else layer, pooling, *rest) for layer, pooling, *rest in choices))
 

@@ -88,7 +88,12 @@ class FineTunedClassifier:
         parts = []
         for chunk in _chunks(cases):
             packed = pack_cases(chunk, np.zeros(len(chunk), np.int32))
-            options = {"network": network, "size": self.config.length, "batch_size": BATCH, "shifts": self.settings.shifts}
+            options = {
+                "network": network,
+                "size": self.config.length,
+                "batch_size": BATCH,
+                "num_window_offsets": self.settings.num_window_offsets,
+            }
             probabilities = predict_cases(members, self.shared, packed, len(chunk), len(self.classes_), **options)
             parts.append(np.asarray(probabilities)[: len(chunk), : len(self.classes_)])
         return np.concatenate(parts)

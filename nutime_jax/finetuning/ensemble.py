@@ -16,7 +16,7 @@ from nutime_jax.config import TuningSettings
 from nutime_jax.finetuning.packed import PackedCases, Views, class_mask, draw_views, whole_views
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.layers import uniform_fan_in
-from nutime_jax.models.window_offsets import shift_starts
+from nutime_jax.models.window_offsets import window_offset_starts
 
 Flat = dict[str, jax.Array]
 FRESH = ("params/head", "params/encoder/embedding/fusion")
@@ -149,7 +149,7 @@ def run_epoch(
         return over_seeds(members, shared, cases, classes, folds, seeds, numbers, epoch)
 
 
-@partial(jax.jit, static_argnames=("network", "size", "batch_size", "shifts"))
+@partial(jax.jit, static_argnames=("network", "size", "batch_size", "num_window_offsets"))
 def predict_cases(
     members: Network,
     shared: Flat,
@@ -160,10 +160,10 @@ def predict_cases(
     network: Classifier,
     size: int,
     batch_size: int,
-    shifts: int = 1,
+    num_window_offsets: int = 1,
 ) -> jax.Array:
-    """Probabilities of the first `count` cases, averaged over members (leading axis) and shifts, (capacity of cases, of classes)."""
-    starts = shift_starts(shifts, network.encoder.config.step)
+    """Probabilities of the first `count` cases, averaged over members (leading axis) and window offsets, (cases, classes)."""
+    starts = window_offset_starts(num_window_offsets, network.encoder.config.step)
 
     def predict(member: Network, views: Views) -> jax.Array:
         return jax.nn.softmax(_logits(member, shared, views, classes, network=network))
@@ -172,7 +172,7 @@ def predict_cases(
         first = i * batch_size
         whole = whole_views(cases, first + jnp.arange(batch_size), size=size + starts[-1])
         cut = [whole._replace(values=whole.values[..., start : start + size]) for start in starts]
-        mean = sum(jax.vmap(predict, in_axes=(0, None))(members, views).mean(0) for views in cut) / shifts
+        mean = sum(jax.vmap(predict, in_axes=(0, None))(members, views).mean(0) for views in cut) / num_window_offsets
         return jax.lax.dynamic_update_slice(probabilities, mean, (first, 0))
 
     with jax.default_matmul_precision("highest"):

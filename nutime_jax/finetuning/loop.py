@@ -24,7 +24,7 @@ from nutime_jax.finetuning.channels import ChannelMap, fit_channels
 from nutime_jax.finetuning.classifier import FineTunedClassifier, Training, build_classifier
 from nutime_jax.finetuning.ensemble import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
 from nutime_jax.finetuning.packed import PackedCases, pack_cases
-from nutime_jax.models.configuration import check_shifts
+from nutime_jax.models.configuration import check_num_window_offsets
 from nutime_jax.models.heads import Classifier
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def fine_tune(
         progress: called after every epoch with its number, from 1, and what happened in it.
 
     Raises:
-        InputError: no labels, one class, test cases under honest selection, or more shifts than a window has points.
+        InputError: no labels, one class, test cases under honest selection, or more window offsets than a window has points.
         DivergenceError: no member ever had a finite loss.
     """
     started = time.monotonic()
@@ -79,7 +79,7 @@ def fine_tune(
         rate = settings.learning_rates[len(settings.learning_rates) // 2]
         log.warning("no case can be spared for validation: all %d epochs are run, with rate %g", settings.epochs, rate)
     network = build_classifier(encoder.config, settings, classes=len(prepared.classes))
-    check_shifts(settings.shifts, network.encoder)
+    check_num_window_offsets(settings.num_window_offsets, network.encoder)
     shared = split_encoder(network, encoder.variables)[1]
     long = settings.lengthened(int(prepared.folds.train_count))
     members, report, epochs = _train(encoder, network, prepared, seeds, long, progress)

@@ -10,18 +10,18 @@ from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.scalar_encoders import check_scalars
 
 
-def check_lengths(lengths: Sequence[int | str], network: NuTimeEncoder) -> tuple[int, ...]:
+def check_input_lengths(input_lengths: Sequence[int | str], network: NuTimeEncoder) -> tuple[int, ...]:
     """Lengths that the network can read series at, numbers or their digits, as numbers.
 
     Raises:
         InputError: one is named twice, the windows do not divide it, or there are too few positions for it.
     """
-    for one in lengths:
+    for one in input_lengths:
         if not str(one).isdecimal() or not _fits(int(one), network):
             raise InputError(f"length {one} cannot be embedded; choose {_lengths_in_words(network.config)}")
-    if len(set(lengths)) < len(lengths):
-        raise InputError(f"lengths are {', '.join(map(str, lengths))}; name each once")
-    return tuple(int(one) for one in lengths)
+    if len(set(input_lengths)) < len(input_lengths):
+        raise InputError(f"input_lengths are {', '.join(map(str, input_lengths))}; name each once")
+    return tuple(int(one) for one in input_lengths)
 
 
 def _fits(length: int, network: NuTimeEncoder) -> bool:
@@ -38,27 +38,31 @@ def _lengths_in_words(model: ModelConfig) -> str:
     return f"one that windows {kinds} fill to its end, at most {model.max_tokens - 1} of them"
 
 
-def check_shifts(shifts: object, network: NuTimeEncoder) -> int:
+def check_num_window_offsets(num_window_offsets: object, network: NuTimeEncoder) -> int:
     """Raises InputError unless a window can be laid so many times before the next one, a point or more apart."""
     model = network.config
-    if not isinstance(shifts, (int, np.integer)) or isinstance(shifts, bool) or not 1 <= shifts <= model.step:
+    if (
+        not isinstance(num_window_offsets, (int, np.integer))
+        or isinstance(num_window_offsets, bool)
+        or not 1 <= num_window_offsets <= model.step
+    ):
         points = "points of a window" if model.step == model.window else "points from a window to the next"
-        raise InputError(f"shifts is {shifts!r}; choose a whole number from 1 to the {points}, {model.step}")
-    return int(shifts)
+        raise InputError(f"num_window_offsets is {num_window_offsets!r}; choose a whole number from 1 to the {points}, {model.step}")
+    return int(num_window_offsets)
 
 
-def check_orders(orders: Sequence[int | str]) -> tuple[int, ...]:
+def check_diff_orders(diff_orders: Sequence[int | str]) -> tuple[int, ...]:
     """Orders of differences that series are read at, numbers or their digits, as numbers.
 
     Raises:
         InputError: one is named twice, or is neither 0, the series itself, nor 1, its differences.
     """
-    for one in orders:
+    for one in diff_orders:
         if isinstance(one, bool) or str(one) not in ("0", "1"):
-            raise InputError(f"order {one} cannot be read; choose 0, the series, or 1, its differences, or both")
-    if len(set(orders)) < len(orders):
-        raise InputError(f"orders are {', '.join(map(str, orders))}; name each once")
-    return tuple(int(one) for one in orders)
+            raise InputError(f"diff_orders has {one}; choose 0 (the series), 1 (its first difference), or both")
+    if len(set(diff_orders)) < len(diff_orders):
+        raise InputError(f"diff_orders are {', '.join(map(str, diff_orders))}; name each once")
+    return tuple(int(one) for one in diff_orders)
 
 
 def build_encoder(model: ModelConfig, *, remat: str = "none") -> NuTimeEncoder:

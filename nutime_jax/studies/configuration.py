@@ -14,7 +14,7 @@ SHARED = {
     "optim": {"warmup_steps": 20},
     "data": {"sources": ("bundled",), "exclude": (), "dir": "", "synthetic": 0.0},
     "run": {"log_every": 20, "checkpoint_every": 50, "keep": 1, "keep_every": 0, "best": ""},
-    "evaluation": {"lengths": (), "shifts": 1, "orders": (0,)},
+    "evaluation": {"input_lengths": (), "num_window_offsets": 1, "diff_orders": (0,)},
 }
 """Small runs on the bundled datasets, without synthetic series."""
 
@@ -30,8 +30,8 @@ class ProbeConfig(Section, prefix="probe"):
     pooling: str = option("all_layers", "Pooling of the tokens; all_layers is cls+mean of every layer.", choices=POOLINGS)
     channels: str = option("concat", "Combination of the channels of a case.", choices=("mean", "concat"))
     length: str = option("encoder", "Length that series are resized to: encoder is that of pretrain.evaluation, or a number.")
-    shifts: str = option("encoder", "Number of window offsets: encoder is that of pretrain.evaluation, or a number.")
-    orders: str = option("encoder", "Difference orders: encoder is those of pretrain.evaluation, or 0, 1, 0+1.")
+    num_window_offsets: str = option("encoder", "Number of window offsets: encoder is that of pretrain.evaluation, or a number.")
+    diff_orders: str = option("encoder", "Difference orders: encoder is those of pretrain.evaluation, or 0, 1, 0+1.")
 
 
 @dataclass(frozen=True)

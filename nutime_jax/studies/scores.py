@@ -94,9 +94,9 @@ def _grid(probe: ProbeConfig, encoders: Sequence[str]) -> SweepConfig:
         scalers=(probe.scaler,),
         layers=(probe.layer,),
         poolings=(probe.pooling,),
-        lengths=(probe.length,),
-        shifts=(probe.shifts,),
-        orders=(probe.orders,),
+        input_lengths=(probe.length,),
+        num_window_offsets=(probe.num_window_offsets,),
+        diff_orders=(probe.diff_orders,),
         channels=(probe.channels,),
     )
 

@@ -21,7 +21,7 @@ from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, place
 from nutime_jax.distributed.processes import Processes
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder, check_lengths, check_shifts
+from nutime_jax.models.configuration import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.storage import as_folder, place_of
 from nutime_jax.training import hooks
 from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, latest, read_about, read_arrays
@@ -177,8 +177,8 @@ def check_config(config: PretrainConfig) -> None:
     """
     evaluation, network = config.evaluation, build_encoder(config.model)
     network.count_tokens(config.length)
-    check_lengths(evaluation.lengths or (config.length,), network)
-    check_shifts(evaluation.shifts, network)
+    check_input_lengths(evaluation.input_lengths or (config.length,), network)
+    check_num_window_offsets(evaluation.num_window_offsets, network)
     make_distortion(config.augment.distort)
     build_network(config)
 

@@ -15,7 +15,7 @@ from nutime_jax.training.loop import is_finished, pretrain
 SMALL = (
     *("seeds=0", "only=byol", "pretrain.steps=3", "pretrain.batch_size=16", "pretrain.length=64"),
     *("pretrain.optim.warmup_steps=1", "pretrain.run.checkpoint_every=1", "pretrain.data.sources=ItalyPowerDemand"),
-    *("probe.sources=ArrowHead", "probe.pooling=cls", "pretrain.evaluation.shifts=1"),
+    *("probe.sources=ArrowHead", "probe.pooling=cls", "pretrain.evaluation.num_window_offsets=1"),
 )
 WRITTEN = ("table.md", "table.csv", "sets.csv", "figure.svg")
 

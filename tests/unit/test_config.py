@@ -325,7 +325,7 @@ def test_an_encoder_has_its_own_fields():
     nested = to_dict(config, encoder=True)
     assert nested.keys() == {"name", "seed", "length", "matmul_precision", "model", "data", "evaluation"}
     assert nested["data"].keys() == {"max_length"}
-    assert nested["evaluation"].keys() == {"pooling", "lengths", "shifts", "orders"}
+    assert nested["evaluation"].keys() == {"pooling", "input_lengths", "num_window_offsets", "diff_orders"}
     assert nested["model"].keys() == {field.name for field in dataclasses.fields(ModelConfig)}
 
 

@@ -47,11 +47,13 @@ def test_overlapping_windows_are_shifted_within_their_stride_and_have_tokens_in_
     tokens = encoder.embed(X[:, 0], tokens=True)
     assert tokens.shape == (6, 13, 16)
     same(tokens.mean(1), encoder.embed(X[:, 0], pooling="mean"))
-    assert encoder.at(68, shifts=4).embed(X[:, 0]).shape == (6, 32)
-    with pytest.raises(InputError, match="shifts is 5; choose a whole number from 1 to the points from a window to the next, 4"):
-        encoder.at(shifts=5)
+    assert encoder.with_options(input_lengths=(68,), num_window_offsets=4).embed(X[:, 0]).shape == (6, 32)
+    with pytest.raises(
+        InputError, match="num_window_offsets is 5; choose a whole number from 1 to the points from a window to the next, 4"
+    ):
+        encoder.with_options(num_window_offsets=5)
     with pytest.raises(InputError, match="length 66 cannot be embedded; choose one that windows of 16 points every 4 fill to its end"):
-        encoder.at(66)
+        encoder.with_options(input_lengths=(66,))
 
 
 def test_tokens_of_windows_of_several_sizes_are_refused():
@@ -78,7 +80,10 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
     assert (folder / "card.md").read_text() == "# Mine\n"
     kept = json.loads((folder / "config.json").read_text())["encoder"]
     assert sorted(kept) == ["data", "evaluation", "length", "matmul_precision", "model", "name", "seed"]
-    assert (kept["data"], kept["evaluation"]) == ({"max_length": 500}, {"lengths": [], "orders": [0], "shifts": 1, "pooling": "cls+mean"})
+    assert (kept["data"], kept["evaluation"]) == (
+        {"max_length": 500},
+        {"input_lengths": [], "diff_orders": [0], "num_window_offsets": 1, "pooling": "cls+mean"},
+    )
     jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
     assert load_encoder(loaded.save(folder)).config == loaded.config
 
@@ -97,25 +102,35 @@ def test_half_the_bytes_keep_three_digits(encoder, features, tmp_path):
 
 
 def test_features_of_several_lengths_stand_side_by_side(encoder, tmp_path):
-    both = encoder.at(64, 32)
-    one, other = (encoder.at(length).embed(X, channels="none") for length in (64, 32))
+    both = encoder.with_options(input_lengths=(64, 32))
+    one, other = (encoder.with_options(input_lengths=(length,)).embed(X, channels="none") for length in (64, 32))
     same(both.embed(X, channels="none"), np.concatenate([one, other], axis=-1))
-    same(encoder.embed(X), encoder.at(64).embed(X))
+    same(encoder.embed(X), encoder.with_options(input_lengths=(64,)).embed(X))
     same(np.stack(list(both.embed(iter(X), batch_size=5))), both.embed(X))
-    same(both.embed_layers(list(X[0])), np.concatenate([encoder.at(length).embed_layers(list(X[0])) for length in (64, 32)], axis=-1))
+    same(
+        both.embed_layers(list(X[0])),
+        np.concatenate([encoder.with_options(input_lengths=(length,)).embed_layers(list(X[0])) for length in (64, 32)], axis=-1),
+    )
     same(both.embed(X, tokens=True), encoder.embed(X, tokens=True))
     loaded = load_encoder(both.save(tmp_path / "both"))
-    assert loaded.lengths == (64, 32)
+    assert loaded.input_lengths == (64, 32)
     assert repr(loaded).endswith("length 64+32>")
     same(loaded.embed(X), both.embed(X))
 
 
 def test_an_encoder_knows_what_is_read_of_it(encoder, tmp_path):
     config = load_config(
-        "smoke", ["data.max_length=500", "model.depth=1", "evaluation.pooling=all_layers", "evaluation.lengths=32", "evaluation.shifts=2"]
+        "smoke",
+        [
+            "data.max_length=500",
+            "model.depth=1",
+            "evaluation.pooling=all_layers",
+            "evaluation.input_lengths=32",
+            "evaluation.num_window_offsets=2",
+        ],
     )
     whole = untrained_encoder(config)
-    other = encoder.at(32, shifts=2)
+    other = encoder.with_options(input_lengths=(32,), num_window_offsets=2)
     same(whole.embed(X), other.embed(X, pooling="all_layers"))
     same(whole.embed(X, layer=1), other.embed(X, layer=1))
     same(whole.embed(X, pooling="cls"), other.embed(X, pooling="cls"))
@@ -125,28 +140,37 @@ def test_an_encoder_knows_what_is_read_of_it(encoder, tmp_path):
 
 def test_features_are_averaged_over_shifts(encoder):
     channel = X[0, 0]
-    longer = resize_series([channel], 64 + 10)  # the last of three shifts begins at point 10 of a window of 16
+    longer = resize_series([channel], 64 + 10)  # the last of three window offsets is at point 10 of a window of 16
     apart = [encoder.embed(longer[:, start : start + 64]) for start in (0, 5, 10)]
-    same(encoder.at(shifts=3).embed(channel[None]), np.mean(apart, axis=0))
-    same(encoder.at(shifts=1).embed(X), encoder.embed(X))
-    same(encoder.at(32, shifts=2).at(64).embed(X), encoder.at(64, shifts=2).embed(X))
-    same(encoder.at(shifts=3).embed(X, tokens=True), encoder.embed(X, tokens=True))
+    same(encoder.with_options(num_window_offsets=3).embed(channel[None]), np.mean(apart, axis=0))
+    same(encoder.with_options(num_window_offsets=1).embed(X), encoder.embed(X))
+    same(
+        encoder.with_options(input_lengths=(32,), num_window_offsets=2).with_options(input_lengths=(64,)).embed(X),
+        encoder.with_options(input_lengths=(64,), num_window_offsets=2).embed(X),
+    )
+    same(encoder.with_options(num_window_offsets=3).embed(X, tokens=True), encoder.embed(X, tokens=True))
 
 
 def test_differences_are_read_beside_the_series(encoder, tmp_path):
-    both = encoder.at(64, 32, shifts=2, orders=(0, 1))
-    apart = [encoder.at(64, 32, shifts=2).embed(one, channels="none") for one in (X, np.diff(np.float32(X)))]
+    both = encoder.with_options(input_lengths=(64, 32), num_window_offsets=2, diff_orders=(0, 1))
+    apart = [
+        encoder.with_options(input_lengths=(64, 32), num_window_offsets=2).embed(one, channels="none")
+        for one in (X, np.diff(np.float32(X)))
+    ]
     same(both.embed(X, channels="none"), np.concatenate(apart, axis=-1))
-    same(both.embed_layers(list(X[0]))[..., -32:], encoder.at(64, 32, shifts=2, orders=(1,)).embed_layers(list(X[0])))
+    same(
+        both.embed_layers(list(X[0]))[..., -32:],
+        encoder.with_options(input_lengths=(64, 32), num_window_offsets=2, diff_orders=(1,)).embed_layers(list(X[0])),
+    )
     same(both.embed(X, tokens=True), encoder.embed(X, tokens=True))
-    same(both.at(orders=(0,)).embed(X), encoder.at(64, 32, shifts=2).embed(X))
+    same(both.with_options(diff_orders=(0,)).embed(X), encoder.with_options(input_lengths=(64, 32), num_window_offsets=2).embed(X))
     halves = np.split(both.embed(X), 2, axis=-1)
-    same(both.at(orders=(1, 0)).embed(X), np.concatenate(halves[::-1], axis=-1))
+    same(both.with_options(diff_orders=(1, 0)).embed(X), np.concatenate(halves[::-1], axis=-1))
     same(load_encoder(both.save(tmp_path / "both")).embed(X), both.embed(X))
 
 
 def test_differences_of_any_series_are_finite(encoder):
-    changes = encoder.at(orders=(1,))
+    changes = encoder.with_options(diff_orders=(1,))
     for one in (np.float32([3]), np.full(2, 7.0), np.float32([3e38, -3e38, 3e38, -3e38]), 1e5 + np.sin(np.arange(90)) / 1e4):
         assert np.isfinite(changes.embed([one])).all()
     same(changes.embed([np.array([3.0])]), encoder.embed([np.zeros(1)]))
@@ -156,36 +180,36 @@ def test_differences_of_any_series_are_finite(encoder):
 
 
 @pytest.mark.parametrize(
-    ("orders", "message"),
+    ("diff_orders", "message"),
     [
-        ((-1,), "order -1 cannot be read; choose 0, the series, or 1, its differences, or both"),
-        ((0, 2), "order 2 cannot be read"),
-        ((1, 1), "orders are 1, 1; name each once"),
+        ((-1,), r"diff_orders has -1; choose 0 \(the series\), 1 \(its first difference\), or both"),
+        ((0, 2), "diff_orders has 2"),
+        ((1, 1), "diff_orders are 1, 1; name each once"),
     ],
 )
-def test_orders_that_cannot_be_are_refused(encoder, orders, message):
+def test_diff_orders_that_cannot_be_are_rejected(encoder, diff_orders, message):
     with pytest.raises(InputError, match=message):
-        encoder.at(orders=orders)
+        encoder.with_options(diff_orders=diff_orders)
 
 
-@pytest.mark.parametrize("shifts", [0, 17, -1, 2.0, "2", True])
-def test_shifts_that_cannot_be_are_refused(encoder, shifts):
-    with pytest.raises(InputError, match=r"shifts is .*; choose a whole number from 1 to the points of a window, 16"):
-        encoder.at(shifts=shifts)
+@pytest.mark.parametrize("num_window_offsets", [0, 17, -1, 2.0, "2", True])
+def test_window_offsets_that_cannot_be_are_rejected(encoder, num_window_offsets):
+    with pytest.raises(InputError, match=r"num_window_offsets is .*; choose a whole number from 1 to the points of a window, 16"):
+        encoder.with_options(num_window_offsets=num_window_offsets)
 
 
 @pytest.mark.parametrize(
-    ("lengths", "message"),
+    ("input_lengths", "message"),
     [
         ((30,), "length 30 cannot be embedded; choose a multiple of the window, 16, up to"),
         ((64, 0), "length 0 cannot be embedded"),
         ((10**9,), "length 1000000000 cannot be embedded"),
-        ((64, 64), "lengths are 64, 64; name each once"),
+        ((64, 64), "input_lengths are 64, 64; name each once"),
     ],
 )
-def test_lengths_that_cannot_be_are_refused(encoder, lengths, message):
+def test_lengths_that_cannot_be_are_refused(encoder, input_lengths, message):
     with pytest.raises(InputError, match=message):
-        encoder.at(*lengths)
+        encoder.with_options(input_lengths=input_lengths)
 
 
 @pytest.mark.parametrize("name", shipped_encoders())
@@ -196,7 +220,7 @@ def test_shipped_encoders_are_sound(name):
     assert sum(path.stat().st_size for path in (WEIGHTS / name).iterdir()) < 15 << 20
     found = encoder.embed(X[:2])
     per_length = {"cls+mean": 2, "all_layers": 2 * (encoder.config.model.depth + 1)}[encoder.pooling] * encoder.config.model.width
-    assert found.shape == (2, len(encoder.orders) * len(encoder.lengths) * per_length)
+    assert found.shape == (2, len(encoder.diff_orders) * len(encoder.input_lengths) * per_length)
     assert np.isfinite(found).all()
 
 
@@ -223,11 +247,11 @@ def reseal(folder, weights=None, **changes):
         ({"model": 7}, None),
         ({"length": "512"}, None),
         ({"length": 0}, None),
-        ({"evaluation": {"lengths": [64, 0]}}, None),
-        ({"evaluation": {"lengths": [65]}}, None),
+        ({"evaluation": {"input_lengths": [64, 0]}}, None),
+        ({"evaluation": {"input_lengths": [65]}}, None),
         ({"evaluation": {"pooling": "max"}}, None),
-        ({"evaluation": {"shifts": 17}}, None),
-        ({"evaluation": {"orders": [2]}}, None),
+        ({"evaluation": {"num_window_offsets": 17}}, None),
+        ({"evaluation": {"diff_orders": [2]}}, None),
         ({"data": {"max_length": -1}}, None),
         ({}, lambda arrays: {}),
         ({}, lambda arrays: {**arrays, "../../etc/passwd": np.ones(2)}),

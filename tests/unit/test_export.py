@@ -51,7 +51,9 @@ def features(encoder, batch):
     """By the programs of `Encoder.embed`."""
     series, lengths, offsets = batch
     variables = jax.tree.map(jnp.asarray, encoder.variables)
-    ((views, _),) = _views([one[:length] for one, length in zip(series, lengths, strict=True)], (0,), encoder.lengths, rows=len(series))
+    ((views, _),) = _views(
+        [one[:length] for one, length in zip(series, lengths, strict=True)], (0,), encoder.input_lengths, rows=len(series)
+    )
     with jax.default_matmul_precision("highest"):
         return np.asarray(_encode(variables, views, offsets, read=ReadVector(None, "cls+mean"), network=encoder.network, rows=None))
 
@@ -91,7 +93,7 @@ def test_embedding_follows_the_encoder(encoder, exported):
 
 
 def test_an_encoder_that_reads_several_lengths_is_one_program(encoder, tmp_path):
-    encoder = encoder.at(64, 32, shifts=3)
+    encoder = encoder.with_options(input_lengths=(64, 32), num_window_offsets=3)
     folder = export_encoder(encoder, tmp_path / "several")
     series = np.random.default_rng(1).normal(size=(3, 70)).cumsum(1)
     found = load_exported(folder).embed(series)
@@ -102,7 +104,7 @@ def test_an_encoder_that_reads_several_lengths_is_one_program(encoder, tmp_path)
 
 
 def test_differences_are_a_part_of_the_program(encoder, tmp_path):
-    encoder = encoder.at(64, 32, shifts=2, orders=(0, 1))
+    encoder = encoder.with_options(input_lengths=(64, 32), num_window_offsets=2, diff_orders=(0, 1))
     folder = export_encoder(encoder, tmp_path / "differences")
     draw = np.random.default_rng(1)
     series = [draw.normal(size=n).cumsum() for n in (70, 3, 2, 1, 64)] + [1e8 + draw.normal(size=70).cumsum()]
@@ -122,7 +124,7 @@ def test_differences_are_a_part_of_the_program(encoder, tmp_path):
     ids=str,
 )
 def test_every_kind_of_tokens_and_blocks_is_a_program(model, tmp_path):
-    config = update(load_config("smoke", ["model.depth=1", "evaluation.shifts=2"]), {"model": model})
+    config = update(load_config("smoke", ["model.depth=1", "evaluation.num_window_offsets=2"]), {"model": model})
     encoder = untrained_encoder(config)
     folder = export_encoder(encoder, tmp_path / "exported")
     series = np.random.default_rng(1).normal(size=(3, 70)).cumsum(1)

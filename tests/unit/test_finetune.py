@@ -324,15 +324,15 @@ def test_a_saved_classifier_is_the_same_to_the_bit(encoder, tmp_path, strategy, 
 def test_shifts_average_what_is_said_of_stretches_that_begin_later(fitted):
     size = fitted.config.length
     series = np.random.default_rng(0).normal(size=(3, size + 12)).cumsum(1).astype(np.float32)
-    shifted = dataclasses.replace(fitted, settings=change(fitted.settings, shifts=4))
+    shifted = dataclasses.replace(fitted, settings=change(fitted.settings, num_window_offsets=4))
     stretches = [fitted.predict_proba(series[:, start : start + size]) for start in (0, 4, 8, 12)]
     assert np.ptp(stretches, axis=0).max() > 1e-4
     np.testing.assert_allclose(shifted.predict_proba(series), np.mean(stretches, axis=0), rtol=0, atol=1e-6)
 
 
 def test_a_window_has_no_more_shifts_than_points(encoder):
-    with pytest.raises(InputError, match="shifts is 17; choose a whole number from 1 to the points of a window, 16"):
-        fine_tune(encoder, toy(), settings=change(shifts=17))
+    with pytest.raises(InputError, match="num_window_offsets is 17; choose a whole number from 1 to the points of a window, 16"):
+        fine_tune(encoder, toy(), settings=change(num_window_offsets=17))
 
 
 def test_long_splits_are_predicted_in_packs(fitted, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.backbones import KERNELS, ResidualBlock, with_mean
-from nutime_jax.models.configuration import check_lengths, check_shifts
+from nutime_jax.models.configuration import check_input_lengths, check_num_window_offsets
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import BatchNorm, gelu, multiply
 from nutime_jax.models.microbatch import in_chunks
@@ -265,16 +265,16 @@ def test_values_that_make_no_encoder_are_refused(model, message):
 
 def test_lengths_and_shifts_go_by_the_stride_and_by_every_size():
     overlapping = NuTimeEncoder(ModelConfig(stride=4, max_tokens=9))
-    assert check_lengths((16, 44), overlapping) == (16, 44)  # one window, and the most that there are rows for
-    assert (overlapping.count_tokens(44), check_shifts(4, overlapping)) == (9, 4)
+    assert check_input_lengths((16, 44), overlapping) == (16, 44)  # one window, and the most that there are rows for
+    assert (overlapping.count_tokens(44), check_num_window_offsets(4, overlapping)) == (9, 4)
     for length in (12, 18, 48):
         with pytest.raises(InputError, match=f"length {length} cannot be embedded; .* windows of 16 points every 4 fill .*, at most 8"):
-            check_lengths((length,), overlapping)
-    with pytest.raises(InputError, match=r"shifts is 5; .* the points from a window to the next, 4"):
-        check_shifts(5, overlapping)
+            check_input_lengths((length,), overlapping)
+    with pytest.raises(InputError, match=r"num_window_offsets is 5; .* the points from a window to the next, 4"):
+        check_num_window_offsets(5, overlapping)
     several = NuTimeEncoder(ModelConfig(windows=(8, 64)))
     assert (several.config.shortest, several.count_tokens(128)) == (64, 1 + 8 + 16 + 2)
     with pytest.raises(InputError, match=r"length 32 cannot be embedded; .* of 16 points every 16 and of 8 points every 8 and of 64"):
-        check_lengths((32,), several)
+        check_input_lengths((32,), several)
     with pytest.raises(InputError, match="length 32 is not divisible by window 64"):
         jax.eval_shape(several.init, jax.random.key(0), jnp.zeros((1, 1, 32)))

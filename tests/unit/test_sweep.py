@@ -149,20 +149,24 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
             FeatureSpec(None, "all_layers"),
         ),
         *(
-            FeatureSpec(None, "all_layers", lengths=(64, 16)),
+            FeatureSpec(None, "all_layers", input_lengths=(64, 16)),
             FeatureSpec(1, "cls", "mean", (128,)),
-            FeatureSpec(2, lengths=(32, 64), shifts=4),
+            FeatureSpec(2, input_lengths=(32, 64), num_window_offsets=4),
         ),
-        *(FeatureSpec(None, "all_layers", orders=(0, 1)), FeatureSpec(1, "mean", "mean", (64, 32), 2, (1,))),
+        *(FeatureSpec(None, "all_layers", diff_orders=(0, 1)), FeatureSpec(1, "mean", "mean", (64, 32), 2, (1,))),
     ],
 )
 def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, spec):
     cases = find_datasets(str(folder / "b.npz"))[0].read("test")
-    lengths, shifts, orders = spec.lengths or encoder.lengths, spec.shifts or 1, spec.orders or (0,)
-    expected = encoder.at(*lengths, shifts=shifts, orders=orders).embed(
+    lengths, shifts, orders = spec.input_lengths or encoder.input_lengths, spec.num_window_offsets or 1, spec.diff_orders or (0,)
+    expected = encoder.with_options(input_lengths=lengths, num_window_offsets=shifts, diff_orders=orders).embed(
         cases.series, layer=spec.layer, pooling=spec.pooling, channels=spec.channels
     )
-    apart = [encoder.at(length, shifts=shifts, orders=(order,)) for order in orders for length in lengths]
+    apart = [
+        encoder.with_options(input_lengths=(length,), num_window_offsets=shifts, diff_orders=(order,))
+        for order in orders
+        for length in lengths
+    ]
     ours = read_features([layer_features(one, cases) for one in apart], spec)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -182,11 +186,11 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
         ("protocols=svm", "protocol 'svm' is unknown; choose of ridge"),
         ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 2"),
         ("lengths=short", "length short cannot be embedded; choose a multiple of the window, 16, up to"),
-        ("lengths=64+30", "length 30 cannot be embedded"),
-        ("lengths=64+64", "lengths are 64, 64; name each once"),
-        ("shifts=few", "shifts is 'few'; choose a whole number from 1"),
-        ("shifts=17", "shifts is 17; choose a whole number from 1"),
-        ("orders=0+first", "order first cannot be read"),
+        ("input_lengths=64+30", "length 30 cannot be embedded"),
+        ("input_lengths=64+64", "lengths are 64, 64; name each once"),
+        ("num_window_offsets=few", "num_window_offsets is 'few'; choose a whole number from 1"),
+        ("num_window_offsets=17", "num_window_offsets is 17; choose a whole number from 1"),
+        ("diff_orders=0+first", "diff_orders has first"),
     ],
 )
 def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
@@ -201,19 +205,26 @@ def test_all_layers_are_read(encoder):
 
 
 def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):
-    fields = ["lengths=encoder,32,64+32", "shifts=encoder,2", "protocols=ridge", "layers=last", "baselines="]
+    fields = ["lengths=encoder,32,64+32", "num_window_offsets=encoder,2", "protocols=ridge", "layers=last", "baselines="]
     config = configured(folder / "a.npz", *fields)
     rows = [row for row in run(config, folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
     settings = [row.setting.partition("channels=concat")[2].partition(" scaler")[0].strip() for row in rows]
-    assert settings == ["", "shifts=2", "lengths=32", "lengths=32 shifts=2", "lengths=64+32", "lengths=64+32 shifts=2"]
+    assert settings == [
+        "",
+        "num_window_offsets=2",
+        "input_lengths=32",
+        "input_lengths=32 num_window_offsets=2",
+        "input_lengths=64+32",
+        "input_lengths=64+32 num_window_offsets=2",
+    ]
     assert len(list((tmp_path / "features").iterdir())) == 8  # two lengths, once and twice, of two splits
 
 
 def test_differences_are_read_apart_and_together(folder, tmp_path):
-    fields = ["orders=encoder,1,0+1", "protocols=ridge", "layers=last", "baselines="]
+    fields = ["diff_orders=encoder,1,0+1", "protocols=ridge", "layers=last", "baselines="]
     rows = [row for row in run(configured(folder / "a.npz", *fields), folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
     settings = [row.setting.partition("channels=concat")[2].partition(" scaler")[0].strip() for row in rows]
-    assert settings == ["", "orders=1", "orders=0+1"]
+    assert settings == ["", "diff_orders=1", "diff_orders=0+1"]
     assert len(list((tmp_path / "features").iterdir())) == 4  # series and differences, of two splits
 
 

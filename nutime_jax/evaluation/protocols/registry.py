@@ -30,20 +30,20 @@ class EncodedDataset:
 
     def splits(self, spec: FeatureSpec) -> tuple[FeatureSet, FeatureSet]:
         """Return the features of the train and of the test split."""
-        shifts = spec.shifts or self.encoder.shifts
-        orders, lengths = spec.orders or self.encoder.orders, spec.lengths or self.encoder.lengths
-        layers = [self._layer_features(order, length, shifts) for order in orders for length in lengths]
+        offsets = spec.num_window_offsets or self.encoder.num_window_offsets
+        orders, lengths = spec.diff_orders or self.encoder.diff_orders, spec.input_lengths or self.encoder.input_lengths
+        layers = [self._layer_features(order, length, offsets) for order in orders for length in lengths]
         train, test = zip(*layers, strict=True)
         return (
             FeatureSet(read_features(train, spec), self.task.train.labels),
             FeatureSet(read_features(test, spec), self.task.test.labels),
         )
 
-    def _layer_features(self, order: int, length: int, shifts: int) -> tuple[np.ndarray, ...]:
+    def _layer_features(self, order: int, length: int, num_window_offsets: int) -> tuple[np.ndarray, ...]:
         """Return the features of every layer, of the train and of the test split."""
-        key = order, length, shifts
+        key = order, length, num_window_offsets
         if key not in self._layers:
-            encoder = self.encoder.at(length, shifts=shifts, orders=(order,))
+            encoder = self.encoder.with_options(input_lengths=(length,), num_window_offsets=num_window_offsets, diff_orders=(order,))
             splits = self.task.train, self.task.test
             self._layers[key] = tuple(layer_features(encoder, cases, cache=self._cache) for cases in splits)
         return self._layers[key]
