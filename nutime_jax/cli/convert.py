@@ -1,43 +1,49 @@
-"""Turns weights of the official PyTorch implementation into an encoder of this library, and back.
+"""Convert weights of the official PyTorch implementation to an encoder of this library, or back.
 
     nutime convert checkpoint.pth encoders/official
     nutime convert checkpoint.safetensors encoders/official --config=release.json --network=target
     nutime convert encoders/official official.safetensors
     nutime convert runs/quickstart byol.pth
 
-A file (.pth, .safetensors or .npz) becomes a folder, which every command takes as an encoder; what was found is said, and
-for a BYOL checkpoint whether its target network ever moved. Sizes are read off the arrays; what leaves no trace there
-(--heads, ablations) is as released unless it is given. An encoder's folder becomes a file with the encoder's arrays, a
-workdir of `nutime pretrain` one with BYOL's, in the names of the official implementation. A .pth needs PyTorch (the extra
-`torch`), and nothing in it is executed.
+A file (.pth, .safetensors or .npz) becomes a folder that every command accepts as an encoder. The command prints what it
+found, and for a BYOL checkpoint whether its target network ever moved. Sizes follow from the arrays; settings that leave no
+trace in them (--heads, ablations) have their official defaults unless given. The folder of an encoder becomes a file of the
+encoder's arrays, a workdir of `nutime pretrain` a file of BYOL's, with the names of the official implementation. A .pth file
+needs PyTorch (the extra `torch`); code in it is never executed.
 """
 
 import argparse
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nutime_jax.cli.evaluate import user_path
+from nutime_jax.cli.arguments import user_path
 from nutime_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from nutime_jax.convert.encoders import Converted
+
+TORCH_ONLY = {"official_config": "--config", "heads": "--heads", "network": "--network", "length": "--length"}
+"""Flags that apply to files of PyTorch weights, by attribute."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=user_path, help="file of PyTorch weights; or an encoder's name or folder, a workdir, a checkpoint")
+    parser.add_argument("source", type=user_path, help="file of PyTorch weights; or name or folder of an encoder, workdir, checkpoint")
     parser.add_argument("out", type=user_path, help="folder of the encoder; or file of PyTorch weights (.safetensors, .pth)")
-    parser.add_argument("--config", dest="release", type=user_path, help="the release's JSON configuration of the checkpoint")
-    parser.add_argument("--heads", type=int, help="attention heads (default: as many as are 64 wide, as released)")
+    parser.add_argument("--config", dest="official_config", type=user_path, help="official JSON configuration of the checkpoint")
+    parser.add_argument("--heads", type=int, help="number of attention heads (default: heads of width 64, the official default)")
     parser.add_argument("--network", help="network of a BYOL checkpoint: online (default) or target (its moving average)")
-    parser.add_argument("--length", type=int, help="points that series are resized to (default: 32 windows, as released)")
-
-
-OPTIONS = {"release": "--config", "heads": "--heads", "network": "--network", "length": "--length"}
+    parser.add_argument("--length", type=int, help="time points to which series are resized (default: 32 windows, the official default)")
 
 
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.loading import shipped_encoders
 
     if args.source.is_dir() or str(args.source) in shipped_encoders():
-        if given := [flag for name, flag in OPTIONS.items() if getattr(args, name) is not None]:
-            raise InputError(f"{given[0]} is for files of PyTorch weights, and {args.source} is none; leave it out")
+        flags = [flag for name, flag in TORCH_ONLY.items() if getattr(args, name) is not None]
+        if flags:
+            raise InputError(f"{flags[0]} is for files of PyTorch weights, and {args.source} is an encoder or a workdir; remove it")
         _to_torch(args.source, args.out)
     else:
         _from_torch(args)
@@ -62,43 +68,42 @@ def _from_torch(args: argparse.Namespace) -> None:
     from nutime_jax.encoder import KIND
 
     check_target(args.out, kind=KIND)
-    config = {} if args.release is None else read_release_config(args.release)
+    config = {} if args.official_config is None else read_release_config(args.official_config)
     if args.heads is not None:
         config = {**config, **check_settings({"transformer_heads": args.heads})}
         config.pop("transformer_head_dim", None)
-    found = encoder_from_torch(read_state(args.source), config, network=args.network or "online", length=args.length)
-    lines = list(describe(found))
-    found.encoder.save(args.out, card=_card(args.source, lines))
+    converted = encoder_from_torch(read_state(args.source), config, network=args.network or "online", length=args.length)
+    lines = list(_describe(converted))
+    converted.encoder.save(args.out, card=_card(args.source, lines))
     print("\n".join(lines))
     print(f"written to {args.out}")
 
 
-def describe(found):
-    """What was found, a line each."""
-    model = found.encoder.config.model
-    scales = (
-        "no scales" if model.statistics == "none" else f"{len(model.scales)} scales from {min(model.scales):g} to {max(model.scales):g}"
-    )
+def _describe(converted: "Converted") -> Iterator[str]:
+    """Yield one line per finding."""
+    model = converted.encoder.config.model
+    scales = f"{len(model.scales)} scales from {min(model.scales):g} to {max(model.scales):g}"
     yield (
-        f"{found.kind}; the encoder has {found.parameters:,} parameters, depth {model.depth}, width {model.width}, "
-        f"heads {model.heads} x {model.head_dim}, MLP {model.mlp_dim}, window {model.window}, {scales}"
+        f"{converted.kind}; the encoder has {converted.parameters:,} parameters, depth {model.depth}, width {model.width}, "
+        f"heads {model.heads} x {model.head_dim}, MLP {model.mlp_dim}, window {model.window}, "
+        f"{'no scales' if model.statistics == 'none' else scales}"
     )
-    if found.assumed:
-        yield f"assumed, as released, for nothing tells: {', '.join(found.assumed)}"
-    if "fusion" in found.encoder.variables["params"]["embedding"]:
-        yield "the fusion of channels is kept and unused: embedding encodes every channel alone, fine-tuning makes its own"
-    if found.twin is not None:
-        yield found.twin.verdict
-    if found.left_out:
-        yield f"left out: {', '.join(found.left_out)}"
+    if converted.assumed:
+        yield f"assumed, the official defaults: {', '.join(converted.assumed)}"
+    if "fusion" in converted.encoder.variables["params"]["embedding"]:
+        yield "the channel fusion is saved but not used: embed encodes each channel alone, fine-tuning initialises a new fusion"
+    if converted.twin is not None:
+        yield converted.twin.verdict
+    if converted.left_out:
+        yield f"omitted: {', '.join(converted.left_out)}"
 
 
 def _card(source: Path, lines: list[str]) -> str:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    found = "\n".join(f"- {line}" for line in lines)
+    findings = "\n".join(f"- {line}" for line in lines)
     return f"""# Encoder converted from PyTorch weights
 
-Converted from `{source.name}` (SHA-256 {digest}). Terms and training data are those of that file.
+Converted from `{source.name}` (SHA-256 {digest}). Licence and training data are those of that file.
 
-{found}
+{findings}
 """

@@ -1,4 +1,4 @@
-"""Looks after series before anything is trained on them.
+"""Inspect, download and build datasets before training.
 
     nutime data inspect my_folder
     nutime data download --to=archives ucr uea
@@ -8,23 +8,14 @@
 """
 
 import argparse
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from nutime_jax.cli.evaluate import user_path
-from nutime_jax.config import PretrainConfig, load_config, shipped_configs
+from nutime_jax.cli.arguments import Action, add_actions, add_config, user_path
+from nutime_jax.config import load_config
 from nutime_jax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, action in ACTIONS.items():
-        formatter = argparse.RawDescriptionHelpFormatter
-        one = actions.add_parser(
-            name, help=action.summary, description=inspect.getdoc(action.run), formatter_class=formatter, allow_abbrev=False
-        )
-        action.add_arguments(one)
+    add_actions(parser, ACTIONS, name="action")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,19 +23,19 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder of files, the name of a bundled set, or bundled for all")
-    parser.add_argument("--json", type=user_path, metavar="FILE", help="write all that was found to FILE, for machines")
-    parser.add_argument("--plot", type=user_path, metavar="FILE.png", help="draw a few training series of each class to FILE.png")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder of files, name of a bundled dataset, or bundled for all")
+    parser.add_argument("--json", type=user_path, metavar="FILE", help="also write all statistics to FILE, as JSON")
+    parser.add_argument("--plot", type=user_path, metavar="FILE.png", help="plot a few training series per class to FILE.png")
 
 
 def _inspect(args: argparse.Namespace) -> None:
-    """Says what files hold: format, cases, channels, lengths, classes, missing values, scales, repetitions.
+    """Print the contents of datasets: format, cases, channels, lengths, classes, missing values, scales, duplicates.
 
         nutime data inspect bundled
-        nutime data inspect my_folder sets/Fish.npz --json facts.json --plot series.png
+        nutime data inspect my_folder sets/Fish.npz --json stats.json --plot series.png
 
-    One set is described by a sheet, several by a table. Sets that cannot be read are named below, and the status is then 2.
-    Nothing is chosen by what test splits hold; they are only described.
+    One dataset is described in detail, several in a table. Datasets that cannot be read are named below it, with exit
+    status 2. Test splits are only described; they choose nothing.
     """
     from tqdm import tqdm
 
@@ -52,43 +43,42 @@ def _inspect(args: argparse.Namespace) -> None:
     from nutime_jax.data.inspection import inspect_set
     from nutime_jax.data.report import draw, format_sets, write_json
 
-    facts, read, refused = [], [], {}
-    with tqdm(find_all_datasets(args.paths), desc="inspecting", unit=" sets", leave=False, disable=None) as bar:
+    statistics, readable, errors = [], [], {}
+    with tqdm(find_all_datasets(args.paths), desc="inspecting", unit=" datasets", leave=False, disable=None) as bar:
         for files in bar:
             bar.set_postfix_str(files.name)
             try:
-                facts.append(inspect_set(files))
-                read.append(files)
+                statistics.append(inspect_set(files))
+                readable.append(files)
             except InputError as error:
-                refused[files.name] = str(error)
-    if not facts and len(refused) == 1:
-        raise InputError(*refused.values())
-    if facts:
-        print(format_sets(facts))
-    if refused:
-        print(*(f"\ncannot be read: {message}" for message in refused.values()), sep="")
+                errors[files.name] = str(error)
+    if not statistics and len(errors) == 1:
+        raise InputError(*errors.values())
+    if statistics:
+        print(format_sets(statistics))
+    for message in errors.values():
+        print(f"\nunreadable: {message}")
     if args.json:
-        write_json(facts, refused, args.json)
-    if args.plot and read:
-        draw(read, args.plot)
-    if refused:
-        raise InputError(f"{len(refused)} of {len(refused) + len(facts)} sets cannot be read; mend them, or leave them out")
+        write_json(statistics, errors, args.json)
+    if args.plot and readable:
+        draw(readable, args.plot)
+    if errors:
+        raise InputError(f"{len(errors)} of {len(errors) + len(statistics)} datasets cannot be read; fix or remove them")
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(schema=PretrainConfig)
-    parser.add_argument("--config", required=True, help=f"a shipped configuration ({', '.join(shipped_configs())}) or a path to a .py file")
-    parser.add_argument("--data_dir", required=True, type=user_path, help="where corpora are kept; give it to runs as --config.data.dir")
+    add_config(parser)
+    parser.add_argument("--data_dir", required=True, type=user_path, help="folder of corpora; runs use it with --config.data.dir")
 
 
 def _build(args: argparse.Namespace) -> None:
-    """Builds the corpus of a configuration, a part a source, and says what is in it.
+    """Build the corpus of a configuration, one part per source, and print its contents.
 
         nutime data build --config=nutime_base --data_dir=corpora
         nutime data build --config=quickstart --data_dir=corpora --config.data.sources=my_folder,bundled
 
-    Parts that are there already are checked against their checksums. Interrupted, the same command goes on with the part
-    it was in. Runs with --config.data.dir=corpora find what is built.
+    Existing parts are checked against their checksums. After an interruption, rerun the same command to resume with the
+    current part. Runs with --config.data.dir=corpora use the result.
     """
     config = load_config(args.config, args.overrides)
     from nutime_jax.data.corpus import open_corpus
@@ -100,18 +90,18 @@ def _build(args: argparse.Namespace) -> None:
 
 
 def _download_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="ucr, uea, transfer, or sets of theirs as ucr/GunPoint (default: all)")
-    parser.add_argument("--to", required=True, type=user_path, metavar="FOLDER", help="sets go to FOLDER/ARCHIVE/SET")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="ucr, uea, transfer, or one dataset, as ucr/GunPoint (default: all)")
+    parser.add_argument("--to", required=True, type=user_path, metavar="FOLDER", help="datasets are written to FOLDER/ARCHIVE/DATASET")
 
 
 def _download(args: argparse.Namespace) -> None:
-    """Fetches the archives of the published corpus, a set at a time: the UCR and UEA archives, and TF-C's transfer sets.
+    """Download the archives of the published corpus: the UCR and UEA archives, and TF-C's transfer datasets.
 
         nutime data download --to=archives
         nutime data download --to=archives transfer ucr/GunPoint
 
-    Sets that are there are not fetched again. The transfer sets are PyTorch files, and need torch to be converted. The
-    terms of the archives are their own: see timeseriesclassification.com, and the deposits of TF-C at figshare.
+    Existing datasets are skipped. The transfer datasets are PyTorch files; their conversion needs torch. For the licences
+    of the archives see timeseriesclassification.com, and the deposits of TF-C at figshare.
     """
     from tqdm import tqdm
 
@@ -119,29 +109,20 @@ def _download(args: argparse.Namespace) -> None:
 
     wanted = []
     for name in args.names or ARCHIVES:
-        archive, _, one = name.partition("/")
-        known = archive_sets(archive)
-        if one and one not in known:
-            raise InputError(f"archive {archive} has no set {one!r}; it has {', '.join(known)}")
-        wanted += [(archive, each) for each in ([one] if one else known)]
-    with tqdm(wanted, desc="downloading", unit=" sets", disable=None) as bar:
+        archive, _, dataset = name.partition("/")
+        available = archive_sets(archive)
+        if dataset and dataset not in available:
+            raise InputError(f"Archive {archive} has no dataset {dataset!r}; choose one of {', '.join(available)}")
+        wanted += [(archive, chosen) for chosen in ([dataset] if dataset else available)]
+    with tqdm(wanted, desc="downloading", unit=" datasets", disable=None) as bar:
         for archive, name in bar:
             bar.set_postfix_str(name)
             download_set(archive, name, args.to)
-    print(f"{len(wanted)} sets are in {args.to}")
-
-
-@dataclass(frozen=True)
-class Action:
-    """What `nutime data NAME` does."""
-
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+    print(f"{len(wanted)} datasets are in {args.to}")
 
 
 ACTIONS = {
-    "inspect": Action("say what files of series hold", _inspect_arguments, _inspect),
-    "build": Action("build the corpus of a configuration, to be shared by runs", _build_arguments, _build),
-    "download": Action("fetch the archives of the published corpus", _download_arguments, _download),
+    "inspect": Action("print the contents of files of series", _inspect_arguments, _inspect),
+    "build": Action("build the corpus of a configuration, which runs can share", _build_arguments, _build),
+    "download": Action("download the archives of the published corpus", _download_arguments, _download),
 }

@@ -1,17 +1,17 @@
-"""Writes the features of the series of a file, a bundled set or a corpus, however many there are.
+"""Write the features of the series of a file, a bundled dataset or a corpus.
 
     nutime embed --encoder=nutime-small --data=GunPoint --split=train --out=features.npz
     nutime embed --encoder=runs/quickstart --data=readings.parquet --out=features.parquet --channels=concat
     nutime embed --encoder=nutime-small --data=corpora --out=features.npy
 
-Files are those that training reads. Parquet (wide; long with the rows of a series one after the other), .npz and .npy
-files and corpora that `nutime data build` wrote are read a block at a time, and features are written as they are made:
-memory does not grow with their number. Ids and labels go along, but for .npy, which holds the features alone:
+Input files are those of training. Parquet (wide; long with the rows of a series in sequence), .npz and .npy files and
+corpora of `nutime data build` are read in blocks, and features are written as they are computed: memory does not grow with
+the number of series. Ids and labels are copied, except to .npy, which contains only features:
 
-    .npz              features (cases, features) float32, and labels and ids, where there are any
-    .csv, .parquet    a row a case: id, label, f0, f1, ...
+    .npz              features (cases, features) float32, and labels and ids if present
+    .csv, .parquet    one row per case: id, label, f0, f1, ...
 
-The file is at its place only when it is whole.
+The output is moved to its path when it is complete.
 """
 
 import argparse
@@ -19,77 +19,98 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nutime_jax.cli.evaluate import user_path
-from nutime_jax.cli.finetune import one_set
+from nutime_jax.cli.arguments import add_data, add_encoder, add_features, choose_split, one_dataset, user_path
 from nutime_jax.errors import InputError
 
-WRITTEN = 1024
-"""Cases that are written at once."""
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nutime_jax.data.streams import Stream
+
+CASES_PER_WRITE = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", required=True, help="a shipped encoder, a saved one, or a workdir of `nutime pretrain`")
-    parser.add_argument("--data", required=True, help="a file, a bundled set, a folder that holds one set, or a corpus")
-    parser.add_argument("--out", required=True, type=user_path, help="where the features go: .npz, .npy, .parquet or .csv")
-    parser.add_argument("--split", choices=("train", "test"), help="which split of a set that has two; a lone file is its train split")
-    parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--pooling", help="cls, mean, cls+mean or all_layers, which is that of every layer (default: the encoder's)")
-    parser.add_argument("--channels", default="mean", help="mean or concat over channels, or none: both kept apart (default: mean)")
-    parser.add_argument("--batch_size", type=int, default=256, help="channels embedded at once (default: 256)")
+    add_encoder(parser)
+    add_data(parser, accepted="file, bundled dataset, folder with one dataset, or corpus")
+    parser.add_argument("--out", required=True, type=user_path, help="file of the features: .npz, .npy, .parquet or .csv")
+    add_features(parser)
+    parser.add_argument("--channels", default="mean", help="mean or concat over channels, or none to keep them (default: mean)")
+    parser.add_argument("--batch_size", type=int, default=256, help="channels per batch (default: 256)")
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.data.features import check_output, open_features
+    from nutime_jax.data.features import check_output
 
     check_output(args.out)
-    stream, where = _open(args.data, args.split)
-    import numpy as np
-    from tqdm import tqdm
-
+    stream, source = _open(args.data, args.split)
     from nutime_jax.loading import load_encoder
 
     encoder = load_encoder(args.encoder)
+    cases = _Cases(stream)
     options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels, "batch_size": args.batch_size}
-    labels, ids = deque(), deque()
-
-    def cases() -> Iterator[np.ndarray]:
-        for block in stream.blocks:
-            labels.extend(() if block.labels is None else block.labels)
-            ids.extend(() if block.ids is None else block.ids)
-            yield from block.series
-
-    rows, count = encoder.embed(cases(), **options), 0
     try:
-        with open_features(args.out) as file, tqdm(total=stream.count, desc="embedding", unit=" series", disable=None) as bar:
-            while chunk := list(islice(rows, WRITTEN)):
-                texts = {name: _take(known, len(chunk)) for name, known in (("labels", labels), ("ids", ids))}
-                file.write(np.stack(chunk), **texts)
-                count += len(chunk)
-                bar.update(len(chunk))
-            if not count:
-                raise InputError(f"{where} holds no series; give a file that holds some")
+        count = _write(encoder.embed(iter(cases), **options), cases, args.out, source=source)
     except InputError as error:
-        raise InputError(f"{where}, {error}") if str(error).startswith("case ") else error from None
+        raise InputError(f"{source}, {error}") if str(error).startswith("case ") else error from None
     print(f"{count} series embedded, written to {args.out}")
 
 
-def _open(data: str, split: str | None):
-    """The stream of what --data names, and what an error calls it."""
+def _open(data: str, split: str | None) -> tuple["Stream", str]:
+    """Return the stream of --data, and its name in messages."""
     from nutime_jax.data.streams import is_corpus, open_corpus_stream, open_stream
 
-    if is_corpus(folder := Path(data).expanduser()):
+    folder = Path(data).expanduser()
+    if is_corpus(folder):
         if split == "test":
-            raise InputError(f"{data} is a corpus, which is made of train splits; leave --split out")
+            raise InputError(f"{data} is a corpus, which contains train splits; remove --split=test")
         return open_corpus_stream(folder), data
-    files = one_set(data, flag="--data")
-    if split is None and files.test is not None:
-        raise InputError(f"set {files.name} can have two splits; say which with --split=train or --split=test")
-    return open_stream(files, split or "train"), str(files.path(split or "train"))
+    files = one_dataset(data, flag="--data")
+    split = choose_split(files, split)
+    return open_stream(files, split), str(files.path(split))
 
 
-def _take(known: deque, count: int):
-    """The first of what is known of the cases; None where nothing is."""
+class _Cases:
+    """Series of a stream in order, one pass; labels and ids of series that were read wait until they are taken.
+
+    The encoder reads ahead of its output, so that texts are in a queue.
+    """
+
+    def __init__(self, stream: "Stream"):
+        self.count = stream.count
+        self._blocks = stream.blocks
+        self._texts: dict[str, deque] = {"labels": deque(), "ids": deque()}
+
+    def __iter__(self) -> Iterator["np.ndarray"]:
+        for block in self._blocks:
+            for name, queue in self._texts.items():
+                values = getattr(block, name)
+                if values is not None:
+                    queue.extend(values)
+            yield from block.series
+
+    def take_texts(self, count: int) -> dict[str, "np.ndarray | None"]:
+        """Return labels and ids of the next cases; None if the stream has none."""
+        import numpy as np
+
+        return {name: np.array([queue.popleft() for _ in range(count)]) if queue else None for name, queue in self._texts.items()}
+
+
+def _write(rows: Iterator["np.ndarray"], cases: _Cases, path: Path, *, source: str) -> int:
+    """Write all features, with the texts of their cases; return the number of cases."""
     import numpy as np
+    from tqdm import tqdm
 
-    return np.array([known.popleft() for _ in range(count)]) if known else None
+    from nutime_jax.data.features import open_features
+
+    count = 0
+    with open_features(path) as file, tqdm(total=cases.count, desc="embedding", unit=" series", disable=None) as bar:
+        while block := list(islice(rows, CASES_PER_WRITE)):
+            file.write(np.stack(block), **cases.take_texts(len(block)))
+            count += len(block)
+            bar.update(len(block))
+        if not count:
+            raise InputError(f"{source} contains no series; choose another --data")
+    return count

@@ -1,4 +1,4 @@
-"""The `nutime` command: one subcommand a file."""
+"""The `nutime` command: one subcommand per file."""
 
 import argparse
 import importlib
@@ -13,30 +13,34 @@ from nutime_jax.config import describe, load_config
 from nutime_jax.errors import DivergenceError, InputError, PreemptedError
 
 COMMANDS = {
-    "pretrain": "pretrain an encoder on unlabelled series, and show what it is worth",
-    "evaluate": "compare a pretrained encoder with its untrained twin on labelled sets",
-    "sweep": "evaluate encoders and classical methods on many sets, by every protocol",
+    "pretrain": "pretrain an encoder on unlabelled series, and evaluate it",
+    "evaluate": "compare a pretrained encoder with its untrained baseline on labelled datasets",
+    "sweep": "evaluate encoders and classical methods on many datasets, with every protocol",
     "study": "answer one question by many small runs: scales, windows, domains, objectives",
-    "report": "make one HTML page and a CSV file from tables of results",
-    "finetune": "train a classifier on a labelled set, from a pretrained encoder",
-    "embed": "write the features of the series of a file, however many",
+    "report": "write one HTML page and a CSV file from tables of results",
+    "finetune": "train a classifier on a labelled dataset, from a pretrained encoder",
+    "embed": "write the features of the series of a file, of any number",
     "predict": "label the series of a file with a fine-tuned classifier",
-    "convert": "turn weights of the official PyTorch implementation into an encoder, and back",
-    "export": "make a program of an encoder that runs without this library, on CPU, GPU and TPU",
-    "plan": "say what a run takes on accelerators that are not here",
-    "plot": "draw features, NME, views or training curves to a PNG or SVG file",
-    "data": "look after series: say what files hold, fetch archives, build corpora",
+    "convert": "convert weights of the official PyTorch implementation to an encoder, or back",
+    "export": "export an encoder as a program that runs without this library, on CPU, GPU and TPU",
+    "plan": "estimate the resources of a run on accelerators you do not have",
+    "plot": "plot features, NME, views or training curves to a PNG or SVG file",
+    "data": "inspect files of series, download archives, build corpora",
 }
-
-RESUMED = ("pretrain", "study")
-"""Commands that go on from a checkpoint."""
-
-PREEMPTED = 75
-"""Exit status of a run that was told to stop and can go on: "temporary failure" among the numbers of sysexits."""
+RESUMABLE = ("pretrain", "study")
+"""Commands that resume from a checkpoint."""
+EXIT_STATUS = {InputError: 2, DivergenceError: 3, PreemptedError: 75}
+"""Exit status of an error whose message is the whole output; 75 is "temporary failure" in sysexits.h."""
+INTERRUPTED = 130
+CONFIG_PREFIX = "--config."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand. Returns 0, 2 for bad input, 3 for diverged training, 75 for a preemption; exits with 130 when interrupted."""
+    """Run one subcommand.
+
+    Returns:
+        0, 2 for bad input, 3 for diverged training, 75 for a preemption. An interrupt exits with 130.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("absl", "jax", "gcsfs"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -45,29 +49,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parse(argv)
         args.run(args)
-    except InputError as error:
-        return _leave(_say(error, 2))
-    except DivergenceError as error:
-        return _leave(_say(error, 3))
-    except PreemptedError as error:
-        return _leave(_say(error, PREEMPTED))
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except tuple(EXIT_STATUS) as error:
+        _print_error(error)
+        return _exit(next(status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)))
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        _say("interrupted" + ("; the same command goes on from the last checkpoint" if argv[0] in RESUMED else ""), 130)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)  # threads in the middle of a write would complain; nothing half-written is ever used
+        resume = "; rerun the same command to resume from the last checkpoint" if argv[0] in RESUMABLE else ""
+        _print_error(f"interrupted{resume}")
+        _exit_now(INTERRUPTED)  # threads in the middle of a write would report errors; incomplete files are never used
     except Exception:
-        if _joined():
+        if _is_distributed():
             traceback.print_exc()
-            _leave(1)
+            _exit(1)
         raise
     return 0
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    """Only the subcommand that is asked for is imported, so that help and errors are quick."""
+    """Parse a command line. Only the module of its subcommand is imported: help and errors stay fast."""
     parser = argparse.ArgumentParser(
         prog="nutime",
         description="NuTime: pretrained encoders for time series of any numerical scale.",
@@ -76,7 +76,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=nutime_jax.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        formatter = argparse.RawDescriptionHelpFormatter
+        command = commands.add_parser(name, help=summary, formatter_class=formatter, allow_abbrev=False)
         if name in argv[:1]:
             module = importlib.import_module(f"nutime_jax.cli.{name}")
             command.description = module.__doc__
@@ -84,15 +85,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             command.set_defaults(run=module.run)
             command.epilog = _describe_config(command, argv)
     args, rest = parser.parse_known_args(argv)
-    prefix = "--config."
-    args.overrides = [one.removeprefix(prefix) for one in rest if one.startswith(prefix) and hasattr(args, "config")]
-    if unknown := [one for one in rest if not (one.startswith(prefix) and hasattr(args, "config"))]:
-        parser.error(f"unknown argument {unknown[0]}; `nutime {args.command} --help` lists those there are")
+    overrides = [text for text in rest if text.startswith(CONFIG_PREFIX) and hasattr(args, "config")]
+    unknown = [text for text in rest if text not in overrides]
+    if unknown:
+        parser.error(f"unknown argument {unknown[0]}; `nutime {args.command} --help` lists all arguments")
+    args.overrides = [text.removeprefix(CONFIG_PREFIX) for text in overrides]
     return args
 
 
 def _describe_config(command: argparse.ArgumentParser, argv: list[str]) -> str | None:
-    """The options of the configuration that a command line with --help names."""
+    """Return the options of the configuration of a command line with --help."""
     names = [flag.removeprefix("--config=") for flag in argv if flag.startswith("--config=")]
     schema = command.get_default("schema")
     if schema is None or not {"-h", "--help"} & set(argv):
@@ -102,23 +104,26 @@ def _describe_config(command: argparse.ArgumentParser, argv: list[str]) -> str |
     return f"options of {names[-1]}, set by --config.NAME=VALUE:\n\n{describe(load_config(names[-1], schema=schema))}"
 
 
-def _joined() -> bool:
-    """Whether this process is still tied to others of a run."""
+def _is_distributed() -> bool:
+    """Whether this process is connected to other processes of a run."""
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
-def _leave(status: int) -> int:
-    """Ends a process that fails alone at once: on its way out JAX would wait for the others, which wait for it."""
-    if _joined():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def _exit(status: int) -> int:
+    """Return the status, or exit with it where JAX would first wait for processes that wait for this one."""
+    if _is_distributed():
+        _exit_now(status)
     return status
 
 
-def _say(message: object, status: int) -> int:
+def _exit_now(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _print_error(message: object) -> None:
     print(f"nutime: {message}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

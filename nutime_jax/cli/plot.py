@@ -1,87 +1,83 @@
-"""Draws what an encoder makes of series, or how its training went, to a PNG or SVG file.
+"""Plot features, embeddings, views or training curves to a PNG or SVG file.
 
     nutime plot embedding --encoder=nutime-small --dataset=GunPoint --out=embedding.png
     nutime plot nme --encoder=nutime-small --out=nme.svg
     nutime plot views --config=quickstart --dataset=GunPoint --out=views.svg
     nutime plot training runs/quickstart runs/mine --out=training.svg
 
-`nutime plot FIGURE --help` explains the flags of a figure. Figures need matplotlib, which the extra `report` brings.
+`nutime plot FIGURE --help` explains the flags of a figure. Figures need matplotlib (the extra `report`).
 """
 
 import argparse
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from nutime_jax.cli.evaluate import user_path
-from nutime_jax.config import PretrainConfig, load_config, shipped_configs
+from nutime_jax.cli.arguments import (
+    Action,
+    add_actions,
+    add_config,
+    add_dataset,
+    add_encoder,
+    add_features,
+    one_dataset,
+    user_path,
+)
+from nutime_jax.config import load_config
 from nutime_jax.errors import InputError
+
+MAX_CASES = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    figures = parser.add_subparsers(dest="figure", required=True, metavar="FIGURE")
-    for name, figure in FIGURES.items():
-        one = figures.add_parser(
-            name,
-            help=figure.summary,
-            description=inspect.getdoc(figure.draw),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        figure.add_arguments(one)
-        one.add_argument("--out", required=True, type=user_path, help="the file: .png or .svg")
+    add_actions(parser, FIGURES, name="figure")
 
 
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.report.figures import check_figure_path, save_figure
 
     check_figure_path(args.out)
-    save_figure(FIGURES[args.figure].draw(args), args.out)
+    save_figure(FIGURES[args.figure].run(args), args.out)
     print(f"written to {args.out}")
 
 
 def _embedding_arguments(parser: argparse.ArgumentParser) -> None:
-    _encoder_argument(parser)
-    parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
-    parser.add_argument("--method", default="pca", help="pca (default), or tsne: neighbourhoods without distances")
-    parser.add_argument("--layer", type=int, help="layer to read; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--pooling", help="cls, mean, cls+mean or all_layers, which is that of every layer (default: the encoder's)")
-    parser.add_argument("--channels", default="concat", help="mean or concat over channels (default: concat)")
+    add_encoder(parser)
+    add_dataset(parser)
+    parser.add_argument("--method", default="pca", help="pca (default), or tsne, which shows neighbourhoods but no distances")
+    add_features(parser, channels="concat")
+    _add_out(parser)
 
 
-def _draw_embedding(args: argparse.Namespace):
-    """Draws the features of the cases of a set in two dimensions: training cases filled, test cases hollow, a colour a class."""
+def _plot_embedding(args: argparse.Namespace):
+    """Plot the features of a dataset in two dimensions: train cases filled, test cases hollow, one colour per class."""
     import numpy as np
 
-    from nutime_jax.cli.finetune import one_set
     from nutime_jax.evaluation.features import encode_cases
     from nutime_jax.loading import load_encoder
     from nutime_jax.report.embedding import check_method, draw_embedding
 
     check_method(args.method)
-    files = one_set(args.dataset, flag="--dataset")
-    splits = {"train": files.read("train")} | ({} if files.test is None else {"test": files.read("test")})
+    files = one_dataset(args.dataset, flag="--dataset")
+    splits = ["train"] if files.test is None else ["train", "test"]
+    cases = [files.read(split) for split in splits]
     encoder = load_encoder(args.encoder)
     options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels}
-    encoded = [encode_cases(encoder, cases, **options) for cases in splits.values()]
-    labelled = all(one.labels is not None for one in encoded)
-    of_train = np.repeat([name == "train" for name in splits], [len(one.features) for one in encoded])
-    hollow = ", test cases hollow" if "test" in splits else ""
+    encoded = [encode_cases(encoder, split, **options) for split in cases]
+    labelled = all(split.labels is not None for split in encoded)
     return draw_embedding(
-        np.concatenate([one.features for one in encoded]),
-        np.concatenate([one.labels for one in encoded]) if labelled else None,
-        filled=of_train,
+        np.concatenate([split.features for split in encoded]),
+        np.concatenate([split.labels for split in encoded]) if labelled else None,
+        filled=np.repeat([name == "train" for name in splits], [len(split.features) for split in encoded]),
         method=args.method,
-        title=f"{files.name}, features of {args.encoder}{hollow}",
+        title=f"{files.name}, features of {args.encoder}{', test cases hollow' if 'test' in splits else ''}",
     )
 
 
 def _nme_arguments(parser: argparse.ArgumentParser) -> None:
-    _encoder_argument(parser)
+    add_encoder(parser)
+    _add_out(parser)
 
 
-def _draw_nme(args: argparse.Namespace):
-    """Draws the numerically multi-scaled embedding of scalars over twelve decades and both signs."""
+def _plot_nme(args: argparse.Namespace):
+    """Plot the numerically multi-scaled embedding of scalars over twelve orders of magnitude and both signs."""
     from nutime_jax.loading import load_encoder
     from nutime_jax.report.nme import draw_nme
 
@@ -89,58 +85,49 @@ def _draw_nme(args: argparse.Namespace):
 
 
 def _views_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(schema=PretrainConfig)
-    parser.add_argument("--config", required=True, help=f"a shipped configuration ({', '.join(shipped_configs())}) or a path to a .py file")
-    parser.add_argument("--dataset", required=True, help="a bundled set, a file, or a folder that holds one set")
-    parser.add_argument("--cases", type=int, default=3, help="training cases, of as many classes as there are (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the crops (default: 0)")
+    add_config(parser)
+    add_dataset(parser)
+    parser.add_argument("--cases", type=int, default=3, help="number of training cases, spread over the classes (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the crops (default: 0)")
+    _add_out(parser)
 
 
-def _draw_views(args: argparse.Namespace):
-    """Draws training series of a set beside two views of each, as a step of pretraining makes them."""
-    from nutime_jax.cli.finetune import one_set
+def _plot_views(args: argparse.Namespace):
+    """Plot training series of a dataset next to two views of each, as a pretraining step makes them."""
     from nutime_jax.report.views import draw_views, spread_over_classes
     from nutime_jax.training.loop import check_config
 
     config = load_config(args.config, args.overrides)
     check_config(config)
-    if not 1 <= args.cases <= 12:
-        raise InputError(f"--cases={args.cases} does not fit a figure; choose 1 to 12")
-    files = one_set(args.dataset, flag="--dataset")
+    if not 1 <= args.cases <= MAX_CASES:
+        raise InputError(f"--cases is {args.cases}; choose 1 to {MAX_CASES}")
+    files = one_dataset(args.dataset, flag="--dataset")
     cases = files.read("train")
-    series = [cases.series[place][0] for place in spread_over_classes(cases, args.cases)]
+    series = [cases.series[index][0] for index in spread_over_classes(cases, args.cases)]
     crop = config.augment.crop
     title = f"{files.name}, crops of {crop[0]:.0%} to {crop[1]:.0%} ({config.name})"
     return draw_views(series, length=config.length, crop=crop, seed=args.seed, title=title)
 
 
 def _training_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdirs", nargs="+", type=user_path, metavar="WORKDIR", help="workdir of `nutime pretrain`, or several")
+    parser.add_argument("workdirs", nargs="+", type=user_path, metavar="WORKDIR", help="workdirs of `nutime pretrain`")
+    _add_out(parser)
 
 
-def _draw_training(args: argparse.Namespace):
-    """Draws loss, spread of the projections, probe and gradient over the steps of one run or several."""
+def _plot_training(args: argparse.Namespace):
+    """Plot loss, projection std, probe accuracy and gradient norm over the steps of one or more runs."""
     from nutime_jax.report.training import draw_training
 
     return draw_training(args.workdirs)
 
 
-def _encoder_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--encoder", required=True, help="a shipped encoder, a saved one, or a workdir of `nutime pretrain`")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of `nutime plot`."""
-
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    draw: Callable[[argparse.Namespace], object]
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, type=user_path, help="file of the figure: .png or .svg")
 
 
 FIGURES = {
-    "embedding": Figure("features of a set in two dimensions", _embedding_arguments, _draw_embedding),
-    "nme": Figure("the embedding of scalars over twelve decades", _nme_arguments, _draw_nme),
-    "views": Figure("series, and two augmented views of each", _views_arguments, _draw_views),
-    "training": Figure("metrics of runs over their steps", _training_arguments, _draw_training),
+    "embedding": Action("features of a dataset in two dimensions", _embedding_arguments, _plot_embedding),
+    "nme": Action("embedding of scalars over twelve orders of magnitude", _nme_arguments, _plot_nme),
+    "views": Action("series, and two augmented views of each", _views_arguments, _plot_views),
+    "training": Action("metrics of runs over their steps", _training_arguments, _plot_training),
 }

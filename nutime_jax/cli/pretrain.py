@@ -1,25 +1,26 @@
-"""Pretrains an encoder, with BYOL or another objective, then compares it with its untrained twin on labelled sets.
+"""Pretrain an encoder, with BYOL or another objective, then compare it with its untrained baseline on labelled datasets.
 
     nutime pretrain --config=quickstart --workdir=runs/quickstart
     nutime pretrain --config=quickstart --workdir=runs/mine --config.data.sources=my_folder --config.steps=5000
 
-The workdir holds checkpoints, metrics (metrics.jsonl, tensorboard/) and results.csv. The same command, given again,
-goes on from the last checkpoint. Any field of the configuration can be set with --config.section.field=value;
+The workdir contains checkpoints, metrics (metrics.jsonl, tensorboard/) and results.csv. Rerun the same command to resume
+from the last checkpoint. Any field of the configuration can be set with --config.section.field=value;
 `nutime pretrain --config=quickstart --help` lists them.
 
-Several processes make one run: the same command in each, with --multihost=auto on Cloud TPU, Slurm and Kubernetes, or
-with --multihost=HOST:PORT of the first process, and NUTIME_PROCESS=0 NUTIME_PROCESSES=4 in the environment.
+Several processes make one run: the same command in each, with --multihost=auto on Cloud TPU, Slurm and Kubernetes, or with
+--multihost=HOST:PORT of process 0, and NUTIME_PROCESS=0 NUTIME_PROCESSES=4 in the environment.
 
-Exit status: 0 done; 2 bad input, said in a sentence; 3 training diverged; 4 a step hung; 75 told to stop by SIGTERM, the
-state is saved; 130 interrupted. After 4, 75, 130 and a kill the same command goes on.
+Exit status: 0 finished; 2 bad input, with a one-line message; 3 training diverged; 4 a step hung; 75 preempted by SIGTERM,
+the state is saved; 130 interrupted. After 4, 75, 130 and a kill, rerun the same command to resume.
 """
 
 import argparse
 import logging
 from typing import TYPE_CHECKING, Any
 
-from nutime_jax.cli.evaluate import compare_sets, run_path
-from nutime_jax.config import PretrainConfig, load_config, shipped_configs
+from nutime_jax.cli.arguments import add_config, run_path
+from nutime_jax.cli.evaluate import compare_encoders
+from nutime_jax.config import PretrainConfig, load_config
 
 if TYPE_CHECKING:
     from nutime_jax.distributed.processes import Processes
@@ -27,15 +28,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    names = ", ".join(shipped_configs())
-    parser.set_defaults(schema=PretrainConfig)
-    parser.add_argument("--config", required=True, help=f"a shipped configuration ({names}) or a path to a .py file")
+    add_config(parser)
     parser.add_argument(
-        "--workdir", required=True, type=run_path, help="folder of the run, or gs://BUCKET/FOLDER; resumed if it holds a checkpoint"
+        "--workdir", required=True, type=run_path, help="folder of the run, or gs://BUCKET/FOLDER; resumed if it has a checkpoint"
     )
-    parser.add_argument("--init_from", type=run_path, help="workdir or checkpoint whose weights a new run starts from")
-    parser.add_argument("--devices", type=int, help="how many devices to use (default: all)")
-    parser.add_argument("--multihost", default="off", help="off (default), auto, or host:port of the first of several processes")
+    parser.add_argument("--init_from", type=run_path, help="workdir or checkpoint with the initial weights of a new run")
+    parser.add_argument("--devices", type=int, help="number of devices (default: all)")
+    parser.add_argument("--multihost", default="off", help="off (default), auto, or HOST:PORT of process 0")
     parser.add_argument("--profile", action="store_true", help="write a trace of five steps to WORKDIR/profile")
 
 
@@ -47,16 +46,17 @@ def run(args: argparse.Namespace) -> None:
         if not processes.first:
             logging.getLogger().setLevel(logging.WARNING)
         encoder = _pretrain(config, args, processes)
-    # From here on every process is for itself: the first one has a table to make.
+    # The other processes may exit now: process 0 alone makes the table.
     if processes.first and any(config.evaluation.sources):
         from nutime_jax.loading import untrained_encoder
 
         encoders = {"untrained": untrained_encoder(config, trained=encoder), "pretrained": encoder}
-        compare_sets(encoders, config.evaluation.sources, args.workdir / "results.csv", **_options(config))
+        compare_encoders(encoders, config.evaluation.sources, args.workdir / "results.csv", **_feature_options(config))
 
 
-def _options(config: PretrainConfig) -> dict[str, Any]:
-    return {"layer": config.evaluation.layer, "pooling": config.evaluation.pooling, "channels": config.evaluation.channels}
+def _feature_options(config: PretrainConfig) -> dict[str, Any]:
+    evaluation = config.evaluation
+    return {"layer": evaluation.layer, "pooling": evaluation.pooling, "channels": evaluation.channels}
 
 
 def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Processes") -> "Encoder":
@@ -72,24 +72,24 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     from nutime_jax.training.state import TrainState, encoder_variables
 
     check_config(config)
-    options = _options(config)
-    # What is only needed at the end is tried at the start: a typo must not cost the run.
+    options = _feature_options(config)
+    # The evaluation at the end is tried first: a typo in its options must not cost the run.
     encode_cases(untrained_encoder(config), Cases([np.zeros((1, 1), np.float32)], None), **options)
     find_all_datasets(config.evaluation.sources)
-    # Test cases are for the table at the end; what is watched during training comes from training cases alone.
-    watched = [one.read("train") for one in find_all_datasets(config.run.probe_sources)]
+    # Test cases are for the table at the end; probes during training use only training cases.
+    probe_cases = [files.read("train") for files in find_all_datasets(config.run.probe_sources)]
 
     def probe(state: TrainState) -> dict[str, float]:
         encoder = Encoder(config, fetch(encoder_variables(state)))
         if not processes.first:
             return {}
-        scores = [cross_validated_accuracy("ridge", encode_cases(encoder, cases, **options)) for cases in watched]
-        return {"probe": sum(scores) / len(scores)}
+        accuracies = [cross_validated_accuracy("ridge", encode_cases(encoder, cases, **options)) for cases in probe_cases]
+        return {"probe": sum(accuracies) / len(accuracies)}
 
     state = pretrain(
         config,
         args.workdir,
-        probe=probe if watched else None,
+        probe=probe if probe_cases else None,
         init_from=args.init_from,
         profile=args.profile,
         devices=args.devices,

@@ -1,38 +1,41 @@
-"""Makes one HTML page, and a CSV file of its summary, from tables of results.
+"""Write one HTML page of results, and a CSV file of its summary.
 
     nutime report results.csv
     nutime report encoders.csv baselines.csv --published_table=published.csv --reference=pretrained --out=report.html
     nutime report results.csv --published_table=paper.csv:NuTime,Mantis --fetch_published=aeon:HC2 --only=ridge,minirocket
 
-The page stands alone (no other file, no request) and shows, for every protocol and metric: means, mean ranks, wins, ties
-and losses against one method, over the sets that all methods have; a critical-difference diagram and scatter plots (with
-pip install 'nutime_jax[report]'); every set with means and deviations over seeds. Numbers that the test split helped to
-choose are marked; default and resampled splits have tables of their own. Failures are listed from a failures.csv beside
-the results, if there is one.
+The page is one self-contained file. For every protocol and metric it shows: means, mean ranks, and wins, ties and losses
+against one method, over the datasets that all methods have; a critical-difference diagram and scatter plots (with
+pip install 'nutime_jax[report]'); every dataset with mean and standard deviation over seeds. Values that the test split
+helped to choose are marked; default and resampled splits have separate tables. If failures.csv is next to the results, its
+failures are listed.
 """
 
 import argparse
 from pathlib import Path
 
+from nutime_jax.cli.arguments import names_in, user_path
 from nutime_jax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS.csv", help="tables of results, as the sweep writes them")
+    parser.add_argument("results", nargs="+", type=user_path, metavar="RESULTS.csv", help="tables of results of `nutime sweep`")
     parser.add_argument(
         "--published_table",
         action="append",
         default=[],
         metavar="FILE[:METHOD,…]",
-        help="published table: the set in its first column, methods in the others (or those named), shares or percent, default split",
+        help="published accuracies: dataset in the first column, methods in the others, fractions or percent, default split",
     )
     parser.add_argument(
         "--fetch_published", action="append", default=[], metavar="aeon:NAME", help="published results that aeon fetches, say aeon:HC2"
     )
-    parser.add_argument("--reference", help="method that wins and losses are counted against (default: the first that is no baseline)")
-    parser.add_argument("--scatter", default="", metavar="METHOD,…", help="methods to draw against it (default: the two best ranked)")
-    parser.add_argument("--only", default="", metavar="TEXT,…", help="keep methods whose name, protocol or setting has one of these in it")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page; the CSV lies beside it (default: report.html)")
+    parser.add_argument("--reference", help="method of the wins and losses (default: the first that is not a baseline)")
+    parser.add_argument("--scatter", default="", metavar="METHOD,…", help="methods plotted against it (default: the two best ranked)")
+    parser.add_argument("--only", default="", metavar="TEXT,…", help="keep methods with one of these texts in name, protocol or setting")
+    parser.add_argument(
+        "--out", type=user_path, default=Path("report.html"), help="the page; the CSV file is next to it (default: report.html)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,26 +45,21 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.report.summary import write_summary
 
     contents = gather_contents(
-        [path.expanduser() for path in args.results],
+        args.results,
         baselines=args.published_table,
         fetched=args.fetch_published,
         reference=args.reference,
-        rivals=_names(args.scatter),
-        only=_names(args.only),
+        rivals=names_in(args.scatter),
+        only=names_in(args.only),
     )
-    page = args.out.expanduser()
-    if page.suffix == ".csv":
-        raise InputError(f"--out={page} is the name of a table; give the page's, as report.html, and the table lies beside it")
-    table = page.with_suffix(".csv")
+    if args.out.suffix == ".csv":
+        raise InputError(f"--out is {args.out}, a table; write the name of the page, as report.html")
+    table = args.out.with_suffix(".csv")
     try:
         write_summary(contents.tables, table)
-        write_page(render_page(contents), page)
+        write_page(render_page(contents), args.out)
     except OSError as error:
-        raise InputError(f"cannot write {page} ({error.strerror}); choose another --out") from error
+        raise InputError(f"Cannot write {args.out} ({error.strerror}); choose another --out") from error
     if not can_draw():
-        print("without figures, since matplotlib is not installed; pip install 'nutime_jax[report]' brings it")
-    print(f"written to {page}, its numbers to {table}")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+        print("without figures, because matplotlib is not installed; pip install 'nutime_jax[report]'")
+    print(f"written to {args.out}, its values to {table}")

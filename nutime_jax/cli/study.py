@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nutime_jax.cli.evaluate import user_path
+from nutime_jax.cli.arguments import user_path
 from nutime_jax.config import PretrainConfig, load_config
 from nutime_jax.studies.configuration import DomainsConfig, ScalesConfig, StudyConfig, VariantsConfig, WindowsConfig
 

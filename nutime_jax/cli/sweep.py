@@ -1,32 +1,30 @@
-"""Evaluates encoders and classical methods on many sets: every protocol, setting and seed of a configuration.
+"""Evaluate encoders and classical methods on many datasets: every protocol, setting and seed of a configuration.
 
     nutime sweep --config=sweep --out=results/quickstart
     nutime sweep --config=sweep --out=results/all --config.sources=archives/ucr --config.layers=all --config.protocols=ridge
 
-The folder holds a file a cell, the features, results.csv and failures.csv. Stopped at any moment, the same command goes
-on where it was; cells that are there are not computed again. Several processes may share a folder, each with its own
---shard; `nutime report` of the folder makes a page of what all of them found. Test splits choose nothing.
+The folder contains one file per cell, the features, results.csv and failures.csv. After an interruption, rerun the same
+command to resume; finished cells are not computed again. Several processes may share a folder, each with a different
+--shard; `nutime report` of the folder makes one page of all results. Test splits choose nothing.
 """
 
 import argparse
 import re
+from pathlib import Path
 
-from nutime_jax.cli.evaluate import user_path
+from nutime_jax.cli.arguments import add_config, user_path
 from nutime_jax.config import SweepConfig, load_config
 from nutime_jax.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(schema=SweepConfig)
-    parser.add_argument("--config", required=True, help="the shipped configuration sweep, or a path to a .py file like it")
-    parser.add_argument("--out", required=True, type=user_path, metavar="FOLDER", help="where cells and results go")
-    parser.add_argument("--shard", default="0/1", metavar="I/N", help="compute every Nth set, from the Ith on (default: 0/1, all)")
+    add_config(parser, SweepConfig)
+    parser.add_argument("--out", required=True, type=user_path, metavar="FOLDER", help="folder of cells and results")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="compute every Nth dataset, from the Ith (default: 0/1, all)")
 
 
 def run(args: argparse.Namespace) -> None:
-    shard = re.fullmatch(r"(\d+)/(\d+)", args.shard)
-    if not shard or not int(shard[1]) < int(shard[2]):
-        raise InputError(f"--shard={args.shard} is no share; write 0/4 for the first of four processes")
+    index, count = _parse_shard(args.shard)
     config = load_config(args.config, args.overrides, schema=args.schema)
     from tqdm import tqdm
 
@@ -35,20 +33,27 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.evaluation.results import FAILURES, write_failures, write_rows
     from nutime_jax.evaluation.sweep import Sweep
 
-    index, count = int(shard[1]), int(shard[2])
-    point_anomaly = [one for path in config.point_anomaly for one in read_point_anomaly_series(user_path(path))]
+    point_anomaly = [series for path in config.point_anomaly for series in read_point_anomaly_series(Path(path).expanduser())]
     sweep = Sweep(config, find_all_datasets(config.sources), args.out, point_anomaly=point_anomaly, shard=index, shards=count)
-    ending = "" if count == 1 else f"_{index}_of_{count}"
     with tqdm(desc=config.name, unit=" cells") as bar:
-        for at in sweep.run():
-            bar.total = at.total
-            bar.set_postfix_str(f"{at.dataset} {at.method}", refresh=False)
-            bar.update(at.done - bar.n)
-    results = args.out / f"results{ending}.csv"
+        for progress in sweep.run():
+            bar.total = progress.total
+            bar.set_postfix_str(f"{progress.dataset} {progress.method}", refresh=False)
+            bar.update(progress.done - bar.n)
+    suffix = "" if count == 1 else f"_{index}_of_{count}"
+    results = args.out / f"results{suffix}.csv"
     write_rows(sweep.rows, results)
-    write_failures(sweep.failures, args.out / FAILURES.replace(".csv", f"{ending}.csv"))
-    for one in sweep.failures:
-        print(f"failed: {one.method} {one.protocol} on {one.dataset}: {one.message}")
+    write_failures(sweep.failures, args.out / FAILURES.replace(".csv", f"{suffix}.csv"))
+    for failure in sweep.failures:
+        print(f"failed: {failure.method} {failure.protocol} on {failure.dataset}: {failure.message}")
     print(f"{len(sweep.rows)} results are in {results}")
     if not sweep.rows:
-        raise InputError("every cell failed; see above")
+        raise InputError("Every cell failed; fix the errors above and rerun the command")
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    """Return index and count of a shard."""
+    shard = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not shard or not int(shard[1]) < int(shard[2]):
+        raise InputError(f"--shard is {text}; write INDEX/COUNT, as 0/4 for the first of four processes")
+    return int(shard[1]), int(shard[2])

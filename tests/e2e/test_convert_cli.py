@@ -65,7 +65,7 @@ def test_a_checkpoint_becomes_an_encoder_and_a_file_again(capfd, checkpoint, var
     assert "BYOL; the encoder has" in text
     assert "depth 1, width 16, heads 2 x 8, MLP 32, window 16, 9 scales from 0.0001 to 10000" in text
     assert "the target network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29 arrays equal the online ones" in text
-    assert text.endswith(f"left out: projector, the online network\nwritten to {tmp_path / 'encoder'}\n")
+    assert text.endswith(f"omitted: projector, the online network\nwritten to {tmp_path / 'encoder'}\n")
     encoder = load_encoder(tmp_path / "encoder")
     assert (encoder.config.length, encoder.config.model.dropout) == (64, 0.2)
     jax.tree.map(np.testing.assert_array_equal, encoder.variables["params"], variables["target"]["params"]["encoder"])

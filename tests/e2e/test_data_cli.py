@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_named_and_the_others_described(capfd, tmp_path):
     np.savez(tmp_path / "flat.npz", values=[1])
     status, out, sentences = run(capfd, "inspect", tmp_path, "ArrowHead", "--json", tmp_path / "facts.json")
     assert status == 2
-    assert sentences == ["nutime: 2 of 4 sets cannot be read; mend them, or leave them out"]
+    assert sentences == ["nutime: 2 of 4 datasets cannot be read; fix or remove them"]
     for words in ("ArrowHead", "long", "2 sets", "bad.csv, line 3 is ragged", "case 0 of", "infinite"):
         assert words in out
     facts = json.loads((tmp_path / "facts.json").read_text())

@@ -62,13 +62,13 @@ def test_the_published_protocol_is_called_what_it_is(capfd, workdir, tmp_path):
     assert status == 0
     assert "GunPoint: 50 cases trained" in text
     assert "validation accuracy" not in text
-    assert "chosen on these very cases, as published: no estimate" in text
+    assert "which also chose epoch and rate: not an estimate" in text
 
 
 def test_predict_labels_a_file(capfd, model, tmp_path):
     status, text, _ = say(capfd, "predict", f"--model={model}", "--data=GunPoint", "--split=test", f"--out={tmp_path / 'l.csv'}", "--proba")
     assert status == 0
-    assert "% of 150 cases have the label that the file gives them" in text
+    assert "% on the 150 labels of the file" in text
     rows = read_csv(tmp_path / "l.csv")
     assert list(rows[0]) == ["case", "label", "1", "2"]
     assert [int(row["case"]) for row in rows] == list(range(150))
@@ -85,12 +85,15 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
     ("arguments", "message"),
     [
         (["--dataset=Gunpoint"], "'Gunpoint' is no file, no folder and no bundled set"),
-        (["--dataset=bundled"], "--dataset=bundled names 8 sets (ACSF1, ArrowHead, BasicMotions, …); name one"),
+        (["--dataset=bundled"], "--dataset=bundled contains 8 datasets (ACSF1, ArrowHead, BasicMotions, …); choose one of them"),
         (["--dataset={tmp}/bare.csv"], "the training split has no labels"),
         (["--dataset={tmp}/lone.tsv", "--selection=test"], "validates on the test split"),
         (["--strategy=half"], "strategy is 'half'; choose one of full, head"),
         (["--epochs=0"], "epochs is 0; choose an integer of 1 or more"),
-        (["--learning_rates=1e-3,fast"], "learning_rates are '1e-3,fast'; write numbers, separated by commas"),
+        (
+            ["--learning_rates=1e-3,fast"],
+            "learning_rates is '1e-3,fast'; choose one or more numbers above 0, separated by commas, each once",
+        ),
         (["--learning_rates=0"], "learning_rates is (0.0,); choose one or more numbers above 0"),
         (["--out={tmp}"], "exists and is no classifier's; choose another folder"),
         (["--encoder={tmp}/nowhere"], "there is no encoder"),
@@ -108,7 +111,7 @@ def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data=GunPoint"], "set GunPoint can have two splits; say which with --split=train or --split=test"),
+        (["--data=GunPoint"], "Dataset GunPoint may have two splits; add --split=train or --split=test"),
         (["--data=BasicMotions", "--split=train"], "case 0 has 6 channels; the classifier was fitted on 1"),
         (["--model={tmp}"], "holds no classifier"),
         (["--out={tmp}/no/labels.csv"], "choose another --out"),

@@ -43,9 +43,9 @@ def test_a_figure_is_written(capfd, saved, tmp_path, figure, words):
     [
         (["nme", "--encoder=nutime-smal", "--out=x.svg"], "there is no encoder 'nutime-smal', did you mean 'nutime-small'?"),
         (["nme", "--encoder=nutime-small", "--out=x.pdf"], "x.pdf is no name of a figure; end it in .png or .svg"),
-        (["embedding", "--encoder=nutime-small", "--dataset=bundled", "--out=x.svg"], "--dataset=bundled names 8 sets"),
+        (["embedding", "--encoder=nutime-small", "--dataset=bundled", "--out=x.svg"], "--dataset=bundled contains 8 datasets"),
         (["embedding", "--encoder=nutime-small", "--dataset=GunPoint", "--method=umap", "--out=x.svg"], "method 'umap' is unknown"),
-        (["views", "--config=smoke", "--dataset=GunPoint", "--cases=0", "--out=x.svg"], "--cases=0 does not fit a figure"),
+        (["views", "--config=smoke", "--dataset=GunPoint", "--cases=0", "--out=x.svg"], "--cases is 0; choose 1 to 12"),
         (["views", "--config=smoke", "--dataset=GunPoint", "--config.crop=1", "--out=x.svg"], "did you mean 'augment.crop'?"),
         (["views", "--config=smoke", "--dataset=GunPoint", "--config.augment.crop=2,1", "--out=x.svg"], "augment.crop is (2.0, 1.0)"),
         (["training", "nowhere", "--out=x.svg"], "nowhere has no metrics.jsonl"),

@@ -113,7 +113,7 @@ def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(cap
     assert main(["evaluate", f"--encoder={checkpoint}", f"--datasets=ArrowHead,{tmp_path / 'only.npz'},"]) == 0
     out = capfd.readouterr().out
     assert "mean of 1" in out
-    assert "left out: " in out
+    assert "skipped: " in out
     assert "has no test split" in out
     assert (tmp_path / "results.csv").exists()
     assert find_damage(checkpoint) is None

@@ -32,7 +32,7 @@ def test_tables_become_a_page_and_a_csv(capfd, results):
     arguments = [results / "sweep", results / "baselines.csv", f"--published_table={results / 'paper.csv'}:P", f"--out={page}"]
     status, out, _ = report(capfd, *arguments, "--reference=minirocket", "--scatter=P,A")
     assert status == 0
-    assert out == f"written to {page}, its numbers to {page.with_suffix('.csv')}\n"
+    assert out == f"written to {page}, its values to {page.with_suffix('.csv')}\n"
     reader = Reader(page.read_text())
     assert "From results.csv, baselines.csv: 5 methods on 12 sets." in reader.words
     assert "set set99 has no test split" in reader.words
@@ -87,9 +87,9 @@ def test_shards_of_a_sweep_are_one_table_once_all_are_there(capfd, results):
         (["sweep", "--published_table=none.csv"], "none.csv cannot be read as a published table"),
         (["f1.csv", "--published_table=paper.csv"], "published accuracies need accuracies on default splits"),
         (["sweep", "--fetch_published=HC2"], "published results 'HC2' are unknown; write aeon:NAME"),
-        (["sweep", "--out=results.csv"], "--out=results.csv is the name of a table"),
+        (["sweep", "--out=results.csv"], "--out is results.csv, a table"),
         (["sweep", "--out=sweep/results.html"], "the summary would replace sweep/results.csv, which is none"),
-        (["sweep", "--out=nowhere/page.html"], "cannot write nowhere/page.html (No such file or directory)"),
+        (["sweep", "--out=nowhere/page.html"], "Cannot write nowhere/page.html (No such file or directory)"),
     ],
 )
 def test_what_cannot_be_reported_is_refused_in_a_sentence(capfd, results, monkeypatch, arguments, message):

@@ -115,7 +115,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "nutime: interrupted; the same command goes on from the last checkpoint" in err
+    assert "nutime: interrupted; rerun the same command to resume from the last checkpoint" in err
     assert "Traceback" not in err
 
 

@@ -267,10 +267,10 @@ def test_gpus_are_planned_by_analysis(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--topology=h100:3"], "batch size 16 is not divisible by 3 chips; 15 would be"),
-        (["--topology=h100:8", "--corpus=12"], "--corpus=12 is no size"),
+        (["--topology=h100:8", "--corpus=12"], "--corpus is '12'"),
         (["--topology=h100:8", "--config.data.resident=true"], "the size of the corpus is not known"),
         (["--topology=h100:8", "--config.steps=0"], "steps is 0"),
-        (["--topology=h100:8", "--json=/nowhere/plan.json"], "cannot write /nowhere/plan.json, whose folder does not exist"),
+        (["--topology=h100:8", "--json=/nowhere/plan.json"], "Cannot write /nowhere/plan.json (its folder does not exist)"),
         (["--topology=tpu"], "topology 'tpu' is no such thing"),
     ],
 )
