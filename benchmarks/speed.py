@@ -116,7 +116,7 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
     mesh, rows, length = make_mesh(), config.batch_size, config.length
     series = np.random.default_rng(0).normal(size=(rows, length)).astype(np.float32)
     batch = place_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
-    views = partial(streamed_views, size=length, ratio=tuple(config.augment.crop))
+    views = partial(streamed_views, size=length, ratio=tuple(config.augment.crop_ratio))
     program = build_program(config, views=views, mesh=mesh)
     compiled = program.step.lower(program.state, batch).compile()
     states = [program.init()]

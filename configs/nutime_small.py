@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
             "model": {"depth": 4, "head_dim": 16, "mlp_dim": 256, "dropout": 0.0},
             # The temperature is the default, 0.1.
             "objective": {"kind": "simclr", "hidden": 512, "dim": 128, "momentum": 0.99},
-            "augment": {"crop": (0.5, 1.0), "distort": ("jitter=0.3", "scale=0.22", "level=0.5", "mask=0.5")},
+            "augment": {"crop_ratio": (0.5, 1.0), "transforms": ("jitter=0.3", "scale=0.22", "level_shift=0.5", "mask_blocks=0.5")},
             "optim": {"warmup_steps": 180},
             "data": {
                 "sources": ("bundled", "ucr=archives/ucr", "uea=archives/uea"),

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
             "matmul_precision": "highest",
             "model": {"width": 64, "depth": 4, "heads": 4, "head_dim": 16, "mlp_dim": 256, "dropout": 0.0},
             "objective": {"hidden": 512, "dim": 64, "momentum": 0.99},
-            "augment": {"crop": (0.5, 1.0)},
+            "augment": {"crop_ratio": (0.5, 1.0)},
             "optim": {"warmup_steps": 50},
             "data": {"sources": ("bundled",), "exclude": (), "threads": 2},
             "run": {"log_every": 20, "checkpoint_every": 200, "probe_every": 200, "keep": 2},

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
             "model": {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8},
             # A momentum at which the target network visibly moves in eight steps.
             "objective": {"hidden": 32, "dim": 16, "momentum": 0.9},
-            "augment": {"distort": ("jitter=0.1",)},
+            "augment": {"transforms": ("jitter=0.1",)},
             "optim": {"rate": 1e-3, "warmup_rate": 1e-6, "final_rate": 1e-5, "warmup_steps": 2},
             # One dataset of equal lengths, one of unequal lengths.
             "data": {"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "exclude": (), "threads": 2},

@@ -138,12 +138,12 @@ class ObjectiveConfig(Section, prefix="objective"):
 class AugmentConfig(Section, prefix="augment"):
     """Augmentations of the two views of a series."""
 
-    crop: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of a series.", low=0, high=1)
-    distort: tuple[str, ...] = option((), "Augmentations of a crop in order, name=strength (core/augmentations.py).")
+    crop_ratio: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of a series.", low=0, high=1)
+    transforms: tuple[str, ...] = option((), "Augmentations of a crop in order, name=strength (core/augmentations.py).")
 
     def _check(self) -> None:
-        if self.crop[0] > self.crop[1]:
-            raise InputError(f"augment.crop is {self.crop}; choose a minimum that is not above the maximum")
+        if self.crop_ratio[0] > self.crop_ratio[1]:
+            raise InputError(f"augment.crop_ratio is {self.crop_ratio}; choose a minimum that is not above the maximum")
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ class TuningSettings(Section):
     weight_decay: float = option(0.05, "Decoupled weight decay.", low=0)
     layer_decay: float = option(1.0, "Learning-rate factor from a block to the one below; 1 is none.", above=0, high=1)
     label_smoothing: float = option(0.0, "Label smoothing.", low=0, below=1)
-    crop: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of training.", above=0, high=1)
+    crop_ratio: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of training.", above=0, high=1)
     selection: str = option(
         "train",
         "Cases that choose epoch and rate: some of the train split, or the test split (not an estimate).",
@@ -320,8 +320,8 @@ class TuningSettings(Section):
     refit: bool = option(False, "Whether networks are trained again on all cases once rate and epoch are chosen.")
 
     def _check(self) -> None:
-        if self.crop[0] > self.crop[1]:
-            raise InputError(f"{self._prefix}crop is {self.crop}; choose a minimum that is not above the maximum")
+        if self.crop_ratio[0] > self.crop_ratio[1]:
+            raise InputError(f"{self._prefix}crop_ratio is {self.crop_ratio}; choose a minimum that is not above the maximum")
 
     def lengthened(self, cases: int) -> "TuningSettings":
         """Return the settings with as many epochs as `min_updates` needs with this number of training cases."""

@@ -26,7 +26,7 @@ from nutime_jax.core.resample import LONGEST, resize
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.loading import WEIGHTS, shipped_encoders
+from nutime_jax.loading import WEIGHTS, list_pretrained
 from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.window_offsets import average_over_offsets, make_offset_views, window_offset_starts
 
@@ -208,7 +208,7 @@ def read_card(name_or_path: str | os.PathLike) -> str:
     Raises:
         InputError: the folder is damaged.
     """
-    path = WEIGHTS / name_or_path if os.fspath(name_or_path) in shipped_encoders() else name_or_path
+    path = WEIGHTS / name_or_path if os.fspath(name_or_path) in list_pretrained() else name_or_path
     if not is_sealed(path):
         return ""
     contents = read_folder(path, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")

@@ -22,7 +22,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 """A folder a shipped encoder, by name."""
 
 
-def shipped_encoders() -> list[str]:
+def list_pretrained() -> list[str]:
     """Names of the encoders that come with the package."""
     return sorted(path.name for path in WEIGHTS.glob("*") if is_sealed(path))
 
@@ -41,7 +41,7 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     enable_compilation_cache()
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise InputError(f"an encoder is loaded by a name or a path, not by {name_or_path!r}; give one of them")
-    name, shipped = os.fspath(name_or_path), shipped_encoders()
+    name, shipped = os.fspath(name_or_path), list_pretrained()
     path = WEIGHTS / name if name in shipped else Path(name).expanduser()
     try:
         if is_sealed(path):

@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.loading import shipped_encoders
+    from nutime_jax.loading import list_pretrained
 
-    if args.source.is_dir() or str(args.source) in shipped_encoders():
+    if args.source.is_dir() or str(args.source) in list_pretrained():
         flags = [flag for name, flag in TORCH_ONLY.items() if getattr(args, name) is not None]
         if flags:
             raise InputError(f"{flags[0]} is for files of PyTorch weights, and {args.source} is an encoder or a workdir; remove it")

@@ -104,7 +104,7 @@ def _plot_views(args: argparse.Namespace):
     files = one_dataset(args.dataset, flag="--dataset")
     cases = files.read("train")
     series = [cases.series[index][0] for index in spread_over_classes(cases, args.cases)]
-    crop = config.augment.crop
+    crop = config.augment.crop_ratio
     title = f"{files.name}, crops of {crop[0]:.0%} to {crop[1]:.0%} ({config.name})"
     return draw_views(series, length=config.length, crop=crop, seed=args.seed, title=title)
 

@@ -14,7 +14,7 @@ from nutime_jax.convert.arrays import BUFFERS, from_torch_state, to_torch_state
 from nutime_jax.convert.states import arrays_below
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.loading import load_encoder, shipped_encoders
+from nutime_jax.loading import list_pretrained, load_encoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.training.checkpoints import find_checkpoint, read_about, read_arrays
@@ -138,7 +138,7 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         InputError: there is nothing of the kind, or it is damaged.
     """
-    if is_sealed(name_or_path) or os.fspath(name_or_path) in shipped_encoders():
+    if is_sealed(name_or_path) or os.fspath(name_or_path) in list_pretrained():
         encoder = load_encoder(name_or_path)
         return to_torch_state(encoder.network, encoder.variables)
     found = find_checkpoint(name_or_path)

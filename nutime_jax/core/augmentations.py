@@ -1,8 +1,8 @@
-"""Random distortions of a view, keyed and pure; a view is cropped and resized first (`augment`).
+"""Random augmentations of a view, keyed and pure; a view is cropped and resized first (`augment`).
 
 Each takes (key, series, strength) and keeps the length. At strength 0 it changes nothing; "a share up to the strength" is uniform
 between 0 and the strength, and drawn anew for every view. Nothing depends on the scale of the series, so that values may be of any:
-`make_distortion` hands them over as shares of the largest.
+`make_augmentation` hands them over as shares of the largest.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from nutime_jax.errors import InputError
 
-Distortion = Callable[[Key[Array, ""], Float[Array, " time"]], Float[Array, " time"]]
+Augmentation = Callable[[Key[Array, ""], Float[Array, " time"]], Float[Array, " time"]]
 BLOCK = 16
 """Points that are masked together."""
 KNOTS = 6
@@ -31,23 +31,23 @@ def scale(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Flo
     return x * 10 ** (strength * jax.random.normal(key, (), x.dtype))
 
 
-def level(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+def level_shift(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
     """Adds a constant, strength * z standard deviations of the series, z standard normal."""
     return x + strength * x.std() * jax.random.normal(key, (), x.dtype)
 
 
-def flip(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+def vertical_flip(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
     """Turns the series upside down about its mean, with the strength as probability."""
     return jnp.where(jax.random.bernoulli(key, strength), 2 * x.mean() - x, x)
 
 
-def warp_magnitude(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+def magnitude_warp(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
     """Multiplies what deviates from the mean by a smooth curve around 1, 10**(strength * z) at its knots."""
     curve = _curve(strength * jax.random.normal(key, (KNOTS,), x.dtype), len(x))
     return x.mean() + (x - x.mean()) * 10**curve
 
 
-def warp_time(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+def time_warp(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
     """Runs through the series at a smoothly changing speed, 10**(strength * z) at its knots; first and last point stay."""
     speed = 10 ** _curve(strength * jax.random.normal(key, (KNOTS,), x.dtype), len(x) - 1)
     passed = jnp.concatenate([jnp.zeros(1, x.dtype), jnp.cumsum(speed)])
@@ -55,7 +55,7 @@ def warp_time(key: Key[Array, ""], x: Float[Array, " time"], strength: float) ->
     return _at(x, jnp.arange(len(x), dtype=x.dtype) if strength == 0 else place)
 
 
-def cut_out(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+def cutout(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
     """Replaces one stretch, of a share up to the strength, by the mean."""
     share_key, start_key = jax.random.split(key)
     size = _share(share_key, strength) * len(x)
@@ -64,14 +64,14 @@ def cut_out(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> F
     return jnp.where((place >= start) & (place < start + size), x.mean(), x)
 
 
-def mask(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+def mask_blocks(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
     """Replaces each stretch of BLOCK points by the mean, with a share up to the strength as probability."""
     share_key, block_key = jax.random.split(key)
     hidden = jax.random.uniform(block_key, (-(-len(x) // BLOCK),)) < _share(share_key, strength)
     return jnp.where(jnp.repeat(hidden, BLOCK)[: len(x)], x.mean(), x)
 
 
-def mask_frequencies(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+def frequency_mask(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
     """Takes out each frequency but the mean, with a share up to the strength as probability."""
     share_key, place_key = jax.random.split(key)
     waves = jnp.fft.rfft(x)
@@ -79,14 +79,14 @@ def mask_frequencies(key: Key[Array, ""], x: Float[Array, " time"], strength: fl
     return x - jnp.fft.irfft(jnp.where(hidden, waves, 0), len(x)).astype(x.dtype)
 
 
-DISTORTIONS: dict[str, Callable[[Key[Array, ""], Float[Array, " time"], float], Float[Array, " time"]]] = {
-    one.__name__: one for one in (jitter, scale, level, flip, warp_magnitude, warp_time, cut_out, mask, mask_frequencies)
+AUGMENTATIONS: dict[str, Callable[[Key[Array, ""], Float[Array, " time"], float], Float[Array, " time"]]] = {
+    one.__name__: one for one in (jitter, scale, level_shift, vertical_flip, magnitude_warp, time_warp, cutout, mask_blocks, frequency_mask)
 }
 """By the name that a configuration has for it."""
 
 
-def make_distortion(names: Sequence[str]) -> Distortion:
-    """Distortions one after the other, from entries "name=strength", each with a key of its own.
+def make_augmentation(names: Sequence[str]) -> Augmentation:
+    """Augmentations one after the other, from entries "name=strength", each with a key of its own.
 
     Raises:
         InputError: an unknown name, or a strength that is no number from 0 up; probabilities and shares end at 1.
@@ -94,11 +94,11 @@ def make_distortion(names: Sequence[str]) -> Distortion:
     parts = []
     for entry in names:
         name, _, text = entry.partition("=")
-        if name not in DISTORTIONS:
-            raise InputError(f"augment.distort has {entry!r}; write name=strength, with one of {', '.join(DISTORTIONS)}")
-        parts.append((DISTORTIONS[name], _strength(entry, text, most=1.0 if name in ENDING_AT_ONE else float("inf"))))
+        if name not in AUGMENTATIONS:
+            raise InputError(f"augment.transforms has {entry!r}; write name=strength, with one of {', '.join(AUGMENTATIONS)}")
+        parts.append((AUGMENTATIONS[name], _strength(entry, text, most=1.0 if name in ENDING_AT_ONE else float("inf"))))
 
-    def distort(key: Key[Array, ""], x: Float[Array, " time"]) -> Float[Array, " time"]:
+    def augment(key: Key[Array, ""], x: Float[Array, " time"]) -> Float[Array, " time"]:
         limits = jnp.finfo(x.dtype)
         unit, most = jnp.maximum(jnp.abs(x).max(), limits.tiny), 0.999 * limits.max
         x = x / unit
@@ -106,10 +106,10 @@ def make_distortion(names: Sequence[str]) -> Distortion:
             x = one(jax.random.fold_in(key, number), x, strength)
         return jnp.clip(x, -most / unit, most / unit) * unit
 
-    return distort
+    return augment
 
 
-ENDING_AT_ONE = ("flip", "cut_out", "mask", "mask_frequencies")
+ENDING_AT_ONE = ("vertical_flip", "cutout", "mask_blocks", "frequency_mask")
 """Those whose strength is a probability or a share."""
 
 
@@ -119,7 +119,7 @@ def _strength(entry: str, text: str, *, most: float) -> float:
     except ValueError:
         strength = -1.0
     if not (0 <= strength <= most and strength < float("inf")):
-        raise InputError(f"augment.distort has {entry!r}; its strength is a number from 0{' to 1' if most == 1 else ' up'}")
+        raise InputError(f"augment.transforms has {entry!r}; its strength is a number from 0{' to 1' if most == 1 else ' up'}")
     return strength
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from nutime_jax.core.augmentations import Distortion
+from nutime_jax.core.augmentations import Augmentation
 from nutime_jax.core.resample import resize
 
 
@@ -67,9 +67,9 @@ def two_views(
     offsets: Float[Array, " batch"] | None = None,
     size: int,
     ratio: tuple[float, float],
-    distort: Distortion | None = None,
+    augment: Augmentation | None = None,
 ) -> Views:
-    """Two independent crops of every series, distorted if so asked.
+    """Two independent crops of every series, augmented if so asked.
 
     One key a series and view, derived from its place in the global batch: views do not depend on the device count. The
     view axis follows the batch axis, so that merging the two never moves data between devices.
@@ -82,17 +82,17 @@ def two_views(
         offsets: what is to be added to each; None is 0.
         size: points of a view.
         ratio: see `random_crop`.
-        distort: what is done to each crop (see `distortions.make_distortion`); the offset has no part in it. None is nothing.
+        augment: augmentation of each crop (see `augmentations.make_augmentation`); the offset has no part in it. None is nothing.
     """
     keys = jax.random.split(key, (len(lengths), 2))
     starts = jnp.zeros_like(lengths) if starts is None else starts
     offsets = jnp.zeros(len(lengths), series.dtype) if offsets is None else offsets
 
     def view(key, one, length, start):
-        if distort is None:
+        if augment is None:
             return random_crop_resize(key, one, length, start=start, size=size, ratio=ratio)[None]
-        crop_key, distort_key = jax.random.split(key)
-        return distort(distort_key, random_crop_resize(crop_key, one, length, start=start, size=size, ratio=ratio))[None]
+        crop_key, augment_key = jax.random.split(key)
+        return augment(augment_key, random_crop_resize(crop_key, one, length, start=start, size=size, ratio=ratio))[None]
 
     two = jax.vmap(view, in_axes=(0, None, None, None))
     values = jax.vmap(two, in_axes=(0, 0 if series.ndim == 2 else None, 0, 0))(keys, series, lengths, starts)

@@ -119,7 +119,7 @@ def create_members(trained: Flat, seeds: jax.Array, *, network: Classifier, chan
     return jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], learning_rates, axis=1), jax.vmap(create)(seeds))
 
 
-@partial(jax.jit, static_argnames=("network", "crop", "size", "batch_size", "precision"), donate_argnames="members")
+@partial(jax.jit, static_argnames=("network", "crop_ratio", "size", "batch_size", "precision"), donate_argnames="members")
 def run_epoch(
     members: Member,
     shared: Flat,
@@ -131,7 +131,7 @@ def run_epoch(
     epoch: jax.Array,
     *,
     network: Classifier,
-    crop: tuple[float, float],
+    crop_ratio: tuple[float, float],
     size: int,
     batch_size: int,
     precision: str,
@@ -141,7 +141,7 @@ def run_epoch(
     Order, crops and dropout depend on the seed and the epoch alone, so a member does what it would do alone. How many
     cases and classes there are is an argument, not a shape: sets that fit the same `PackedCases` share the program.
     """
-    run = partial(_run_member, network=network, crop=crop, size=size, batch_size=batch_size)
+    run = partial(_run_member, network=network, crop_ratio=crop_ratio, size=size, batch_size=batch_size)
     each_rate, each_fold = Numbers(0, *[None] * 6), Folds(0, None, 0, None)
     over_rates = jax.vmap(run, in_axes=(0, None, None, None, None, None, each_rate, None))
     over_seeds = jax.vmap(over_rates, in_axes=(0, None, None, None, each_fold, 0, None, None))
@@ -225,7 +225,7 @@ def _run_member(
     epoch: jax.Array,
     *,
     network: Classifier,
-    crop: tuple[float, float],
+    crop_ratio: tuple[float, float],
     size: int,
     batch_size: int,
 ) -> tuple[Member, Report]:
@@ -244,7 +244,7 @@ def _run_member(
         now, moments, total = carry
         rows = order[(i * batch_size + jnp.arange(batch_size)) % folds.train_count]
         view_key, dropout_key = (jax.random.fold_in(key, i) for key in step_keys)
-        views = draw_views(view_key, cases, rows, size=size, ratio=crop)
+        views = draw_views(view_key, cases, rows, size=size, ratio=crop_ratio)
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, statistics), grads = gradient(now.weights, now.statistics, views, cases.labels[rows], dropout_key)
         updates, moments = adam.update(grads, moments)

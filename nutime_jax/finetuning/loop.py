@@ -205,7 +205,7 @@ def _train(
     options = {"network": network, "size": encoder.config.length}
     counts = {"channels": prepared.channels.channels, "learning_rates": len(settings.learning_rates)}
     members = create_members(trained, np.asarray(seeds), **counts, **options)
-    options |= {"crop": settings.crop, "batch_size": settings.batch_size}
+    options |= {"crop_ratio": settings.crop_ratio, "batch_size": settings.batch_size}
     options["precision"] = encoder.config.matmul_precision
     classes, numbers = np.int32(len(prepared.classes)), numbers_of(settings)
     arguments = (jax.device_put(shared), prepared.packed, classes, prepared.folds, np.asarray(seeds), numbers)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.core.augmentations import make_distortion
+from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.core.views import Views, two_views
 from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.device_corpus import Resident, load_resident
@@ -47,9 +47,9 @@ class CorpusSize(NamedTuple):
 
 def make_views(config: PretrainConfig) -> MakeViews:
     """What a step makes of its batch; its `data`, `augment`, `batch_size` and `length` count."""
-    crop = {"size": config.length, "ratio": config.augment.crop}
-    if config.augment.distort:
-        crop["distort"] = make_distortion(config.augment.distort)
+    crop = {"size": config.length, "ratio": config.augment.crop_ratio}
+    if config.augment.transforms:
+        crop["augment"] = make_augmentation(config.augment.transforms)
     synthetic = synthetic_rows(config)
     real = config.batch_size - synthetic
     generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)

@@ -16,7 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import nutime_jax
 from nutime_jax.config import PretrainConfig, from_dict, options, to_dict, values
-from nutime_jax.core.augmentations import make_distortion
+from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, place
 from nutime_jax.distributed.processes import Processes
@@ -179,7 +179,7 @@ def check_config(config: PretrainConfig) -> None:
     network.count_tokens(config.length)
     check_input_lengths(evaluation.input_lengths or (config.length,), network)
     check_num_window_offsets(evaluation.num_window_offsets, network)
-    make_distortion(config.augment.distort)
+    make_augmentation(config.augment.transforms)
     build_network(config)
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, to_dict
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
-from nutime_jax.loading import load_encoder, shipped_encoders
+from nutime_jax.loading import list_pretrained, load_encoder
 from nutime_jax.training.checkpoints import CheckpointStore
 from nutime_jax.training.state import build_network
 
@@ -89,7 +89,7 @@ def test_a_workdir_becomes_a_checkpoint_of_byol(capfd, workdir, checkpoint, vari
 
 
 def test_a_shipped_encoder_becomes_a_file(capfd, tmp_path):
-    name = shipped_encoders()[0]
+    name = list_pretrained()[0]
     assert say(capfd, name, tmp_path / "shipped.safetensors")[0] == 0
     kernel = load_encoder(name).variables["params"]["embedding"]["shape"]["kernel"]
     np.testing.assert_array_equal(load_file(tmp_path / "shipped.safetensors")["0.window_embedding.weight"], kernel.T[:, None])

@@ -24,7 +24,7 @@ def say(capfd, *arguments):
         (["embedding", "--dataset=BasicMotions"], ["BasicMotions, features of", "running", "component 2"]),
         (["nme"], ["weight of each scale", "scalar"]),
         (
-            ["views", "--config=smoke", "--dataset=PickupGestureWiimoteZ", "--config.augment.crop=0.5,0.6"],
+            ["views", "--config=smoke", "--dataset=PickupGestureWiimoteZ", "--config.augment.crop_ratio=0.5,0.6"],
             ["crops of 50% to 60%", "64 points"],
         ),
     ],
@@ -46,8 +46,11 @@ def test_a_figure_is_written(capfd, saved, tmp_path, figure, words):
         (["embedding", "--encoder=nutime-small", "--dataset=bundled", "--out=x.svg"], "--dataset=bundled contains 8 datasets"),
         (["embedding", "--encoder=nutime-small", "--dataset=GunPoint", "--method=umap", "--out=x.svg"], "method 'umap' is unknown"),
         (["views", "--config=smoke", "--dataset=GunPoint", "--cases=0", "--out=x.svg"], "--cases is 0; choose 1 to 12"),
-        (["views", "--config=smoke", "--dataset=GunPoint", "--config.crop=1", "--out=x.svg"], "did you mean 'augment.crop'?"),
-        (["views", "--config=smoke", "--dataset=GunPoint", "--config.augment.crop=2,1", "--out=x.svg"], "augment.crop is (2.0, 1.0)"),
+        (["views", "--config=smoke", "--dataset=GunPoint", "--config.crop_ratio=1", "--out=x.svg"], "did you mean 'augment.crop_ratio'?"),
+        (
+            ["views", "--config=smoke", "--dataset=GunPoint", "--config.augment.crop_ratio=2,1", "--out=x.svg"],
+            "augment.crop_ratio is (2.0, 1.0)",
+        ),
         (["training", "nowhere", "--out=x.svg"], "nowhere has no metrics.jsonl"),
     ],
 )

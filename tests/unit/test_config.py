@@ -122,7 +122,7 @@ def test_nonsense_ends_a_command_before_data_is_read(text, capfd, tmp_path):
     [
         ({"length": 100}, "length 100 is not divisible by model.window 16"),
         ({"steps": 18_450}, "optim.warmup_steps is 18450; choose 0 to 18449 for a run of 18450 steps"),
-        ({"augment": {"crop": (0.9, 0.5)}}, r"augment.crop is \(0.9, 0.5\)"),
+        ({"augment": {"crop_ratio": (0.9, 0.5)}}, r"augment.crop_ratio is \(0.9, 0.5\)"),
         ({"chunk": 8, "remat": "products"}, "chunk is 8 and remat is 'products'"),
         ({"model": 3}, "model is 3; choose a mapping of fields to values"),
         (
@@ -137,10 +137,10 @@ def test_fields_that_do_not_fit_are_refused(changes, message):
 
 
 def test_a_crop_of_fine_tuning_has_its_minimum_first():
-    with pytest.raises(InputError, match=r"^crop is \(1.0, 0.5\); choose a minimum that is not above the maximum"):
-        TuningSettings(crop=(1, 0.5))
-    with pytest.raises(InputError, match=r"^finetune.crop is \(1.0, 0.5\)"):
-        from_dict(SweepConfig, {"finetune": {"crop": (1, 0.5)}})
+    with pytest.raises(InputError, match=r"^crop_ratio is \(1.0, 0.5\); choose a minimum that is not above the maximum"):
+        TuningSettings(crop_ratio=(1, 0.5))
+    with pytest.raises(InputError, match=r"^finetune.crop_ratio is \(1.0, 0.5\)"):
+        from_dict(SweepConfig, {"finetune": {"crop_ratio": (1, 0.5)}})
 
 
 @pytest.mark.parametrize("schema", EVERY_SCHEMA)
@@ -223,13 +223,13 @@ def test_overrides_are_read_by_the_type_of_the_field_and_applied_together():
     texts = [
         "steps=5",
         "optim.rate=1",
-        "augment.crop=(0.5, 1)",
+        "augment.crop_ratio=(0.5, 1)",
         "data.sources=a,b c",
         "evaluation.sources=",
         "evaluation.layer=2",
     ]
     config = load_config("smoke", [*texts, "model.window=20", "length=60"])
-    assert (config.steps, config.optim.rate, config.augment.crop) == (5, 1.0, (0.5, 1.0))
+    assert (config.steps, config.optim.rate, config.augment.crop_ratio) == (5, 1.0, (0.5, 1.0))
     assert (config.data.sources, config.evaluation.sources, config.evaluation.layer) == (("a", "b c"), (), 2)
     assert override(config, "evaluation.layer=none").evaluation.layer is None
     assert isinstance(config.optim.rate, float)

@@ -20,7 +20,7 @@ from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
-from nutime_jax.loading import WEIGHTS, load_encoder, shipped_encoders, untrained_encoder
+from nutime_jax.loading import WEIGHTS, list_pretrained, load_encoder, untrained_encoder
 from nutime_jax.training.state import build_network
 
 RNG = np.random.default_rng(0)
@@ -212,7 +212,7 @@ def test_lengths_that_cannot_be_are_refused(encoder, input_lengths, message):
         encoder.with_options(input_lengths=input_lengths)
 
 
-@pytest.mark.parametrize("name", shipped_encoders())
+@pytest.mark.parametrize("name", list_pretrained())
 def test_shipped_encoders_are_sound(name):
     encoder = load_encoder(name)
     assert encoder.config.name == name
@@ -225,7 +225,7 @@ def test_shipped_encoders_are_sound(name):
 
 
 def test_there_is_a_shipped_encoder():
-    assert "nutime-small" in shipped_encoders()
+    assert "nutime-small" in list_pretrained()
 
 
 def reseal(folder, weights=None, **changes):

@@ -6,7 +6,7 @@ import pytest
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.evaluation.features import encode_cases
 from nutime_jax.evaluation.protocols.probes import probe_metrics
-from nutime_jax.loading import WEIGHTS, load_encoder, shipped_encoders
+from nutime_jax.loading import WEIGHTS, list_pretrained, load_encoder
 
 ACCURACY = {
     "nutime-base": {"ArrowHead": 0.7257, "GunPoint": 0.9933},
@@ -17,7 +17,7 @@ ACCURACY = {
 
 @pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize("name", shipped_encoders())
+@pytest.mark.parametrize("name", list_pretrained())
 def test_an_encoder_is_as_good_as_when_it_was_shipped(name):
     encoder = load_encoder(name)
     assert encoder.config.name == name
@@ -32,13 +32,13 @@ def test_an_encoder_is_as_good_as_when_it_was_shipped(name):
 
 
 def test_every_card_says_what_was_used_and_what_not():
-    assert set(ACCURACY) == set(shipped_encoders())
-    for name in shipped_encoders():
+    assert set(ACCURACY) == set(list_pretrained())
+    for name in list_pretrained():
         card = (WEIGHTS / name / "card.md").read_text()
         for words in (f"# {name}", "**Training.**", "**Worth.**", "**Terms.**", "no test"):
             assert words.lower() in card.lower(), (name, words)
 
 
 def test_weights_are_small_enough_to_ship():
-    for name in shipped_encoders():
+    for name in list_pretrained():
         assert (WEIGHTS / name / "weights.safetensors").stat().st_size < 10e6
