@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             "steps": 1400,
             "batch_size": 128,
             "matmul_precision": "highest",
-            "model": {"width": 64, "depth": 4, "heads": 4, "head_dim": 16, "mlp_dim": 256, "dropout": 0.0},
+            "model": {"width": 64, "depth": 4, "num_heads": 4, "head_dim": 16, "mlp_dim": 256, "dropout": 0.0},
             "objective": {"hidden": 512, "dim": 64, "momentum": 0.99},
             "augment": {"crop_ratio": (0.5, 1.0)},
             "optim": {"warmup_steps": 50},

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             "length": 64,
             "matmul_precision": "highest",
             # The published dropout rate, so that its keys are exercised.
-            "model": {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8},
+            "model": {"width": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8},
             # A momentum at which the target network visibly moves in eight steps.
             "objective": {"hidden": 32, "dim": 16, "momentum": 0.9},
             "augment": {"transforms": ("jitter=0.1",)},

@@ -22,10 +22,10 @@ def get_config() -> ConfigDict:
     variants.moco = {"objective": {"kind": "moco"}}
     variants.masked = {"objective": {"kind": "masked"}}
     # Encoders of scalars, with the objective of the base (simclr): the published one without weights, others, and none at all.
-    variants["nme-unweighted"] = {"model": {"weighted_scales": False}}
-    variants.periodic = {"model": {"scalars": "periodic"}}
-    variants.piecewise = {"model": {"scalars": "piecewise"}}
-    variants.log = {"model": {"scalars": "log"}}
-    variants.linear = {"model": {"scalars": "linear"}}
-    variants["no-scalars"] = {"model": {"statistics": "none"}}
+    variants["nme-unweighted"] = {"model": {"scale_weighting": False}}
+    variants.periodic = {"model": {"scalar_encoder": "periodic"}}
+    variants.piecewise = {"model": {"scalar_encoder": "piecewise"}}
+    variants.log = {"model": {"scalar_encoder": "log"}}
+    variants.linear = {"model": {"scalar_encoder": "linear"}}
+    variants["no-scalars"] = {"model": {"window_stats": "none"}}
     return config

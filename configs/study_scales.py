@@ -25,13 +25,13 @@ def get_config() -> ConfigDict:
     variants["nme-3-wide"] = {"model": {"scales": (1e-4, 1.0, 1e4)}}
     variants["nme-9-base2"] = {"model": {"scales": tuple(2.0**k for k in range(-4, 5))}}
     # Nine scales without weights: every scale takes the same part in every number (the paper's ablation).
-    variants["nme-9-unweighted"] = {"model": {"weighted_scales": False}}
+    variants["nme-9-unweighted"] = {"model": {"scale_weighting": False}}
     # Scales that are trained, from the published ones on; and an epsilon of the layer norm that is relative to each scale.
-    variants["nme-9-trained"] = {"model": {"trained_scales": True}}
+    variants["nme-9-trained"] = {"model": {"learnable_scales": True}}
     variants["nme-9-relative"] = {"model": {"scale_eps": "relative"}}
     # Other encoders of scalars.
-    variants.periodic = {"model": {"scalars": "periodic"}}
-    variants.piecewise = {"model": {"scalars": "piecewise"}}
-    variants.log = {"model": {"scalars": "log"}}
-    variants.linear = {"model": {"scalars": "linear"}}
+    variants.periodic = {"model": {"scalar_encoder": "periodic"}}
+    variants.piecewise = {"model": {"scalar_encoder": "piecewise"}}
+    variants.log = {"model": {"scalar_encoder": "log"}}
+    variants.linear = {"model": {"scalar_encoder": "linear"}}
     return config

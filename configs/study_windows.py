@@ -16,10 +16,10 @@ def get_config() -> ConfigDict:
     # Name -> what is changed, section by section as in a configuration of `nutime pretrain`.
     variants = config.variants = ConfigDict(sort_keys=False)
     # Points a window, of the 256 of a series.
-    variants["8"] = {"model": {"window": 8}}
-    variants["16"] = {"model": {"window": 16}}
-    variants["32"] = {"model": {"window": 32}}
-    variants["64"] = {"model": {"window": 64}}
+    variants["8"] = {"model": {"window_size": 8}}
+    variants["16"] = {"model": {"window_size": 16}}
+    variants["32"] = {"model": {"window_size": 32}}
+    variants["64"] = {"model": {"window_size": 64}}
     # Tokens of all four, side by side.
-    variants.mixed = {"model": {"window": 16, "windows": (8, 32, 64)}}
+    variants.mixed = {"model": {"window_size": 16, "extra_window_sizes": (8, 32, 64)}}
     return config

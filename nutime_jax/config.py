@@ -39,19 +39,19 @@ LONGEST_SERIES = 2**24 - 1
 class ModelConfig(Section, prefix="model", encoder=True):
     """Network of an encoder. The defaults are the published model: 2,395,328 parameters."""
 
-    window: int = option(16, "Time points per window; each window is one token.", low=1)
+    window_size: int = option(16, "Time points per window; each window is one token.", low=1)
     width: int = option(128, "Width of a token.", low=1)
     depth: int = option(6, "Number of blocks; 0 leaves the embedding alone.", low=0)
-    heads: int = option(8, "Number of attention heads.", low=1)
+    num_heads: int = option(8, "Number of attention heads.", low=1)
     head_dim: int = option(64, "Width of an attention head.", low=1)
     mlp_dim: int = option(512, "Hidden width of the MLPs.", low=1)
     dropout: float = option(0.1, "Dropout rate of attention weights, projections and MLPs in training.", low=0, below=1)
     max_tokens: int = option(1024, "Maximum number of tokens, CLS included; limits the length of series.", low=2)
     scales: tuple[float, ...] = option(tuple(10.0**k for k in range(-4, 5)), "Scales of the NME.", above=0)
     scale_dim: int = option(32, "Width of the embedding of a scalar (mean or std of a window).", low=1)
-    weighted_scales: bool = option(True, "Whether the NME weights its scales by their distance from the scalar.")
-    scalars: str = option("nme", "Scalar encoder: nme, periodic, piecewise, log, linear or a registered name.")
-    trained_scales: bool = option(False, "Whether the scales of the NME are trained.")
+    scale_weighting: bool = option(True, "Whether the NME weights its scales by their distance from the scalar.")
+    scalar_encoder: str = option("nme", "Scalar encoder: nme, periodic, piecewise, log, linear or a registered name.")
+    learnable_scales: bool = option(False, "Whether the scales of the NME are trained.")
     scale_eps: str = option(
         "absolute",
         "Whether epsilon of the layer norm in the NME is relative to the scale.",
@@ -60,64 +60,64 @@ class ModelConfig(Section, prefix="model", encoder=True):
     locations: tuple[float, ...] = option((), "Offsets of scalars in the NME; empty is zero alone.")
     frequency_init: str = option("normal", "Initial periodic frequencies.", choices=("normal", "log-linear"))
     frequency_scale: float = option(0.027, "Scale of the initial periodic frequencies.", above=0)
-    trained_frequencies: bool = option(False, "Whether the periodic frequencies are trained.")
+    learnable_frequencies: bool = option(False, "Whether the periodic frequencies are trained.")
     bins: int = option(32, "Number of bins of the piecewise-linear encoder.", low=1, high=4096)
     normalisation: str = option("window", "Extent over which the shape is normalised.", choices=("window", "instance"))
-    statistics: str = option("window", "Extent of the embedded mean and std.", choices=("window", "instance", "none"))
-    fusion: str = option("linear", "Fusion of the channels of a window into one token.", choices=("linear", "sum"))
-    positions: str = option(
+    window_stats: str = option("window", "Extent of the embedded mean and std.", choices=("window", "instance", "none"))
+    channel_fusion: str = option("linear", "Fusion of the channels of a window into one token.", choices=("linear", "sum"))
+    pos_embedding: str = option(
         "sinusoidal",
         "Position embedding; sinusoidal is a fixed table.",
         choices=("sinusoidal", "learned", "rotary", "none"),
     )
-    stride: int = option(0, "Time points from the start of a window to the next; 0 is window (no overlap).", low=0)
-    windows: tuple[int, ...] = option((), "Further window sizes, in time points; their tokens come last.", low=1)
+    stride: int = option(0, "Time points from the start of a window to the next; 0 is window_size (no overlap).", low=0)
+    extra_window_sizes: tuple[int, ...] = option((), "Further window sizes, in time points; their tokens come last.", low=1)
     backbone: str = option("transformer", "Network over tokens; resnet has no CLS.", choices=("transformer", "resnet"))
-    mask: float = option(0.0, "Mask ratio of windows in training and fine-tuning; 0 is none.", low=0, below=1)
-    mask_kind: str = option("random", "Masked windows: random ones, or a block of neighbours.", choices=MASKS)
-    mask_fill: str = option("learned", "Replacement of masked windows; drop is none.", choices=("learned", "drop"))
+    mask_ratio: float = option(0.0, "Mask ratio of windows in training and fine-tuning; 0 is none.", low=0, below=1)
+    mask_type: str = option("random", "Masked windows: random ones, or a block of neighbours.", choices=MASKS)
+    mask_strategy: str = option("learned", "Replacement of masked windows; drop is none.", choices=("learned", "drop"))
 
     @property
-    def step(self) -> int:
+    def window_stride(self) -> int:
         """Time points from the start of a window to the start of the next."""
-        return self.stride or self.window
+        return self.stride or self.window_size
 
     @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """(window, stride) of each window size, in time points; `window` first."""
-        return tuple((size, size * self.step // self.window) for size in (self.window, *self.windows))
+    def window_specs(self) -> tuple[tuple[int, int], ...]:
+        """(window, stride) of each window size, in time points; `window_size` first."""
+        return tuple((size, size * self.window_stride // self.window_size) for size in (self.window_size, *self.extra_window_sizes))
 
     @property
-    def shortest(self) -> int:
+    def min_length(self) -> int:
         """A length that windows of every size fill."""
-        return math.lcm(self.window, *self.windows)
+        return math.lcm(self.window_size, *self.extra_window_sizes)
 
     def _check(self) -> None:
         self._check_windows()
         transformer = self.backbone == "transformer"
-        if self.windows and not transformer:
+        if self.extra_window_sizes and not transformer:
             needs = f"a {self.backbone} needs tokens of one order"
-            raise InputError(f"model.windows is {self.windows}, and {needs}; leave model.windows empty")
-        if self.mask and self.mask_fill == "drop" and not (transformer and self.positions != "rotary"):
+            raise InputError(f"model.extra_window_sizes is {self.extra_window_sizes}, and {needs}; leave model.extra_window_sizes empty")
+        if self.mask_ratio and self.mask_strategy == "drop" and not (transformer and self.pos_embedding != "rotary"):
             raise InputError(
-                "model.mask_fill is 'drop', which needs a transformer with a table of positions; choose 'learned', "
-                "or model.positions sinusoidal or learned"
+                "model.mask_strategy is 'drop', which needs a transformer with a table of positions; choose 'learned', "
+                "or model.pos_embedding sinusoidal or learned"
             )
-        if self.positions == "rotary" and not (transformer and self.head_dim % 2 == 0):
-            raise InputError("model.positions is 'rotary', which rotates pairs; choose transformer and an even head_dim")
+        if self.pos_embedding == "rotary" and not (transformer and self.head_dim % 2 == 0):
+            raise InputError("model.pos_embedding is 'rotary', which rotates pairs; choose transformer and an even head_dim")
 
     def _check_windows(self) -> None:
-        window, step = self.window, self.step
+        window, step = self.window_size, self.window_stride
         if self.stride > window:
             gaps = f"windows of {window} time points would leave gaps"
             raise InputError(f"model.stride is {self.stride}, and {gaps}; choose at most {window}")
-        if len({window, *self.windows}) <= len(self.windows):
-            raise InputError(f"model.windows is {self.windows} with model.window {window}; name each size once")
-        for size in self.windows:
+        if len({window, *self.extra_window_sizes}) <= len(self.extra_window_sizes):
+            raise InputError(f"model.extra_window_sizes is {self.extra_window_sizes} with model.window_size {window}; name each size once")
+        for size in self.extra_window_sizes:
             if window % step or size * step % window:
                 overlap = f"windows of {size} cannot overlap by the same ratio as those of {window} every {step}"
                 accepted = "a stride that divides the window, and sizes of which the same part is an integer"
-                raise InputError(f"model.windows is {self.windows}, and {overlap}; choose {accepted}")
+                raise InputError(f"model.extra_window_sizes is {self.extra_window_sizes}, and {overlap}; choose {accepted}")
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ class ObjectiveConfig(Section, prefix="objective"):
     momentum: float = option(0.999, "Initial momentum of the target network (byol, moco); rises to 1.", low=0, high=1)
     temperature: float = option(0.1, "Divisor of the cosines (simclr, moco; published for moco: 0.2).", above=0)
     pooling: str = option("cls", "Pooling of the tokens before the projector (not masked).", choices=POOLED)
-    mask: float = option(0.5, "Mask ratio of the windows that are predicted (masked).", low=0, below=1)
-    mask_kind: str = option("random", "Masked windows: random ones, or a block of neighbours (masked).", choices=MASKS)
+    mask_ratio: float = option(0.5, "Mask ratio of the windows that are predicted (masked).", low=0, below=1)
+    mask_type: str = option("random", "Masked windows: random ones, or a block of neighbours (masked).", choices=MASKS)
 
 
 @dataclass(frozen=True)
@@ -267,9 +267,9 @@ class PretrainConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def _check(self) -> None:
-        if self.model.step == self.model.window and self.length % self.model.window:
-            window = self.model.window
-            raise InputError(f"length {self.length} is not divisible by model.window {window}; choose a multiple of it")
+        if self.model.window_stride == self.model.window_size and self.length % self.model.window_size:
+            window = self.model.window_size
+            raise InputError(f"length {self.length} is not divisible by model.window_size {window}; choose a multiple of it")
         if (warmup := self.optim.warmup_steps) >= self.steps:
             accepted = f"choose 0 to {self.steps - 1} for a run of {self.steps} steps"
             raise InputError(f"optim.warmup_steps is {warmup}; {accepted}")

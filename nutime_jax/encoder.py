@@ -213,8 +213,8 @@ class Encoder:
             raise InputError(f"batch_size is {batch_size!r}; choose a whole number from 1 up")
         if not isinstance(tokens, (bool, np.bool)):
             raise InputError(f"tokens is {tokens!r}; choose True or False")
-        if tokens and self.config.model.windows:
-            sizes = ", ".join(str(size) for size, _ in self.config.model.sizes)
+        if tokens and self.config.model.extra_window_sizes:
+            sizes = ", ".join(str(size) for size, _ in self.config.model.window_specs)
             raise InputError(f"windows are of {sizes} points, and have no one order in time; leave tokens out, or use windows of one size")
 
     def _pieces(self, length: int) -> int:
@@ -245,7 +245,7 @@ class Encoder:
             one_view if isinstance(read, ReadTokens) else (self.diff_orders, self.input_lengths, self.num_window_offsets)
         )
         options = {"read": read, "network": self.network, "rows": best_rows(mesh), "num_window_offsets": offsets}
-        sizes = [length + window_offset_starts(offsets, self.config.model.step)[-1] for length in lengths]
+        sizes = [length + window_offset_starts(offsets, self.config.model.window_stride)[-1] for length in lengths]
         working: list[jax.Array] = []
         waiting = 0
         while batch := list(islice(pieces, batch_size)):
@@ -338,6 +338,6 @@ def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, ro
     def encode(network, views, offsets):
         return read(network(views[:, None], offsets[:, None], last=read.last))
 
-    arrays = make_offset_views(views, num_window_offsets, network.config.step), jnp.repeat(offsets, num_window_offsets, axis=0)
+    arrays = make_offset_views(views, num_window_offsets, network.config.window_stride), jnp.repeat(offsets, num_window_offsets, axis=0)
     found = network.apply(variables, *arrays, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
     return average_over_offsets(found, num_window_offsets)

@@ -142,13 +142,13 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
         held = jax.lax.optimization_barrier(variables)
 
         def embed_at(order: int, length: int) -> jax.Array:
-            size = length + window_offset_starts(encoder.num_window_offsets, network.config.step)[-1]
+            size = length + window_offset_starts(encoder.num_window_offsets, network.config.window_stride)[-1]
             values, points = _difference(series, lengths) if order else (series, lengths)
             views = fusion_barrier(
                 jax.vmap(lambda one, points: resize(one, size, length=points, fusion_barrier=fusion_barrier))(values, points)
             )
             added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.num_window_offsets, axis=0)
-            arrays = make_offset_views(views, encoder.num_window_offsets, network.config.step)[:, None], added[:, None]
+            arrays = make_offset_views(views, encoder.num_window_offsets, network.config.window_stride)[:, None], added[:, None]
             with jax.default_matmul_precision("highest"):
                 return average_over_offsets(
                     pool_tokens(network.apply(held, *arrays), layer=layer, pooling=pooling), encoder.num_window_offsets
@@ -243,8 +243,8 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
     model = encoder.config.model
     parameters = sum(np.size(array) for array in jax.tree.leaves(encoder.variables["params"]))
     layer = "the last layer, normalised" if about["layer"] is None else f"layer {about['layer']}"
-    heads = f", heads {model.heads} x {model.head_dim}" if model.backbone == "transformer" else ""
-    windows = " and ".join(str(size) if step == size else f"{size} every {step}" for size, step in model.sizes)
+    heads = f", heads {model.num_heads} x {model.head_dim}" if model.backbone == "transformer" else ""
+    windows = " and ".join(str(size) if step == size else f"{size} every {step}" for size, step in model.window_specs)
     size = f"{model.backbone} of depth {model.depth}, width {model.width}{heads}, window {windows}"
     below = f"\n{text.strip()}\n" if text.strip() else ""
     return f"""# Exported NuTime encoder

@@ -16,7 +16,7 @@ from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.configuration import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
-from nutime_jax.models.scalar_encoders import UnknownScalarsError
+from nutime_jax.models.scalar_encoders import UnknownScalarEncoderError
 
 WEIGHTS = Path(__file__).parent / "weights"
 """A folder a shipped encoder, by name."""
@@ -89,7 +89,7 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
         # A name that goes on where another ends would hide it.
         clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
         problem = "two names clash" if clash else _misfit(encoder)
-    except UnknownScalarsError:
+    except UnknownScalarEncoderError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
         problem = str(error)
@@ -105,14 +105,14 @@ def _misfit(encoder: Encoder) -> str | None:
     check_num_window_offsets(encoder.num_window_offsets, network)
     blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
     # Looked at before anything is made of them: a description may ask for more than there is memory.
-    table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(model.positions)
+    table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(model.pos_embedding)
     if (table and given[table].shape != (model.max_tokens, model.width)) or len(blocks) != model.depth:
         return "they are of another size"
-    for size in model.windows:
+    for size in model.extra_window_sizes:
         if given[f"params/embedding/shape_{size}/kernel"].shape[0] != size:
             return f"they are of other windows than {size} points"
     channels = given["params/embedding/fusion/kernel"].shape[0] // model.width if "params/embedding/fusion/kernel" in given else 1
-    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, model.shortest))))
+    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, model.min_length))))
     asked = flatten_dict(asked, sep="/")
     for name in sorted(asked.keys() | given.keys()):
         if name not in given or name not in asked:

@@ -85,8 +85,8 @@ def _describe(converted: "Converted") -> Iterator[str]:
     scales = f"{len(model.scales)} scales from {min(model.scales):g} to {max(model.scales):g}"
     yield (
         f"{converted.kind}; the encoder has {converted.parameters:,} parameters, depth {model.depth}, width {model.width}, "
-        f"heads {model.heads} x {model.head_dim}, MLP {model.mlp_dim}, window {model.window}, "
-        f"{'no scales' if model.statistics == 'none' else scales}"
+        f"heads {model.num_heads} x {model.head_dim}, MLP {model.mlp_dim}, window {model.window_size}, "
+        f"{'no scales' if model.window_stats == 'none' else scales}"
     )
     if converted.assumed:
         yield f"assumed, the official defaults: {', '.join(converted.assumed)}"

@@ -16,7 +16,7 @@ from nutime_jax.convert.states import arrays_below, is_byol, shape_of
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import Classifier, SiameseNetwork
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.scalar_encoders import stretched
+from nutime_jax.models.scalar_encoders import rescaled_scales
 
 # Arrays of a PyTorch module -> their names here.
 _LINEAR = {"weight": "kernel", "bias": "bias"}
@@ -58,8 +58,8 @@ def from_torch_state(mapping: Mapping[str, Any], config: Mapping[str, Any] | Non
     config = infer_config(mapping, config)
     if is_byol(mapping):
         model, variables = _byol(mapping, config)
-        _check_fit(model, variables["online"], (2, 2, 1, model.encoder.config.window))
-        _check_fit(model, variables["target"], (2, 2, 1, model.encoder.config.window), method="project")
+        _check_fit(model, variables["online"], (2, 2, 1, model.encoder.config.window_size))
+        _check_fit(model, variables["target"], (2, 2, 1, model.encoder.config.window_size), method="project")
         return model, variables
     model, variables = _network(mapping, config)
     fusion = mapping.get(f"{_FUSION}0.weight")
@@ -105,9 +105,15 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
 
 def _foreign(model: ModelConfig) -> str:
     """An option that the official implementation does not have, and its value; empty if there is none."""
-    names = ["positions", "stride", "windows", "backbone", *(("scalars", "scale_eps") if model.statistics != "none" else ())]
+    names = [
+        "pos_embedding",
+        "stride",
+        "extra_window_sizes",
+        "backbone",
+        *(("scalar_encoder", "scale_eps") if model.window_stats != "none" else ()),
+    ]
     options = {name: getattr(model, name) for name in names}
-    if options["stride"] == model.window:
+    if options["stride"] == model.window_size:
         options["stride"] = 0
     return next((f"{name} {value!r}" for name, value in options.items() if value != getattr(ModelConfig, name)), "")
 
@@ -181,21 +187,21 @@ def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Nu
     else:
         locations = ()
     model = ModelConfig(
-        window=config["window_size"],
+        window_size=config["window_size"],
         width=config["window_emb_dim"],
         depth=config["transformer_depth"],
-        heads=config["transformer_heads"],
+        num_heads=config["transformer_heads"],
         head_dim=config["transformer_head_dim"],
         mlp_dim=config["transformer_mlp_dim"],
         dropout=config.get("dropout", 0.0),
         max_tokens=config["transformer_max_tokens"],
         scales=tuple(float(scale) for scale in scales),
         scale_dim=config["mb_emb_dim"],
-        weighted_scales=config["scale_weighted_sum"],
+        scale_weighting=config["scale_weighted_sum"],
         locations=tuple(float(location) for location in locations),
         normalisation="instance" if config["wne_use_in"] else "window",
-        statistics=statistics if config["use_ms_embed"] else "none",
-        fusion="sum" if config["use_channel_emb_sum"] else "linear",
+        window_stats=statistics if config["use_ms_embed"] else "none",
+        channel_fusion="sum" if config["use_channel_emb_sum"] else "linear",
     )
     return NuTimeEncoder(model)
 
@@ -238,10 +244,10 @@ def _torch_encoder(encoder: NuTimeEncoder, variables: Mapping[str, Any]) -> dict
     arrays = {**flatten_dict(variables["params"]), **flatten_dict(variables.get("unused", {}))}
     state = {name: _from_flat(arrays[path], path) for name, path in _encoder_places(encoder.config.depth).items() if path in arrays}
     state["0.window_embedding.weight"] = state["0.window_embedding.weight"][:, None]  # there, a convolution with one input channel
-    if encoder.config.statistics != "none":
+    if encoder.config.window_stats != "none":
         scales, dtype = encoder.config.scales, state["0.multi_bias_encoder.ws"].dtype
-        if encoder.config.trained_scales:  # there, scales are no parameters: what was learnt of them comes back as fixed
-            scales = stretched(jnp.asarray(scales, jnp.float32), jnp.asarray(arrays["embedding", "nme", "log_stretch"]))
+        if encoder.config.learnable_scales:  # there, scales are no parameters: what was learnt of them comes back as fixed
+            scales = rescaled_scales(jnp.asarray(scales, jnp.float32), jnp.asarray(arrays["embedding", "nme", "log_stretch"]))
         state["0.multi_bias_encoder.scales"] = np.asarray(scales, dtype)
         state["0.multi_bias_encoder.locs"] = (
             np.asarray(encoder.config.locations, dtype) if encoder.config.locations else np.zeros(1, np.int64)

@@ -163,10 +163,10 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def _encoder_config(model: ModelConfig, length: int | None) -> PretrainConfig:
     windows = min(RELEASED_WINDOWS, model.max_tokens - 1)
-    length = windows * model.window if length is None else length
-    if length < 1 or length % model.window or length // model.window >= model.max_tokens:
-        most = (model.max_tokens - 1) * model.window
-        raise InputError(f"length {length} does not suit the encoder; choose a multiple of {model.window}, at most {most}")
+    length = windows * model.window_size if length is None else length
+    if length < 1 or length % model.window_size or length // model.window_size >= model.max_tokens:
+        most = (model.max_tokens - 1) * model.window_size
+        raise InputError(f"length {length} does not suit the encoder; choose a multiple of {model.window_size}, at most {most}")
     data = DataConfig(max_length=MAX_LENGTH)
     return PretrainConfig(name="converted", seed=0, length=length, matmul_precision="highest", model=model, data=data)
 

@@ -163,7 +163,7 @@ def predict_cases(
     num_window_offsets: int = 1,
 ) -> jax.Array:
     """Probabilities of the first `count` cases, averaged over members (leading axis) and window offsets, (cases, classes)."""
-    starts = window_offset_starts(num_window_offsets, network.encoder.config.step)
+    starts = window_offset_starts(num_window_offsets, network.encoder.config.window_stride)
 
     def predict(member: Network, views: Views) -> jax.Array:
         return jax.nn.softmax(_logits(member, shared, views, classes, network=network))

@@ -7,7 +7,7 @@ import numpy as np
 from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.scalar_encoders import check_scalars
+from nutime_jax.models.scalar_encoders import check_scalar_encoder
 
 
 def check_input_lengths(input_lengths: Sequence[int | str], network: NuTimeEncoder) -> tuple[int, ...]:
@@ -32,9 +32,9 @@ def _fits(length: int, network: NuTimeEncoder) -> bool:
 
 
 def _lengths_in_words(model: ModelConfig) -> str:
-    if model.step == model.window and not model.windows:
-        return f"a multiple of the window, {model.window}, up to {(model.max_tokens - 1) * model.window}"
-    kinds = " and ".join(f"of {size} points every {step}" for size, step in model.sizes)
+    if model.window_stride == model.window_size and not model.extra_window_sizes:
+        return f"a multiple of the window, {model.window_size}, up to {(model.max_tokens - 1) * model.window_size}"
+    kinds = " and ".join(f"of {size} points every {step}" for size, step in model.window_specs)
     return f"one that windows {kinds} fill to its end, at most {model.max_tokens - 1} of them"
 
 
@@ -44,10 +44,12 @@ def check_num_window_offsets(num_window_offsets: object, network: NuTimeEncoder)
     if (
         not isinstance(num_window_offsets, (int, np.integer))
         or isinstance(num_window_offsets, bool)
-        or not 1 <= num_window_offsets <= model.step
+        or not 1 <= num_window_offsets <= model.window_stride
     ):
-        points = "points of a window" if model.step == model.window else "points from a window to the next"
-        raise InputError(f"num_window_offsets is {num_window_offsets!r}; choose a whole number from 1 to the {points}, {model.step}")
+        points = "points of a window" if model.window_stride == model.window_size else "points from a window to the next"
+        raise InputError(
+            f"num_window_offsets is {num_window_offsets!r}; choose a whole number from 1 to the {points}, {model.window_stride}"
+        )
     return int(num_window_offsets)
 
 
@@ -74,5 +76,5 @@ def build_encoder(model: ModelConfig, *, remat: str = "none") -> NuTimeEncoder:
     Raises:
         InputError: the scalar encoder is not registered, or an option does not fit it.
     """
-    check_scalars(model)
+    check_scalar_encoder(model)
     return NuTimeEncoder(model, remat=remat)

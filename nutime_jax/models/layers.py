@@ -115,12 +115,12 @@ class QKV(nn.Module):
     One kernel holds all three, as in the release; there is no bias.
     """
 
-    heads: int
+    num_heads: int
     head_dim: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"], *, count: int | None) -> list[Float[Array, "batch heads _ head_dim"]]:
-        width, inner = x.shape[-1], self.heads * self.head_dim
+        width, inner = x.shape[-1], self.num_heads * self.head_dim
         kernel = self.param("kernel", uniform_fan_in(width), (width, 3 * inner))
         if count is None:
             return self._split(multiply(x, kernel))
@@ -128,7 +128,7 @@ class QKV(nn.Module):
 
     def _split(self, x: Float[Array, "batch tokens inner"]) -> list[Float[Array, "batch heads tokens head_dim"]]:
         # Heads beside the batch *before* attention's products: XLA's CPU backend falls to a slow path for batch axes inside.
-        return list(x.reshape(*x.shape[:2], -1, self.heads, self.head_dim).transpose(2, 0, 3, 1, 4))
+        return list(x.reshape(*x.shape[:2], -1, self.num_heads, self.head_dim).transpose(2, 0, 3, 1, 4))
 
 
 class Attention(nn.Module):
@@ -138,7 +138,7 @@ class Attention(nn.Module):
     turned, see `positions.rotary_angles`; None is not at all.
     """
 
-    heads: int
+    num_heads: int
     head_dim: int
     dropout: float
 
@@ -152,12 +152,12 @@ class Attention(nn.Module):
         angles: Float[np.ndarray, "tokens pairs"] | None = None,
     ) -> Float[Array, "batch count width"]:
         batch, _, width = x.shape
-        q, k, v = QKV(self.heads, self.head_dim, name="qkv")(x, count=count)
+        q, k, v = QKV(self.num_heads, self.head_dim, name="qkv")(x, count=count)
         if angles is not None:
             q, k = rotate(q, angles[:count]), rotate(k, angles)
         scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(self.head_dim)
         weights = Dropout(self.dropout)(jax.nn.softmax(scores), train=train)
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, v).transpose(0, 2, 1, 3).reshape(batch, -1, self.heads * self.head_dim)
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, v).transpose(0, 2, 1, 3).reshape(batch, -1, self.num_heads * self.head_dim)
         return Dropout(self.dropout)(Linear(width, name="out")(mixed), train=train)
 
 
@@ -190,7 +190,7 @@ class Block(nn.Module):
         angles: Float[np.ndarray, "tokens pairs"] | None = None,
     ) -> Float[Array, "batch count width"]:
         config = self.config
-        attention = Attention(config.heads, config.head_dim, config.dropout, name="attention")
+        attention = Attention(config.num_heads, config.head_dim, config.dropout, name="attention")
         x = x[:, :count] + attention(LayerNorm(name="attention_norm")(x), train=train, count=count, angles=angles)
         mlp = MLP(config.mlp_dim, config.dropout, name="mlp")
         return x + mlp(LayerNorm(name="mlp_norm")(x), train=train)

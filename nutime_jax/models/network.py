@@ -60,7 +60,7 @@ class NuTimeEncoder(nn.Module):
 
     @nn.nowrap
     def _count_windows(self, length: int) -> dict[int, int]:
-        return {size: count_windows(length, window=size, stride=step) for size, step in self.config.sizes}
+        return {size: count_windows(length, window=size, stride=step) for size, step in self.config.window_specs}
 
     @nn.compact
     def __call__(
@@ -77,10 +77,10 @@ class NuTimeEncoder(nn.Module):
 
         Args:
             offset: what was taken from a channel so that its shape fits float32; None is nothing.
-            train: whether dropout and `mask` are active.
+            train: whether dropout and `mask_ratio` are active.
             last: how many tokens come out of the last block, CLS first; None is all. Where CLS alone is read, two thirds
                 of that block need not be computed.
-            hidden, filling: windows that are hidden whatever `mask` says, True where they are, and what stands in their place;
+            hidden, filling: windows that are hidden whatever `mask_ratio` says, True where they are, and what stands in their place;
                 given together.
 
         Raises:
@@ -94,15 +94,15 @@ class NuTimeEncoder(nn.Module):
                 f"a length of {x.shape[-1]} makes {count} tokens, more than max_tokens {config.max_tokens}; "
                 "shorten the series or raise model.max_tokens"
             )
-        places = token_places(self._count_windows(x.shape[-1]), config.window)
+        places = token_places(self._count_windows(x.shape[-1]), config.window_size)
         transformer = config.backbone == "transformer"
         if transformer:
             cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, config.width))
         # After the CLS token: weights are drawn in turn, and it is to be drawn as it is without a mask.
-        if config.mask and config.mask_fill == "learned":
+        if config.mask_ratio and config.mask_strategy == "learned":
             filling = self.param("mask_token", nn.initializers.normal(0.02), (config.width,))
-        if config.mask and train:
-            hidden = draw_mask(self.make_rng("dropout"), *tokens.shape[:2], share=config.mask, kind=config.mask_kind)
+        if config.mask_ratio and train:
+            hidden = draw_mask(self.make_rng("dropout"), *tokens.shape[:2], share=config.mask_ratio, kind=config.mask_type)
         if hidden is not None and filling is not None:
             tokens = jnp.where(hidden[..., None], filling[None, None], tokens)
         if transformer:
@@ -111,8 +111,8 @@ class NuTimeEncoder(nn.Module):
         else:
             tokens = with_mean(self._add_positions(tokens, places[1:]))
         if hidden is not None and filling is None:
-            tokens = _seen(tokens, hidden, count_hidden(count - 1, config.mask))
-        rotation = {"angles": rotary_angles(places, config.head_dim)} if config.positions == "rotary" else {}
+            tokens = _seen(tokens, hidden, count_hidden(count - 1, config.mask_ratio))
+        rotation = {"angles": rotary_angles(places, config.head_dim)} if config.pos_embedding == "rotary" else {}
 
         def run(block: Block | ResidualBlock, tokens: Array, count: int | None) -> Array:
             return block(tokens, train=train, count=count, **rotation)
@@ -131,10 +131,10 @@ class NuTimeEncoder(nn.Module):
     def _add_positions(self, tokens: Array, places: np.ndarray) -> Array:
         config = self.config
         shape = (config.max_tokens, config.width)
-        if config.positions == "sinusoidal":
+        if config.pos_embedding == "sinusoidal":
             # A variable, not a constant: converted weights bring their own table, to the last bit.
             table = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(*shape))).value
-        elif config.positions == "learned":
+        elif config.pos_embedding == "learned":
             table = self.param("positions", nn.initializers.normal(0.02), shape)
         else:
             return tokens

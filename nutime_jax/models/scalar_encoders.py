@@ -1,7 +1,7 @@
 """Encoders of a single number: what turns the mean and the std of a window into vectors.
 
-Each is a Flax module, (...) -> (..., dim), finite in value and gradient at any finite number. Mean and std share it. SCALARS
-is the table of them, by the name in `model.scalars`; it is open, and what is fitted to data is in FITTED.
+Each is a Flax module, (...) -> (..., dim), finite in value and gradient at any finite number. Mean and std share it. SCALAR_ENCODERS
+is the table of them, by the name in `model.scalar_encoder`; it is open, and what is fitted to data is in FITTED.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ STRETCH_LIMIT = 1e6
 """A trained scale stays within a factor of 1e6 of where it began."""
 
 
-class UnknownScalarsError(InputError):
+class UnknownScalarEncoderError(InputError):
     """A scalar encoder that is not in the table, or not yet: one from outside is put there before what it trained is loaded."""
 
 
@@ -66,7 +66,7 @@ class NME(nn.Module):
         # The release keeps its scales in float32; float64 runs see the same numbers.
         scales = jnp.asarray(self.scales, jnp.float32).astype(x.dtype)
         if self.trained:
-            scales = stretched(scales, self.param("log_stretch", nn.initializers.zeros, (len(self.scales),)))
+            scales = rescaled_scales(scales, self.param("log_stretch", nn.initializers.zeros, (len(self.scales),)))
         embed = partial(embed_scalar, weight=weight, bias=bias, scales=scales, weighted=self.weighted, scale_eps=self.scale_eps)
         if not self.locations:
             return embed(x)
@@ -74,7 +74,7 @@ class NME(nn.Module):
         return embed_at_locations(x, embed, jnp.asarray(self.locations, x.dtype), table)
 
 
-def stretched(scales: Float[Array, " scales"], log_stretch: Float[Array, " scales"]) -> Float[Array, " scales"]:
+def rescaled_scales(scales: Float[Array, " scales"], log_stretch: Float[Array, " scales"]) -> Float[Array, " scales"]:
     """Scales as trained; they stay positive."""
     limit = float(np.log(STRETCH_LIMIT))
     return scales * jnp.exp(jnp.clip(log_stretch, -limit, limit))
@@ -155,12 +155,12 @@ class Affine(nn.Module):
         return Linear(self.dim, name="out")(jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None])
 
 
-SCALARS: dict[str, Callable[[ModelConfig, str | None], nn.Module]] = {
+SCALAR_ENCODERS: dict[str, Callable[[ModelConfig, str | None], nn.Module]] = {
     "nme": lambda model, name: NME(
-        model.scales, model.scale_dim, model.weighted_scales, model.trained_scales, model.scale_eps, model.locations, name=name
+        model.scales, model.scale_dim, model.scale_weighting, model.learnable_scales, model.scale_eps, model.locations, name=name
     ),
     "periodic": lambda model, name: Periodic(
-        model.scale_dim, model.frequency_init, model.frequency_scale, model.trained_frequencies, name=name
+        model.scale_dim, model.frequency_init, model.frequency_scale, model.learnable_frequencies, name=name
     ),
     "piecewise": lambda model, name: Piecewise(model.bins, model.scale_dim, name=name),
     "log": lambda model, name: Logarithmic(model.scale_dim, name=name),
@@ -176,28 +176,30 @@ FITTED: dict[str, Callable[[ModelConfig, np.ndarray], Mapping[str, np.ndarray]]]
 PLACE = "scalars"
 
 
-def place_of_scalars(kind: str) -> str:
+def scalar_encoder_scope(kind: str) -> str:
     """The name under which the variables of a scalar encoder are found in those of the embedding."""
     return "nme" if kind == "nme" else PLACE
 
 
-def build_scalars(model: ModelConfig) -> nn.Module:
+def build_scalar_encoder(model: ModelConfig) -> nn.Module:
     """Return the scalar encoder of a model; called within the module that it is a part of."""
-    return SCALARS[model.scalars](model, place_of_scalars(model.scalars))
+    return SCALAR_ENCODERS[model.scalar_encoder](model, scalar_encoder_scope(model.scalar_encoder))
 
 
-def check_scalars(model: ModelConfig) -> None:
+def check_scalar_encoder(model: ModelConfig) -> None:
     """Check the options of the scalar encoder.
 
     Raises:
         InputError: the scalar encoder is not registered, or an option does not fit it.
     """
-    if model.scalars not in tuple(SCALARS):
-        known = ", ".join(SCALARS)
-        raise UnknownScalarsError(f"model.scalars is {model.scalars!r}; choose one of {known}, or put it into models.scalars.SCALARS")
-    if model.scalars == "periodic" and model.scale_dim % 2:
+    if model.scalar_encoder not in tuple(SCALAR_ENCODERS):
+        known = ", ".join(SCALAR_ENCODERS)
+        raise UnknownScalarEncoderError(
+            f"model.scalar_encoder is {model.scalar_encoder!r}; choose one of {known}, or put it into models.scalars.SCALAR_ENCODERS"
+        )
+    if model.scalar_encoder == "periodic" and model.scale_dim % 2:
         raise InputError(f"model.scale_dim is {model.scale_dim}, and periodic features come in pairs; choose an even number")
-    if model.scalars == "nme" and model.statistics != "none" and not model.scales:
+    if model.scalar_encoder == "nme" and model.window_stats != "none" and not model.scales:
         raise InputError("model.scales is empty, and the NME needs a scale; choose numbers above 0")
 
 

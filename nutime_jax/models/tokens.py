@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from nutime_jax.config import ModelConfig
 from nutime_jax.core.windows import cut_windows, normalise_windows
 from nutime_jax.models.layers import LayerNorm, Linear
-from nutime_jax.models.scalar_encoders import build_scalars
+from nutime_jax.models.scalar_encoders import build_scalar_encoder
 
 
 class WindowEmbedding(nn.Module):
@@ -25,7 +25,7 @@ class WindowEmbedding(nn.Module):
     ) -> Float[Array, "batch windows width"]:
         config, (batch, channels, time) = self.config, x.shape
         instance = normalise_windows(x, window=time, offset=offset)
-        embed_scalars = None if config.statistics == "none" else build_scalars(config)
+        embed_scalars = None if config.window_stats == "none" else build_scalar_encoder(config)
         merge, merge_norm = Linear(config.width, name="merge"), LayerNorm(name="merge_norm")
         fusion, fusion_norm = Linear(config.width, name="fusion"), LayerNorm(name="fusion_norm")
 
@@ -39,18 +39,18 @@ class WindowEmbedding(nn.Module):
             norm = LayerNorm(name=f"shape_norm{name}")
             tokens = norm(Linear(config.width, name=f"shape{name}")(shape))
             if embed_scalars is not None:
-                source = windows if config.statistics == "window" else instance
+                source = windows if config.window_stats == "window" else instance
                 scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))
                 embedded = embed_scalars(scalars)
                 tokens = jnp.concatenate([tokens, embedded.reshape(*tokens.shape[:-1], -1)], axis=-1)
                 tokens = merge_norm(merge(tokens))
 
-            if config.fusion == "sum":  # the release's ablation: one layer norm serves twice
+            if config.channel_fusion == "sum":  # the release's ablation: one layer norm serves twice
                 return norm(tokens.sum(1))
             tokens = jnp.moveaxis(tokens, 1, 2).reshape(batch, -1, channels * config.width)
             return fusion_norm(fusion(tokens)) if channels > 1 else tokens
 
-        tokens = [embed(size, stride, f"_{size}" if place else "") for place, (size, stride) in enumerate(config.sizes)]
+        tokens = [embed(size, stride, f"_{size}" if place else "") for place, (size, stride) in enumerate(config.window_specs)]
         if len(tokens) == 1:
             return tokens[0]
         told = self.param("size", nn.initializers.normal(0.02), (len(tokens), config.width))

@@ -42,7 +42,7 @@ class MaskedNetwork(nn.Module):
         no dropout, and the same windows are hidden in every call.
         """
         batch, count, channels, time = views.shape
-        window = self.encoder.config.window
+        window = self.encoder.config.window_size
         series = views.reshape(-1, channels, time)
         offset = None if offset is None else jnp.repeat(offset, count, axis=0)
         truth = jnp.moveaxis(window_targets(normalise_windows(series, window=window, offset=offset)), 1, 2)

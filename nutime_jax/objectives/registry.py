@@ -32,9 +32,9 @@ class Objective(NamedTuple):
 
 
 def _masked(config: ObjectiveConfig) -> Objective:
-    if not config.mask:
-        raise InputError("objective.mask is 0, which leaves nothing to predict; choose a share of windows above 0, such as 0.5")
-    return Objective(masked_loss, predictor=False, target=False, masking=Masking(config.mask, config.mask_kind))
+    if not config.mask_ratio:
+        raise InputError("objective.mask_ratio is 0, which leaves nothing to predict; choose a share of windows above 0, such as 0.5")
+    return Objective(masked_loss, predictor=False, target=False, masking=Masking(config.mask_ratio, config.mask_type))
 
 
 BYOL = Objective(byol_loss, predictor=True, target=True)

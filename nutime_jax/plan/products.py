@@ -16,7 +16,7 @@ from nutime_jax.models.backbones import KERNELS
 from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import last_tokens
-from nutime_jax.models.scalar_encoders import SCALARS
+from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.objectives.registry import make_objective
 
 
@@ -91,9 +91,9 @@ def products_by_formula(config: PretrainConfig) -> float:
     windows = encoder.count_tokens(config.length) - 1
     if objective.masking is not None:
         first, rest = _encoding(encoder, length=config.length, last=None)
-        head = count_hidden(windows, objective.masking.share) * model.width * (model.window + 2)
+        head = count_hidden(windows, objective.masking.share) * model.width * (model.window_size + 2)
         return 2.0 * 2 * config.batch_size * (3 * (first + rest + head) - first)
-    dropped = count_hidden(windows, model.mask) if model.mask and model.mask_fill == "drop" else 0
+    dropped = count_hidden(windows, model.mask_ratio) if model.mask_ratio and model.mask_strategy == "drop" else 0
     first, rest = _encoding(encoder, length=config.length, last=last_tokens(section.pooling), dropped=dropped)
     projector = len(section.pooling.split("+")) * model.width * section.hidden + section.hidden * section.dim
     predictor = 2 * section.dim * section.hidden
@@ -106,7 +106,7 @@ def products_by_formula(config: PretrainConfig) -> float:
 @functools.cache
 def _embedding_of_a_scalar(model: ModelConfig) -> tuple[float, float]:
     """Multiplications of layers whose input needs no gradient, and of all others, counted in the program of the module."""
-    module, x = SCALARS[model.scalars](model, None), jnp.ones(1)
+    module, x = SCALAR_ENCODERS[model.scalar_encoder](model, None), jnp.ones(1)
     variables = jax.eval_shape(module.init, jax.random.key(0), x)
     params, constants = variables.get("params", {}), {name: tree for name, tree in variables.items() if name != "params"}
 
@@ -123,11 +123,11 @@ def _embedding_of_a_scalar(model: ModelConfig) -> tuple[float, float]:
 def _encoding(encoder: NuTimeEncoder, *, length: int, last: int | None, dropped: int = 0) -> tuple[float, float]:
     """Multiplications of the first layer, and of all that follow; blocks see `dropped` windows less."""
     model = encoder.config
-    width, inner = model.width, model.heads * model.head_dim
+    width, inner = model.width, model.num_heads * model.head_dim
     windows = encoder.count_tokens(length) - 1
     tokens = windows + 1 - dropped
-    first = sum(count_windows(length, window=size, stride=step) * size for size, step in model.sizes) * width
-    scalars = 0 if model.statistics == "none" else 2
+    first = sum(count_windows(length, window=size, stride=step) * size for size, step in model.window_specs) * width
+    scalars = 0 if model.window_stats == "none" else 2
     embedding = 0.0
     if scalars:
         outer, inside = _embedding_of_a_scalar(model)

@@ -10,7 +10,7 @@ from nutime_jax.config import ModelConfig
 from nutime_jax.core.scalars import location_weights, scale_weights
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.models.scalar_encoders import SCALARS, place_of_scalars, stretched
+from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS, rescaled_scales, scalar_encoder_scope
 from nutime_jax.report.figures import styled
 
 if TYPE_CHECKING:
@@ -36,18 +36,20 @@ def draw_nme(encoder: Encoder) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     model = encoder.config.model
-    if model.statistics == "none":
+    if model.window_stats == "none":
         raise InputError(f"{encoder!r} embeds no mean and no std; there is no NME to draw")
-    if model.scalars != "nme":
-        raise InputError(f"{encoder!r} embeds mean and std by {model.scalars!r}; `plot nme` draws encoders whose model.scalars is nme")
-    trained, scales = encoder.variables["params"]["embedding"][place_of_scalars("nme")], jnp.asarray(model.scales, jnp.float32)
-    if model.trained_scales:
-        scales = stretched(scales, jnp.asarray(trained["log_stretch"]))
+    if model.scalar_encoder != "nme":
+        raise InputError(
+            f"{encoder!r} embeds mean and std by {model.scalar_encoder!r}; `plot nme` draws encoders whose model.scalar_encoder is nme"
+        )
+    trained, scales = encoder.variables["params"]["embedding"][scalar_encoder_scope("nme")], jnp.asarray(model.scales, jnp.float32)
+    if model.learnable_scales:
+        scales = rescaled_scales(scales, jnp.asarray(trained["log_stretch"]))
     sizes = 10.0 ** np.linspace(-DECADES, DECADES, 2 * DECADES * PER_DECADE + 1)
     scalars = jnp.asarray(np.concatenate([-sizes[::-1], sizes]), jnp.float32)
-    embedded = np.asarray(SCALARS["nme"](model, None).apply({"params": jax.tree.map(jnp.asarray, trained)}, scalars))
+    embedded = np.asarray(SCALAR_ENCODERS["nme"](model, None).apply({"params": jax.tree.map(jnp.asarray, trained)}, scalars))
     unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
-    weights = _weights(scalars, scales, model) if model.weighted_scales else np.ones((len(scalars), len(scales)))
+    weights = _weights(scalars, scales, model) if model.scale_weighting else np.ones((len(scalars), len(scales)))
 
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     boxes = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), height_ratios=(1, 1.5))

@@ -8,7 +8,7 @@ import numpy as np
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
-from nutime_jax.models.scalar_encoders import SCALARS, check_scalars
+from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS, check_scalar_encoder
 
 
 class ScalarEmbedding:
@@ -19,10 +19,10 @@ class ScalarEmbedding:
     """
 
     def __init__(self, model: ModelConfig):
-        check_scalars(model)
-        if model.statistics == "none":
+        check_scalar_encoder(model)
+        if model.window_stats == "none":
             raise InputError("the model embeds no scalars (statistics is 'none'); there is nothing to measure")
-        module = SCALARS[model.scalars](model, None)
+        module = SCALAR_ENCODERS[model.scalar_encoder](model, None)
         self._init, self._apply = jax.jit(module.init), jax.jit(module.apply)
 
     def draw(self, seed: int) -> Any:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from nutime_jax.config import PretrainConfig
 from nutime_jax.core.windows import normalise_windows
 from nutime_jax.distributed.mesh import replicated
-from nutime_jax.models.scalar_encoders import FITTED, place_of_scalars
+from nutime_jax.models.scalar_encoders import FITTED, scalar_encoder_scope
 from nutime_jax.training.input_pipeline import Feed, MakeViews
 from nutime_jax.training.state import TrainState
 
@@ -30,11 +30,11 @@ def fit_scalars(state: TrainState, config: PretrainConfig, feed: Feed, mesh: Mes
         InputError: nothing can be fitted to these data.
     """
     model = config.model
-    if model.scalars not in FITTED or model.statistics == "none":
+    if model.scalar_encoder not in FITTED or model.window_stats == "none":
         return state
     values = np.concatenate(list(_scalars(config, feed, mesh)))
-    fitted = FITTED[model.scalars](model, values)
-    place_of = ("constants", "encoder", "embedding", place_of_scalars(model.scalars))
+    fitted = FITTED[model.scalar_encoder](model, values)
+    place_of = ("constants", "encoder", "embedding", scalar_encoder_scope(model.scalar_encoder))
     return state.replace(
         variables=_replaced(state.variables, place_of, fitted), target_variables=_replaced(state.target_variables, place_of, fitted)
     )
@@ -42,7 +42,7 @@ def fit_scalars(state: TrainState, config: PretrainConfig, feed: Feed, mesh: Mes
 
 def _scalars(config: PretrainConfig, feed: Feed, mesh: Mesh) -> Iterator[np.ndarray]:
     """Means and stds of the views of one batch after another."""
-    sizes = config.model.sizes if config.model.statistics == "window" else ((config.length, config.length),)
+    sizes = config.model.window_specs if config.model.window_stats == "window" else ((config.length, config.length),)
     statistics = jax.jit(_statistics, static_argnames=("views", "sizes"), out_shardings=replicated(mesh))
     unused = jax.random.fold_in(jax.random.key(config.seed), config.steps)  # keys of steps are folded in below that
     for number, batch in enumerate(islice(feed.batches(0), -(-SERIES // config.batch_size))):

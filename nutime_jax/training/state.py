@@ -42,12 +42,14 @@ def build_network(config: PretrainConfig, *, rows: int | None = None) -> Siamese
     encoder = build_encoder(config.model, remat=config.remat)
     section, objective = config.objective, make_objective(config.objective)
     if objective.masking is not None:
-        if config.model.mask:
-            raise InputError(f"model.mask is {config.model.mask}, and the objective hides windows itself (objective.mask); set it to 0")
-        if config.model.windows or config.model.step < config.model.window:
+        if config.model.mask_ratio:
+            raise InputError(
+                f"model.mask_ratio is {config.model.mask_ratio}, and the objective hides windows itself (objective.mask_ratio); set it to 0"
+            )
+        if config.model.extra_window_sizes or config.model.window_stride < config.model.window_size:
             raise InputError(
                 "objective.kind is 'masked', and windows that overlap show what is hidden; set model.stride to 0 and leave "
-                "model.windows empty"
+                "model.extra_window_sizes empty"
             )
         return MaskedNetwork(encoder, *objective.masking, rows=rows)
     heads = {"hidden": section.hidden, "dim": section.dim, "predicts": objective.predictor, "pooling": section.pooling}

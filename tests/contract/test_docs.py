@@ -21,7 +21,7 @@ from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.protocols.registry import PROTOCOLS
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models.scalar_encoders import SCALARS
+from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.objectives.registry import KINDS
 from tests.unit.test_convert import SHAPES, draw
 
@@ -100,9 +100,9 @@ def block_with(text):
 
 @pytest.mark.slow
 def test_a_scalar_encoder_from_outside_the_package(desk, monkeypatch):
-    monkeypatch.setitem(SCALARS, "signed_log", None)  # so that it is gone afterwards
+    monkeypatch.setitem(SCALAR_ENCODERS, "signed_log", None)  # so that it is gone afterwards
     monkeypatch.setattr("nutime_jax.cli.main.main", lambda argv: main([*argv, *QUICK["pretrain"]]))
-    text = block_with("SCALARS[")
+    text = block_with("SCALAR_ENCODERS[")
     exec(compile(text, "extend.md", "exec"), {"__name__": "extend"})
     assert len([line for line in text.splitlines() if line.strip()]) <= 40
     encoder = load_encoder(desk / "runs" / "signed_log")

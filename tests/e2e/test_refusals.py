@@ -30,7 +30,7 @@ def finished(smoke_run, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--config.length=100", "length 100 is not divisible by model.window 16"),
+        ("--config.length=100", "length 100 is not divisible by model.window_size 16"),
         ("--config.batch_size=13", "batch size 13 is not divisible by 2 devices"),
         ("--config.data.sources=", "the corpus is empty"),
         ("--config.data.sources=Gunpoint", "'Gunpoint' is no file, no folder and no bundled set"),
@@ -38,7 +38,7 @@ def finished(smoke_run, tmp_path):
         ("--config.optim.warmup_steps=50", "optim.warmup_steps is 50; choose 0 to 3"),
         ("--config.optim.decay=some", "optim.decay is 'some'"),
         ("--config.run.keep=0", "run.keep is 0; choose an integer of 1 or more"),
-        ("--config.model.window=0", "model.window is 0; choose an integer of 1 or more"),
+        ("--config.model.window_size=0", "model.window_size is 0; choose an integer of 1 or more"),
         ("--config.length=0", "length is 0"),
         ("--config.data.max_length=0", "data.max_length is 0"),
         ("--config.data.threads=-1", "data.threads is -1"),

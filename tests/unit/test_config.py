@@ -75,7 +75,7 @@ def test_there_is_nonsense_for_every_option():
     known = [(name, value) for _, name, value in NONSENSE]
     for name, value in [
         ("model.depth", -1),
-        ("model.heads", 0),
+        ("model.num_heads", 0),
         ("model.dropout", 1),
         ("seed", -1),
         ("optim.beta2", 1),
@@ -99,7 +99,7 @@ def test_nonsense_is_refused_in_one_sentence():
 @pytest.mark.parametrize(
     "text",
     [
-        *("model.depth=-1", "model.dropout=1.5", "model.heads=0", "optim.rate=nan"),
+        *("model.depth=-1", "model.dropout=1.5", "model.num_heads=0", "optim.rate=nan"),
         *("optim.beta2=1.5", "objective.momentum=2", "seed=-1"),
     ],
 )
@@ -120,7 +120,7 @@ def test_nonsense_ends_a_command_before_data_is_read(text, capfd, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"length": 100}, "length 100 is not divisible by model.window 16"),
+        ({"length": 100}, "length 100 is not divisible by model.window_size 16"),
         ({"steps": 18_450}, "optim.warmup_steps is 18450; choose 0 to 18449 for a run of 18450 steps"),
         ({"augment": {"crop_ratio": (0.9, 0.5)}}, r"augment.crop_ratio is \(0.9, 0.5\)"),
         ({"chunk": 8, "remat": "products"}, "chunk is 8 and remat is 'products'"),
@@ -214,9 +214,9 @@ def test_any_model_option_round_trips(data):
     try:
         config = ModelConfig(**{one.name.removeprefix("model."): value})
     except InputError:  # the value does not fit the defaults of other options
-        assert one.name in ("model.stride", "model.windows", "model.positions")
+        assert one.name in ("model.stride", "model.extra_window_sizes", "model.pos_embedding")
         return
-    check_round_trip(PretrainConfig(model=config, length=config.window * 4))
+    check_round_trip(PretrainConfig(model=config, length=config.window_size * 4))
 
 
 def test_overrides_are_read_by_the_type_of_the_field_and_applied_together():
@@ -228,7 +228,7 @@ def test_overrides_are_read_by_the_type_of_the_field_and_applied_together():
         "evaluation.sources=",
         "evaluation.layer=2",
     ]
-    config = load_config("smoke", [*texts, "model.window=20", "length=60"])
+    config = load_config("smoke", [*texts, "model.window_size=20", "length=60"])
     assert (config.steps, config.optim.rate, config.augment.crop_ratio) == (5, 1.0, (0.5, 1.0))
     assert (config.data.sources, config.evaluation.sources, config.evaluation.layer) == (("a", "b c"), (), 2)
     assert override(config, "evaluation.layer=none").evaluation.layer is None
@@ -251,10 +251,10 @@ def test_overrides_reach_into_mappings():
         ("rate=1", r"no field 'rate', did you mean 'optim\.rate'\?"),
         ("optim=1", "no field 'optim'"),
         ("steps.more=1", "no field 'steps.more'"),
-        ("model.position=rotary", r"no field 'model\.position', did you mean 'model\.positions'\?"),
-        ("positions=rotary", r"no field 'positions', did you mean 'model\.positions'\?"),
+        ("model.pos_embeddin=rotary", r"no field 'model\.pos_embeddin', did you mean 'model\.pos_embedding'\?"),
+        ("pos_embedding=rotary", r"no field 'pos_embedding', did you mean 'model\.pos_embedding'\?"),
         ("model.remat=none", "no field 'model.remat', did you mean 'remat'"),
-        ("model.windows=8,wide", "model.windows is '8,wide'; choose integers of 1 or more, separated by commas"),
+        ("model.extra_window_sizes=8,wide", "model.extra_window_sizes is '8,wide'; choose integers of 1 or more, separated by commas"),
         ("steps=many", "steps is 'many'; choose an integer of 1 or more"),
         ("steps", "write --config.steps=value"),
     ],

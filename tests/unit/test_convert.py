@@ -118,10 +118,10 @@ def test_locations_come_over_with_their_vectors(state):
         from_torch_state({name: array for name, array in located.items() if not name.endswith("loc_emb")}, CONFIG)
 
 
-def test_trained_scales_are_written_as_fixed_ones(state, byol):
+def test_learnable_scales_are_written_as_fixed_ones(state, byol):
     model, variables = from_torch_state(state, CONFIG)
     variables["params"]["embedding"]["nme"]["log_stretch"] = np.log(np.float32([2, 1, 0.5]))
-    written = to_torch_state(NuTimeEncoder(replace(model.config, trained_scales=True)), variables)
+    written = to_torch_state(NuTimeEncoder(replace(model.config, learnable_scales=True)), variables)
     np.testing.assert_allclose(written["0.multi_bias_encoder.scales"], np.float32([0.2, 1, 5]), rtol=1e-6)
     with pytest.raises(InputError, match="the scales of the two networks differ, which were trained; convert the arrays of one of them"):
         from_torch_state(byol | {"momentum_backbone.0.multi_bias_encoder.scales": np.float32([0.1, 1, 11])}, CONFIG)
@@ -175,9 +175,9 @@ def test_what_the_release_has_not_is_refused():
 @pytest.mark.parametrize(
     ("options", "value"),
     [
-        ({"positions": "rotary"}, "positions 'rotary'"),
+        ({"pos_embedding": "rotary"}, "pos_embedding 'rotary'"),
         ({"stride": 8}, "stride 8"),
-        ({"windows": (8,)}, r"windows \(8,\)"),
+        ({"extra_window_sizes": (8,)}, r"extra_window_sizes \(8,\)"),
         ({"backbone": "resnet"}, "backbone 'resnet'"),
     ],
 )

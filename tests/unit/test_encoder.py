@@ -57,7 +57,7 @@ def test_overlapping_windows_are_shifted_within_their_stride_and_have_tokens_in_
 
 
 def test_tokens_of_windows_of_several_sizes_are_refused():
-    config = load_config("smoke", ["model.depth=1", "model.windows=8,32"])
+    config = load_config("smoke", ["model.depth=1", "model.extra_window_sizes=8,32"])
     with pytest.raises(InputError, match="windows are of 16, 8, 32 points, and have no one order in time; leave tokens out"):
         untrained_encoder(config).embed(X[:, 0], tokens=True)
 
@@ -242,7 +242,7 @@ def reseal(folder, weights=None, **changes):
         ({"model": {"width": 10**9}}, None),
         ({"model": {"max_tokens": 10**12, "width": 16}}, None),
         ({"model": {"depth": 10**9}}, None),
-        ({"model": {"heads": "eight"}}, None),
+        ({"model": {"num_heads": "eight"}}, None),
         ({"model": {"import": "os"}}, None),
         ({"model": 7}, None),
         ({"length": "512"}, None),
@@ -392,7 +392,7 @@ def test_an_iterator_names_the_case_that_is_wrong(encoder):
 
 def test_tokens_are_those_of_windows_in_order(encoder):
     long = RNG.normal(size=(3, 2, 1200))  # three pieces each
-    windows = encoder.config.length // encoder.config.model.window
+    windows = encoder.config.length // encoder.config.model.window_size
     tokens = encoder.embed(long, tokens=True)
     assert tokens.shape == (3, 3 * windows, 16)
     same(tokens.mean(1), encoder.embed(long, pooling="mean"))

@@ -117,9 +117,9 @@ def test_differences_are_a_part_of_the_program(encoder, tmp_path):
 @pytest.mark.parametrize(
     "model",
     [
-        {"positions": "rotary", "stride": 8, "windows": (8, 32)},
-        {"positions": "learned", "stride": 4, "backbone": "resnet"},
-        {"positions": "none"},
+        {"pos_embedding": "rotary", "stride": 8, "extra_window_sizes": (8, 32)},
+        {"pos_embedding": "learned", "stride": 4, "backbone": "resnet"},
+        {"pos_embedding": "none"},
     ],
     ids=str,
 )

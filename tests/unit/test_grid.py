@@ -17,50 +17,53 @@ from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder
-from nutime_jax.models.scalar_encoders import SCALARS
+from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.objectives.registry import KINDS
 from nutime_jax.training.program import build_program
 from nutime_jax.training.state import encoder_variables
 
-TINY = {"window": 8, "width": 8, "depth": 1, "heads": 2, "head_dim": 4, "mlp_dim": 16, "dropout": 0.1}
+TINY = {"window_size": 8, "width": 8, "depth": 1, "num_heads": 2, "head_dim": 4, "mlp_dim": 16, "dropout": 0.1}
 TINY |= {"max_tokens": 32, "scales": (1e-2, 1.0, 1e2), "scale_dim": 4}
 SERIES = np.random.default_rng(0).normal(size=(4, 50)).cumsum(1) * 10.0 ** np.arange(-1, 3)[:, None]
 
 SWITCHES = {
     "objective.kind": tuple(KINDS),
     "objective.pooling": ("cls", "mean", "cls+mean"),
-    "model.scalars": tuple(SCALARS),
-    "model.weighted_scales": (True, False),
-    "model.trained_scales": (False, True),
+    "model.scalar_encoder": tuple(SCALAR_ENCODERS),
+    "model.scale_weighting": (True, False),
+    "model.learnable_scales": (False, True),
     "model.scale_eps": ("absolute", "relative"),
     "model.locations": ((), (-1.0, 0.0, 1.0)),
-    "model.trained_frequencies": (False, True),
+    "model.learnable_frequencies": (False, True),
     "model.normalisation": ("window", "instance"),
-    "model.statistics": ("window", "instance", "none"),
-    "model.fusion": ("linear", "sum"),
-    "model.positions": ("sinusoidal", "learned", "rotary", "none"),
+    "model.window_stats": ("window", "instance", "none"),
+    "model.channel_fusion": ("linear", "sum"),
+    "model.pos_embedding": ("sinusoidal", "learned", "rotary", "none"),
     "model.stride": (0, 4),
-    "model.windows": ((), (4, 16)),
+    "model.extra_window_sizes": ((), (4, 16)),
     "model.backbone": ("transformer", "resnet"),
-    "model.mask": (0.0, 0.5),
-    "model.mask_kind": ("random", "block"),
-    "model.mask_fill": ("learned", "drop"),
+    "model.mask_ratio": (0.0, 0.5),
+    "model.mask_type": ("random", "block"),
+    "model.mask_strategy": ("learned", "drop"),
     "remat": ("none", "products", "everything"),
 }
 """Switch -> its values, the default first."""
 
 REFUSED = [
     # Further sizes have no place among neighbours in time, which is what a convolution sees.
-    ({"model.windows": (4, 16), "model.backbone": "resnet"}, "a resnet needs tokens of one order; leave model.windows empty"),
+    (
+        {"model.extra_window_sizes": (4, 16), "model.backbone": "resnet"},
+        "a resnet needs tokens of one order; leave model.extra_window_sizes empty",
+    ),
     # There are no queries to turn.
-    ({"model.positions": "rotary", "model.backbone": "resnet"}, "choose transformer and an even head_dim"),
+    ({"model.pos_embedding": "rotary", "model.backbone": "resnet"}, "choose transformer and an even head_dim"),
     # Windows that are left out leave neighbours behind that were none, and places that are those of others.
-    ({"model.mask": 0.5, "model.mask_fill": "drop", "model.backbone": "resnet"}, "choose 'learned', or model.positions"),
-    ({"model.mask": 0.5, "model.mask_fill": "drop", "model.positions": "rotary"}, "choose 'learned', or model.positions"),
+    ({"model.mask_ratio": 0.5, "model.mask_strategy": "drop", "model.backbone": "resnet"}, "choose 'learned', or model.pos_embedding"),
+    ({"model.mask_ratio": 0.5, "model.mask_strategy": "drop", "model.pos_embedding": "rotary"}, "choose 'learned', or model.pos_embedding"),
     # What is hidden must not be seen elsewhere, nor be hidden twice.
-    ({"objective.kind": "masked", "model.mask": 0.5}, "the objective hides windows itself"),
+    ({"objective.kind": "masked", "model.mask_ratio": 0.5}, "the objective hides windows itself"),
     ({"objective.kind": "masked", "model.stride": 4}, "windows that overlap show what is hidden"),
-    ({"objective.kind": "masked", "model.windows": (4, 16)}, "windows that overlap show what is hidden"),
+    ({"objective.kind": "masked", "model.extra_window_sizes": (4, 16)}, "windows that overlap show what is hidden"),
 ]
 """What is refused together, and the sentence that says why."""
 

@@ -20,7 +20,7 @@ from nutime_jax.models.positions import sinusoidal_positions
 from nutime_jax.objectives.byol import byol_loss
 from tests import reference
 
-SMALL = {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8}
+SMALL = {"width": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8}
 
 
 def draw(network, shape, seed=0):
@@ -218,7 +218,7 @@ def test_a_resnet_has_the_mean_of_all_tokens_in_the_place_of_cls():
 
 def test_the_mean_is_over_windows_of_every_size():
     x = jax.random.normal(jax.random.key(6), (3, 1, 64))
-    networks = [NuTimeEncoder(ModelConfig(**SMALL, positions="none", windows=windows)) for windows in ((), (8, 64))]
+    networks = [NuTimeEncoder(ModelConfig(**SMALL, pos_embedding="none", extra_window_sizes=windows)) for windows in ((), (8, 64))]
     variables = draw(networks[1], (1, 1, 64))
     alone, several = (jax.jit(network.apply)(variables, x).layers[0] for network in networks)
     assert (alone.shape, several.shape) == ((3, 5, 16), (3, 1 + 4 + 8 + 1, 16))
@@ -228,7 +228,9 @@ def test_the_mean_is_over_windows_of_every_size():
     np.testing.assert_allclose(mean, several[:, 1:].mean(1), atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"backbone": "resnet"}, {"windows": (4, 32), "stride": 8, "positions": "rotary"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"backbone": "resnet"}, {"extra_window_sizes": (4, 32), "stride": 8, "pos_embedding": "rotary"}], ids=str
+)
 def test_other_tokens_and_blocks_are_finite_at_any_scale(options):
     network = NuTimeEncoder(ModelConfig(**SMALL, **options))
     x = jax.random.normal(jax.random.key(7), (7, 1, 64)) * jnp.array([0, 1e-30, 1e-4, 1, 1e4, 1e20, 1e38])[:, None, None]
@@ -240,21 +242,21 @@ def test_other_tokens_and_blocks_are_finite_at_any_scale(options):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"positions": "relative"}, "model.positions is 'relative'; choose one of sinusoidal, learned, rotary, none"),
+        ({"pos_embedding": "relative"}, "model.pos_embedding is 'relative'; choose one of sinusoidal, learned, rotary, none"),
         ({"backbone": "lstm"}, "model.backbone is 'lstm'; choose one of transformer, resnet"),
         ({"normalisation": "batch"}, "model.normalisation is 'batch'; choose one of window, instance"),
-        ({"positions": "rotary", "head_dim": 7}, "model.positions is 'rotary', which rotates pairs"),
-        ({"positions": "rotary", "backbone": "resnet"}, "choose transformer and an even head_dim"),
+        ({"pos_embedding": "rotary", "head_dim": 7}, "model.pos_embedding is 'rotary', which rotates pairs"),
+        ({"pos_embedding": "rotary", "backbone": "resnet"}, "choose transformer and an even head_dim"),
         ({"stride": 17}, "model.stride is 17, and windows of 16 time points would leave gaps; choose at most 16"),
         ({"stride": -1}, "model.stride is -1; choose an integer of 0 or more"),
         ({"stride": 2.5}, r"model.stride is 2.5; choose an integer"),
-        ({"window": 0}, "model.window is 0; choose an integer of 1 or more"),
-        ({"windows": (8, "32")}, r"model.windows is \(8, '32'\); choose integers of 1 or more"),
-        ({"windows": 8}, "model.windows is 8; choose integers of 1 or more, separated by commas"),
-        ({"windows": (8, 16)}, r"model.windows is \(8, 16\) with model.window 16; name each size once"),
-        ({"windows": (8,), "backbone": "resnet"}, "a resnet needs tokens of one order; leave model.windows empty"),
-        ({"windows": (8, 32), "stride": 12}, "windows of 8 cannot overlap by the same ratio as those of 16 every 12"),
-        ({"windows": (6,), "stride": 4}, "windows of 6 cannot overlap by the same ratio"),
+        ({"window_size": 0}, "model.window_size is 0; choose an integer of 1 or more"),
+        ({"extra_window_sizes": (8, "32")}, r"model.extra_window_sizes is \(8, '32'\); choose integers of 1 or more"),
+        ({"extra_window_sizes": 8}, "model.extra_window_sizes is 8; choose integers of 1 or more, separated by commas"),
+        ({"extra_window_sizes": (8, 16)}, r"model.extra_window_sizes is \(8, 16\) with model.window_size 16; name each size once"),
+        ({"extra_window_sizes": (8,), "backbone": "resnet"}, "a resnet needs tokens of one order; leave model.extra_window_sizes empty"),
+        ({"extra_window_sizes": (8, 32), "stride": 12}, "windows of 8 cannot overlap by the same ratio as those of 16 every 12"),
+        ({"extra_window_sizes": (6,), "stride": 4}, "windows of 6 cannot overlap by the same ratio"),
     ],
     ids=str,
 )
@@ -272,8 +274,8 @@ def test_lengths_and_shifts_go_by_the_stride_and_by_every_size():
             check_input_lengths((length,), overlapping)
     with pytest.raises(InputError, match=r"num_window_offsets is 5; .* the points from a window to the next, 4"):
         check_num_window_offsets(5, overlapping)
-    several = NuTimeEncoder(ModelConfig(windows=(8, 64)))
-    assert (several.config.shortest, several.count_tokens(128)) == (64, 1 + 8 + 16 + 2)
+    several = NuTimeEncoder(ModelConfig(extra_window_sizes=(8, 64)))
+    assert (several.config.min_length, several.count_tokens(128)) == (64, 1 + 8 + 16 + 2)
     with pytest.raises(InputError, match=r"length 32 cannot be embedded; .* of 16 points every 16 and of 8 points every 8 and of 64"):
         check_input_lengths((32,), several)
     with pytest.raises(InputError, match="length 32 is not divisible by window 64"):

@@ -91,13 +91,13 @@ def test_statistics_of_any_magnitude_weigh_alike():
 
 
 TINY = ["model.dropout=0.0", "batch_size=6", "length=32", "steps=5", "objective.hidden=7", "objective.dim=5"]
-MODEL = {"window": 8, "width": 6, "depth": 1, "heads": 2, "head_dim": 3, "mlp_dim": 8, "scale_dim": 4}
+MODEL = {"window_size": 8, "width": 6, "depth": 1, "num_heads": 2, "head_dim": 3, "mlp_dim": 8, "scale_dim": 4}
 RUNS = {
-    "byol": ([], {"mask": 0.5, "mask_kind": "block", "mask_fill": "drop"}),
+    "byol": ([], {"mask_ratio": 0.5, "mask_type": "block", "mask_strategy": "drop"}),
     "simclr": (["objective.pooling=mean"], {}),
     "simsiam": (["objective.pooling=cls+mean"], {}),
-    "moco": (["objective.temperature=0.2"], {"mask": 0.5}),
-    "masked": (["objective.mask=0.4"], {}),
+    "moco": (["objective.temperature=0.2"], {"mask_ratio": 0.5}),
+    "masked": (["objective.mask_ratio=0.4"], {}),
 }
 """Fields of the configuration, and of the model; every pooling and fill occurs. BYOL as published is compared in tests/golden."""
 
@@ -338,7 +338,7 @@ def test_the_projector_sees_what_is_read(pooling, width):
 
 def test_a_run_from_before_a_field_is_resumed(tmp_path):
     begun, same, other = ({"corpus": "", "config": to_dict(load_config("smoke", some))} for some in ([], [], ["objective.pooling=mean"]))
-    for field in ("pooling", "mask", "mask_kind"):
+    for field in ("pooling", "mask_ratio", "mask_type"):
         del begun["config"]["objective"][field]
     _check_same_run(tmp_path, begun, same)
     with pytest.raises(InputError, match=r"objective.pooling was 'cls' there and is 'mean' now"):
@@ -349,9 +349,9 @@ def test_a_run_from_before_a_field_is_resumed(tmp_path):
     ("overrides", "message"),
     [
         (["objective.pooling=max"], r"objective.pooling is 'max'; choose one of cls, mean, cls\+mean"),
-        (["objective.kind=masked", "objective.mask=0.0"], r"objective.mask is 0, which leaves nothing to predict"),
-        (["objective.kind=masked", "objective.mask=1.0"], r"objective.mask is 1.0; choose a number from 0 to below 1"),
-        (["objective.kind=masked", "objective.mask_kind=stripes"], r"objective.mask_kind is 'stripes'; choose one of random, block"),
+        (["objective.kind=masked", "objective.mask_ratio=0.0"], r"objective.mask_ratio is 0, which leaves nothing to predict"),
+        (["objective.kind=masked", "objective.mask_ratio=1.0"], r"objective.mask_ratio is 1.0; choose a number from 0 to below 1"),
+        (["objective.kind=masked", "objective.mask_type=stripes"], r"objective.mask_type is 'stripes'; choose one of random, block"),
         (["objective.kind=vicreg"], "objective.kind is 'vicreg'; choose one of byol, simclr, simsiam, moco, masked"),
     ],
 )
@@ -361,8 +361,8 @@ def test_mistakes_are_refused(overrides, message):
 
 
 def test_two_masks_at_once_are_refused():
-    config = load_config("smoke", ["objective.kind=masked", "model.mask=0.3"])
-    with pytest.raises(InputError, match=r"model.mask is 0.3, and the objective hides windows itself"):
+    config = load_config("smoke", ["objective.kind=masked", "model.mask_ratio=0.3"])
+    with pytest.raises(InputError, match=r"model.mask_ratio is 0.3, and the objective hides windows itself"):
         check_config(config)
 
 
@@ -378,10 +378,10 @@ def test_what_the_official_code_has_not_is_not_converted(run, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "model"),
     [
-        (["objective.kind=masked", "objective.mask=0.3"], {}),
+        (["objective.kind=masked", "objective.mask_ratio=0.3"], {}),
         (["objective.pooling=cls+mean"], {}),
-        ([], {"mask": 0.4, "mask_fill": "drop"}),
-        ([], {"mask": 0.4}),
+        ([], {"mask_ratio": 0.4, "mask_strategy": "drop"}),
+        ([], {"mask_ratio": 0.4}),
     ],
 )
 def test_products_are_those_of_the_formula(overrides, model):

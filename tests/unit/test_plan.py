@@ -119,7 +119,7 @@ def test_a_real_program_is_read():
 @pytest.fixture(scope="module")
 def wide():
     """A step of which most is matrix products, before it is compiled."""
-    config = load_config("smoke", ["model.dropout=0.0", "model.width=128", "model.mlp_dim=256", "model.heads=8"])
+    config = load_config("smoke", ["model.dropout=0.0", "model.width=128", "model.mlp_dim=256", "model.num_heads=8"])
     return config, trace(config)
 
 
@@ -141,9 +141,9 @@ def test_products_are_those_of_the_formula_and_of_the_compiler(wide):
 @pytest.mark.parametrize(
     "model",
     [
-        {"positions": "rotary", "stride": 8},
-        {"positions": "learned", "windows": (8, 32), "stride": 4},
-        {"positions": "none", "backbone": "resnet", "stride": 4},
+        {"pos_embedding": "rotary", "stride": 8},
+        {"pos_embedding": "learned", "extra_window_sizes": (8, 32), "stride": 4},
+        {"pos_embedding": "none", "backbone": "resnet", "stride": 4},
     ],
     ids=str,
 )

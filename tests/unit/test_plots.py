@@ -79,7 +79,7 @@ def test_nme_spans_twelve_decades_and_both_signs(encoder):
 
 
 def test_an_encoder_without_scalars_has_no_nme():
-    bare = untrained_encoder(load_config("smoke", ["model.depth=1", "model.statistics=none"]))
+    bare = untrained_encoder(load_config("smoke", ["model.depth=1", "model.window_stats=none"]))
     with pytest.raises(InputError, match="there is no NME to draw"):
         draw_nme(bare)
 

@@ -45,7 +45,7 @@ def test_scores_depend_on_differences_of_places_alone(x64):
 
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_an_encoder_of_overlapping_windows_of_several_sizes_follows_the_reference(positions, x64):
-    network = NuTimeEncoder(ModelConfig(**SMALL, positions=positions, stride=8, windows=(8, 32), max_tokens=40))
+    network = NuTimeEncoder(ModelConfig(**SMALL, pos_embedding=positions, stride=8, extra_window_sizes=(8, 32), max_tokens=40))
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), draw(network, (1, 1, 96)))
     params = variables["params"]
     x = np.random.default_rng(2).normal(size=(3, 96)) * np.array([[1e-3], [1.0], [1e4]]) + 5
@@ -74,7 +74,7 @@ def test_without_positions_the_order_of_windows_is_not_seen():
     ordered, mixed = (one.reshape(2, 1, 64) for one in (x, x[:, np.array([2, 0, 3, 1])]))
     moved = {}
     for positions in ("sinusoidal", "learned", "rotary", "none"):
-        network = NuTimeEncoder(ModelConfig(**{**SMALL, "depth": 1}, positions=positions))
+        network = NuTimeEncoder(ModelConfig(**{**SMALL, "depth": 1}, pos_embedding=positions))
         variables = draw(network, (1, 1, 64))
         encode = jax.jit(lambda x, network=network, variables=variables: network.apply(variables, x, last=1).normalised)
         moved[positions] = float(jnp.abs(encode(ordered) - encode(mixed)).max())
@@ -84,7 +84,7 @@ def test_without_positions_the_order_of_windows_is_not_seen():
 
 def test_a_learned_table_is_small_and_moves_no_other_weight():
     drawn = {
-        positions: jax.jit(NuTimeEncoder(ModelConfig(**SMALL, positions=positions)).init)(jax.random.key(0), jnp.zeros((1, 1, 64)))
+        positions: jax.jit(NuTimeEncoder(ModelConfig(**SMALL, pos_embedding=positions)).init)(jax.random.key(0), jnp.zeros((1, 1, 64)))
         for positions in ("learned", "sinusoidal")
     }
     table = np.asarray(drawn["learned"]["params"].pop("positions"))

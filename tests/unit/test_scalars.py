@@ -20,7 +20,7 @@ from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.layers import Linear
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.scalar_encoders import SCALARS
+from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.plan.products import count_products, products_by_formula
 from nutime_jax.report.nme import draw_nme
 from nutime_jax.training import data_dependent_init as fitting
@@ -34,20 +34,22 @@ FINITE = np.float32([0, 1e-45, 1e-38, 1e-30, 1e-8, 1e-4, 1e-3, 0.5, 1, 7, 1e4, 1
 X = jnp.asarray(np.concatenate([FINITE, -FINITE]))
 KINDS = {
     "nme": {},
-    "nme, unweighted": {"weighted_scales": False},
-    "nme, trained": {"trained_scales": True},
-    "nme, relative": {"scale_eps": "relative", "trained_scales": True},
+    "nme, unweighted": {"scale_weighting": False},
+    "nme, trained": {"learnable_scales": True},
+    "nme, relative": {"scale_eps": "relative", "learnable_scales": True},
     "nme, located": {"locations": (-1.0, 0.0, 3.0)},
-    "periodic": {"scalars": "periodic"},
-    "periodic, trained": {"scalars": "periodic", "frequency_init": "log-linear", "trained_frequencies": True},
-    "piecewise": {"scalars": "piecewise", "bins": 8},
-    "log": {"scalars": "log"},
-    "linear": {"scalars": "linear"},
+    "periodic": {"scalar_encoder": "periodic"},
+    "periodic, trained": {"scalar_encoder": "periodic", "frequency_init": "log-linear", "learnable_frequencies": True},
+    "piecewise": {"scalar_encoder": "piecewise", "bins": 8},
+    "log": {"scalar_encoder": "log"},
+    "linear": {"scalar_encoder": "linear"},
 }
 
 
 def small(**fields):
-    return NuTimeEncoder(ModelConfig(window=8, width=8, depth=1, heads=1, head_dim=8, mlp_dim=8, max_tokens=5, scale_dim=6, **fields))
+    return NuTimeEncoder(
+        ModelConfig(window_size=8, width=8, depth=1, num_heads=1, head_dim=8, mlp_dim=8, max_tokens=5, scale_dim=6, **fields)
+    )
 
 
 def configured(*overrides, steps=4, **fields):
@@ -64,7 +66,7 @@ each_kind = pytest.mark.parametrize("fields", KINDS.values(), ids=KINDS)
 def test_the_protocol_holds_for_every_kind(fields):
     """Any shape, one vector a scalar whatever its company, finite in value and gradient at any finite float32."""
     encoder = small(**fields)
-    module = SCALARS[encoder.config.scalars](encoder.config, None)
+    module = SCALAR_ENCODERS[encoder.config.scalar_encoder](encoder.config, None)
     variables = jax.jit(module.init)(jax.random.key(0), X)
     params, constants = variables.get("params", {}), {name: tree for name, tree in variables.items() if name != "params"}
 
@@ -103,21 +105,21 @@ def test_the_released_encoder_has_the_names_and_draws_it_had():
     assert {name for name in names if name.startswith(("nme", "scalars"))} == {"nme/weight", "nme/bias"}
     assert set(made["constants"]) == {"positions"}
     # The published form is untouched by what the options add: the same draws with them.
-    drawn = [nme(**fields)[1]["params"] for fields in ({}, {"trained_scales": True}, {"locations": (0.0,)})]
+    drawn = [nme(**fields)[1]["params"] for fields in ({}, {"learnable_scales": True}, {"locations": (0.0,)})]
     for name, other in itertools.product(("weight", "bias"), drawn[1:]):
         np.testing.assert_array_equal(other[name], drawn[0][name])
 
 
 def nme(**fields):
     encoder = small(**fields)
-    module = SCALARS["nme"](encoder.config, None)
+    module = SCALAR_ENCODERS["nme"](encoder.config, None)
     variables = module.init(jax.random.key(1), jnp.zeros(1))
     scales = np.float32(encoder.config.scales).astype(np.float64)
     return module, variables, {name: np.float64(leaf) for name, leaf in variables["params"].items()}, scales
 
 
 def test_trained_scales_begin_where_they_are_given_and_stay_positive():
-    module, variables, params, scales = nme(trained_scales=True)
+    module, variables, params, scales = nme(learnable_scales=True)
     x = np.float32([0.0, -0.02, 0.3, 5.0, -700.0])
     np.testing.assert_array_equal(variables["params"]["log_stretch"], 0)
     expected = reference.embed_scalar(x.astype(np.float64), params["weight"], params["bias"], scales)
@@ -146,11 +148,14 @@ def test_locations_follow_the_reference():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"scalars": "nmee"}, "model.scalars is 'nmee'; choose one of nme, periodic, piecewise, log, linear, or put it into"),
+        ({"scalar_encoder": "nmee"}, "model.scalar_encoder is 'nmee'; choose one of nme, periodic, piecewise, log, linear, or put it into"),
         ({"scale_eps": "none"}, "model.scale_eps is 'none'; choose one of absolute, relative"),
         ({"frequency_init": "uniform"}, "model.frequency_init is 'uniform'; choose one of normal, log-linear"),
-        ({"scalars": "piecewise", "bins": 0}, "model.bins is 0; choose an integer from 1 to 4,096"),
-        ({"scalars": "periodic", "scale_dim": 7}, "model.scale_dim is 7, and periodic features come in pairs; choose an even number"),
+        ({"scalar_encoder": "piecewise", "bins": 0}, "model.bins is 0; choose an integer from 1 to 4,096"),
+        (
+            {"scalar_encoder": "periodic", "scale_dim": 7},
+            "model.scale_dim is 7, and periodic features come in pairs; choose an even number",
+        ),
         ({"scales": (1.0, -2.0)}, r"model.scales is \(1.0, -2.0\); choose numbers above 0"),
     ],
 )
@@ -168,13 +173,15 @@ class Sign(nn.Module):
 
 
 def test_the_table_is_open(monkeypatch, tmp_path):
-    monkeypatch.setitem(SCALARS, "sign", lambda model, name: Sign(model.scale_dim, name=name))
-    made = untrained_encoder(configured(scalars="sign"))
+    monkeypatch.setitem(SCALAR_ENCODERS, "sign", lambda model, name: Sign(model.scale_dim, name=name))
+    made = untrained_encoder(configured(scalar_encoder="sign"))
     assert made.variables["params"]["embedding"]["scalars"]["out"]["kernel"].shape == (1, 8)
     made.save(tmp_path / "one")
     assert load_encoder(tmp_path / "one").network == made.network
-    monkeypatch.delitem(SCALARS, "sign")
-    with pytest.raises(InputError, match=r"^model.scalars is 'sign'; choose one of nme, .*, or put it into models.scalars.SCALARS$"):
+    monkeypatch.delitem(SCALAR_ENCODERS, "sign")
+    with pytest.raises(
+        InputError, match=r"^model.scalar_encoder is 'sign'; choose one of nme, .*, or put it into models.scalars.SCALAR_ENCODERS$"
+    ):
         load_encoder(tmp_path / "one")
 
 
@@ -191,7 +198,7 @@ def feed_of(series):
 
 
 def test_edges_are_quantiles_of_means_and_stds_of_what_a_run_sees():
-    config = configured(scalars="piecewise", bins=4)
+    config = configured(scalar_encoder="piecewise", bins=4)
     program = build_program(config, views=None, mesh=make_mesh())
     batches = [jnp.asarray(10.0**k * np.random.default_rng(k).normal(size=(16, 64)), jnp.float32) for k in range(4)]
     fresh = program.init()
@@ -210,12 +217,12 @@ def test_edges_are_quantiles_of_means_and_stds_of_what_a_run_sees():
         fit_scalars(fresh, config, flat, make_mesh())
 
 
-@pytest.mark.parametrize("fields", [{}, {"scalars": "periodic"}, {"scalars": "piecewise", "statistics": "none"}])
+@pytest.mark.parametrize("fields", [{}, {"scalar_encoder": "periodic"}, {"scalar_encoder": "piecewise", "window_stats": "none"}])
 def test_where_nothing_is_fitted_no_batch_is_read(fields):
     assert fit_scalars("as it was", configured(**fields), Feed(None, None), make_mesh()) == "as it was"
 
 
-FITTED = {"scalars": "piecewise", "bins": 8}
+FITTED = {"scalar_encoder": "piecewise", "bins": 8}
 
 
 def edges_of(encoder):
@@ -256,12 +263,12 @@ def test_products_of_a_step_are_those_of_the_formula(fields):
 
 
 def test_what_only_the_nme_can_is_refused_of_others():
-    for fields in ({"scalars": "log"}, {"scalars": "periodic"}, {"scale_eps": "relative"}):
+    for fields in ({"scalar_encoder": "log"}, {"scalar_encoder": "periodic"}, {"scale_eps": "relative"}):
         name, value = next(iter(fields.items()))
         with pytest.raises(InputError, match=f"the official implementation has no encoder with {name} '{value}'; convert one"):
             to_torch_state(small(**fields), {"params": {}})
-    with pytest.raises(InputError, match=r"embeds mean and std by 'periodic'; `plot nme` draws encoders whose model.scalars is nme"):
-        draw_nme(Encoder(configured(scalars="periodic"), {}))
+    with pytest.raises(InputError, match=r"embeds mean and std by 'periodic'; `plot nme` draws encoders whose model.scalar_encoder is nme"):
+        draw_nme(Encoder(configured(scalar_encoder="periodic"), {}))
 
 
 def test_the_options_of_the_nme_are_drawn():

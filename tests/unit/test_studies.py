@@ -77,8 +77,8 @@ def test_a_variant_is_the_base_with_what_is_shared_and_what_is_its_own(folder):
     config = configured("objectives", folder, "only=simclr,no-scalars")
     simclr, bare = make_variants(config, base())
     assert (simclr.name, bare.name) == ("simclr", "no-scalars")
-    assert (simclr.config.objective.kind, simclr.config.model.statistics) == ("simclr", "window")
-    assert (bare.config.objective.kind, bare.config.model.statistics) == ("byol", "none")  # of smoke
+    assert (simclr.config.objective.kind, simclr.config.model.window_stats) == ("simclr", "window")
+    assert (bare.config.objective.kind, bare.config.model.window_stats) == ("byol", "none")  # of smoke
     assert simclr.config.length == bare.config.length == 64
     assert simclr.config.augment == base().augment
     assert base().steps == load_config("smoke").steps  # the base is not touched
@@ -144,7 +144,7 @@ def test_a_change_that_the_base_has_no_field_for_is_refused(changes, message):
     ("changes", "message"),
     [
         ({"objective": {"kind": "dino"}}, "variant x: objective.kind is 'dino'; choose one of"),
-        ({"model": {"window": 7}}, "variant x: length 64 is not divisible by model.window 7"),
+        ({"model": {"window_size": 7}}, "variant x: length 64 is not divisible by model.window_size 7"),
     ],
 )
 def test_what_no_run_could_do_is_said_before_the_first_begins(changes, message, folder):
@@ -365,7 +365,7 @@ def test_the_embedding_of_a_scalar_is_that_of_the_encoder():
     np.testing.assert_allclose(embedding.embed(variables, x), expected, atol=1e-5)
     assert not np.allclose(embedding.embed(embedding.draw(2), x), expected, atol=1e-2)
     with pytest.raises(InputError, match="the model embeds no scalars"):
-        ScalarEmbedding(replace(model, statistics="none"))
+        ScalarEmbedding(replace(model, window_stats="none"))
 
 
 def test_scales_are_measured_without_training(folder, tmp_path, training):
@@ -419,7 +419,7 @@ def test_scales_that_are_refused(override, message, folder, tmp_path, training):
 
 def test_a_variant_without_scalars_is_refused_by_name(folder, tmp_path):
     config = configured("scales", folder, "seeds=")
-    config = update(config, {"variants": {"bare": {"model": {"statistics": "none"}}}})
+    config = update(config, {"variants": {"bare": {"model": {"window_stats": "none"}}}})
     with pytest.raises(InputError, match="variant bare: the model embeds no scalars"):
         study_scales(config, base(), tmp_path)
 

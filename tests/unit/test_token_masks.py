@@ -11,7 +11,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens
 
-SMALL = {"width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8, "dropout": 0.0}
+SMALL = {"width": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8, "dropout": 0.0}
 
 
 ROWS, WINDOWS, SHARE = 8000, 12, 0.25  # at a half, a mask and its inverse look the same
@@ -56,16 +56,16 @@ def test_places_are_in_the_order_of_time():
 @pytest.mark.parametrize(
     ("masking", "message"),
     [
-        ((1.0, "random"), r"model.mask is 1.0; choose a number from 0 to below 1"),
-        ((True, "random"), r"model.mask is True; choose a number"),
-        (("half", "random"), r"model.mask is 'half'; choose a number"),
-        ((0.5, "stripes"), r"model.mask_kind is 'stripes'; choose one of random, block"),
-        ((0.5, "block", "noise"), r"model.mask_fill is 'noise'; choose one of learned, drop"),
+        ((1.0, "random"), r"model.mask_ratio is 1.0; choose a number from 0 to below 1"),
+        ((True, "random"), r"model.mask_ratio is True; choose a number"),
+        (("half", "random"), r"model.mask_ratio is 'half'; choose a number"),
+        ((0.5, "stripes"), r"model.mask_type is 'stripes'; choose one of random, block"),
+        ((0.5, "block", "noise"), r"model.mask_strategy is 'noise'; choose one of learned, drop"),
     ],
 )
 def test_masks_that_cannot_be_are_refused(masking, message):
     with pytest.raises(InputError, match=message):
-        ModelConfig(**dict(zip(("mask", "mask_kind", "mask_fill"), masking, strict=False)))
+        ModelConfig(**dict(zip(("mask_ratio", "mask_type", "mask_strategy"), masking, strict=False)))
 
 
 def test_one_window_cannot_be_masked():
@@ -84,7 +84,7 @@ def encode(network, variables, *, train, seed=0):
 
 
 def test_a_mask_moves_no_weight_and_is_for_training_alone():
-    options = ({}, {"mask": 0.25}, {"mask": 0.25, "mask_fill": "drop"})
+    options = ({}, {"mask_ratio": 0.25}, {"mask_ratio": 0.25, "mask_strategy": "drop"})
     plain, learned, dropped = (NuTimeEncoder(ModelConfig(**SMALL, **more)) for more in options)
     ours, theirs, others = (jax.jit(network.init)(jax.random.key(0), X) for network in (plain, learned, dropped))
     assert theirs["params"].pop("mask_token").shape == (16,)
@@ -102,7 +102,7 @@ def test_a_mask_moves_no_weight_and_is_for_training_alone():
 
 
 def test_a_learned_vector_stands_where_windows_are_hidden():
-    network = NuTimeEncoder(ModelConfig(**SMALL, mask=0.25))
+    network = NuTimeEncoder(ModelConfig(**SMALL, mask_ratio=0.25))
     variables = jax.jit(network.init)(jax.random.key(0), X)
     variables["params"]["mask_token"] = jnp.arange(16.0)
     first = np.asarray(encode(network, variables, train=True).layers[0])
@@ -115,7 +115,7 @@ def test_a_learned_vector_stands_where_windows_are_hidden():
 
 
 def test_dropped_windows_are_gone_and_the_others_keep_their_positions():
-    network = NuTimeEncoder(ModelConfig(**SMALL, mask=0.25, mask_fill="drop"))
+    network = NuTimeEncoder(ModelConfig(**SMALL, mask_ratio=0.25, mask_strategy="drop"))
     variables = jax.jit(network.init)(jax.random.key(0), X)
     trained, plain = (encode(network, variables, train=train) for train in (True, False))
     assert all(layer.shape == (6, 7, 16) for layer in trained.layers)
