@@ -1,9 +1,8 @@
-"""What the pages of docs/ tell a reader to type runs; links lead somewhere; what is made by a script is as it makes it."""
+"""Pages of docs/: examples run, commands parse, links resolve, generated pages are up to date."""
 
 import json
 import re
 import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,45 +22,11 @@ from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.objectives.registry import KINDS
+from tests.contract.pages import QUICK, ROOT, blocks, run_page, shell_commands
 from tests.unit.test_convert import SHAPES, draw
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-QUICK = {
-    "pretrain": [
-        *("--config=smoke", "--devices=1", "--config.model.depth=1", "--config.steps=3"),
-        *("--config.run.probe_every=0", "--config.evaluation.sources="),
-    ],
-    "finetune": ["--strategy=head", "--epochs=1", "--learning_rates=1e-3"],
-}
-"""What makes a command one of seconds; of a flag that is given twice the last counts."""
-
-
-def blocks(page):
-    """(language, text) of every block of code, in order."""
-    return re.findall(r"```(\w+)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-
-
-def commands(text):
-    return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
-
-
-def shell_commands():
-    return [line for page in PAGES for language, text in blocks(page.name) if language == "bash" for line in commands(text)]
-
-
-def read_page(page):
-    """Runs a page as a reader would, in one folder; Python names last from block to block."""
-    names = {}
-    for number, (language, text) in enumerate(blocks(page)):
-        if language == "python":
-            exec(compile(text, f"{page}, block {number}", "exec"), names)
-        elif language == "bash":
-            for line in commands(text):
-                argv = shlex.split(line)[1:]
-                assert main([*argv, *QUICK.get(argv[0], [])]) == 0, line
-    return names
 
 
 @pytest.fixture
@@ -82,7 +47,7 @@ def test_the_guide_runs(desk):
     state = draw(SHAPES | wide) | {"0.multi_bias_encoder.scales": np.float32([0.1, 1, 10])}
     save_file(state, "checkpoint.safetensors")
 
-    names = read_page("guide.md")
+    names, _ = run_page(DOCS / "guide.md")
     assert names["features"].shape == (2, 32)
     assert names["accuracy"] > 0.5
     assert len(names["labels"]) == len(names["test"].series)
@@ -94,7 +59,7 @@ def test_the_guide_runs(desk):
 
 def block_with(text):
     """The block of Python in extend.md that has this text."""
-    (found,) = (one for language, one in blocks("extend.md") if language == "python" and text in one)
+    (found,) = (one for language, one in blocks(DOCS / "extend.md") if language == "python" and text in one)
     return found
 
 
@@ -151,7 +116,7 @@ def test_an_objective_from_outside_the_package(desk, monkeypatch):
     assert np.isfinite(load_encoder(desk / "runs" / "vicreg").embed(np.ones((1, 64)))).all()
 
 
-@pytest.mark.parametrize("command", [line for line in shell_commands() if line.startswith("nutime ")])
+@pytest.mark.parametrize("command", [line for page in PAGES for line in shell_commands(page) if line.startswith("nutime ")])
 def test_commands_parse(command):
     args = _parse(shlex.split(command)[1:])
     if hasattr(args, "config") and args.command != "convert":
