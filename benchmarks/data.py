@@ -95,9 +95,9 @@ def measure(sources: list[str]) -> dict[str, object]:
         base = [f"batch_size={BATCH}", f"data.sources={','.join(sources)}", "steps=100"]
         feeds = {
             "streamed": [],
-            "resident": ["data.resident=true"],
-            "synthetic": ["data.synthetic=1"],
-            "quarter_synthetic": ["data.synthetic=0.25"],
+            "resident": ["data.on_device=true"],
+            "synthetic": ["data.synthetic_fraction=1"],
+            "quarter_synthetic": ["data.synthetic_fraction=0.25"],
         }
         for name, overrides in feeds.items():
             config = load_config("quickstart", [*base, *overrides])

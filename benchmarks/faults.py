@@ -77,7 +77,7 @@ def newest(workdir: Path) -> int:
 
 def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) -> dict:
     """Every fifth kill comes at any time since the start; the others soon after a new checkpoint, in the midst of the next."""
-    overrides = (f"steps={steps}", "run.checkpoint_every=5", "run.log_every=5", "run.keep=2")
+    overrides = (f"steps={steps}", "run.checkpoint_every=5", "run.log_every=5", "run.max_to_keep=2")
     pod = Pod(pretrain_command(folder / "calm", *overrides), processes=1, devices=1, logs=folder / "logs")
     with pod:
         assert_ended(pod.start().wait(timeout=900), [0], pod)
@@ -130,7 +130,7 @@ def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Rando
 def drill_topology(folder: Path) -> dict:
     """Largest relative difference of losses between layouts of the same run."""
     # The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
-    overrides = ("batch_size=48", "objective.dim=256", "steps=40", "run.log_every=1", "run.checkpoint_every=20")
+    overrides = ("batch_size=48", "objective.output_dim=256", "steps=40", "run.log_every=1", "run.checkpoint_every=20")
     runs = {}
     for processes, devices in ((1, 1), (4, 2), (3, 1), (2, 4)):
         name = f"{processes}x{devices}"
@@ -198,7 +198,7 @@ def _flip(path: Path) -> None:
 
 def drill_damage(folder: Path) -> dict:
     """Outcome of every damage; `failed` names those that ended wrongly."""
-    overrides = ("steps=12", "run.checkpoint_every=4", "run.keep=9")
+    overrides = ("steps=12", "run.checkpoint_every=4", "run.max_to_keep=9")
     whole = folder / "whole"
     status, _ = run_here(whole, *overrides)
     if status:
@@ -296,7 +296,7 @@ def mounted(where: Path, options: str) -> Iterator[Path | None]:
 
 def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
     """One of three processes is stopped (SIGSTOP): the others wait for it, notice, and end."""
-    overrides = ("steps=100000", "batch_size=24", "run.checkpoint_every=50", "run.log_every=50", f"run.hang_seconds={seconds}")
+    overrides = ("steps=100000", "batch_size=24", "run.checkpoint_every=50", "run.log_every=50", f"run.watchdog_timeout_s={seconds}")
     with Pod(pretrain_command(folder / "hung", *overrides), processes=3, devices=1, logs=folder / "logs", grace=30) as pod:
         pod.start()
         pod.wait_until(lambda: newest(folder / "hung") > 0, timeout=300)
@@ -307,7 +307,7 @@ def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
         statuses = pod.wait(timeout=120)
         said = "no step ended for" in "".join(pod.output(i) for i in range(3))
     stacks = [path.name for path in sorted((folder / "hung").glob("stacks-*.txt")) if "train/loop.py" in path.read_text()]
-    figures = {"hang_seconds": seconds, "noticed_after_seconds": noticed, "statuses": statuses, "stacks": stacks, "said": said}
+    figures = {"watchdog_timeout_s": seconds, "noticed_after_seconds": noticed, "statuses": statuses, "stacks": stacks, "said": said}
     return {**figures, "detected": statuses[0] == statuses[2] == HUNG and len(stacks) == 2 and said}
 
 

@@ -1,7 +1,7 @@
 """What `nutime plan` says of the base configuration, for slices of TPUs that are not here.
 
     python -m benchmarks.plan --out=benchmarks/results/plan.json
-    python -m benchmarks.plan v5e:4x4 v5e:4x4/remat=everything --out=benchmarks/results/plan.json
+    python -m benchmarks.plan v5e:4x4 v5e:4x4/remat=full --out=benchmarks/results/plan.json
 
 A case is a topology and overrides, separated by slashes; without any, those of the committed table. Needs the compiler
 for TPUs (pip install 'nutime_jax[tpu]') and minutes a case. Cases that the file holds already are kept beside the new.
@@ -22,9 +22,9 @@ CASES = (
     "v6e:16x16",
     # The rows a chip of v5e:16x16 in a batch of a sixteenth: what differs grows with the batch of all chips.
     "v5e:4x4/batch_size=256",
-    "v5e:4x4/remat=products",
-    "v5e:4x4/remat=everything",
-    "v5e:4x4/accumulate=4",
+    "v5e:4x4/remat=save_dots",
+    "v5e:4x4/remat=full",
+    "v5e:4x4/grad_accum_steps=4",
     "h100:8",
     "h200:8",
 )

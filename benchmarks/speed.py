@@ -41,7 +41,7 @@ from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.training.input_pipeline import make_feed
 from nutime_jax.training.program import build_program
 enable_compilation_cache()
-config, mesh = nutime_jax.config.load_config("smoke", ["data.synthetic=1"]), make_mesh(1)
+config, mesh = nutime_jax.config.load_config("smoke", ["data.synthetic_fraction=1"]), make_mesh(1)
 feed = make_feed(config, None, mesh)
 program = build_program(config, views=feed.views, mesh=mesh)
 jax.block_until_ready(program.step(program.init(), next(feed.batches(0))))

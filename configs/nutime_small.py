@@ -23,22 +23,22 @@ def get_config() -> ConfigDict:
             "matmul_precision": "highest",
             "model": {"depth": 4, "head_dim": 16, "mlp_dim": 256, "dropout": 0.0},
             # The temperature is the default, 0.1.
-            "objective": {"kind": "simclr", "hidden": 512, "dim": 128, "momentum": 0.99},
+            "objective": {"kind": "simclr", "hidden_dim": 512, "output_dim": 128, "momentum": 0.99},
             "augment": {"crop_ratio": (0.5, 1.0), "transforms": ("jitter=0.3", "scale=0.22", "level_shift=0.5", "mask_blocks=0.5")},
             "optim": {"warmup_steps": 180},
             "data": {
                 "sources": ("bundled", "ucr=archives/ucr", "uea=archives/uea"),
                 "exclude": (),
-                "synthetic": 0.25,
-                "threads": 2,
+                "synthetic_fraction": 0.25,
+                "reader_threads": 2,
             },
             "run": {
                 "log_every": 20,
                 "checkpoint_every": 200,
                 "probe_every": 400,
-                "keep_every": 600,
-                "best": "",
-                "keep": 2,
+                "keep_period": 600,
+                "best_metric": "",
+                "max_to_keep": 2,
             },
             "evaluation": {"pooling": "all_layers", "num_window_offsets": 8, "diff_orders": (0, 1)},
         }

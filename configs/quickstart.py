@@ -22,10 +22,10 @@ def get_config() -> ConfigDict:
             "batch_size": 128,
             "matmul_precision": "highest",
             "model": {"width": 64, "depth": 4, "num_heads": 4, "head_dim": 16, "mlp_dim": 256, "dropout": 0.0},
-            "objective": {"hidden": 512, "dim": 64, "momentum": 0.99},
+            "objective": {"hidden_dim": 512, "output_dim": 64, "momentum": 0.99},
             "augment": {"crop_ratio": (0.5, 1.0)},
             "optim": {"warmup_steps": 50},
-            "data": {"sources": ("bundled",), "exclude": (), "threads": 2},
-            "run": {"log_every": 20, "checkpoint_every": 200, "probe_every": 200, "keep": 2},
+            "data": {"sources": ("bundled",), "exclude": (), "reader_threads": 2},
+            "run": {"log_every": 20, "checkpoint_every": 200, "probe_every": 200, "max_to_keep": 2},
         }
     )

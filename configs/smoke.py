@@ -23,19 +23,19 @@ def get_config() -> ConfigDict:
             # The published dropout rate, so that its keys are exercised.
             "model": {"width": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8},
             # A momentum at which the target network visibly moves in eight steps.
-            "objective": {"hidden": 32, "dim": 16, "momentum": 0.9},
+            "objective": {"hidden_dim": 32, "output_dim": 16, "momentum": 0.9},
             "augment": {"transforms": ("jitter=0.1",)},
-            "optim": {"rate": 1e-3, "warmup_rate": 1e-6, "final_rate": 1e-5, "warmup_steps": 2},
+            "optim": {"lr": 1e-3, "warmup_lr": 1e-6, "min_lr": 1e-5, "warmup_steps": 2},
             # One dataset of equal lengths, one of unequal lengths.
-            "data": {"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "exclude": (), "threads": 2},
+            "data": {"sources": ("ArrowHead", "PickupGestureWiimoteZ"), "exclude": (), "reader_threads": 2},
             # Intervals that do not divide each other.
             "run": {
                 "log_every": 2,
                 "checkpoint_every": 3,
                 "probe_every": 4,
                 "probe_sources": ("ArrowHead",),
-                "keep": 2,
-                "hang_seconds": 60,
+                "max_to_keep": 2,
+                "watchdog_timeout_s": 60,
             },
             "evaluation": {"sources": ("ArrowHead", "PickupGestureWiimoteZ")},
         }

@@ -125,8 +125,8 @@ class ObjectiveConfig(Section, prefix="objective"):
     """Objective that pretraining minimises."""
 
     kind: str = option("byol", "Objective: byol, simsiam, moco, simclr, masked or a registered name.")
-    hidden: int = option(4096, "Hidden width of projector and predictor (not masked).", low=1)
-    dim: int = option(256, "Output width of projector and predictor (not masked).", low=1)
+    hidden_dim: int = option(4096, "Hidden width of projector and predictor (not masked).", low=1)
+    output_dim: int = option(256, "Output width of projector and predictor (not masked).", low=1)
     momentum: float = option(0.999, "Initial momentum of the target network (byol, moco); rises to 1.", low=0, high=1)
     temperature: float = option(0.1, "Divisor of the cosines (simclr, moco; published for moco: 0.2).", above=0)
     pooling: str = option("cls", "Pooling of the tokens before the projector (not masked).", choices=POOLED)
@@ -150,15 +150,15 @@ class AugmentConfig(Section, prefix="augment"):
 class OptimConfig(Section, prefix="optim"):
     """AdamW, with linear warm-up and half a cosine of decay."""
 
-    rate: float = option(2e-3, "Peak learning rate.", low=0)
-    warmup_rate: float = option(2e-6, "Learning rate at step 0.", low=0)
-    final_rate: float = option(2e-5, "Learning rate at the last step.", low=0)
+    lr: float = option(2e-3, "Peak learning rate.", low=0)
+    warmup_lr: float = option(2e-6, "Learning rate at step 0.", low=0)
+    min_lr: float = option(2e-5, "Learning rate at the last step.", low=0)
     warmup_steps: int = option(18_450, "Steps of warm-up, fewer than steps (published: 10 epochs).", low=0)
     beta1: float = option(0.9, "Decay rate of the first moment.", low=0, below=1)
     beta2: float = option(0.999, "Decay rate of the second moment.", low=0, below=1)
     epsilon: float = option(1e-8, "Constant in the denominator of the update.", low=0)
     weight_decay: float = option(0.05, "Decoupled weight decay.", low=0)
-    decay: str = option("all", "Decayed parameters; matrices has no biases, norms or CLS.", choices=("all", "matrices"))
+    weight_decay_mask: str = option("all", "Decayed parameters; matrices has no biases, norms or CLS.", choices=("all", "matrices"))
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,11 @@ class DataConfig(Section, prefix="data"):
         high=LONGEST_SERIES,
         encoder=True,
     )
-    weights: tuple[float, ...] = option((), "Sampling weight per source; empty is by number of classes.", low=0)
-    alpha: float = option(0.0, "Exponent of class sizes in sampling; 0: equal classes, 1: equal series.", low=0, high=1)
-    synthetic: float = option(0.0, "Synthetic fraction of each batch; 1 needs no sources.", low=0, high=1)
-    resident: bool = option(False, "Whether every device holds the corpus, without a host input pipeline.")
-    threads: int = option(4, "Number of threads that read ahead.", low=1, resume=True)
+    source_weights: tuple[float, ...] = option((), "Sampling weight per source; empty is by number of classes.", low=0)
+    class_balance_alpha: float = option(0.0, "Exponent of class sizes in sampling; 0: equal classes, 1: equal series.", low=0, high=1)
+    synthetic_fraction: float = option(0.0, "Synthetic fraction of each batch; 1 needs no sources.", low=0, high=1)
+    on_device: bool = option(False, "Whether every device holds the corpus, without a host input pipeline.")
+    reader_threads: int = option(4, "Number of threads that read ahead.", low=1, resume=True)
 
 
 @dataclass(frozen=True)
@@ -204,15 +204,15 @@ class RunConfig(Section, prefix="run", resume=True):
     probe_sources: tuple[str, ...] = option(
         ("ArrowHead", "GunPoint", "OSULeaf"), "Datasets whose train splits are probed by cross-validation."
     )
-    keep: int = option(3, "Number of newest checkpoints that are retained.", low=1)
-    keep_every: int = option(0, "Checkpoints at multiples of this many steps are retained; 0 is none.", low=0)
-    best: str = option("probe", "Metric whose best checkpoint is retained; -loss minimises, empty is none.")
-    hang_seconds: int = option(
+    max_to_keep: int = option(3, "Number of newest checkpoints that are retained.", low=1)
+    keep_period: int = option(0, "Checkpoints at multiples of this many steps are retained; 0 is none.", low=0)
+    best_metric: str = option("probe_accuracy", "Metric whose best checkpoint is retained; -loss minimises, empty is none.")
+    watchdog_timeout_s: int = option(
         600,
         "Seconds without a step after which a run has hung and stops; the first step has 10 times as long, 0 is never.",
         low=0,
     )
-    collapse: float = option(0.01, "Projection std below which projections have collapsed.", low=0)
+    collapse_threshold: float = option(0.01, "Projection std below which projections have collapsed.", low=0)
     collapse_patience: int = option(5, "Lines of metrics with collapsed projections before a run stops.", low=1)
 
 
@@ -244,14 +244,14 @@ class PretrainConfig(Section):
         choices=("default", "high", "highest"),
         encoder=True,
     )
-    accumulate: int = option(1, "Parts of a batch that are computed in turn; BatchNorm is per part.", low=1)
+    grad_accum_steps: int = option(1, "Parts of a batch that are computed in turn; BatchNorm is per part.", low=1)
     remat: str = option(
         "none",
-        "Activations that the backward pass recomputes: all but matmuls (products), or everything in a block.",
-        choices=("none", "products", "everything"),
+        "Activations that the backward pass recomputes: all but matmuls (save_dots), or all of a block (full).",
+        choices=("none", "save_dots", "full"),
         resume=True,
     )
-    chunk: int = option(
+    encoder_microbatch_size: int = option(
         0,
         "Views that are encoded at a time and recomputed in the backward pass; 0 is 32 on CPU and all elsewhere.",
         low=0,
@@ -273,8 +273,9 @@ class PretrainConfig(Section):
         if (warmup := self.optim.warmup_steps) >= self.steps:
             accepted = f"choose 0 to {self.steps - 1} for a run of {self.steps} steps"
             raise InputError(f"optim.warmup_steps is {warmup}; {accepted}")
-        if self.chunk and self.remat != "none":
-            raise InputError(f"chunk is {self.chunk} and remat is {self.remat!r}, which both recompute; set one of them")
+        if self.encoder_microbatch_size and self.remat != "none":
+            both = f"encoder_microbatch_size is {self.encoder_microbatch_size} and remat is {self.remat!r}"
+            raise InputError(f"{both}, which both recompute; set one of them")
 
 
 @dataclass(frozen=True)

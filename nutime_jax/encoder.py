@@ -22,10 +22,10 @@ from nutime_jax.config import PretrainConfig, to_dict, update
 from nutime_jax.core.resample import resize_all
 from nutime_jax.data.inputs import clean_cases, drawn_cases
 from nutime_jax.data.series import cut_series, difference, split_offset
-from nutime_jax.distributed.mesh import best_rows, make_local_mesh, replicated, split
+from nutime_jax.distributed.mesh import default_microbatch_size, make_local_mesh, replicated, split
 from nutime_jax.errors import InputError
 from nutime_jax.models.configuration import build_encoder, check_diff_orders, check_input_lengths, check_num_window_offsets
-from nutime_jax.models.microbatch import in_chunks
+from nutime_jax.models.microbatch import map_microbatches
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import Read, ReadLayers, ReadTokens, ReadVector, check_pooling
 from nutime_jax.models.window_offsets import average_over_offsets, make_offset_views, window_offset_starts
@@ -244,7 +244,7 @@ class Encoder:
         orders, lengths, offsets = (
             one_view if isinstance(read, ReadTokens) else (self.diff_orders, self.input_lengths, self.num_window_offsets)
         )
-        options = {"read": read, "network": self.network, "rows": best_rows(mesh), "num_window_offsets": offsets}
+        options = {"read": read, "network": self.network, "microbatch_size": default_microbatch_size(mesh), "num_window_offsets": offsets}
         sizes = [length + window_offset_starts(offsets, self.config.model.window_stride)[-1] for length in lengths]
         working: list[jax.Array] = []
         waiting = 0
@@ -331,13 +331,15 @@ def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
     return -(-padded // devices) * devices
 
 
-@partial(jax.jit, static_argnames=("read", "rows", "network", "num_window_offsets"))
-def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, rows: int | None, num_window_offsets: int = 1):
+@partial(jax.jit, static_argnames=("read", "microbatch_size", "network", "num_window_offsets"))
+def _encode(variables, views, offsets, *, read: Read, network: NuTimeEncoder, microbatch_size: int | None, num_window_offsets: int = 1):
     """What `read` makes of the encoding of each view, (batch, …), averaged over the window offsets."""
 
     def encode(network, views, offsets):
         return read(network(views[:, None], offsets[:, None], last=read.last))
 
     arrays = make_offset_views(views, num_window_offsets, network.config.window_stride), jnp.repeat(offsets, num_window_offsets, axis=0)
-    found = network.apply(variables, *arrays, method=lambda network, *arrays: in_chunks(encode, network, *arrays, rows=rows))
+    found = network.apply(
+        variables, *arrays, method=lambda network, *arrays: map_microbatches(encode, network, *arrays, microbatch_size=microbatch_size)
+    )
     return average_over_offsets(found, num_window_offsets)

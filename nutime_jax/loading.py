@@ -32,7 +32,7 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
 
     Args:
         name_or_path: the name of a shipped encoder (a folder of that name is "./name"), a folder that `Encoder.save`
-            wrote, a workdir of `nutime pretrain` (its newest intact checkpoint; WORKDIR/best is the best by `run.best`),
+            wrote, a workdir of `nutime pretrain` (its newest intact checkpoint; WORKDIR/best is the best by `run.best_metric`),
             one checkpoint, or either in a bucket, gs://….
 
     Raises:
@@ -71,7 +71,7 @@ def untrained_encoder(config: PretrainConfig, *, trained: Encoder | None = None)
     """
     enable_compilation_cache()
     # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
-    network = SiameseNetwork(build_encoder(config.model), hidden=1, dim=1)
+    network = SiameseNetwork(build_encoder(config.model), hidden_dim=1, output_dim=1)
     variables = jax.jit(network.init, static_argnames="train")(
         jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
     )

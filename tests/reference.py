@@ -176,9 +176,9 @@ def masked_loss(predictions, targets):
 def learning_rate(step, config, *, steps):
     """Of the update after `step` others."""
     if step < config.warmup_steps:
-        return config.warmup_rate + (config.rate - config.warmup_rate) * step / config.warmup_steps
+        return config.warmup_lr + (config.lr - config.warmup_lr) * step / config.warmup_steps
     share = (step - config.warmup_steps) / (steps - config.warmup_steps)
-    return config.final_rate + (config.rate - config.final_rate) * (1 + math.cos(math.pi * share)) / 2
+    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * share)) / 2
 
 
 def adamw(param, gradient, first, second, *, step, rate, config):

@@ -84,7 +84,7 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
         if not processes.first:
             return {}
         accuracies = [cross_validated_accuracy("ridge", encode_cases(encoder, cases, **options)) for cases in probe_cases]
-        return {"probe": sum(accuracies) / len(accuracies)}
+        return {"probe_accuracy": sum(accuracies) / len(accuracies)}
 
     state = pretrain(
         config,

@@ -155,7 +155,7 @@ def _byol(mapping: dict[str, np.ndarray], config: Mapping[str, Any]) -> tuple[nn
     both = [arrays_below(mapping, prefix).get("0.multi_bias_encoder.scales") for prefix in ("backbone.", "momentum_backbone.")]
     if not np.array_equal(*both):
         raise InputError("the scales of the two networks differ, which were trained; convert the arrays of one of them, without its prefix")
-    model = SiameseNetwork(_encoder(arrays_below(mapping, "backbone."), config), hidden=hidden, dim=dim)
+    model = SiameseNetwork(_encoder(arrays_below(mapping, "backbone."), config), hidden_dim=hidden, output_dim=dim)
     return model, {"online": online, "target": target}
 
 

@@ -41,7 +41,7 @@ def load_resident(corpus: Corpus, shares: np.ndarray) -> Resident:
     """
     points = sum(part.card["points"] for part in corpus.parts)
     if points > np.iinfo(np.int32).max:
-        raise InputError(f"the corpus has {points} points, more than 2**31 - 1: too many to be resident; set data.resident=false")
+        raise InputError(f"the corpus has {points} points, more than 2**31 - 1: too many to be resident; set data.on_device=false")
     values, count = np.empty(points, np.float32), len(corpus)
     lengths, offsets = np.empty(count, np.int32), np.empty(count, np.float32)
     end = 0

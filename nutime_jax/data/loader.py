@@ -33,9 +33,8 @@ def _check_weights(corpus: Corpus, weights: Sequence[float]) -> np.ndarray:
     names = [part.name for part in corpus.parts]
     numbers = np.array(weights, float)
     if len(numbers) != len(names) or not 0 < numbers.sum() < np.inf:
-        raise InputError(
-            f"data.weights is {','.join(f'{weight:g}' for weight in weights)}; give a number for each of {', '.join(names)}, one above 0"
-        )
+        given = ",".join(f"{weight:g}" for weight in weights)
+        raise InputError(f"data.source_weights is {given}; give a number for each of {', '.join(names)}, one above 0")
     return numbers
 
 

@@ -42,7 +42,7 @@ def _mesh(devices: list, fsdp: int) -> Mesh:
     return jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def best_rows(mesh: Mesh) -> int | None:
+def default_microbatch_size(mesh: Mesh) -> int | None:
     """How many series an encoder best works on at a time: what 32 leave stays in the caches of a CPU (measured, see
     benchmarks/NOTES.md); accelerators take all there are, None."""
     return 32 if mesh.devices.flat[0].platform == "cpu" else None
@@ -99,7 +99,7 @@ def check_divisible(batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
     unit = mesh.size * parts
     if batch_size % unit:
         nearest = max(batch_size // unit, 1) * unit
-        what = f"{mesh.size} devices" + (f" times accumulate {parts}" if parts > 1 else "")
+        what = f"{mesh.size} devices" + (f" times grad_accum_steps {parts}" if parts > 1 else "")
         raise InputError(f"batch size {batch_size} is not divisible by {what}; {nearest} would be")
 
 

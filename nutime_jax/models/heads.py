@@ -10,22 +10,22 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
-from nutime_jax.models.microbatch import COLLECTIONS, in_chunks
+from nutime_jax.models.microbatch import COLLECTIONS, map_microbatches
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import last_tokens, pool_tokens
 
 
 class MLPHead(nn.Module):
-    """Projector or predictor of BYOL: Linear (no bias), BatchNorm, ReLU, Linear; the release's hidden is 4096, dim 256."""
+    """Projector or predictor of BYOL: Linear (no bias), BatchNorm, ReLU, Linear; the release's hidden_dim is 4096, output_dim 256."""
 
-    hidden: int
-    dim: int
+    hidden_dim: int
+    output_dim: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch in"], *, train: bool) -> Float[Array, "batch out"]:
-        x = Linear(self.hidden, use_bias=False, name="in")(x)
+        x = Linear(self.hidden_dim, use_bias=False, name="in")(x)
         x = jax.nn.relu(BatchNorm(name="norm")(x, train=train))
-        return Linear(self.dim, name="out")(x)
+        return Linear(self.output_dim, name="out")(x)
 
 
 class Classifier(nn.Module):
@@ -94,20 +94,20 @@ class SiameseNetwork(nn.Module):
     statistics of their BatchNorm are per view, as in the release.
 
     pooling: what the projector sees, see `models.pooling.pool_tokens`; "cls" is published.
-    rows: views that the encoder sees at a time, see `chunks.in_chunks`; None is all.
+    microbatch_size: views that the encoder sees at a time, see `microbatch.map_microbatches`; None is all.
     """
 
     encoder: NuTimeEncoder
-    hidden: int
-    dim: int
+    hidden_dim: int
+    output_dim: int
     predicts: bool = True
     pooling: str = "cls"
-    rows: int | None = None
+    microbatch_size: int | None = None
 
     def setup(self):
-        self.projector = MLPHead(self.hidden, self.dim)
+        self.projector = MLPHead(self.hidden_dim, self.output_dim)
         if self.predicts:
-            self.predictor = MLPHead(self.hidden, self.dim)
+            self.predictor = MLPHead(self.hidden_dim, self.output_dim)
 
     def __call__(
         self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
@@ -128,7 +128,7 @@ class SiameseNetwork(nn.Module):
         batch, count, channels, time = views.shape
         offset = None if offset is None else jnp.repeat(offset, count, axis=0)
         encode = partial(_encode, train=train, pooling=self.pooling)
-        features = in_chunks(encode, self.encoder, views.reshape(-1, channels, time), offset, rows=self.rows)
+        features = map_microbatches(encode, self.encoder, views.reshape(-1, channels, time), offset, microbatch_size=self.microbatch_size)
         return _per_view(self.projector, features.reshape(batch, count, -1), train=train)
 
 

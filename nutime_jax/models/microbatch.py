@@ -10,19 +10,19 @@ from flax import linen as nn
 COLLECTIONS = ("params", "constants")
 
 
-def in_chunks(fn: Callable[..., Any], module: nn.Module, *arrays: Any, rows: int | None) -> Any:
-    """fn(module, *arrays), computed for about `rows` rows at a time, and again on the way back.
+def map_microbatches(fn: Callable[..., Any], module: nn.Module, *arrays: Any, microbatch_size: int | None) -> Any:
+    """fn(module, *arrays), computed for about `microbatch_size` rows at a time, and again on the way back.
 
     The gradient keeps no more of a chunk than what went in. Row i is in chunk i % count, so that every device has its
     share of each, and no row moves.
 
     Args:
         fn: of a module and of arrays (batch, ...); gives arrays (batch, ...), each row of its own.
-        rows: the smallest size of a chunk; chunks are of equal size, so that a batch of a prime number is one. None is
+        microbatch_size: the smallest size of a chunk; chunks are of equal size, so that a batch of a prime number is one. None is
             the whole batch at once.
     """
     batch = len(arrays[0])
-    count = 1 if rows is None else max(parts for parts in range(1, max(batch // rows, 1) + 1) if batch % parts == 0)
+    count = 1 if microbatch_size is None else max(parts for parts in range(1, max(batch // microbatch_size, 1) + 1) if batch % parts == 0)
     if count == 1:
         return fn(module, *arrays)
     once = nn.remat(lambda module, carry, chunk: (carry, fn(module, *chunk)), prevent_cse=False)

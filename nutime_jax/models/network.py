@@ -20,9 +20,9 @@ from nutime_jax.models.tokens import WindowEmbedding
 REMAT = {
     "none": None,
     # What the matrix products of weights give is kept; attention, dropout, norms and activations are computed again.
-    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "save_dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     # Only what goes into a block is kept.
-    "everything": jax.checkpoint_policies.nothing_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
 }
 """What the blocks keep for the way back, by name; numbers are the same up to rounding."""
 

@@ -9,7 +9,7 @@ from nutime_jax.core.masking import count_hidden, draw_mask, hidden_places
 from nutime_jax.core.windows import normalise_windows
 from nutime_jax.models.heads import Outputs
 from nutime_jax.models.layers import Linear
-from nutime_jax.models.microbatch import in_chunks
+from nutime_jax.models.microbatch import map_microbatches
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.objectives.masked import window_targets
 
@@ -23,13 +23,13 @@ class MaskedNetwork(nn.Module):
     objective; the vector and the head are not part of it.
 
     share, kind: which windows are hidden, see `token_masks.draw_mask`.
-    rows: series that the encoder sees at a time, see `chunks.in_chunks`; None is all.
+    microbatch_size: series that the encoder sees at a time, see `microbatch.map_microbatches`; None is all.
     """
 
     encoder: NuTimeEncoder
     share: float
     kind: str
-    rows: int | None = None
+    microbatch_size: int | None = None
 
     @nn.compact
     def __call__(
@@ -55,7 +55,7 @@ class MaskedNetwork(nn.Module):
         def encode(encoder, x, offset, hidden):
             return encoder(x, offset, train=train, hidden=hidden, filling=filling).normalised[:, 1:]
 
-        tokens = in_chunks(encode, self.encoder, series, offset, hidden, rows=self.rows)
+        tokens = map_microbatches(encode, self.encoder, series, offset, hidden, microbatch_size=self.microbatch_size)
         places = hidden_places(hidden, count_hidden(windows, self.share))
         found = Linear(channels * (window + 2), name="head")(_take(tokens, places))
         predictions = found.reshape(batch, count, -1, channels, window + 2)

@@ -38,7 +38,7 @@ def _masked(config: ObjectiveConfig) -> Objective:
 
 
 BYOL = Objective(byol_loss, predictor=True, target=True)
-KINDS: dict[str, Callable[[ObjectiveConfig], Objective]] = {
+OBJECTIVES: dict[str, Callable[[ObjectiveConfig], Objective]] = {
     "byol": lambda config: BYOL,
     "simclr": lambda config: Objective(partial(contrastive_loss, temperature=config.temperature), predictor=False, target=False),
     "simsiam": lambda config: Objective(simsiam_loss, predictor=True, target=False),
@@ -54,6 +54,6 @@ def make_objective(config: ObjectiveConfig) -> Objective:
     Raises:
         InputError: there is none of that name, or it cannot be as it is set.
     """
-    if config.kind not in KINDS:
-        raise InputError(f"objective.kind is {config.kind!r}; choose one of {', '.join(KINDS)}")
-    return KINDS[config.kind](config)
+    if config.kind not in OBJECTIVES:
+        raise InputError(f"objective.kind is {config.kind!r}; choose one of {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[config.kind](config)

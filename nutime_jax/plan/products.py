@@ -95,11 +95,11 @@ def products_by_formula(config: PretrainConfig) -> float:
         return 2.0 * 2 * config.batch_size * (3 * (first + rest + head) - first)
     dropped = count_hidden(windows, model.mask_ratio) if model.mask_ratio and model.mask_strategy == "drop" else 0
     first, rest = _encoding(encoder, length=config.length, last=last_tokens(section.pooling), dropped=dropped)
-    projector = len(section.pooling.split("+")) * model.width * section.hidden + section.hidden * section.dim
-    predictor = 2 * section.dim * section.hidden
+    projector = len(section.pooling.split("+")) * model.width * section.hidden_dim + section.hidden_dim * section.output_dim
+    predictor = 2 * section.output_dim * section.hidden_dim
     once = first + rest + projector
     online = 3 * (once + predictor * objective.predictor) - first
-    compared = COMPARED.get(section.kind, 0) * config.batch_size * section.dim
+    compared = COMPARED.get(section.kind, 0) * config.batch_size * section.output_dim
     return 2.0 * 2 * config.batch_size * (once * objective.target + online + compared)
 
 

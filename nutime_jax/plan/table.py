@@ -44,7 +44,7 @@ def describe_plan(
         "topology": topology.name,
         "chips": topology.chips,
         "batch_size": config.batch_size,
-        "accumulate": config.accumulate,
+        "grad_accum_steps": config.grad_accum_steps,
         "remat": config.remat,
         "matmul_precision": config.matmul_precision,
         "compiled": topology.compiled,
@@ -78,7 +78,7 @@ def render_plan(plan: dict[str, Any]) -> str:
     seconds, peaks = plan["seconds"], plan["peaks"]
     rows = plan["batch_size"] / plan["chips"]
     how = "compiled" if plan["compiled"] else "by analysis, not compiled: bytes and times are lower bounds"
-    parts = f", in {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
+    parts = f", in {plan['grad_accum_steps']} parts" if plan["grad_accum_steps"] > 1 else ""
     remat = f", remat {plan['remat']}" if plan["remat"] != "none" else ""
     lines = [
         f"{plan['config']} on {plan['topology']}: {plan['chips']} chips, {how}",

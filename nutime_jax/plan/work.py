@@ -72,7 +72,7 @@ def compile_work(config: PretrainConfig, topology: Topology, *, size: CorpusSize
             raise
         raise InputError(
             f"batch size {config.batch_size} does not fit {topology.name} ({_sentence(error)}); "
-            "choose a smaller batch, more chips, accumulate=4 or remat=everything"
+            "choose a smaller batch, more chips, grad_accum_steps=4 or remat=full"
         ) from error
     return read_work(traced.jaxpr, compiled, chips=topology.chips)
 
@@ -105,14 +105,14 @@ def analyse_work(config: PretrainConfig, topology: Topology, *, size: CorpusSize
     """
     check_config(config)
     mesh = make_mesh(1)
-    parts = topology.chips * config.accumulate
+    parts = topology.chips * config.grad_accum_steps
     if config.batch_size % parts:
-        times = f" times accumulate {config.accumulate}" if config.accumulate > 1 else ""
+        times = f" times grad_accum_steps {config.grad_accum_steps}" if config.grad_accum_steps > 1 else ""
         nearest = max(config.batch_size // parts, 1) * parts
         raise InputError(f"batch size {config.batch_size} is not divisible by {topology.chips} chips{times}; {nearest} would be")
-    if config.remat == "none" and not config.chunk:
+    if config.remat == "none" and not config.encoder_microbatch_size:
         # All views at once, as on GPUs: the mesh is that of a CPU.
-        config = dataclasses.replace(config, chunk=2 * config.batch_size)
+        config = dataclasses.replace(config, encoder_microbatch_size=2 * config.batch_size)
     program, batch = build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh, size=size)
     products = count_products(program.step.trace(program.state, batch).jaxpr)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
@@ -120,7 +120,7 @@ def analyse_work(config: PretrainConfig, topology: Topology, *, size: CorpusSize
         products={name: flops / topology.chips for name, flops in products.flops.items()},
         moved=products.moved / topology.chips + UPDATE * parameters,
         collectives=(Collective("all-reduce", 4 * parameters, topology.chips, 1, "transpose(jvp())"),),
-        arguments=_bytes(program.state) + _bytes(batch) / (1 if config.data.resident else topology.chips),
+        arguments=_bytes(program.state) + _bytes(batch) / (1 if config.data.on_device else topology.chips),
     )
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 CURVES = {
     "loss": "loss",
-    "spread": "spread of projections (0 is collapse)",
-    "probe": "probe on training cases, accuracy in %",
-    "gradient": "norm of the gradient",
+    "projection_std": "projection std (0 is collapse)",
+    "probe_accuracy": "probe on training cases, accuracy in %",
+    "grad_norm": "norm of the gradient",
 }
 """What is drawn of the metrics of a run, in this order."""
 
@@ -46,7 +46,9 @@ def draw_training(workdirs: Sequence[Path]) -> "Figure":
                 steps, values = metrics[name]
                 mark = "." if len(steps) <= 20 else None
                 colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
-                axes.plot(steps, values * (100 if name == "probe" else 1), color=colour, linestyle=line, marker=mark, label=plain(label))
+                axes.plot(
+                    steps, values * (100 if name == "probe_accuracy" else 1), color=colour, linestyle=line, marker=mark, label=plain(label)
+                )
         _fit_axis(axes, name)
     if len(runs) > 1:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=min(4, len(runs)), frameon=False)
@@ -56,12 +58,12 @@ def draw_training(workdirs: Sequence[Path]) -> "Figure":
 def _fit_axis(axes: "Axes", name: str) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
-    if name in ("loss", "gradient") and all((line.get_ydata() > 0).all() for line in axes.lines):
+    if name in ("loss", "grad_norm") and all((line.get_ydata() > 0).all() for line in axes.lines):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
-    if name == "spread":
+    if name == "projection_std":
         axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#d9dee4", linewidth=0.6)
 

@@ -12,8 +12,8 @@ SHARED = {
     "batch_size": 128,
     "length": 256,
     "optim": {"warmup_steps": 20},
-    "data": {"sources": ("bundled",), "exclude": (), "dir": "", "synthetic": 0.0},
-    "run": {"log_every": 20, "checkpoint_every": 50, "keep": 1, "keep_every": 0, "best": ""},
+    "data": {"sources": ("bundled",), "exclude": (), "dir": "", "synthetic_fraction": 0.0},
+    "run": {"log_every": 20, "checkpoint_every": 50, "max_to_keep": 1, "keep_period": 0, "best_metric": ""},
     "evaluation": {"input_lengths": (), "num_window_offsets": 1, "diff_orders": (0,)},
 }
 """Small runs on the bundled datasets, without synthetic series."""

@@ -38,16 +38,18 @@ SCHEMA = 1
 class CheckpointStore:
     """The checkpoints of one run, in one folder; they are written behind the run's back, one at a time.
 
-    keep: how many of the newest to keep.
-    keep_every: those of steps that are multiples of this are kept for good; 0 is none.
-    best: the metric whose best checkpoint is kept aside, "-" before its name if less is better; "" is none.
+    max_to_keep: how many of the newest to keep.
+    keep_period: those of steps that are multiples of this are kept for good; 0 is none.
+    best_metric: the metric whose best checkpoint is kept aside, "-" before its name if less is better; "" is none.
     first: whether this is the process that writes what is written once. Every process has to save, restore and close.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int = 0, best: str = "", first: bool = True):
+    def __init__(
+        self, directory: str | os.PathLike, *, max_to_keep: int = 2, keep_period: int = 0, best_metric: str = "", first: bool = True
+    ):
         self.directory = as_folder(directory)
         self._place = place_of(self.directory)
-        self.keep, self.keep_every, self.best = keep, keep_every, best
+        self.max_to_keep, self.keep_period, self.best_metric = max_to_keep, keep_period, best_metric
         self._first = first
         self._arrays = _Copied(first=first) if self._place.remote else _Shared()
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -110,9 +112,9 @@ class CheckpointStore:
     def _superseded(self, step: int) -> list[Path]:
         """Intact checkpoints older than `step` that nothing keeps: what is damaged pushes nothing out."""
         older = [path for path in steps(self.directory) if int(path.name) < step and find_damage(path) is None]
-        old = older[: max(0, len(older) - self.keep + 1)]
-        kept = best_checkpoint(self.directory, self.best)
-        return [path for path in old if path != kept and not (self.keep_every and int(path.name) % self.keep_every == 0)]
+        old = older[: max(0, len(older) - self.max_to_keep + 1)]
+        kept = best_checkpoint(self.directory, self.best_metric)
+        return [path for path in old if path != kept and not (self.keep_period and int(path.name) % self.keep_period == 0)]
 
     @contextlib.contextmanager
     def _told(self, step: int) -> Iterator[None]:
@@ -244,7 +246,7 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
 def find_checkpoint(path: str | os.PathLike) -> Path:
     """The checkpoint that a path means: itself, or the newest intact one of a workdir or of a folder of checkpoints.
 
-    WORKDIR/best is the one that `run.best` of the run's configuration names.
+    WORKDIR/best is the one that `run.best_metric` of the run's configuration names.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -264,10 +266,10 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
 
 
 def _find_best(workdir: Path) -> Path:
-    metric = read_about(find_checkpoint(workdir))["config"]["run"]["best"]
+    metric = read_about(find_checkpoint(workdir))["config"]["run"]["best_metric"]
     found = best_checkpoint(workdir / "checkpoints", metric)
     if found is None:
-        raise InputError(f"no checkpoint in {workdir} has a value of run.best, which is {metric!r}; give {workdir} for the newest")
+        raise InputError(f"no checkpoint in {workdir} has a value of run.best_metric, which is {metric!r}; give {workdir} for the newest")
     return found
 
 

@@ -64,28 +64,28 @@ class Guard:
         self._seen: list[int] = []
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        for name in ("loss", "gradient"):
+        for name in ("loss", "grad_norm"):
             value = float(metrics[name])
             if not np.isfinite(value):
                 raise DivergenceError(
                     f"the {name} is {value} at step {step}; the last checkpoint is from before it. "
-                    "Lower optim.rate or lengthen optim.warmup_steps, and start again in a new workdir with --init_from"
+                    "Lower optim.lr or lengthen optim.warmup_steps, and start again in a new workdir with --init_from"
                 )
         if not self.collapsed(metrics):
             self._seen = []
         elif step not in self._seen:
             self._seen.append(step)
-            said = f"the projections have collapsed (spread {float(metrics['spread']):.4f}, 1 is even)"
+            said = f"the projections have collapsed (projection std {float(metrics['projection_std']):.4f}, 1 is even)"
             if len(self._seen) >= self._patience:
                 raise DivergenceError(
-                    f"{said} since step {self._seen[0]}; the last checkpoint is from before it. Lower optim.rate, raise "
-                    "objective.momentum or batch_size, and start again in a new workdir (run.collapse=0 lets it go on)"
+                    f"{said} since step {self._seen[0]}; the last checkpoint is from before it. Lower optim.lr, raise "
+                    "objective.momentum or batch_size, and start again in a new workdir (run.collapse_threshold=0 lets it go on)"
                 )
             self._warn(f"step {step}: {said}; no checkpoint is written meanwhile")
 
     def collapsed(self, metrics: Metrics) -> bool:
         """Whether a state is not worth keeping."""
-        return float(metrics["spread"]) < self._collapse
+        return float(metrics["projection_std"]) < self._collapse
 
 
 class Log:
@@ -122,7 +122,9 @@ class Progress:
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         if step % self._every == 0:
-            self.bar.set_postfix_str(f"loss {float(metrics['loss']):.5f} spread {float(metrics['spread']):.2f}", refresh=False)
+            self.bar.set_postfix_str(
+                f"loss {float(metrics['loss']):.5f} projection std {float(metrics['projection_std']):.2f}", refresh=False
+            )
         self.bar.update(self._batch_size)
 
     def close(self) -> None:
@@ -219,7 +221,7 @@ class Watchdog:
             where = f"; the stacks are in {self._path}"
         print(
             f"nutime: no step ended for {limit:g} s after step {self._step}, so this run is stopped{where}. "
-            "The same command goes on from the last checkpoint; if the time is too short, raise run.hang_seconds",
+            "The same command goes on from the last checkpoint; if the time is too short, raise run.watchdog_timeout_s",
             file=sys.stderr,
             flush=True,
         )

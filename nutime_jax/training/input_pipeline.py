@@ -34,7 +34,7 @@ class Feed(NamedTuple):
 
 def synthetic_rows(config: PretrainConfig) -> int:
     """Rows of every batch that are synthetic."""
-    return round(config.data.synthetic * config.batch_size)
+    return round(config.data.synthetic_fraction * config.batch_size)
 
 
 class CorpusSize(NamedTuple):
@@ -55,7 +55,7 @@ def make_views(config: PretrainConfig) -> MakeViews:
     generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)
     if not real:
         return generated
-    drawn = partial(resident_views, count=real, **crop) if config.data.resident else partial(streamed_views, **crop)
+    drawn = partial(resident_views, count=real, **crop) if config.data.on_device else partial(streamed_views, **crop)
     return partial(mixed_views, first=drawn, second=generated) if synthetic else drawn
 
 
@@ -72,8 +72,8 @@ def make_feed(config: PretrainConfig, corpus: Corpus | None, mesh: Mesh) -> Feed
     rows = config.batch_size - synthetic_rows(config)
     if not rows:
         return Feed(lambda start: itertools.repeat({}, config.steps - start), make_views(config))
-    shares = class_shares(corpus, alpha=config.data.alpha, weights=config.data.weights)
-    make = _resident if config.data.resident else _streamed
+    shares = class_shares(corpus, alpha=config.data.class_balance_alpha, weights=config.data.source_weights)
+    make = _resident if config.data.on_device else _streamed
     return Feed(make(config, corpus, shares, mesh, rows=rows), make_views(config))
 
 
@@ -91,12 +91,12 @@ def describe_batch(config: PretrainConfig, mesh: Mesh, *, size: CorpusSize | Non
     rows = config.batch_size - synthetic_rows(config)
     if not rows:
         return {}
-    if not config.data.resident:
+    if not config.data.on_device:
         check_divisible(rows, mesh)
         shapes = {"series": ((rows, config.data.max_length), jnp.float32), "length": ((rows,), jnp.int32), "offset": ((rows,), jnp.float32)}
         return {name: jax.ShapeDtypeStruct(*one, sharding=split(mesh)) for name, one in shapes.items()}
     if size is None:
-        raise InputError("data.resident is true and the size of the corpus is not known; give its points, series and classes")
+        raise InputError("data.on_device is true and the size of the corpus is not known; give its points, series and classes")
     counts = Resident(size.points, *(size.series,) * 3, *(size.classes,) * 3)
     kinds = Resident(jnp.float32, jnp.int32, jnp.int32, jnp.float32, jnp.int32, jnp.int32, jnp.float32)
     return jax.tree.map(lambda count, kind: jax.ShapeDtypeStruct((count,), kind, sharding=replicated(mesh)), counts, kinds)
@@ -104,7 +104,7 @@ def describe_batch(config: PretrainConfig, mesh: Mesh, *, size: CorpusSize | Non
 
 def _streamed(config: PretrainConfig, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
     check_divisible(rows, mesh)
-    options = {"batch_size": rows, "seed": config.seed, "stop": config.steps, "threads": config.data.threads}
+    options = {"batch_size": rows, "seed": config.seed, "stop": config.steps, "threads": config.data.reader_threads}
     options["rows"] = local_rows(rows, mesh)
     return lambda start: (place_batch(batch, mesh) for batch in batches(corpus, shares, start=start, **options))
 
@@ -115,7 +115,7 @@ def _resident(config: PretrainConfig, corpus: Corpus, shares: np.ndarray, mesh: 
     free = _free_bytes(mesh)
     if size > free:
         raise InputError(
-            f"the corpus takes {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free; set config.data.resident=false"
+            f"the corpus takes {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free; set config.data.on_device=false"
         )
     placed = place(resident, jax.tree.map(lambda _: replicated(mesh), resident))
     return lambda start: itertools.repeat(placed, config.steps - start)

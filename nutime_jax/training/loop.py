@@ -69,7 +69,7 @@ def pretrain(
         PreemptedError: the processes were told to stop, and the state is saved.
     """
     mesh = make_mesh(devices, fsdp=config.parallel.fsdp)
-    check_divisible(config.batch_size, mesh, parts=config.accumulate)
+    check_divisible(config.batch_size, mesh, parts=config.grad_accum_steps)
     check_config(config)
     workdir = as_folder(workdir)
     _check_reach(config, workdir, profile)
@@ -79,7 +79,13 @@ def pretrain(
         program = build_program(config, views=feed.views, mesh=mesh)
         about = _about(config, corpus.digest if corpus else "synthetic", init_from)
         run = config.run
-        store = CheckpointStore(workdir / "checkpoints", keep=run.keep, keep_every=run.keep_every, best=run.best, first=processes.first)
+        store = CheckpointStore(
+            workdir / "checkpoints",
+            max_to_keep=run.max_to_keep,
+            keep_period=run.keep_period,
+            best_metric=run.best_metric,
+            first=processes.first,
+        )
         stack.callback(store.close)
         newest = processes.agree(partial(_find_own, store, workdir, about))
         if newest:
@@ -147,8 +153,8 @@ def _hooks(config, workdir, stack, store, *, about, start, probe, profile, proce
     )
     stack.enter_context(contextlib.closing(progress))
     stacks = place_of(workdir).near(workdir) / f"stacks-{processes.index}.txt"
-    watchdog = stack.enter_context(contextlib.closing(hooks.Watchdog(run.hang_seconds, stacks, start=start)))
-    guard = hooks.Guard(collapse=run.collapse, patience=run.collapse_patience, warn=log.warning)
+    watchdog = stack.enter_context(contextlib.closing(hooks.Watchdog(run.watchdog_timeout_s, stacks, start=start)))
+    guard = hooks.Guard(collapse=run.collapse_threshold, patience=run.collapse_patience, warn=log.warning)
     record = hooks.Log(writer, schedule=learning_rate(config.optim, steps=last), batch_size=config.batch_size, start=start)
     measure = hooks.Probe(writer, probe) if probe is not None else None
     save = hooks.Save(store, writer, about=about, guard=guard, probed=measure)

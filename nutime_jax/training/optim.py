@@ -7,22 +7,22 @@ from nutime_jax.config import OptimConfig
 
 
 def learning_rate(config: OptimConfig, *, steps: int) -> optax.Schedule:
-    """Linear warm-up from `warmup_rate` to `rate`, then half a cosine down to `final_rate` at the last step.
+    """Linear warm-up from `warmup_lr` to `lr`, then half a cosine down to `min_lr` at the last step.
 
     Args:
         steps: number of updates of the run, more than warmup_steps.
     """
     return optax.warmup_cosine_decay_schedule(
-        init_value=config.warmup_rate if config.warmup_steps else config.rate,
-        peak_value=config.rate,
+        init_value=config.warmup_lr if config.warmup_steps else config.lr,
+        peak_value=config.lr,
         warmup_steps=config.warmup_steps,
         decay_steps=steps,
-        end_value=config.final_rate,
+        end_value=config.min_lr,
     )
 
 
 def make_optimizer(config: OptimConfig, *, steps: int) -> optax.GradientTransformation:
-    """AdamW; `decay` says which parameters decay: "all" (published) or "matrices" (no biases, norms or CLS token).
+    """AdamW; `weight_decay_mask` says which parameters decay: "all" (published) or "matrices" (no biases, norms or CLS token).
 
     Args:
         steps: number of updates of the run, more than warmup_steps.
@@ -34,7 +34,7 @@ def make_optimizer(config: OptimConfig, *, steps: int) -> optax.GradientTransfor
         b2=config.beta2,
         eps=config.epsilon,
         weight_decay=config.weight_decay,
-        mask=masks[config.decay],
+        mask=masks[config.weight_decay_mask],
     )
 
 

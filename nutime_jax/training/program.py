@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.distributed.mesh import best_rows, check_divisible, replicated, shard_by_rules
+from nutime_jax.distributed.mesh import check_divisible, default_microbatch_size, replicated, shard_by_rules
 from nutime_jax.objectives.byol import momentum_schedule
 from nutime_jax.objectives.registry import make_objective
 from nutime_jax.training.gradients import accumulated, plain
@@ -40,8 +40,8 @@ def build_program(config: PretrainConfig, *, views: MakeViews, mesh: Mesh) -> Pr
     Raises:
         InputError: a field that no program could do.
     """
-    check_divisible(config.batch_size, mesh, parts=config.accumulate)
-    network = build_network(config, rows=_rows(config, mesh))
+    check_divisible(config.batch_size, mesh, parts=config.grad_accum_steps)
+    network = build_network(config, microbatch_size=_microbatch_size(config, mesh))
     tx = make_optimizer(config.optim, steps=config.steps)
     objective = make_objective(config.objective)
     init = partial(init_state, network, tx, seed=config.seed, length=config.length, target=objective.target)
@@ -55,7 +55,7 @@ def build_program(config: PretrainConfig, *, views: MakeViews, mesh: Mesh) -> Pr
         momentum=partial(momentum_schedule, steps=config.steps, base=config.objective.momentum),
         seed=config.seed,
         objective=objective,
-        differentiate=accumulated(plain, count=config.accumulate),
+        differentiate=accumulated(plain, count=config.grad_accum_steps),
     )
 
     def train_step(state, batch):
@@ -69,6 +69,6 @@ def build_program(config: PretrainConfig, *, views: MakeViews, mesh: Mesh) -> Pr
     )
 
 
-def _rows(config: PretrainConfig, mesh: Mesh) -> int | None:
+def _microbatch_size(config: PretrainConfig, mesh: Mesh) -> int | None:
     """Views that the encoder sees at a time; what recomputes by itself (`remat`) is not divided besides."""
-    return config.chunk or (best_rows(mesh) if config.remat == "none" else None)
+    return config.encoder_microbatch_size or (default_microbatch_size(mesh) if config.remat == "none" else None)

@@ -30,11 +30,11 @@ class TrainState:
     opt_state: Any
 
 
-def build_network(config: PretrainConfig, *, rows: int | None = None) -> SiameseNetwork | MaskedNetwork:
+def build_network(config: PretrainConfig, *, microbatch_size: int | None = None) -> SiameseNetwork | MaskedNetwork:
     """The network that a configuration describes.
 
     Args:
-        rows: views that the encoder sees at a time; None is all.
+        microbatch_size: views that the encoder sees at a time; None is all.
 
     Raises:
         InputError: the scalar encoder or the objective is not registered, or the objective does not fit the model.
@@ -51,9 +51,14 @@ def build_network(config: PretrainConfig, *, rows: int | None = None) -> Siamese
                 "objective.kind is 'masked', and windows that overlap show what is hidden; set model.stride to 0 and leave "
                 "model.extra_window_sizes empty"
             )
-        return MaskedNetwork(encoder, *objective.masking, rows=rows)
-    heads = {"hidden": section.hidden, "dim": section.dim, "predicts": objective.predictor, "pooling": section.pooling}
-    return SiameseNetwork(encoder, **heads, rows=rows)
+        return MaskedNetwork(encoder, *objective.masking, microbatch_size=microbatch_size)
+    heads = {
+        "hidden_dim": section.hidden_dim,
+        "output_dim": section.output_dim,
+        "predicts": objective.predictor,
+        "pooling": section.pooling,
+    }
+    return SiameseNetwork(encoder, **heads, microbatch_size=microbatch_size)
 
 
 def init_state(

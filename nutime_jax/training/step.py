@@ -64,7 +64,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         online = {name: params[name] for name in state.target_params}
         next_momentum = momentum(state.step + 1)
-        metrics = {"loss": loss, "spread": spread, "gradient": optax.tree.norm(grads), "momentum": next_momentum}
+        metrics = {"loss": loss, "projection_std": spread, "grad_norm": optax.tree.norm(grads), "momentum": next_momentum}
         state = TrainState(
             step=state.step + 1,
             params=params,

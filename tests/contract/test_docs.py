@@ -21,7 +21,7 @@ from nutime_jax.evaluation.protocols.registry import PROTOCOLS
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
-from nutime_jax.objectives.registry import KINDS
+from nutime_jax.objectives.registry import OBJECTIVES
 from tests.contract.pages import QUICK, ROOT, blocks, run_page, shell_commands
 from tests.unit.test_convert import SHAPES, draw
 
@@ -108,9 +108,9 @@ def test_a_file_format_from_outside_the_package(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_objective_from_outside_the_package(desk, monkeypatch):
-    monkeypatch.setitem(KINDS, "vicreg", None)  # so that it is gone afterwards
+    monkeypatch.setitem(OBJECTIVES, "vicreg", None)  # so that it is gone afterwards
     monkeypatch.setattr("nutime_jax.cli.main.main", lambda argv: main([*argv, *QUICK["pretrain"]]))
-    exec(compile(block_with("KINDS["), "extend.md", "exec"), {})
+    exec(compile(block_with("OBJECTIVES["), "extend.md", "exec"), {})
     losses = [json.loads(line)["loss"] for line in (desk / "runs" / "vicreg" / "metrics.jsonl").read_text().splitlines()]
     assert all(1 < loss < 60 for loss in losses)  # narrow dimensions cost 50 at most; BYOL's loss is below 4 / 16
     assert np.isfinite(load_encoder(desk / "runs" / "vicreg").embed(np.ones((1, 64)))).all()

@@ -36,17 +36,20 @@ def finished(smoke_run, tmp_path):
         ("--config.data.sources=Gunpoint", "'Gunpoint' is no file, no folder and no bundled set"),
         ("--config.augment.crop_ratio=0.9,0.5", "augment.crop_ratio is (0.9, 0.5)"),
         ("--config.optim.warmup_steps=50", "optim.warmup_steps is 50; choose 0 to 3"),
-        ("--config.optim.decay=some", "optim.decay is 'some'"),
-        ("--config.run.keep=0", "run.keep is 0; choose an integer of 1 or more"),
+        ("--config.optim.weight_decay_mask=some", "optim.weight_decay_mask is 'some'"),
+        ("--config.run.max_to_keep=0", "run.max_to_keep is 0; choose an integer of 1 or more"),
         ("--config.model.window_size=0", "model.window_size is 0; choose an integer of 1 or more"),
         ("--config.length=0", "length is 0"),
         ("--config.data.max_length=0", "data.max_length is 0"),
-        ("--config.data.threads=-1", "data.threads is -1"),
+        ("--config.data.reader_threads=-1", "data.reader_threads is -1"),
         ("--config.data.max_length=99999999", "data.max_length is 99999999; choose an integer from 1 to 16,777,215"),
-        ("--config.data.synthetic=1.5", "data.synthetic is 1.5; choose a number from 0 to 1"),
-        ("--config.data.alpha=-1", "data.alpha is -1.0; choose a number from 0 to 1"),
-        ("--config.data.synthetic=0.05", "batch size 15 is not divisible by 2 devices"),
-        ("--config.data.weights=1,2,3", "data.weights is 1,2,3; give a number for each of ArrowHead, PickupGestureWiimoteZ, one above 0"),
+        ("--config.data.synthetic_fraction=1.5", "data.synthetic_fraction is 1.5; choose a number from 0 to 1"),
+        ("--config.data.class_balance_alpha=-1", "data.class_balance_alpha is -1.0; choose a number from 0 to 1"),
+        ("--config.data.synthetic_fraction=0.05", "batch size 15 is not divisible by 2 devices"),
+        (
+            "--config.data.source_weights=1,2,3",
+            "data.source_weights is 1,2,3; give a number for each of ArrowHead, PickupGestureWiimoteZ, one above 0",
+        ),
         ("--config.matmul_precision=exact", "matmul_precision is 'exact'; choose one of default"),
         ("--config.evaluation.channels=none", "evaluation.channels is 'none'; choose one of mean, concat"),
         ("--config.evaluation.pooling=max", "evaluation.pooling is 'max'; choose one of cls, mean, cls+mean, all_layers"),
@@ -94,9 +97,9 @@ def test_a_workdir_that_cannot_be_written(capfd, tmp_path):
 
 
 def test_a_workdir_of_another_run(capfd, finished):
-    status, sentences = pretrain(capfd, finished, "--config.steps=12", "--config.optim.rate=0.5")
+    status, sentences = pretrain(capfd, finished, "--config.steps=12", "--config.optim.lr=0.5")
     assert status == 2
-    assert "belongs to another run: optim.rate was 0.001 there and is 0.5 now" in sentences[0]
+    assert "belongs to another run: optim.lr was 0.001 there and is 0.5 now" in sentences[0]
     assert [path.name for path in steps(finished / "checkpoints")] == ["00000009", "00000012"]
 
 
@@ -142,10 +145,10 @@ def test_nothing_intact_is_refused_not_restarted(capfd, finished):
 
 @pytest.mark.slow
 def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(capfd, tmp_path):
-    status, sentences = pretrain(capfd, tmp_path, "--config.steps=8", "--config.optim.rate=1e30", "--config.optim.warmup_rate=1e30")
+    status, sentences = pretrain(capfd, tmp_path, "--config.steps=8", "--config.optim.lr=1e30", "--config.optim.warmup_lr=1e30")
     assert status == 3
     assert "is nan at step" in sentences[0]
-    assert "optim.rate" in sentences[0]
+    assert "optim.lr" in sentences[0]
     assert not any(path.name == "00000008" for path in steps(tmp_path / "checkpoints"))
 
 

@@ -28,7 +28,7 @@ def run(*arguments):
 
 def test_a_run_shows_progress_and_ends_in_a_table(smoke_run):
     out, err = smoke_run.with_suffix(".out").read_text(), smoke_run.with_suffix(".err").read_text()
-    assert re.search(r"smoke: +100%.*series/s, loss 0\.\d+ spread 0\.\d+", err)
+    assert re.search(r"smoke: +100%.*series/s, loss 0\.\d+ projection std 0\.\d+", err)
     assert "Traceback" not in err
     assert "Warning" not in err
     assert re.search(r"^set +untrained +pretrained +raw 1-NN$", out, re.MULTILINE)
@@ -39,8 +39,8 @@ def test_a_run_leaves_metrics_results_and_a_profile(smoke_run):
     lines = [json.loads(line) for line in (smoke_run / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "loss" in line]
     assert [line["step"] for line in logged] == [2, 4, 6, 8, 10, 12]
-    assert all(line.keys() >= {"loss", "spread", "gradient", "momentum", "learning_rate", "series_per_second"} for line in logged)
-    assert [line["step"] for line in lines if "probe" in line] == [4, 8, 12]
+    assert all(line.keys() >= {"loss", "projection_std", "grad_norm", "momentum", "learning_rate", "series_per_second"} for line in logged)
+    assert [line["step"] for line in lines if "probe_accuracy" in line] == [4, 8, 12]
     rows = read_rows(smoke_run / "results.csv")
     assert {(row.method, row.protocol) for row in rows} == {
         *((method, probe) for method in ("untrained", "pretrained") for probe in ("ridge", "1nn")),
@@ -79,10 +79,10 @@ def test_a_sweep_and_its_report(smoke_run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_init_from_starts_from_the_weights(smoke_run, tmp_path, caplog):
-    rest = ["--config.evaluation.sources=", "--config.run.probe_every=0", "--config.steps=3", "--config.optim.warmup_rate=0"]
-    arguments = ["pretrain", "--config=smoke", f"--workdir={tmp_path}", f"--init_from={smoke_run}", *rest, "--config.optim.rate=0"]
+    rest = ["--config.evaluation.sources=", "--config.run.probe_every=0", "--config.steps=3", "--config.optim.warmup_lr=0"]
+    arguments = ["pretrain", "--config=smoke", f"--workdir={tmp_path}", f"--init_from={smoke_run}", *rest, "--config.optim.lr=0"]
     with caplog.at_level("INFO"):
-        run(*arguments, "--config.optim.final_rate=0")
+        run(*arguments, "--config.optim.min_lr=0")
     assert "starting from the weights in" in caplog.text
     ours, theirs = (read_arrays(latest(folder / "checkpoints"), ("params", "target_params")) for folder in (tmp_path, smoke_run))
     jax.tree.map(np.testing.assert_array_equal, ours["params"], theirs["params"])  # at a rate of zero nothing moves

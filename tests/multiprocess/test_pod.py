@@ -13,7 +13,7 @@ from nutime_jax.training.loop import pretrain
 
 # The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
 # So many checkpoints take seconds, in which a signal is heard, and few steps.
-OVERRIDES = ("batch_size=16", "objective.dim=256", "steps=240", "run.log_every=1", "run.checkpoint_every=2")
+OVERRIDES = ("batch_size=16", "objective.output_dim=256", "steps=240", "run.log_every=1", "run.checkpoint_every=2")
 STEPS = 20
 pytestmark = pytest.mark.slow
 

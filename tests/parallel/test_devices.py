@@ -21,7 +21,7 @@ pytestmark = pytest.mark.optimised
 
 def losses(workdir, devices, *overrides):
     # The published width of the projections: with a few dimensions the normalised differences are ill-conditioned.
-    published = ["batch_size=64", "objective.dim=256"]
+    published = ["batch_size=64", "objective.output_dim=256"]
     config = load_config("smoke", [*published, "steps=10", "run.log_every=1", "run.probe_every=0", "run.checkpoint_every=10", *overrides])
     state = pretrain(config, workdir, devices=devices)
     assert len(state.step.sharding.device_set) == devices
@@ -68,7 +68,7 @@ def test_leaves_follow_the_first_rule_that_fits():
 
 
 def test_views_made_on_the_devices_do_not_depend_on_their_number(tmp_path):
-    one, eight = (losses(tmp_path / str(n), n, "steps=4", "data.synthetic=0.25", "data.resident=true") for n in (1, 8))
+    one, eight = (losses(tmp_path / str(n), n, "steps=4", "data.synthetic_fraction=0.25", "data.on_device=true") for n in (1, 8))
     np.testing.assert_allclose(eight, one, rtol=1e-6)
 
 
@@ -77,7 +77,7 @@ def test_a_mesh_of_more_devices_than_there_are_is_refused():
         make_mesh(9)
     with pytest.raises(InputError, match="batch size 12 is not divisible by 8 devices; 8 would be"):
         check_divisible(12, make_mesh())
-    with pytest.raises(InputError, match="batch size 24 is not divisible by 8 devices times accumulate 2; 16 would be"):
+    with pytest.raises(InputError, match="batch size 24 is not divisible by 8 devices times grad_accum_steps 2; 16 would be"):
         check_divisible(24, make_mesh(), parts=2)
     with pytest.raises(InputError, match=r"parallel.fsdp is 3; choose a divisor of the number of devices, which is 8"):
         make_mesh(fsdp=3)

@@ -25,14 +25,14 @@ def program_of(name, *overrides, devices=1):
 
 
 def test_the_published_step_takes_1266_megaflop_a_series():
-    config, program, batch = program_of("nutime_base", "batch_size=256", "chunk=512")
+    config, program, batch = program_of("nutime_base", "batch_size=256", "encoder_microbatch_size=512")
     flops = sum(count_products(program.step.trace(program.state, batch).jaxpr).flops.values())
     assert flops == products_by_formula(config)
     assert flops / 256 == pytest.approx(1.2655e9, rel=0.001)
 
 
 def test_chunks_compute_one_forward_pass_of_the_encoder_again():
-    config, program, batch = program_of("nutime_base", "batch_size=256", "chunk=32")
+    config, program, batch = program_of("nutime_base", "batch_size=256", "encoder_microbatch_size=32")
     flops = sum(count_products(program.step.trace(program.state, batch).jaxpr).flops.values())
     again = 2 * 256 * encoding_by_formula(untrained_encoder(config).network, length=config.length, last=1)
     assert flops == pytest.approx(products_by_formula(config) + again, rel=0.01)
@@ -46,9 +46,9 @@ def test_a_series_of_512_points_is_encoded_in_170_megaflop():
 
 
 def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics_alone():
-    _, program, batch = program_of("smoke", "batch_size=256", "chunk=64", devices=8)
+    _, program, batch = program_of("smoke", "batch_size=256", "encoder_microbatch_size=64", devices=8)
     compiled = program.step.lower(program.state, batch).compile()
-    _, whole, _ = program_of("smoke", "batch_size=256", "chunk=512", devices=8)
+    _, whole, _ = program_of("smoke", "batch_size=256", "encoder_microbatch_size=512", devices=8)
     temporaries = compiled.memory_analysis().temp_size_in_bytes
     assert temporaries < 0.5 * whole.step.lower(whole.state, batch).compile().memory_analysis().temp_size_in_bytes
     exchanges = count(compiled.as_text()).collectives
@@ -61,7 +61,7 @@ def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics
 
 
 def test_a_run_compiles_one_step_and_embedding_a_program_a_quarter():
-    config = load_config("smoke", ["data.synthetic=1", "steps=4"])
+    config = load_config("smoke", ["data.synthetic_fraction=1", "steps=4"])
     mesh = make_mesh(1)
     feed = make_feed(config, None, mesh)
     program = build_program(config, views=feed.views, mesh=mesh)

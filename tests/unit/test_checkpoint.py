@@ -14,7 +14,7 @@ STATE = {"params": {"w": jnp.arange(12.0).reshape(3, 4)}, "step": jnp.int32(7)}
 
 @pytest.fixture
 def store(tmp_path):
-    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
+    store = CheckpointStore(tmp_path / "checkpoints", max_to_keep=2)
     for step in (3, 6, 9):
         state = jax.tree.map(lambda leaf, step=step: leaf + step, STATE)
         save(store, state, step=step, about={"config": {"a": 1}})
@@ -92,25 +92,30 @@ def test_leftovers_of_a_kill_are_swept_and_never_used(store):
     assert sorted(path.name for path in store.directory.iterdir()) == ["00000009", "00000012"]
 
 
-@pytest.mark.parametrize(("best", "kept"), [("probe", "00000006"), ("-loss", "00000003"), ("", None)])
+@pytest.mark.parametrize(("best", "kept"), [("probe_accuracy", "00000006"), ("-loss", "00000003"), ("", None)])
 def test_the_best_is_kept_aside(tmp_path, best, kept):
-    store = CheckpointStore(tmp_path / "checkpoints", keep=1, best=best)
-    measured = {3: {"loss": 0.1, "probe": 0.5}, 6: {"loss": 0.3, "probe": 0.9}, 9: {"loss": 0.2}, 12: {"loss": float("nan"), "probe": 0.9}}
-    measured[12]["probe"] = 0.7
+    store = CheckpointStore(tmp_path / "checkpoints", max_to_keep=1, best_metric=best)
+    measured = {
+        3: {"loss": 0.1, "probe_accuracy": 0.5},
+        6: {"loss": 0.3, "probe_accuracy": 0.9},
+        9: {"loss": 0.2},
+        12: {"loss": float("nan"), "probe_accuracy": 0.9},
+    }
+    measured[12]["probe_accuracy"] = 0.7
     for step, metrics in measured.items():
-        save(store, STATE, step=step, about={"config": {"run": {"best": best}}, "metrics": metrics})
+        save(store, STATE, step=step, about={"config": {"run": {"best_metric": best}}, "metrics": metrics})
     store.close()
     assert [path.name for path in steps(store.directory)] == [*([kept] if kept else []), "00000012"]
     assert find_checkpoint(tmp_path).name == "00000012"
     if kept:
         assert find_checkpoint(tmp_path / "best").name == kept
     else:
-        with pytest.raises(InputError, match=r"no checkpoint in .* has a value of run.best, which is ''"):
+        with pytest.raises(InputError, match=r"no checkpoint in .* has a value of run.best_metric, which is ''"):
             find_checkpoint(tmp_path / "best")
 
 
 def test_multiples_are_kept_for_good(tmp_path):
-    store = CheckpointStore(tmp_path, keep=1, keep_every=10)
+    store = CheckpointStore(tmp_path, max_to_keep=1, keep_period=10)
     for step in (5, 10, 15, 20, 25):
         save(store, STATE, step=step, about={})
     store.close()
@@ -120,7 +125,7 @@ def test_multiples_are_kept_for_good(tmp_path):
 def test_a_state_may_be_used_up_while_it_is_written(tmp_path):
     """Writing goes on behind the caller's back, who gives the same memory to the next steps at once."""
     use_up = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
-    store = CheckpointStore(tmp_path, keep=3)
+    store = CheckpointStore(tmp_path, max_to_keep=3)
     for step in (1, 2, 3):
         state = jax.jit(lambda step: {"w": jnp.full((512, 1024), step, jnp.float32)})(step)
         store.save(state, step=step, about={})
@@ -156,7 +161,7 @@ def test_damaged_checkpoints_do_not_push_out_good_ones(store):
     damage(store.directory / "00000009" / "about.json", "flip")
     save(store, STATE, step=12, about={})
     assert [path.name for path in steps(store.directory)] == ["00000006", "00000009", "00000012"]
-    save(CheckpointStore(store.directory, keep=9), STATE, step=15, about={})
+    save(CheckpointStore(store.directory, max_to_keep=9), STATE, step=15, about={})
     assert [path.name for path in steps(store.directory)] == ["00000006", "00000009", "00000012", "00000015"]
 
 
@@ -179,7 +184,7 @@ def test_a_kill_at_any_file_operation_loses_nothing(tmp_path, monkeypatch):
 
     for survived in range(40):
         directory = tmp_path / str(survived)
-        store = CheckpointStore(directory, keep=1)
+        store = CheckpointStore(directory, max_to_keep=1)
         save(store, STATE, step=3, about={})
         left[0] = survived
         with monkeypatch.context() as patch:

@@ -29,7 +29,7 @@ from nutime_jax.config import (
 )
 from nutime_jax.core.resample import LONGEST
 from nutime_jax.errors import InputError
-from nutime_jax.objectives.registry import KINDS
+from nutime_jax.objectives.registry import OBJECTIVES
 from nutime_jax.options import format_value
 from nutime_jax.studies.configuration import DomainsConfig, ScalesConfig, VariantsConfig, WindowsConfig
 
@@ -99,7 +99,7 @@ def test_nonsense_is_refused_in_one_sentence():
 @pytest.mark.parametrize(
     "text",
     [
-        *("model.depth=-1", "model.dropout=1.5", "model.num_heads=0", "optim.rate=nan"),
+        *("model.depth=-1", "model.dropout=1.5", "model.num_heads=0", "optim.lr=nan"),
         *("optim.beta2=1.5", "objective.momentum=2", "seed=-1"),
     ],
 )
@@ -123,7 +123,7 @@ def test_nonsense_ends_a_command_before_data_is_read(text, capfd, tmp_path):
         ({"length": 100}, "length 100 is not divisible by model.window_size 16"),
         ({"steps": 18_450}, "optim.warmup_steps is 18450; choose 0 to 18449 for a run of 18450 steps"),
         ({"augment": {"crop_ratio": (0.9, 0.5)}}, r"augment.crop_ratio is \(0.9, 0.5\)"),
-        ({"chunk": 8, "remat": "products"}, "chunk is 8 and remat is 'products'"),
+        ({"encoder_microbatch_size": 8, "remat": "save_dots"}, "encoder_microbatch_size is 8 and remat is 'save_dots'"),
         ({"model": 3}, "model is 3; choose a mapping of fields to values"),
         (
             {"model": ModelConfig(depth=1), "objective": ModelConfig()},
@@ -193,7 +193,7 @@ def accepted(one):
     return st.floats(low, high, **ends, allow_nan=False, allow_infinity=False)
 
 
-DEPENDENT = {"length", "steps", "optim.warmup_steps", "chunk", "remat"}
+DEPENDENT = {"length", "steps", "optim.warmup_steps", "encoder_microbatch_size", "remat"}
 """Options of which not every pair of accepted values fits."""
 FREE = [one for name, one in options(PretrainConfig).items() if name not in DEPENDENT and not name.startswith("model.")]
 
@@ -222,23 +222,23 @@ def test_any_model_option_round_trips(data):
 def test_overrides_are_read_by_the_type_of_the_field_and_applied_together():
     texts = [
         "steps=5",
-        "optim.rate=1",
+        "optim.lr=1",
         "augment.crop_ratio=(0.5, 1)",
         "data.sources=a,b c",
         "evaluation.sources=",
         "evaluation.layer=2",
     ]
     config = load_config("smoke", [*texts, "model.window_size=20", "length=60"])
-    assert (config.steps, config.optim.rate, config.augment.crop_ratio) == (5, 1.0, (0.5, 1.0))
+    assert (config.steps, config.optim.lr, config.augment.crop_ratio) == (5, 1.0, (0.5, 1.0))
     assert (config.data.sources, config.evaluation.sources, config.evaluation.layer) == (("a", "b c"), (), 2)
     assert override(config, "evaluation.layer=none").evaluation.layer is None
-    assert isinstance(config.optim.rate, float)
+    assert isinstance(config.optim.lr, float)
 
 
 def test_overrides_reach_into_mappings():
     texts = ["pretrain.data.sources=a,b", "variants.mine.model.depth=2", "variants.byol.steps=9"]
     config = load_config("study_objectives", texts, schema=VariantsConfig)
-    assert config.pretrain["data"] == {"sources": ("a", "b"), "exclude": (), "dir": "", "synthetic": 0.0}
+    assert config.pretrain["data"] == {"sources": ("a", "b"), "exclude": (), "dir": "", "synthetic_fraction": 0.0}
     assert config.variants["mine"] == {"model": {"depth": 2}}
     assert config.variants["byol"] == {"objective": {"kind": "byol"}, "steps": 9}
     assert "mine" not in load_config("study_objectives", schema=VariantsConfig).variants
@@ -247,8 +247,8 @@ def test_overrides_reach_into_mappings():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optim.rat=1", r"no field 'optim\.rat', did you mean 'optim\.rate'\?"),
-        ("rate=1", r"no field 'rate', did you mean 'optim\.rate'\?"),
+        ("optim.lrr=1", r"no field 'optim\.lrr', did you mean 'optim\.lr'\?"),
+        ("lr=1", r"no field 'lr', did you mean 'optim\.lr'\?"),
         ("optim=1", "no field 'optim'"),
         ("steps.more=1", "no field 'steps.more'"),
         ("model.pos_embeddin=rotary", r"no field 'model\.pos_embeddin', did you mean 'model\.pos_embedding'\?"),
@@ -292,8 +292,8 @@ def test_a_missing_configuration_is_refused(name, message):
     [
         ("x = 1", r"mine\.py defines no get_config\(\)"),
         (
-            "def get_config():\n    return {'optim': {'rates': 1.0}}",
-            r"mine\.py: .* no field 'optim\.rates', did you mean 'optim\.rate'\?",
+            "def get_config():\n    return {'optim': {'lrs': 1.0}}",
+            r"mine\.py: .* no field 'optim\.lrs', did you mean 'optim\.lr'\?",
         ),
         ("def get_config():\n    return {'steps': 0}", r"mine\.py: steps is 0; choose an integer of 1 or more"),
     ],
@@ -305,11 +305,11 @@ def test_a_wrong_file_is_refused(text, message, tmp_path):
 
 
 def test_a_file_that_registers_its_own_objective_loads(tmp_path, monkeypatch):
-    monkeypatch.setitem(KINDS, "mine", None)  # so that it is gone afterwards
+    monkeypatch.setitem(OBJECTIVES, "mine", None)  # so that it is gone afterwards
     lines = [
         "from ml_collections import ConfigDict",
-        "from nutime_jax.objectives.registry import BYOL, KINDS",
-        "KINDS['mine'] = lambda section: BYOL",
+        "from nutime_jax.objectives.registry import BYOL, OBJECTIVES",
+        "OBJECTIVES['mine'] = lambda section: BYOL",
         "def get_config():",
         "    return ConfigDict({'objective': {'kind': 'mine'}, 'data': {'sources': ('GunPoint',)}})",
     ]
@@ -317,7 +317,7 @@ def test_a_file_that_registers_its_own_objective_loads(tmp_path, monkeypatch):
     config = nutime_jax.load_config(str(tmp_path / "mine.py"))
     assert config.objective.kind == "mine"
     assert config == update(PretrainConfig(), {"objective": {"kind": "mine"}, "data": {"sources": ("GunPoint",)}})
-    assert KINDS["mine"](config.objective).predictor
+    assert OBJECTIVES["mine"](config.objective).predictor
 
 
 def test_an_encoder_has_its_own_fields():
@@ -336,7 +336,7 @@ def test_the_longest_series_is_the_longest_that_can_be_resized():
 def test_what_may_change_when_a_run_resumes():
     known = options(PretrainConfig)
     free = {name for name, one in known.items() if one.resume}
-    single = {"remat", "chunk", "data.sources", "data.exclude", "data.dir", "data.threads"}
+    single = {"remat", "encoder_microbatch_size", "data.sources", "data.exclude", "data.dir", "data.reader_threads"}
     assert free == single | {name for name in known if name.startswith(("run.", "evaluation.", "parallel."))}
 
 

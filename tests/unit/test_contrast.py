@@ -9,7 +9,7 @@ from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
 from nutime_jax.objectives.info_nce import contrastive_loss
-from nutime_jax.objectives.registry import KINDS, make_objective
+from nutime_jax.objectives.registry import OBJECTIVES, make_objective
 from nutime_jax.training.loop import pretrain
 from nutime_jax.training.program import build_program
 from tests import reference
@@ -46,13 +46,13 @@ def test_a_run_is_resumed(tmp_path):
 
 def test_an_unknown_objective_is_refused():
     config = load_config("smoke", ["objective.kind=vicreg"])
-    with pytest.raises(InputError, match=f"objective.kind is 'vicreg'; choose one of {', '.join(KINDS)}"):
+    with pytest.raises(InputError, match=f"objective.kind is 'vicreg'; choose one of {', '.join(OBJECTIVES)}"):
         make_objective(config.objective)
     with pytest.raises(InputError, match=r"objective.temperature is 0.0; choose a number above 0"):
         pretrain(load_config("smoke", ["objective.temperature=0.0"]), "nowhere")
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", list(OBJECTIVES))
 def test_products_are_those_of_the_formula(kind):
     from nutime_jax.plan.products import count_products, products_by_formula
     from nutime_jax.training.input_pipeline import describe_batch, make_views

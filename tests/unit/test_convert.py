@@ -162,7 +162,7 @@ def test_a_network_comes_back_as_it_was(state):
 
 def test_byol_comes_back_as_it_was(byol):
     network, variables = from_torch_state(byol, CONFIG)
-    assert (network.hidden, network.dim) == (6, 4)
+    assert (network.hidden_dim, network.output_dim) == (6, 4)
     assert_same(to_torch_state(network, jax.tree.map(jnp.asarray, variables), batches=6), byol)
 
 

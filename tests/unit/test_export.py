@@ -55,7 +55,9 @@ def features(encoder, batch):
         [one[:length] for one, length in zip(series, lengths, strict=True)], (0,), encoder.input_lengths, rows=len(series)
     )
     with jax.default_matmul_precision("highest"):
-        return np.asarray(_encode(variables, views, offsets, read=ReadVector(None, "cls+mean"), network=encoder.network, rows=None))
+        return np.asarray(
+            _encode(variables, views, offsets, read=ReadVector(None, "cls+mean"), network=encoder.network, microbatch_size=None)
+        )
 
 
 def test_a_program_does_what_the_encoder_does(exported, batch, features):

@@ -34,16 +34,16 @@ def names(directory):
 
 @pytest.fixture
 def store(bucket, request):
-    store = CheckpointStore(f"{bucket}/{request.node.name}/checkpoints", keep=2)
+    store = CheckpointStore(f"{bucket}/{request.node.name}/checkpoints", max_to_keep=2)
     yield store
     store.close()
 
 
 @pytest.mark.slow
 def test_what_was_saved_is_restored_and_old_ones_go(store):
-    store.best = "-loss"
+    store.best_metric = "-loss"
     for step in (3, 6, 9, 12):
-        save(store, step, config={"run": {"best": "-loss"}}, metrics={"loss": float(step)})
+        save(store, step, config={"run": {"best_metric": "-loss"}}, metrics={"loss": float(step)})
     assert names(store.directory) == ["00000003", "00000009", "00000012"]
     workdir = store.directory.parent
     assert find_checkpoint(workdir) == find_checkpoint(store.directory) == store.directory / "00000012"
@@ -108,7 +108,7 @@ def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
             write(key, content)
 
     directory = as_folder(f"{bucket}/kills")
-    store, files = CheckpointStore(directory, keep=1), BUCKET._files
+    store, files = CheckpointStore(directory, max_to_keep=1), BUCKET._files
     write = mortal(files.pipe_file)
     finished = False
     for kill in range(100):
@@ -164,13 +164,13 @@ def test_results_are_the_same_table(bucket, tmp_path):
 
 def test_what_has_no_bucket_is_said(bucket, capfd):
     with pytest.raises(InputError, match=r"workdir gs://nowhere/run cannot be written \(.*\); mend the access"):
-        pretrain(load_config("smoke", ["data.synthetic=1"]), "gs://nowhere/run")
+        pretrain(load_config("smoke", ["data.synthetic_fraction=1"]), "gs://nowhere/run")
     with pytest.raises(InputError, match="gs://bucket/none holds no checkpoint"):
         find_checkpoint(f"{bucket}/none")
     for extra, message in (
         ([], "data.dir is empty, and workdir gs://bucket/run cannot hold a corpus; set data.dir"),
         (["--config.data.dir=gs://bucket/data"], "data.dir is gs://bucket/data; a corpus is read from a folder of this machine"),
-        (["--config.data.synthetic=1", "--profile"], "a profile cannot be written to gs://bucket/run; leave out --profile"),
+        (["--config.data.synthetic_fraction=1", "--profile"], "a profile cannot be written to gs://bucket/run; leave out --profile"),
     ):
         assert main(["pretrain", "--config=smoke", f"--workdir={bucket}/run", *extra]) == 2
         assert message in capfd.readouterr().err

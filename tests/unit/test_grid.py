@@ -18,7 +18,7 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
-from nutime_jax.objectives.registry import KINDS
+from nutime_jax.objectives.registry import OBJECTIVES
 from nutime_jax.training.program import build_program
 from nutime_jax.training.state import encoder_variables
 
@@ -27,7 +27,7 @@ TINY |= {"max_tokens": 32, "scales": (1e-2, 1.0, 1e2), "scale_dim": 4}
 SERIES = np.random.default_rng(0).normal(size=(4, 50)).cumsum(1) * 10.0 ** np.arange(-1, 3)[:, None]
 
 SWITCHES = {
-    "objective.kind": tuple(KINDS),
+    "objective.kind": tuple(OBJECTIVES),
     "objective.pooling": ("cls", "mean", "cls+mean"),
     "model.scalar_encoder": tuple(SCALAR_ENCODERS),
     "model.scale_weighting": (True, False),
@@ -45,7 +45,7 @@ SWITCHES = {
     "model.mask_ratio": (0.0, 0.5),
     "model.mask_type": ("random", "block"),
     "model.mask_strategy": ("learned", "drop"),
-    "remat": ("none", "products", "everything"),
+    "remat": ("none", "save_dots", "full"),
 }
 """Switch -> its values, the default first."""
 
@@ -104,7 +104,9 @@ def named(settings):
 
 
 def configure(settings):
-    config = load_config("smoke", ["steps=3", "batch_size=4", "length=32", "optim.warmup_steps=0", "objective.hidden=8", "objective.dim=4"])
+    config = load_config(
+        "smoke", ["steps=3", "batch_size=4", "length=32", "optim.warmup_steps=0", "objective.hidden_dim=8", "objective.output_dim=4"]
+    )
     changes = {"model": dict(TINY)}
     for name, value in settings.items():
         section, _, field = name.rpartition(".")

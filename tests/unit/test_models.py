@@ -13,7 +13,7 @@ from nutime_jax.models.backbones import KERNELS, ResidualBlock, with_mean
 from nutime_jax.models.configuration import check_input_lengths, check_num_window_offsets
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import BatchNorm, gelu, multiply
-from nutime_jax.models.microbatch import in_chunks
+from nutime_jax.models.microbatch import map_microbatches
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.positions import sinusoidal_positions
@@ -59,7 +59,7 @@ def test_the_encoder_follows_the_reference(x64):
 
 
 def test_the_loss_and_its_gradient_follow_the_reference(x64):
-    network = SiameseNetwork(NuTimeEncoder(ModelConfig(**SMALL, dropout=0.0)), hidden=24, dim=12)
+    network = SiameseNetwork(NuTimeEncoder(ModelConfig(**SMALL, dropout=0.0)), hidden_dim=24, output_dim=12)
     variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), draw(network, (2, 2, 1, 64)))
     rng = np.random.default_rng(1)
     views = rng.normal(size=(6, 2, 1, 64)).cumsum(-1)
@@ -174,7 +174,7 @@ def test_a_batch_in_chunks_is_the_batch(rows, count):
         return pool_tokens(network(x, offset))
 
     def loss(params, rows):
-        chunked = lambda network: in_chunks(encode, network, x, offset, rows=rows)  # noqa: E731
+        chunked = lambda network: map_microbatches(encode, network, x, offset, microbatch_size=rows)  # noqa: E731
         features = network.apply({**variables, "params": params}, method=chunked)
         return jnp.sin(3 * features).sum(), features
 
@@ -188,7 +188,7 @@ def test_a_batch_in_chunks_is_the_batch(rows, count):
 def test_dropout_differs_from_chunk_to_chunk():
     network, x = NuTimeEncoder(ModelConfig(**SMALL, dropout=0.5)), jnp.zeros((4, 1, 64))
     encode = lambda network, x: pool_tokens(network(x, train=True))  # noqa: E731
-    chunked = lambda network: in_chunks(encode, network, x, rows=1)  # noqa: E731
+    chunked = lambda network: map_microbatches(encode, network, x, microbatch_size=1)  # noqa: E731
     features = network.apply(draw(network, (1, 1, 64)), method=chunked, rngs={"dropout": jax.random.key(0)})
     assert len(np.unique(np.asarray(features), axis=0)) == 4
 

@@ -153,7 +153,7 @@ def test_products_of_other_tokens_and_blocks_are_those_of_the_formula(model):
 
 
 def test_parts_are_counted_as_often_as_they_run_and_what_is_computed_again_again():
-    config = load_config("smoke", ["accumulate=2", "remat=everything"])
+    config = load_config("smoke", ["grad_accum_steps=2", "remat=full"])
     jaxpr = trace(config).jaxpr
     every, once = count_products(jaxpr), count_products(jaxpr, repeat=lambda length: 1)
     assert every.flops["highest"] == 2 * once.flops["highest"]
@@ -229,7 +229,9 @@ def test_scaling_keeps_the_update_and_shares_the_rest():
     assert slow[0].seconds == pytest.approx(update + 2 * (2e-3 - update))
 
 
-@pytest.mark.parametrize("overrides", [[], ["data.resident=true"], ["data.synthetic=1.0", "batch_size=64"], ["data.synthetic=0.5"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["data.on_device=true"], ["data.synthetic_fraction=1.0", "batch_size=64"], ["data.synthetic_fraction=0.5"]]
+)
 def test_the_batch_that_is_planned_is_the_batch_that_is_trained_on(overrides, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "plan"
     config = load_config("smoke", ["data.max_length=512", *overrides])
@@ -246,7 +248,7 @@ def test_the_batch_that_is_planned_is_the_batch_that_is_trained_on(overrides, tm
 
 def test_gpus_are_planned_by_analysis(tmp_path, capsys):
     file = tmp_path / "plan.json"
-    overrides = ["--config.data.resident=true", "--corpus=1000000,5000,20", "--config.batch_size=4096"]
+    overrides = ["--config.data.on_device=true", "--corpus=1000000,5000,20", "--config.batch_size=4096"]
     assert main(["plan", "--config=smoke", "--topology=h100:16", "--scaling", f"--json={file}", *overrides]) == 0
     text, plan = capsys.readouterr().out, json.loads(file.read_text())
     config = load_config("smoke", ["batch_size=4096"])
@@ -268,7 +270,7 @@ def test_gpus_are_planned_by_analysis(tmp_path, capsys):
     [
         (["--topology=h100:3"], "batch size 16 is not divisible by 3 chips; 15 would be"),
         (["--topology=h100:8", "--corpus=12"], "--corpus is '12'"),
-        (["--topology=h100:8", "--config.data.resident=true"], "the size of the corpus is not known"),
+        (["--topology=h100:8", "--config.data.on_device=true"], "the size of the corpus is not known"),
         (["--topology=h100:8", "--config.steps=0"], "steps is 0"),
         (["--topology=h100:8", "--json=/nowhere/plan.json"], "Cannot write /nowhere/plan.json (its folder does not exist)"),
         (["--topology=tpu"], "topology 'tpu' is no such thing"),

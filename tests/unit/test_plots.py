@@ -115,7 +115,9 @@ def test_cases_of_all_classes_come_first():
 def workdirs(tmp_path):
     for run, shift in (("one", 0), ("two", 0.1)):
         (tmp_path / run).mkdir()
-        lines = [{"step": k, "loss": 1 / k + shift, "spread": 0.9, "gradient": 0.0} for k in range(1, 6)] + [{"step": 5, "probe": 0.75}]
+        lines = [{"step": k, "loss": 1 / k + shift, "projection_std": 0.9, "grad_norm": 0.0} for k in range(1, 6)] + [
+            {"step": 5, "probe_accuracy": 0.75}
+        ]
         (tmp_path / run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "lo')
     return [tmp_path / "one", tmp_path / "two"]
 

@@ -35,7 +35,7 @@ def test_the_learning_rate_warms_up_and_decays():
 
 @pytest.mark.parametrize("decay", ["all", "matrices"])
 def test_weight_decay_reaches_what_it_should(config, decay):
-    config = load_config("smoke", [f"optim.decay={decay}", "optim.warmup_steps=0", "optim.rate=1.0", "optim.weight_decay=0.5"])
+    config = load_config("smoke", [f"optim.weight_decay_mask={decay}", "optim.warmup_steps=0", "optim.lr=1.0", "optim.weight_decay=0.5"])
     params = {"nme": {"weight": jnp.ones((2, 3)), "bias": jnp.ones((2, 3))}, "dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
     tx = make_optimizer(config.optim, steps=10)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
@@ -72,20 +72,20 @@ def test_the_target_moves_after_the_update_by_the_next_momentum(config):
 def test_a_collapse_is_said_and_then_stops_the_run():
     said = []
     guard = Guard(collapse=0.01, patience=3, warn=said.append)
-    well, collapsed = {"loss": 0.1, "gradient": 1.0, "spread": 0.5}, {"loss": 0.1, "gradient": 1.0, "spread": 0.001}
+    well, collapsed = {"loss": 0.1, "grad_norm": 1.0, "projection_std": 0.5}, {"loss": 0.1, "grad_norm": 1.0, "projection_std": 0.001}
     guard(1, None, well)
     assert said == []
     guard(2, None, collapsed)
     guard(2, None, collapsed)
     assert guard.collapsed(collapsed)
-    assert said == ["step 2: the projections have collapsed (spread 0.0010, 1 is even); no checkpoint is written meanwhile"]
+    assert said == ["step 2: the projections have collapsed (projection std 0.0010, 1 is even); no checkpoint is written meanwhile"]
     guard(3, None, well)
     guard(4, None, collapsed)
     guard(5, None, collapsed)
-    with pytest.raises(DivergenceError, match=r"have collapsed \(spread 0.0010, 1 is even\) since step 4; .* Lower optim.rate"):
+    with pytest.raises(DivergenceError, match=r"have collapsed \(projection std 0.0010, 1 is even\) since step 4; .* Lower optim.lr"):
         guard(6, None, collapsed)
-    with pytest.raises(DivergenceError, match="the gradient is nan at step 7"):
-        guard(7, None, well | {"gradient": float("nan")})
+    with pytest.raises(DivergenceError, match="the grad_norm is nan at step 7"):
+        guard(7, None, well | {"grad_norm": float("nan")})
 
 
 def test_the_host_waits_for_steps_that_have_begun(monkeypatch):
