@@ -12,15 +12,16 @@ from nutime_jax.errors import InputError
 from nutime_jax.models.backbones import KERNELS, ResidualBlock, with_mean
 from nutime_jax.models.configuration import check_input_lengths, check_num_window_offsets
 from nutime_jax.models.heads import SiameseNetwork
-from nutime_jax.models.layers import BatchNorm, gelu, multiply
+from nutime_jax.models.layers import BatchNorm, Linear, gelu, multiply
 from nutime_jax.models.microbatch import map_microbatches
-from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.network import Encoding, NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.positions import sinusoidal_positions
 from nutime_jax.objectives.byol import byol_loss
 from tests import reference
 
 SMALL = {"width": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8}
+SHALLOW = SMALL | {"depth": 1}
 
 
 def draw(network, shape, seed=0):
@@ -37,9 +38,11 @@ def draw(network, shape, seed=0):
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-def encode_zeros(x, layer, pooling):
-    encoding, _ = NuTimeEncoder(ModelConfig(**SMALL)).init_with_output(jax.random.key(0), x)
-    return pool_tokens(encoding, layer=layer, pooling=pooling)
+@pytest.fixture(scope="module")
+def encoding():
+    """An encoding of two blocks, drawn in NumPy: 3 series of 4 windows."""
+    first, second, last, normalised = jnp.float32(np.random.default_rng(0).normal(size=(4, 3, 5, 16)))
+    return Encoding(layers=(first, second, last), normalised=normalised)
 
 
 def test_the_base_encoder_has_the_published_size():
@@ -90,7 +93,7 @@ def test_the_loss_and_its_gradient_follow_the_reference(x64):
 
 
 def test_initial_weights_are_spread_as_pytorch_spreads_them():
-    params = jax.jit(NuTimeEncoder().init)(jax.random.key(0), jnp.zeros((1, 1, 512)))["params"]
+    params = jax.jit(NuTimeEncoder(ModelConfig(depth=1)).init)(jax.random.key(0), jnp.zeros((1, 1, 512)))["params"]
     for module, fan_in in ((params["block_0"]["mlp"]["out"], 512), (params["block_0"]["attention"]["out"], 512)):
         for leaf in (module["kernel"], module["bias"]):
             bound = fan_in**-0.5
@@ -110,29 +113,36 @@ def test_batch_norm_keeps_unbiased_running_statistics():
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * np.var(x, 0, ddof=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("pooling", "width"), [("cls", 16), ("mean", 16), ("cls+mean", 32)])
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
-def test_every_layer_can_be_read(pooling, width, layer):
-    shapes = jax.eval_shape(lambda x: encode_zeros(x, layer, pooling), jnp.zeros((3, 1, 64)))
-    assert shapes.shape == (3, width)
+def test_every_layer_can_be_read(encoding, layer):
+    tokens = encoding.normalised if layer is None else encoding.layers[layer]
+    expected = {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
+    expected["cls+mean"] = np.concatenate([expected["cls"], expected["mean"]], axis=1)
+    for pooling, features in expected.items():
+        np.testing.assert_allclose(pool_tokens(encoding, layer=layer, pooling=pooling), features, rtol=1e-6, atol=1e-7, strict=True)
 
 
-def test_all_layers_can_be_read_together():
-    x = jax.random.normal(jax.random.key(0), (3, 1, 64))
-    together = np.asarray(encode_zeros(x, None, "all_layers"))
-    np.testing.assert_array_equal(together, np.concatenate([encode_zeros(x, layer, "cls+mean") for layer in range(3)], axis=1))
+def test_all_layers_can_be_read_together(encoding):
+    together = pool_tokens(encoding, pooling="all_layers")
+    np.testing.assert_array_equal(together, np.concatenate([pool_tokens(encoding, layer=layer) for layer in range(3)], axis=1))
     with pytest.raises(InputError, match="pooling 'all_layers' reads every layer, and layer is 1; leave one of them out"):
-        encode_zeros(x, 1, "all_layers")
+        pool_tokens(encoding, layer=1, pooling="all_layers")
 
 
-def test_mistakes_are_refused():
+def test_an_encoder_gives_every_layer():
+    network = NuTimeEncoder(ModelConfig(**SMALL))
+    shapes, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), jnp.zeros((3, 1, 64)))
+    assert [leaf.shape for leaf in (*shapes.layers, shapes.normalised)] == [(3, 5, 16)] * 4
+
+
+def test_mistakes_are_refused(encoding):
     network = NuTimeEncoder(ModelConfig(**SMALL, max_tokens=4))
     with pytest.raises(InputError, match="max_tokens 4"):
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 1, 64)))
     with pytest.raises(InputError, match="layer 3 does not exist; choose 0 to 2"):
-        jax.eval_shape(lambda x: encode_zeros(x, 3, "cls"), jnp.zeros((1, 1, 32)))
+        pool_tokens(encoding, layer=3, pooling="cls")
     with pytest.raises(InputError, match="'max' is unknown"):
-        jax.eval_shape(lambda x: encode_zeros(x, None, "max"), jnp.zeros((1, 1, 32)))
+        pool_tokens(encoding, pooling="max")
 
 
 @pytest.mark.parametrize(("into", "out"), [(5, 11), (11, 5)])
@@ -152,44 +162,69 @@ def test_gelu_is_exact():
     assert np.isfinite(jax.vmap(jax.grad(gelu))(jnp.array([-3e38, -1e20, 0, 1e20, 3e38]))).all()
 
 
-@pytest.mark.parametrize("last", [1, 2])
-def test_the_first_tokens_of_the_last_block_are_those_of_the_whole(last):
+def test_the_first_tokens_of_the_last_block_are_those_of_the_whole():
     network, x = NuTimeEncoder(ModelConfig(**SMALL)), jax.random.normal(jax.random.key(3), (4, 1, 64))
     variables = draw(network, (1, 1, 64))
-    whole, part = network.apply(variables, x), network.apply(variables, x, last=last)
-    assert part.normalised.shape[1] == part.layers[-1].shape[1] == last
-    np.testing.assert_allclose(part.normalised, whole.normalised[:, :last], atol=2e-6)
-    np.testing.assert_array_equal(part.layers[-2], whole.layers[-2])
+    whole, *parts = jax.jit(lambda x: [network.apply(variables, x, last=last) for last in (None, 1, 2)])(x)
+    for last, part in enumerate(parts, 1):
+        assert part.normalised.shape[1] == part.layers[-1].shape[1] == last
+        np.testing.assert_allclose(part.normalised, whole.normalised[:, :last], atol=2e-6)
+        np.testing.assert_array_equal(part.layers[-2], whole.layers[-2])
 
 
-@pytest.mark.parametrize(("rows", "count"), [(None, 1), (20, 1), (8, 2), (6, 3), (5, 3), (1, 18)])
-def test_a_batch_in_chunks_is_the_batch(rows, count):
-    """18 rows: their features, and the gradient by the weights, whatever goes through at a time."""
-    network, x = NuTimeEncoder(ModelConfig(**SMALL)), jax.random.normal(jax.random.key(4), (18, 1, 64))
-    offset = jnp.zeros((18, 1))
-    variables, sizes = draw(network, (1, 1, 64)), []
+def microbatched(network, variables, encode, *arrays):
+    """Return a function of the microbatch size: features, gradient by the weights, and the numbers of rows that `encode` got."""
+    sizes = []
 
-    def encode(network, x, offset):
-        sizes.append(len(x))
-        return pool_tokens(network(x, offset))
+    def counted(network, *arrays):
+        sizes.append(len(arrays[0]))
+        return encode(network, *arrays)
 
     def loss(params, rows):
-        chunked = lambda network: map_microbatches(encode, network, x, offset, microbatch_size=rows)  # noqa: E731
-        features = network.apply({**variables, "params": params}, method=chunked)
+        method = lambda network: map_microbatches(counted, network, *arrays, microbatch_size=rows)  # noqa: E731
+        features = network.apply({**variables, "params": params}, method=method)
         return jnp.sin(3 * features).sum(), features
 
-    (_, features), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)(variables["params"], rows)
-    assert set(sizes) == {18 // count}
-    (_, expected), whole = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)(variables["params"], None)
+    def compute(rows):
+        sizes.clear()
+        (_, features), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)(variables["params"], rows)
+        return features, gradient, set(sizes)
+
+    return compute
+
+
+def assert_close_gradients(ours, theirs):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max()), ours, theirs)
+
+
+def test_a_batch_in_chunks_is_the_batch():
+    """18 rows: their features, and the gradient by the weights, whatever goes through at a time."""
+    network, x = Linear(4), jax.random.normal(jax.random.key(4), (18, 6))
+    compute = microbatched(network, network.init(jax.random.key(0), x), lambda network, x: jnp.tanh(network(x)), x)
+    expected, whole, _ = compute(None)
+    for rows, count in ((None, 1), (20, 1), (8, 2), (6, 3), (5, 3), (1, 18)):
+        features, gradient, sizes = compute(rows)
+        assert sizes == {18 // count}
+        np.testing.assert_allclose(features, expected, atol=3e-6)
+        assert_close_gradients(gradient, whole)
+
+
+def test_an_encoder_in_chunks_is_the_encoder():
+    network, x = NuTimeEncoder(ModelConfig(**SHALLOW)), jax.random.normal(jax.random.key(4), (18, 1, 64))
+    variables = draw(network, (1, 1, 64))
+    compute = microbatched(network, variables, lambda network, x, offset: pool_tokens(network(x, offset)), x, jnp.zeros((18, 1)))
+    (features, gradient, sizes), (expected, whole, _) = compute(6), compute(None)
+    assert sizes == {6}
     np.testing.assert_allclose(features, expected, atol=3e-6)
-    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max()), gradient, whole)
+    assert_close_gradients(gradient, whole)
 
 
 def test_dropout_differs_from_chunk_to_chunk():
-    network, x = NuTimeEncoder(ModelConfig(**SMALL, dropout=0.5)), jnp.zeros((4, 1, 64))
+    network, x = NuTimeEncoder(ModelConfig(**SHALLOW, dropout=0.5)), jnp.zeros((4, 1, 64))
     encode = lambda network, x: pool_tokens(network(x, train=True))  # noqa: E731
     chunked = lambda network: map_microbatches(encode, network, x, microbatch_size=1)  # noqa: E731
-    features = network.apply(draw(network, (1, 1, 64)), method=chunked, rngs={"dropout": jax.random.key(0)})
+    variables = draw(network, (1, 1, 64))
+    features = jax.jit(lambda key: network.apply(variables, method=chunked, rngs={"dropout": key}))(jax.random.key(0))
     assert len(np.unique(np.asarray(features), axis=0)) == 4
 
 
@@ -206,11 +241,11 @@ def test_a_residual_block_follows_the_reference(x64):
 
 
 def test_a_resnet_has_the_mean_of_all_tokens_in_the_place_of_cls():
-    network, x = NuTimeEncoder(ModelConfig(**SMALL, backbone="resnet")), jax.random.normal(jax.random.key(5), (3, 1, 64))
+    network, x = NuTimeEncoder(ModelConfig(**SHALLOW, backbone="resnet")), jax.random.normal(jax.random.key(5), (3, 1, 64))
     variables = draw(network, (1, 1, 64))
     assert "cls" not in variables["params"]
     encoding = jax.jit(network.apply)(variables, x)
-    assert [layer.shape for layer in encoding.layers] == [(3, 5, 16)] * 3
+    assert [layer.shape for layer in encoding.layers] == [(3, 5, 16)] * 2
     for layer in encoding.layers:
         np.testing.assert_allclose(layer[:, 0], layer[:, 1:].mean(1), atol=1e-6)
     np.testing.assert_array_equal(pool_tokens(encoding, layer=1, pooling="cls"), encoding.layers[1][:, 0])
@@ -218,13 +253,18 @@ def test_a_resnet_has_the_mean_of_all_tokens_in_the_place_of_cls():
 
 def test_the_mean_is_over_windows_of_every_size():
     x = jax.random.normal(jax.random.key(6), (3, 1, 64))
-    networks = [NuTimeEncoder(ModelConfig(**SMALL, pos_embedding="none", extra_window_sizes=windows)) for windows in ((), (8, 64))]
+    networks = [NuTimeEncoder(ModelConfig(**SHALLOW, pos_embedding="none", extra_window_sizes=windows)) for windows in ((), (8, 64))]
     variables = draw(networks[1], (1, 1, 64))
-    alone, several = (jax.jit(network.apply)(variables, x).layers[0] for network in networks)
+
+    @jax.jit
+    def read(x):
+        encodings = [network.apply(variables, x) for network in networks]
+        return [encoding.layers[0] for encoding in encodings], pool_tokens(encodings[1], layer=0, pooling="mean")
+
+    (alone, several), mean = read(x)
     assert (alone.shape, several.shape) == ((3, 5, 16), (3, 1 + 4 + 8 + 1, 16))
     size = variables["params"]["embedding"]["size"]
     np.testing.assert_allclose(several[:, 1:5], alone[:, 1:] + size[None, :1], atol=1e-6)
-    mean = jax.jit(lambda x: pool_tokens(networks[1].apply(variables, x), layer=0, pooling="mean"))(x)
     np.testing.assert_allclose(mean, several[:, 1:].mean(1), atol=1e-6)
 
 
@@ -232,7 +272,7 @@ def test_the_mean_is_over_windows_of_every_size():
     "options", [{"backbone": "resnet"}, {"extra_window_sizes": (4, 32), "stride": 8, "pos_embedding": "rotary"}], ids=str
 )
 def test_other_tokens_and_blocks_are_finite_at_any_scale(options):
-    network = NuTimeEncoder(ModelConfig(**SMALL, **options))
+    network = NuTimeEncoder(ModelConfig(**SHALLOW, **options))
     x = jax.random.normal(jax.random.key(7), (7, 1, 64)) * jnp.array([0, 1e-30, 1e-4, 1, 1e4, 1e20, 1e38])[:, None, None]
     variables = draw(network, (1, 1, 64))
     loss = lambda params: jnp.sin(pool_tokens(network.apply({**variables, "params": params}, x))).sum()  # noqa: E731
