@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from nutime_jax.atomic import open_atomically
+from nutime_jax.storage import open_atomically
 
 
 def enable_compilation_cache() -> None:

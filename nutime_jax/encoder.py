@@ -17,7 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from nutime_jax.bundle import write_folder
+from nutime_jax.bundle import save_bundle
 from nutime_jax.config import PretrainConfig, to_dict, update
 from nutime_jax.core.resample import resize_all
 from nutime_jax.data.inputs import clean_cases, drawn_cases
@@ -188,7 +188,7 @@ class Encoder:
         return "cls+mean" if layer is not None and self.pooling == "all_layers" else self.pooling
 
     def save(self, folder: str | os.PathLike, *, card: str = "", half: bool = False) -> Path:
-        """Writes the encoder to a sealed folder (`sealed`), which `load_encoder` reads; an older encoder there is replaced.
+        """Writes the encoder to a bundle (`bundle`), which `load_encoder` reads; an older encoder there is replaced.
 
         Only the fields of the configuration that belong to an encoder are saved (`options`).
 
@@ -203,7 +203,7 @@ class Encoder:
         arrays = flatten_dict(jax.tree.map(np.asarray, self.variables), sep="/")
         if half:
             arrays |= {name: _halved(name, array) for name, array in arrays.items() if name.startswith("params/")}
-        return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
+        return save_bundle(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
 
     def _check_options(self, *, layer, pooling, channels, batch_size, tokens) -> None:
         check_pooling(self.config.model.depth, layer=layer, pooling=pooling)

@@ -1,6 +1,6 @@
 """An encoder as a program that needs none of this library: a folder with the program, the weights and a card.
 
-The folder is an encoder's sealed folder (`sealed`), which `load_encoder` reads, with one file more: `program.jax`, the
+The folder is an encoder's bundle (`bundle`), which `load_encoder` reads, with one file more: `program.jax`, the
 encoder by `jax.export`, for CPU, CUDA and TPU, any number of series and any length. Weights and configuration are the
 archive. The program is not: an older JAX does not read it, so it is made anew from them whenever it is needed.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import export
 
-from nutime_jax.bundle import PROGRAM, check_target, is_sealed, read_file, read_folder, write_folder
+from nutime_jax.bundle import PROGRAM, check_output_dir, is_bundle, load_bundle, read_file, save_bundle
 from nutime_jax.config import to_dict
 from nutime_jax.core.resample import LONGEST, resize
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
@@ -90,7 +90,7 @@ def export_encoder(
     Raises:
         InputError: no such layer or pooling, or the folder cannot be written, or holds something else.
     """
-    check_target(folder, kind=KIND)
+    check_output_dir(folder, kind=KIND)
     pooling = encoder.choose_pooling(layer=layer, pooling=pooling)
     program = export_program(encoder, layer=layer, pooling=pooling)
     about = {
@@ -106,7 +106,7 @@ def export_encoder(
         "features": program.out_avals[0].shape[1],
     }
     arrays = flatten_dict(jax.tree.map(np.asarray, encoder.variables), sep="/")
-    return write_folder(
+    return save_bundle(
         folder,
         {"encoder": to_dict(encoder.config, encoder=True), "export": about},
         arrays,
@@ -176,7 +176,7 @@ def load_exported(folder: str | os.PathLike) -> ExportedEncoder:
     Raises:
         InputError: the folder holds no program, or a damaged one, or one that this JAX does not read.
     """
-    about = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`nutime export`").about
+    about = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime export`").about
     if Path(PROGRAM).stem not in about or not isinstance(about.get("export"), dict):
         raise InputError(f"{folder} holds an encoder and no program; make one of it by `nutime export`")
     try:
@@ -209,9 +209,9 @@ def read_card(name_or_path: str | os.PathLike) -> str:
         InputError: the folder is damaged.
     """
     path = WEIGHTS / name_or_path if os.fspath(name_or_path) in list_pretrained() else name_or_path
-    if not is_sealed(path):
+    if not is_bundle(path):
         return ""
-    contents = read_folder(path, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
+    contents = load_bundle(path, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     if "export" not in contents.about:
         return contents.card.strip()
     return contents.card.partition(HEADING)[2].strip().partition("\n\n")[2]  # below the line that is written anew

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from nutime_jax.bundle import CONFIG, is_sealed, read_folder
+from nutime_jax.bundle import CONFIG, is_bundle, load_bundle
 from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.config import PretrainConfig, from_dict
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
@@ -24,7 +24,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 def list_pretrained() -> list[str]:
     """Names of the encoders that come with the package."""
-    return sorted(path.name for path in WEIGHTS.glob("*") if is_sealed(path))
+    return sorted(path.name for path in WEIGHTS.glob("*") if is_bundle(path))
 
 
 def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
@@ -44,8 +44,8 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     name, shipped = os.fspath(name_or_path), list_pretrained()
     path = WEIGHTS / name if name in shipped else Path(name).expanduser()
     try:
-        if is_sealed(path):
-            return _load_sealed(path)
+        if is_bundle(path):
+            return _load_bundle(path)
         if not (path.exists() or path.parts[:1] == ("gs:",) or (path.name == "best" and path.parent.exists())):
             near = difflib.get_close_matches(name, shipped, n=1)
             guess = f", did you mean {near[0]!r}?" if near else ""
@@ -81,8 +81,8 @@ def untrained_encoder(config: PretrainConfig, *, trained: Encoder | None = None)
     return Encoder(config, found)
 
 
-def _load_sealed(folder: str | os.PathLike) -> Encoder:
-    about, arrays, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
+def _load_bundle(folder: str | os.PathLike) -> Encoder:
+    about, arrays, _ = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()}
     try:
         encoder = Encoder(from_dict(PretrainConfig, about["encoder"]), unflatten_dict(arrays, sep="/"))
@@ -91,7 +91,7 @@ def _load_sealed(folder: str | os.PathLike) -> Encoder:
         problem = "two names clash" if clash else _misfit(encoder)
     except UnknownScalarEncoderError:
         raise
-    except (LookupError, TypeError, AttributeError, ValueError) as error:  # sealed, and yet by something else
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # a bundle of something else
         problem = str(error)
     if problem:
         raise InputError(f"{folder} is damaged: its weights are no encoder's of its {CONFIG} ({problem}); use another copy")

@@ -1,7 +1,8 @@
-"""Where a run lives: a folder of this machine, or one in a bucket, `gs://…`. Nothing else asks which of the two it is.
+"""Storage back ends for run directories: local disk and Google Cloud Storage (`gs://…`).
 
-A bucket has no rename, no append and no lock; an object is there whole or not at all. Neither is it known, when the
-network fails, whether something exists: what is decided here is decided by listings, which then raise, never by a "no".
+All other modules are independent of the back end. Object storage has no rename, no append and no locks, but it writes
+each object atomically. A failed request does not prove that an object is missing. Existence is therefore decided from
+listings, which raise on network errors, and never from a failed `exists` call.
 """
 
 import atexit
@@ -18,62 +19,90 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any
 
-from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-"""The file of a numbered folder that is written last, and says what the others hold."""
+"""File with the checksums of all other files of a step directory; it is written last."""
 _PENDING, _DELETED, _DAMAGED = ".pending-", ".deleted-", "damaged-"
 
 
-def as_folder(path: str | os.PathLike) -> Path:
-    """A path as a user gives it: absolute, ~ included, or in a bucket.
+@contextlib.contextmanager
+def open_atomically(path: Path, mode: str = "wb", *, sync: bool = False, **options: Any) -> Iterator[IO]:
+    """Open a temporary file next to `path` that replaces it when the block ends, and is deleted when the block fails.
+
+    Readers see the old file or the new one.
+
+    Args:
+        path: file to write; an older file is replaced.
+        mode: "wb", or "w" for text.
+        sync: whether to flush the content to disk before the replacement.
+        options: options of `open`, such as `newline` and `encoding`.
 
     Raises:
-        InputError: an address of another kind, or one in a bucket without the library that speaks to it.
+        OSError: the file cannot be written.
+    """
+    pending = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        with open(pending, mode, **options) as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(pending, path)
+    finally:
+        pending.unlink(missing_ok=True)
+
+
+def resolve_path(path: str | os.PathLike) -> Path:
+    """Return the absolute path of a local directory (~ is expanded) or of a bucket directory (gs://BUCKET/FOLDER).
+
+    Raises:
+        InputError: another kind of address, or gs:// without gcsfs.
     """
     text = os.fspath(path)
-    if found := re.fullmatch(r"gs:/+([^/]+(/.*)?)", text):  # pathlib makes one slash of two
+    if match := re.fullmatch(r"gs:/+([^/]+(/.*)?)", text):  # pathlib joins two slashes
         if importlib.util.find_spec("gcsfs") is None:
-            raise InputError(f"{text} is in a bucket; pip install '.[gcs]' to reach it, or mount it and give the path")
+            raise InputError(f"{text} is in a bucket; pip install '.[gcs]' to reach it, or mount it and pass the path")
         from etils import epath
 
-        return epath.Path(f"gs://{found[1]}")
+        return epath.Path(f"gs://{match[1]}")
     if re.match(r"\w+://", text):
-        raise InputError(f"{text} is neither a folder of this machine nor gs://BUCKET/FOLDER; mount what it names, and give the path")
+        raise InputError(f"{text} is neither a local directory nor gs://BUCKET/FOLDER; mount it and pass the path")
     return Path(text).expanduser().absolute()
 
 
-def place_of(path: str | os.PathLike) -> "Disk | Bucket":
-    """What the folder of a path can do."""
-    return BUCKET if str(path).startswith("gs://") else DISK
+def storage_for(path: str | os.PathLike) -> "LocalStorage | GCSStorage":
+    """Return the storage back end of a path."""
+    return GCS if str(path).startswith("gs://") else LOCAL
 
 
-def said(error: BaseException) -> str:
-    """What an error has to say, in a line."""
+def error_summary(error: BaseException) -> str:
+    """Return the message of an error in one line of at most 300 characters."""
     return ((getattr(error, "strerror", None) or str(error)).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-class Disk:
-    """Folders of this machine, or mounted here. A numbered folder is written beside its place and moved into it."""
+class LocalStorage:
+    """Local or mounted directories. A step directory is written under another name, then renamed."""
 
     remote = False
-    failures = (OSError, ValueError, RuntimeError)
-    """What comes up when a folder cannot be written."""
-    damage = (OSError, ValueError)
-    """What comes up when a file of a numbered folder is not what it was."""
+    write_errors = (OSError, ValueError, RuntimeError)
+    """Errors of writes that fail."""
+    corruption_errors = (OSError, ValueError)
+    """Errors of reads of damaged files in a step directory."""
 
     @contextlib.contextmanager
-    def hold(self, folder: Path) -> Iterator[None]:
-        """Makes a folder and holds it against other runs, for as long as the context lasts.
+    def lock(self, folder: Path) -> Iterator[None]:
+        """Create a directory and lock it against other runs while the context lasts.
 
         Raises:
-            InputError: it cannot be written, or another run holds it.
+            InputError: the directory cannot be written, or another run has locked it.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -87,94 +116,97 @@ class Disk:
                 raise InputError(f"workdir {folder} is in use by another run; wait for it, or choose another --workdir") from error
             yield
 
-    def names(self, folder: Path) -> set[str]:
-        """Of what is in a folder; none if there is no such folder."""
+    def list_names(self, folder: Path) -> set[str]:
+        """Return the names in a directory; empty if it does not exist."""
         return {path.name for path in folder.glob("*")}
 
-    def hashes(self, folder: Path) -> dict[str, str]:
-        """SHA-256 of every file below a folder but the manifest."""
+    def checksums(self, folder: Path) -> dict[str, str]:
+        """Return the SHA-256 of every file below a directory, except the manifest, by relative name."""
         names = [name for name in _files_below(folder) if name != MANIFEST]
         return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
 
     def read(self, path: Path) -> bytes:
+        """Return the content of a file."""
         return path.read_bytes()
 
     def write(self, path: Path, content: bytes) -> None:
-        """Writes a new file, which is on the disk when this returns."""
+        """Write a new file and flush it to disk."""
         with open(path, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
 
     def replace(self, path: Path, content: bytes) -> None:
-        """Writes a file in one move: readers see the old one or the new one."""
+        """Write a file atomically."""
         with open_atomically(path) as file:
             file.write(content)
 
-    def near(self, folder: Path) -> Path:
-        """The folder of this machine in which files grow that belong into `folder`; here they are in place."""
+    def staging_dir(self, folder: Path) -> Path:
+        """Return a local directory for files that grow and belong into `folder`; `folder` itself if it is local."""
         return folder
 
-    def bring(self, near: Path, folder: Path) -> None:
-        """Brings what has grown to its place; here it is."""
+    def upload(self, near: Path, folder: Path) -> None:
+        """Copy the files of a staging directory to `folder`; nothing if it is local."""
 
     @contextlib.contextmanager
-    def here(self, folder: Path) -> Iterator[Path]:
-        """A folder of this machine that holds the same files, for as long as the context lasts."""
+    def local_copy(self, folder: Path) -> Iterator[Path]:
+        """Provide a local directory with the files of `folder` while the context lasts."""
         yield folder
 
-    def numbered(self, directory: Path) -> list[Path]:
-        """Numbered folders that were complete once, oldest first."""
+    def list_steps(self, directory: Path) -> list[Path]:
+        """Return the step directories that were complete once, in ascending order."""
         return sorted((path for path in directory.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
 
-    def begin(self, directory: Path, name: str) -> Path:
-        """Where a numbered folder is written until it is complete."""
+    def pending_path(self, directory: Path, name: str) -> Path:
+        """Return the path of a step directory until it is complete."""
         return directory / f"{_PENDING}{name}"
 
-    def clear(self, directory: Path, name: str) -> None:
-        """Makes room to begin: what an interrupted save has left goes."""
+    def prepare_save(self, directory: Path, name: str) -> None:
+        """Create the directory and remove the remains of interrupted saves."""
         directory.mkdir(parents=True, exist_ok=True)
-        self.sweep(directory)
+        self.remove_incomplete(directory)
 
-    def finish(self, pending: Path, final: Path) -> None:
-        """Gives a complete folder, manifest included, its number."""
-        if final.exists():  # only a damaged one can be in the way: a good one would have been resumed from
+    def commit(self, pending: Path, final: Path) -> None:
+        """Rename a complete step directory, manifest included, to its final name."""
+        if final.exists():  # it is damaged: an intact one would have been resumed from
             _set_aside(final)
         pending.rename(final)
         descriptor = os.open(final.parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
 
-    def remove(self, path: Path) -> None:
-        """Takes its number from a folder; `sweep` removes it."""
+    def delete(self, path: Path) -> None:
+        """Rename a step directory; `remove_incomplete` deletes it."""
         path.rename(path.with_name(f"{_DELETED}{path.name}"))
 
-    def sweep(self, directory: Path) -> None:
-        """Removes what an interrupted save or a removal has left; nothing here bears a number of its own."""
+    def remove_incomplete(self, directory: Path) -> None:
+        """Delete the remains of interrupted saves and of `delete`."""
         for prefix in (_PENDING, _DELETED):
             for path in directory.glob(f"{prefix}*"):
                 shutil.rmtree(path)
 
 
 def _set_aside(path: Path) -> None:
-    """Gives a damaged folder a name that is never read; what had that name before is kept as well."""
-    names = (path.with_name(f"{_DAMAGED}{path.name}{suffix}") for suffix in itertools.chain([""], map("-{}".format, itertools.count(2))))
+    """Rename a damaged step directory to an unused name that is never read."""
+    suffixes = itertools.chain([""], map("-{}".format, itertools.count(2)))
+    names = (path.with_name(f"{_DAMAGED}{path.name}{suffix}") for suffix in suffixes)
     path.rename(next(name for name in names if not name.exists()))
 
 
-class Bucket:
-    """Folders of Google Cloud Storage. A numbered folder is written on this machine, copied, and counts from its manifest on.
+class GCSStorage:
+    """Directories of Google Cloud Storage. A step directory is written locally, then copied; it is complete with its manifest.
 
-    Without locks two runs in one folder are not told from each other: `.owner` says who came last. A damaged numbered
-    folder is not kept aside when its number is written again: that would be a copy of every object.
+    There are no locks: two runs in one directory are not detected; `.owner` names the latest. A damaged step directory is
+    not set aside before its step is written again, since that would copy every object.
     """
 
     remote = True
-    damage = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError)
-    """No other: an older checkpoint is not taken because the network fails."""
+    corruption_errors = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError)
+    """Excludes network errors, so that these never select an older checkpoint."""
 
     @functools.cached_property
-    def failures(self) -> tuple[type[Exception], ...]:
+    def write_errors(self) -> tuple[type[Exception], ...]:
+        """Errors of writes that fail."""
         from aiohttp import ClientError
         from gcsfs.retry import HttpError
         from google.auth.exceptions import GoogleAuthError
@@ -183,10 +215,10 @@ class Bucket:
 
     @functools.cached_property
     def _files(self):
-        # Not the newer class, which asks another service, with other rights, what kind of bucket it is, at every call.
+        # The newer class asks another service for the type of the bucket in every call, which needs further permissions.
         from gcsfs.core import GCSFileSystem
 
-        return GCSFileSystem(use_listings_cache=False)  # what another process has written is seen at once
+        return GCSFileSystem(use_listings_cache=False)  # writes of other processes are visible immediately
 
     @functools.cached_property
     def _scratch(self) -> Path:
@@ -196,49 +228,67 @@ class Bucket:
 
     @functools.cached_property
     def _hashes(self) -> dict[tuple[str, str], str]:
-        """Hashes by object and version, of which none ever changes: each is read once, however often it is verified."""
+        """Checksums by object and version; a version never changes, so each is read once."""
         return {}
 
     @contextlib.contextmanager
-    def hold(self, folder: Path) -> Iterator[None]:
+    def lock(self, folder: Path) -> Iterator[None]:
+        """Write `.owner`; other runs are not excluded.
+
+        Raises:
+            InputError: the directory cannot be written.
+        """
         try:
             self.write(folder / ".owner", f"{socket.gethostname()} {os.getpid()}\n".encode())
-        except self.failures as error:
-            raise InputError(f"workdir {folder} cannot be written ({said(error)}); mend the access, or choose another --workdir") from error
+        except self.write_errors as error:
+            reason = error_summary(error)
+            raise InputError(f"workdir {folder} cannot be written ({reason}); fix the permissions, or choose another --workdir") from error
         yield
 
-    def names(self, folder: Path) -> set[str]:
+    def list_names(self, folder: Path) -> set[str]:
+        """Return the names in a directory; empty if it does not exist."""
         try:
             return {key.removeprefix(f"{_key(folder)}/") for key in self._files.ls(_key(folder), detail=False)}
         except FileNotFoundError:
             return set()
 
-    def hashes(self, folder: Path) -> dict[str, str]:
-        found = {name: (str(folder / name), version) for name, version in self._below(folder).items() if name != MANIFEST}
-        unknown = [name for name, known in found.items() if known not in self._hashes]
+    def checksums(self, folder: Path) -> dict[str, str]:
+        """Return the SHA-256 of every object below a directory, except the manifest, by relative name."""
+        versions = {name: (str(folder / name), version) for name, version in self._below(folder).items() if name != MANIFEST}
+        unknown = [name for name, version in versions.items() if version not in self._hashes]
         for name, content in self._read(folder, unknown).items():
-            self._hashes[found[name]] = hashlib.sha256(content).hexdigest()
-        return {name: self._hashes[known] for name, known in found.items()}
+            self._hashes[versions[name]] = hashlib.sha256(content).hexdigest()
+        return {name: self._hashes[version] for name, version in versions.items()}
 
     def read(self, path: Path) -> bytes:
+        """Return the content of an object."""
         return self._files.cat_file(_key(path))
 
     def write(self, path: Path, content: bytes) -> None:
+        """Write an object atomically."""
         self._files.pipe_file(_key(path), content)
 
     replace = write
 
-    def near(self, folder: Path) -> Path:
+    def staging_dir(self, folder: Path) -> Path:
+        """Return a new local directory for files that grow and belong into `folder`."""
         return Path(tempfile.mkdtemp(dir=self._scratch))
 
-    def bring(self, near: Path, folder: Path) -> None:
+    def upload(self, near: Path, folder: Path) -> None:
+        """Copy the files of a staging directory to `folder`.
+
+        Raises:
+            InputError: the directory cannot be written.
+        """
         try:
             self._copy(near, folder, _files_below(near))
-        except self.failures as error:
-            raise InputError(f"{folder} cannot be written ({said(error)}); mend the access, and give the same command again") from error
+        except self.write_errors as error:
+            reason = error_summary(error)
+            raise InputError(f"{folder} cannot be written ({reason}); fix the permissions, and rerun the same command") from error
 
     @contextlib.contextmanager
-    def here(self, folder: Path) -> Iterator[Path]:
+    def local_copy(self, folder: Path) -> Iterator[Path]:
+        """Provide a local directory with the files of `folder` while the context lasts."""
         with tempfile.TemporaryDirectory(dir=self._scratch) as near:
             for name, content in self._read(folder, self._below(folder)).items():
                 path = Path(near, name)
@@ -246,60 +296,65 @@ class Bucket:
                 path.write_bytes(content)
             yield Path(near)
 
-    def numbered(self, directory: Path) -> list[Path]:
-        return [path for path, complete in self._numbered(directory) if complete]
+    def list_steps(self, directory: Path) -> list[Path]:
+        """Return the complete step directories, in ascending order."""
+        return [path for path, complete in self._list_steps(directory) if complete]
 
-    def begin(self, directory: Path, name: str) -> Path:
+    def pending_path(self, directory: Path, name: str) -> Path:
+        """Return the local path of a step directory until it is complete."""
         return self._scratch / name
 
-    def clear(self, directory: Path, name: str) -> None:
-        self.sweep(directory)
+    def prepare_save(self, directory: Path, name: str) -> None:
+        """Remove the remains of interrupted saves, and a damaged step of this name."""
+        self.remove_incomplete(directory)
         shutil.rmtree(self._scratch / name, ignore_errors=True)
-        for path in self.numbered(directory):
-            if path.name == name:  # a damaged one: a good one would have been resumed from
-                log.warning("checkpoint %s is damaged, and written anew", path)
-                self.remove(path)
+        for path in self.list_steps(directory):
+            if path.name == name:  # it is damaged: an intact one would have been resumed from
+                log.warning("checkpoint %s is damaged and is written again", path)
+                self.delete(path)
 
-    def finish(self, pending: Path, final: Path) -> None:
-        """Copies everything, reads it back, and copies the manifest."""
+    def commit(self, pending: Path, final: Path) -> None:
+        """Copy all files, read them back, then copy the manifest."""
         names = [name for name in _files_below(pending) if name != MANIFEST]
         self._copy(pending, final, names)
-        if self.hashes(final) != json.loads((pending / MANIFEST).read_text()):
-            raise OSError("the copy is not what was copied")
+        if self.checksums(final) != json.loads((pending / MANIFEST).read_text()):
+            raise OSError(f"the copy in {final} differs from the original")
         self._copy(pending, final, [MANIFEST])
         shutil.rmtree(pending)
 
-    def remove(self, path: Path) -> None:
+    def delete(self, path: Path) -> None:
+        """Delete a step directory, manifest first."""
         with contextlib.suppress(FileNotFoundError):
             self._files.rm_file(_key(path / MANIFEST))
         self._files.rm(_key(path), recursive=True)
 
-    def sweep(self, directory: Path) -> None:
-        for path, complete in self._numbered(directory):
+    def remove_incomplete(self, directory: Path) -> None:
+        """Delete step directories without a manifest."""
+        for path, complete in self._list_steps(directory):
             if not complete:
                 self._files.rm(_key(path), recursive=True)
 
-    def _numbered(self, directory: Path) -> list[tuple[Path, bool]]:
-        """Numbered folders, and whether they have a manifest, in ascending order."""
-        found = self._below(directory)
-        numbers = {name.split("/")[0] for name in found if "/" in name}
-        return [(directory / name, f"{name}/{MANIFEST}" in found) for name in sorted(filter(str.isdecimal, numbers), key=int)]
+    def _list_steps(self, directory: Path) -> list[tuple[Path, bool]]:
+        """Return the step directories in ascending order, and whether each has a manifest."""
+        names = self._below(directory)
+        numbers = {name.split("/")[0] for name in names if "/" in name}
+        return [(directory / number, f"{number}/{MANIFEST}" in names) for number in sorted(filter(str.isdecimal, numbers), key=int)]
 
     def _read(self, folder: Path, names: Iterable[str]) -> dict[str, bytes]:
-        """Contents of objects by name, all at once."""
+        """Read objects concurrently."""
         keys = {name: _key(folder / name) for name in names}
         contents = self._files.cat(list(keys.values())) if keys else {}
         return {name: contents[key] for name, key in keys.items()}
 
     def _copy(self, near: Path, folder: Path, names: Sequence[str]) -> None:
-        """Copies files of this machine, all at once."""
+        """Upload local files concurrently."""
         self._files.pipe({_key(folder / name): (near / name).read_bytes() for name in names})
 
     def _below(self, folder: Path) -> dict[str, str]:
-        """Names of all objects below a folder, relative to it, and their versions."""
+        """Return relative name -> version of all objects below a directory."""
         prefix = _key(folder) + "/"
-        found = self._files.find(prefix, detail=True)
-        return {key.removeprefix(prefix): one["generation"] for key, one in found.items() if key.startswith(prefix) and key[-1] != "/"}
+        objects = self._files.find(prefix, detail=True)
+        return {key.removeprefix(prefix): info["generation"] for key, info in objects.items() if key.startswith(prefix) and key[-1] != "/"}
 
 
 def _files_below(folder: Path) -> list[str]:
@@ -307,8 +362,8 @@ def _files_below(folder: Path) -> list[str]:
 
 
 def _key(path: Path) -> str:
-    """Bucket and object, as the library names them."""
+    """Return bucket and object name."""
     return str(path).removeprefix("gs://")
 
 
-DISK, BUCKET = Disk(), Bucket()
+LOCAL, GCS = LocalStorage(), GCSStorage()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nutime_jax.config import PretrainConfig, shipped_configs
 from nutime_jax.errors import InputError
 from nutime_jax.options import Section
-from nutime_jax.storage import as_folder
+from nutime_jax.storage import resolve_path
 
 if TYPE_CHECKING:
     from nutime_jax.data.datasets import DatasetFiles
@@ -83,7 +83,7 @@ def user_path(text: str) -> Path:
 def run_path(text: str) -> Path:
     """Return the path of a workdir or checkpoint: local, or gs://BUCKET/FOLDER."""
     try:
-        return as_folder(text)
+        return resolve_path(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

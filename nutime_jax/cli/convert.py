@@ -61,13 +61,13 @@ def _to_torch(source: Path, out: Path) -> None:
 
 
 def _from_torch(args: argparse.Namespace) -> None:
-    from nutime_jax.bundle import check_target
+    from nutime_jax.bundle import check_output_dir
     from nutime_jax.convert.encoders import encoder_from_torch
     from nutime_jax.convert.settings import check_settings, read_release_config
     from nutime_jax.convert.torch_files import read_state
     from nutime_jax.encoder import KIND
 
-    check_target(args.out, kind=KIND)
+    check_output_dir(args.out, kind=KIND)
     config = {} if args.official_config is None else read_release_config(args.official_config)
     if args.heads is not None:
         config = {**config, **check_settings({"transformer_heads": args.heads})}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nutime_jax.cli.arguments import add_encoder, add_features, user_path
 from nutime_jax.errors import InputError
-from nutime_jax.storage import place_of, said
+from nutime_jax.storage import error_summary, storage_for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +62,6 @@ def compare_encoders(encoders: dict, sources: Sequence[str], output: Path, **opt
         print(f"\nskipped: {error}")
     try:
         write_rows(rows, output)
-    except place_of(output).failures as error:
-        raise InputError(f"Cannot write {output} ({said(error)}); choose another --out") from error
+    except storage_for(output).write_errors as error:
+        raise InputError(f"Cannot write {output} ({error_summary(error)}); choose another --out") from error
     print(f"written to {output}")

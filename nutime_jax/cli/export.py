@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.bundle import PROGRAM, check_target
+    from nutime_jax.bundle import PROGRAM, check_output_dir
     from nutime_jax.encoder import KIND
     from nutime_jax.export import export_encoder, read_card
     from nutime_jax.loading import load_encoder
 
-    check_target(args.out, kind=KIND)
+    check_output_dir(args.out, kind=KIND)
     encoder = load_encoder(args.encoder)
     folder = export_encoder(encoder, args.out, layer=args.layer, pooling=args.pooling, card=read_card(args.encoder))
     size = (folder / PROGRAM).stat().st_size

@@ -28,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.bundle import check_target
+    from nutime_jax.bundle import check_output_dir
     from nutime_jax.finetuning.classifier import KIND
     from nutime_jax.finetuning.loop import fine_tune
     from nutime_jax.loading import load_encoder
 
     given = {name: getattr(args, name) for name in options(TuningSettings)}
     settings = override(TuningSettings(), *(f"{name}={text}" for name, text in given.items() if text is not None))
-    check_target(args.out, kind=KIND)
+    check_output_dir(args.out, kind=KIND)
     files = one_dataset(args.dataset, flag="--dataset")
     train, test = files.read("train"), _read_test(files)
     selects_on_test = settings.selection == "test"

@@ -11,9 +11,9 @@ import argparse
 import csv
 from pathlib import Path
 
-from nutime_jax.atomic import open_atomically
 from nutime_jax.cli.arguments import add_data, choose_split, one_dataset, user_path
 from nutime_jax.errors import InputError
+from nutime_jax.storage import open_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

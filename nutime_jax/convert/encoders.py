@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from nutime_jax.bundle import is_sealed
+from nutime_jax.bundle import is_bundle
 from nutime_jax.config import DataConfig, ModelConfig, PretrainConfig, from_dict
 from nutime_jax.convert.arrays import BUFFERS, from_torch_state, to_torch_state
 from nutime_jax.convert.states import arrays_below
@@ -138,7 +138,7 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         InputError: there is nothing of the kind, or it is damaged.
     """
-    if is_sealed(name_or_path) or os.fspath(name_or_path) in list_pretrained():
+    if is_bundle(name_or_path) or os.fspath(name_or_path) in list_pretrained():
         encoder = load_encoder(name_or_path)
         return to_torch_state(encoder.network, encoder.variables)
     found = find_checkpoint(name_or_path)

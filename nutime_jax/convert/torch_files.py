@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
+from nutime_jax.storage import open_atomically
 
 WRAPPERS = ("state_dict", "model")
 """Entries under which a checkpoint keeps its state."""

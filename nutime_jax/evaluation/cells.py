@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
+from nutime_jax.storage import open_atomically
 
 VERSION = 3
 """To be raised when the same cell would give other numbers: cells computed before are then computed anew."""

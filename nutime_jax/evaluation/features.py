@@ -10,11 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from nutime_jax.atomic import open_atomically
 from nutime_jax.data.datasets import Cases, DatasetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.models.pooling import check_pooling
+from nutime_jax.storage import open_atomically
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nutime_jax.errors import InputError
-from nutime_jax.storage import place_of
+from nutime_jax.storage import storage_for
 
 T = TypeVar("T")
 FAILURES = "failures.csv"
@@ -86,7 +86,7 @@ def write_records(records: Iterable[T], path: Path, *, kind: type[T]) -> None:
     writer = csv.writer(table)
     writer.writerow(field.name for field in dataclasses.fields(kind))
     writer.writerows(dataclasses.astuple(record) for record in records)
-    place_of(path).replace(path, table.getvalue().encode())
+    storage_for(path).replace(path, table.getvalue().encode())
 
 
 def read_records(path: Path, *, kind: type[T], what: str) -> list[T]:

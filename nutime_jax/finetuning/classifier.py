@@ -1,4 +1,4 @@
-"""A fine-tuned encoder with its head: it labels series, and is kept in a sealed folder (`sealed`), without pickle."""
+"""A fine-tuned encoder with its head: it labels series, and is kept in a bundle (`bundle`), without pickle."""
 
 import dataclasses
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nutime_jax.bundle import read_folder, write_folder
+from nutime_jax.bundle import load_bundle, save_bundle
 from nutime_jax.config import PretrainConfig, TuningSettings, from_dict, to_dict
 from nutime_jax.data.series import clean_series
 from nutime_jax.errors import InputError
@@ -135,7 +135,7 @@ class FineTunedClassifier:
             "training": dataclasses.asdict(self.training),
         }
         arrays = {f"{kind}/{name}": leaf for kind in ("members", "shared") for name, leaf in getattr(self, kind).items()}
-        return write_folder(folder, about, arrays, kind=KIND, schema=SCHEMA)
+        return save_bundle(folder, about, arrays, kind=KIND, schema=SCHEMA)
 
 
 def build_classifier(config: PretrainConfig, settings: TuningSettings, *, classes: int) -> Classifier:
@@ -156,7 +156,7 @@ def load_classifier(folder: str | os.PathLike) -> FineTunedClassifier:
     Raises:
         InputError: the folder holds no classifier, or one of another schema, or a damaged one.
     """
-    about, leaves, _ = read_folder(folder, kind=KIND, schema=SCHEMA, writer="`nutime finetune`")
+    about, leaves, _ = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime finetune`")
     arrays: dict[str, dict] = {"members": {}, "shared": {}}
     try:
         for name, leaf in leaves.items():
@@ -170,7 +170,7 @@ def load_classifier(folder: str | os.PathLike) -> FineTunedClassifier:
             training=Training(**{name: _tuples(value) for name, value in about["training"].items()}),
             **arrays,
         )
-    except (KeyError, TypeError, AttributeError) as error:  # sealed, and yet by something else
+    except (KeyError, TypeError, AttributeError) as error:  # a bundle of something else
         raise InputError(f"{folder} is damaged: what it describes is no classifier ({error}); use another copy") from error
 
 

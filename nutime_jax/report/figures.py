@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
+from nutime_jax.storage import open_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

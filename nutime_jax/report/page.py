@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Failure
 from nutime_jax.report.contents import Contents
 from nutime_jax.report.markup import MISSING, Cell, make_figure, make_name, make_page, make_paragraph, make_table
 from nutime_jax.report.result_figures import can_draw, draw_critical_difference, draw_scatter
 from nutime_jax.report.summary import DECIMALS, Column, Standing, Table, compare_columns
+from nutime_jax.storage import open_atomically
 
 PERCENT = ("accuracy", "f1")
 """Metrics shown in percent; others as they are."""

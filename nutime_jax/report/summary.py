@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nutime_jax.atomic import open_atomically
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row
+from nutime_jax.storage import open_atomically
 
 APART = ("fewshot", "clustering", "anomaly", "point_anomaly")
 """Protocols that ask another question than "which class?", each with tables of its own; all others are classifiers."""

@@ -13,7 +13,7 @@ import numpy as np
 from nutime_jax.errors import InputError
 from nutime_jax.report.figures import save_figure
 from nutime_jax.report.result_figures import can_draw
-from nutime_jax.storage import place_of, said
+from nutime_jax.storage import error_summary, storage_for
 
 
 class Spread(NamedTuple):
@@ -72,10 +72,10 @@ def write_findings(findings: Findings, out: Path) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
-            place_of(out).replace(out / name, text.encode())
+            storage_for(out).replace(out / name, text.encode())
             written.append(out / name)
     except OSError as error:
-        raise InputError(f"{out} cannot be written ({said(error)}); choose another --out") from error
+        raise InputError(f"{out} cannot be written ({error_summary(error)}); choose another --out") from error
     if can_draw():
         save_figure(findings.draw(), out / "figure.svg")
         written.append(out / "figure.svg")

@@ -28,7 +28,7 @@ import orbax.checkpoint as ocp
 
 from nutime_jax.distributed.mesh import fetch, place
 from nutime_jax.errors import InputError
-from nutime_jax.storage import MANIFEST, as_folder, place_of, said
+from nutime_jax.storage import MANIFEST, error_summary, resolve_path, storage_for
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ class CheckpointStore:
     def __init__(
         self, directory: str | os.PathLike, *, max_to_keep: int = 2, keep_period: int = 0, best_metric: str = "", first: bool = True
     ):
-        self.directory = as_folder(directory)
-        self._place = place_of(self.directory)
+        self.directory = resolve_path(directory)
+        self._place = storage_for(self.directory)
         self.max_to_keep, self.keep_period, self.best_metric = max_to_keep, keep_period, best_metric
         self._first = first
         self._arrays = _Copied(first=first) if self._place.remote else _Shared()
@@ -66,10 +66,10 @@ class CheckpointStore:
         """
         self.wait()
         name = f"{step:08d}"
-        pending = self._place.begin(self.directory, name)
+        pending = self._place.pending_path(self.directory, name)
         with self._told(step):
             if self._first:
-                self._place.clear(self.directory, name)
+                self._place.prepare_save(self.directory, name)
             self._arrays.save(pending / "state", state)
         self._finishing = self._behind.submit(self._finish, pending, step, about)
 
@@ -93,7 +93,7 @@ class CheckpointStore:
 
     def restore(self, path: Path, like: Any) -> Any:
         """The state in a checkpoint, with the shapes and shardings of `like` (abstract or concrete), on any devices."""
-        with self._place.here(path) as here:
+        with self._place.local_copy(path) as here:
             return self._arrays.restore(here / "state", like)
 
     def _finish(self, pending: Path, step: int, about: dict[str, Any]) -> None:
@@ -103,11 +103,11 @@ class CheckpointStore:
                 return
             about = {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about}
             _write_json(pending / "about.json", about)
-            _write_json(pending / MANIFEST, place_of(pending).hashes(pending))
-            self._place.finish(pending, self.directory / f"{step:08d}")
+            _write_json(pending / MANIFEST, storage_for(pending).checksums(pending))
+            self._place.commit(pending, self.directory / f"{step:08d}")
             for old in self._superseded(step):
-                self._place.remove(old)
-            self._place.sweep(self.directory)
+                self._place.delete(old)
+            self._place.remove_incomplete(self.directory)
 
     def _superseded(self, step: int) -> list[Path]:
         """Intact checkpoints older than `step` that nothing keeps: what is damaged pushes nothing out."""
@@ -121,9 +121,9 @@ class CheckpointStore:
         """Whatever the disk, and the libraries that speak for it, have to say becomes a sentence."""
         try:
             yield
-        except self._place.failures as error:
+        except self._place.write_errors as error:
             raise InputError(
-                f"checkpoint {step} cannot be written to {self.directory} ({said(error)}); the last good one stays: "
+                f"checkpoint {step} cannot be written to {self.directory} ({error_summary(error)}); the last good one stays: "
                 "make room or mend the folder, and give the same command again"
             ) from error
 
@@ -167,7 +167,7 @@ class _Copied:
 
 def steps(directory: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
-    return place_of(directory).numbered(directory)
+    return storage_for(directory).list_steps(directory)
 
 
 def latest(directory: str | os.PathLike) -> Path | None:
@@ -177,7 +177,7 @@ def latest(directory: str | os.PathLike) -> Path | None:
         InputError: there are checkpoints, and none is intact, or the newest has another schema.
     """
     problems = []
-    for path in reversed(steps(as_folder(directory))):
+    for path in reversed(steps(resolve_path(directory))):
         problem = find_damage(path)
         if problem is None:
             read_about(path)  # another schema is a reason to stop, not to take an older checkpoint
@@ -207,11 +207,11 @@ def best_checkpoint(directory: Path, metric: str) -> Path | None:
 
 def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None when every file is what was written."""
-    where = place_of(path)
+    where = storage_for(path)
     try:
         manifest = json.loads(where.read(path / MANIFEST))
-        found = where.hashes(path)
-    except where.damage as error:
+        found = where.checksums(path)
+    except where.corruption_errors as error:
         return f"{path.name} cannot be read ({error})"
     for name in sorted(manifest.keys() | found.keys()):
         if manifest.get(name) != found.get(name):
@@ -226,7 +226,7 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it was written under another schema.
     """
-    about = json.loads(place_of(path).read(path / "about.json"))
+    about = json.loads(storage_for(path).read(path / "about.json"))
     if about.get("schema") != SCHEMA:
         raise InputError(f"checkpoint {path} has schema {about.get('schema')}, this version reads {SCHEMA}; use the version that wrote it")
     return about
@@ -235,7 +235,7 @@ def read_about(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Some fields of the state in a checkpoint, as NumPy arrays, whatever devices wrote them."""
     checkpointer = ocp.PyTreeCheckpointer()
-    with place_of(path).here(path) as here:
+    with storage_for(path).local_copy(path) as here:
         tree = checkpointer.metadata(here / "state").item_metadata.tree
         wanted = {name: tree[name] for name in names}
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
@@ -251,8 +251,8 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    path = as_folder(path)
-    held = place_of(path).names(path)
+    path = resolve_path(path)
+    held = storage_for(path).list_names(path)
     if path.name == "best" and not held:
         return _find_best(path.parent)
     if "state" in held:
@@ -274,4 +274,4 @@ def _find_best(workdir: Path) -> Path:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    place_of(path).write(path, json.dumps(value, indent=1).encode())
+    storage_for(path).write(path, json.dumps(value, indent=1).encode())

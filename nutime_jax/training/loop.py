@@ -22,7 +22,7 @@ from nutime_jax.distributed.mesh import check_divisible, make_mesh, place
 from nutime_jax.distributed.processes import Processes
 from nutime_jax.errors import InputError
 from nutime_jax.models.configuration import build_encoder, check_input_lengths, check_num_window_offsets
-from nutime_jax.storage import as_folder, place_of
+from nutime_jax.storage import resolve_path, storage_for
 from nutime_jax.training import hooks
 from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, latest, read_about, read_arrays
 from nutime_jax.training.data_dependent_init import fit_scalars
@@ -71,7 +71,7 @@ def pretrain(
     mesh = make_mesh(devices, fsdp=config.parallel.fsdp)
     check_divisible(config.batch_size, mesh, parts=config.grad_accum_steps)
     check_config(config)
-    workdir = as_folder(workdir)
+    workdir = resolve_path(workdir)
     _check_reach(config, workdir, profile)
     with _own(workdir, processes), contextlib.ExitStack() as stack:
         corpus = _open_corpus(config, workdir, processes)
@@ -114,7 +114,7 @@ def is_finished(config: PretrainConfig, workdir: str | os.PathLike) -> bool:
     Raises:
         InputError: the workdir belongs to another run, or the corpus cannot be opened.
     """
-    workdir = as_folder(workdir)
+    workdir = resolve_path(workdir)
     newest = latest(workdir / "checkpoints")
     if newest is None:
         return False
@@ -152,7 +152,7 @@ def _hooks(config, workdir, stack, store, *, about, start, probe, profile, proce
         start=start, steps=last, batch_size=config.batch_size, every=run.log_every, label=config.name, shown=processes.first
     )
     stack.enter_context(contextlib.closing(progress))
-    stacks = place_of(workdir).near(workdir) / f"stacks-{processes.index}.txt"
+    stacks = storage_for(workdir).staging_dir(workdir) / f"stacks-{processes.index}.txt"
     watchdog = stack.enter_context(contextlib.closing(hooks.Watchdog(run.watchdog_timeout_s, stacks, start=start)))
     guard = hooks.Guard(collapse=run.collapse_threshold, patience=run.collapse_patience, warn=log.warning)
     record = hooks.Log(writer, schedule=learning_rate(config.optim, steps=last), batch_size=config.batch_size, start=start)
@@ -191,9 +191,9 @@ def check_config(config: PretrainConfig) -> None:
 
 def _check_reach(config: PretrainConfig, workdir: Path, profile: bool) -> None:
     """Refuses what can only be kept in a folder of this machine, and would go elsewhere."""
-    if place_of(config.data.dir).remote:
+    if storage_for(config.data.dir).remote:
         raise InputError(f"data.dir is {config.data.dir}; a corpus is read from a folder of this machine, or one that is mounted")
-    if not place_of(workdir).remote:
+    if not storage_for(workdir).remote:
         return
     if not config.data.dir and synthetic_rows(config) < config.batch_size:
         raise InputError(f"data.dir is empty, and workdir {workdir} cannot hold a corpus; set data.dir to a folder of this machine")
@@ -203,7 +203,7 @@ def _check_reach(config: PretrainConfig, workdir: Path, profile: bool) -> None:
 
 def _own(workdir: Path, processes: Processes) -> contextlib.AbstractContextManager:
     """Makes the workdir and holds it, once a run: two runs in one would destroy each other's checkpoints. A bucket has no lock."""
-    return place_of(workdir).hold(workdir) if processes.first else contextlib.nullcontext()
+    return storage_for(workdir).lock(workdir) if processes.first else contextlib.nullcontext()
 
 
 def _about(config: PretrainConfig, corpus: str, init_from: str | os.PathLike | None) -> dict[str, Any]:

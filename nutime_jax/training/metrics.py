@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from nutime_jax.storage import DISK, place_of
+from nutime_jax.storage import LOCAL, storage_for
 
 
 class MetricWriter:
@@ -16,12 +16,12 @@ class MetricWriter:
     def __init__(self, workdir: Path, *, start: int):
         from tensorboardX import SummaryWriter
 
-        name, place = "metrics.jsonl", place_of(workdir)
-        near = place.near(workdir)
-        self._bring = lambda: place.bring(near, workdir)
-        lines = place.read(workdir / name).decode(errors="replace").splitlines() if name in place.names(workdir) else []
+        name, place = "metrics.jsonl", storage_for(workdir)
+        near = place.staging_dir(workdir)
+        self._bring = lambda: place.upload(near, workdir)
+        lines = place.read(workdir / name).decode(errors="replace").splitlines() if name in place.list_names(workdir) else []
         kept = [line for line in lines if _is_until(line, start)]
-        DISK.replace(near / name, "".join(line + "\n" for line in kept).encode())
+        LOCAL.replace(near / name, "".join(line + "\n" for line in kept).encode())
         self._file = (near / name).open("a", buffering=1)
         self._events = SummaryWriter(str(near / "tensorboard"), purge_step=start + 1, flush_secs=30)
 

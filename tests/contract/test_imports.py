@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 
 # From the bottom to the top; packages of one line do not use each other. docs/architecture.md explains the order.
 FLOORS = [
-    {"errors", "atomic"},
-    {"options"},
+    {"errors"},
+    {"options", "storage"},
     {"config"},
-    {"core", "storage", "bundle", "compilation_cache"},
+    {"core", "bundle", "compilation_cache"},
     {"objectives", "synthetic"},
     {"models", "distributed", "data"},
     {"objectives.masked_network"},

@@ -103,7 +103,7 @@ def test_a_shipped_encoder_becomes_a_file(capfd, tmp_path):
         (["{checkpoint}", "{tmp}/encoder", "--heads=0"], "it has to be a whole number above 0"),
         (["{checkpoint}", "{tmp}/encoder", "--heads=2", "--network=both"], "network 'both' is unknown"),
         (["{checkpoint}", "{tmp}/encoder", "--config={tmp}/hostile.pth"], "is no JSON file"),
-        (["{checkpoint}", "{tmp}"], "exists and is no encoder's; choose another folder"),
+        (["{checkpoint}", "{tmp}"], "exists and is not a bundle of kind 'encoder'; choose another directory"),
         (["{tmp}/hostile.pth", "{tmp}/encoder"], "hostile.pth"),
         (["{tmp}/nowhere", "{tmp}/encoder"], "no file of weights that is known"),
         (["{workdir}", "{tmp}/byol.bin"], "choose one of .safetensors, .pth"),

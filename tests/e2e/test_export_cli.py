@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nutime_jax.bundle import write_folder
+from nutime_jax.bundle import save_bundle
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config
 from nutime_jax.export import load_exported
@@ -41,13 +41,13 @@ def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp
     [
         (["--encoder={source}", "--layer=2"], "layer 2 does not exist; choose 0 to 1"),
         (["--encoder={source}", "--pooling=max"], "pooling 'max' is unknown; choose one of cls, mean, cls+mean, all_layers"),
-        (["--encoder={source}", "--out={tmp}"], "exists and is no encoder's; choose another folder"),
+        (["--encoder={source}", "--out={tmp}"], "exists and is not a bundle of kind 'encoder'; choose another directory"),
         (["--encoder={tmp}/nowhere"], "there is no encoder"),
-        (["--encoder={tmp}/classifier"], "holds no encoder (it is of kind 'classifier')"),
+        (["--encoder={tmp}/classifier"], "is not a bundle of kind 'encoder' (its kind is 'classifier')"),
     ],
 )
 def test_what_cannot_be_exported_is_one_sentence(capfd, source, tmp_path, arguments, message):
-    write_folder(tmp_path / "classifier", {}, {"head": np.ones(2)}, kind="classifier", schema=1)
+    save_bundle(tmp_path / "classifier", {}, {"head": np.ones(2)}, kind="classifier", schema=1)
     given = [f"--out={tmp_path / 'out'}", *(one.format(source=source, tmp=tmp_path) for one in arguments)]
     status, _, sentences = say(capfd, *given)
     assert (status, len(sentences)) == (2, 1)

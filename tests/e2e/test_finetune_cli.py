@@ -95,7 +95,7 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
             "learning_rates is '1e-3,fast'; choose one or more numbers above 0, separated by commas, each once",
         ),
         (["--learning_rates=0"], "learning_rates is (0.0,); choose one or more numbers above 0"),
-        (["--out={tmp}"], "exists and is no classifier's; choose another folder"),
+        (["--out={tmp}"], "exists and is not a bundle of kind 'classifier'; choose another directory"),
         (["--encoder={tmp}/nowhere"], "there is no encoder"),
     ],
 )
@@ -113,7 +113,7 @@ def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, 
     [
         (["--data=GunPoint"], "Dataset GunPoint may have two splits; add --split=train or --split=test"),
         (["--data=BasicMotions", "--split=train"], "case 0 has 6 channels; the classifier was fitted on 1"),
-        (["--model={tmp}"], "holds no classifier"),
+        (["--model={tmp}"], "is not a bundle of kind 'classifier'"),
         (["--out={tmp}/no/labels.csv"], "choose another --out"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nutime_jax import bundle as sealed
+from nutime_jax import bundle
 from nutime_jax.config import load_config
 from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import Encoder, resize_series
@@ -230,10 +230,10 @@ def test_there_is_a_shipped_encoder():
 
 def reseal(folder, weights=None, **changes):
     about = json.loads((folder / "config.json").read_text())
-    arrays = sealed.read_folder(folder, kind="encoder", schema=1, writer="").arrays
+    arrays = bundle.load_bundle(folder, kind="encoder", schema=1, writer="").arrays
     about["encoder"] |= changes
     shutil.rmtree(folder)
-    sealed.write_folder(folder, {"encoder": about["encoder"]}, arrays if weights is None else weights(arrays), kind="encoder", schema=1)
+    bundle.save_bundle(folder, {"encoder": about["encoder"]}, arrays if weights is None else weights(arrays), kind="encoder", schema=1)
 
 
 @pytest.mark.parametrize(

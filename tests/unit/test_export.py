@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from nutime_jax.bundle import read_folder, write_folder
+from nutime_jax.bundle import load_bundle, save_bundle
 from nutime_jax.config import load_config, update
 from nutime_jax.encoder import _encode, _views
 from nutime_jax.errors import InputError
@@ -196,9 +196,9 @@ def of_another_form():
     ids=["text", "zeros", "calls", "form", "none"],
 )
 def test_a_program_that_is_none_is_refused(folder, tmp_path, program, message):
-    about, arrays, card = read_folder(folder, kind="encoder", schema=1, writer="")
+    about, arrays, card = load_bundle(folder, kind="encoder", schema=1, writer="")
     about = {name: value for name, value in about.items() if name != "program"}
-    write_folder(tmp_path / "sealed", about, arrays, kind="encoder", schema=1, card=card, program=bytes(program()))
+    save_bundle(tmp_path / "sealed", about, arrays, kind="encoder", schema=1, card=card, program=bytes(program()))
     with pytest.raises(InputError, match=message):
         load_exported(tmp_path / "sealed")
 
@@ -206,9 +206,9 @@ def test_a_program_that_is_none_is_refused(folder, tmp_path, program, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("program.jax", b"other", "program.jax is not what was written"),
-        ("weights.safetensors", b"other", "weights.safetensors is not what was written"),
-        ("config.json", b"not: json", "config.json is not what was written"),
+        ("program.jax", b"other", "the checksum of program.jax does not match"),
+        ("weights.safetensors", b"other", "the checksum of weights.safetensors does not match"),
+        ("config.json", b"not: json", "the checksum of config.json does not match"),
         ("program.jax", None, "program.jax cannot be read"),
     ],
 )

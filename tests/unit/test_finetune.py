@@ -350,18 +350,18 @@ def test_a_damaged_or_foreign_folder_is_refused(fitted, tmp_path):
     flipped = bytearray(weights)
     flipped[-5] ^= 1
     (folder / "weights.safetensors").write_bytes(flipped)
-    with pytest.raises(InputError, match=r"is damaged: weights\.safetensors is not what was written"):
+    with pytest.raises(InputError, match=r"is corrupt: the checksum of weights\.safetensors does not match"):
         load_classifier(folder)
     (folder / "weights.safetensors").write_bytes(weights)
     for text, message in [
-        (config.replace("class a", "class z"), "is damaged: config.json"),
-        (config[:100], "is damaged: config.json"),
-        (json.dumps({"name": "another"}), "holds no classifier"),
+        (config.replace("class a", "class z"), "is corrupt: the checksum of config.json"),
+        (config[:100], "is corrupt: the checksum of config.json"),
+        (json.dumps({"name": "another"}), "is not a bundle of kind 'classifier'"),
     ]:
         (folder / "config.json").write_text(text)
         with pytest.raises(InputError, match=message):
             load_classifier(folder)
-    with pytest.raises(InputError, match="holds no classifier"):
+    with pytest.raises(InputError, match="is not a bundle of kind 'classifier'"):
         load_classifier(tmp_path / "nowhere")
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="exists and is no classifier's"):

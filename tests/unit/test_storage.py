@@ -10,7 +10,7 @@ from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh, place, replicated
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row, read_rows, write_rows
-from nutime_jax.storage import BUCKET, as_folder, place_of
+from nutime_jax.storage import GCS, resolve_path, storage_for
 from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays
 from nutime_jax.training.loop import pretrain
 from nutime_jax.training.metrics import MetricWriter
@@ -29,7 +29,7 @@ def save(store, step, **about):
 
 
 def names(directory):
-    return sorted(BUCKET.names(directory))
+    return sorted(GCS.list_names(directory))
 
 
 @pytest.fixture
@@ -61,17 +61,17 @@ def test_every_damaged_object_is_found_and_the_last_good_checkpoint_used(store, 
     for step in (3, 6):
         save(store, step)
     newest = store.directory / "00000006"
-    objects = sorted(set(BUCKET._below(newest)) - {"manifest.json"})
+    objects = sorted(set(GCS._below(newest)) - {"manifest.json"})
     assert len(objects) > 5
     for name in objects:
-        content = BUCKET.read(newest / name)
+        content = GCS.read(newest / name)
         if not content:
             continue
-        BUCKET.write(newest / name, bytes([content[0] ^ 1]) + content[1:])
+        GCS.write(newest / name, bytes([content[0] ^ 1]) + content[1:])
         assert find_damage(newest) == f"00000006: {name} has changed"
-        BUCKET.write(newest / name, content)
+        GCS.write(newest / name, content)
     assert find_damage(newest) is None
-    BUCKET._files.rm_file("/".join((newest / "state" / "_METADATA").parts[2:]))
+    GCS._files.rm_file("/".join((newest / "state" / "_METADATA").parts[2:]))
     assert latest(store.directory).name == "00000003"
     assert "because a newer one is damaged: 00000006: state/_METADATA is missing" in caplog.text
     save(store, 6)
@@ -80,7 +80,7 @@ def test_every_damaged_object_is_found_and_the_last_good_checkpoint_used(store, 
 
 def test_a_network_that_fails_is_no_damage(store, monkeypatch):
     save(store, 3)
-    monkeypatch.setattr(BUCKET._files, "cat_file", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
+    monkeypatch.setattr(GCS._files, "cat_file", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
     with pytest.raises(OSError, match="unreachable"):
         latest(store.directory)
 
@@ -107,8 +107,8 @@ def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
         for key, content in contents.items():
             write(key, content)
 
-    directory = as_folder(f"{bucket}/kills")
-    store, files = CheckpointStore(directory, max_to_keep=1), BUCKET._files
+    directory = resolve_path(f"{bucket}/kills")
+    store, files = CheckpointStore(directory, max_to_keep=1), GCS._files
     write = mortal(files.pipe_file)
     finished = False
     for kill in range(100):
@@ -138,32 +138,32 @@ def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
 
 
 def test_a_resumed_run_leaves_one_record_of_every_step(bucket):
-    workdir = as_folder(f"{bucket}/metrics")
+    workdir = resolve_path(f"{bucket}/metrics")
     writer = MetricWriter(workdir, start=0)
     for step in (1, 2):
         writer.write(step, {"loss": 1.0 / step})
     writer.flush()
     writer.write(3, {"loss": 1.0})
-    assert b'"step": 2' in BUCKET.read(workdir / "metrics.jsonl").splitlines()[-1]  # a kill here loses what the checkpoint lacks, too
+    assert b'"step": 2' in GCS.read(workdir / "metrics.jsonl").splitlines()[-1]  # a kill here loses what the checkpoint lacks, too
     writer.close()
     writer = MetricWriter(workdir, start=2)
     writer.write(3, {"loss": 0.25})
     writer.close()
-    lines = [json.loads(line) for line in BUCKET.read(workdir / "metrics.jsonl").splitlines()]
+    lines = [json.loads(line) for line in GCS.read(workdir / "metrics.jsonl").splitlines()]
     assert lines == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.25}]
-    assert len(BUCKET.names(workdir / "tensorboard")) >= 1
+    assert len(GCS.list_names(workdir / "tensorboard")) >= 1
 
 
 def test_results_are_the_same_table(bucket, tmp_path):
     rows = [Row("pretrained", "Ä,b", "ridge", "layer=3", 0, "accuracy", 1 / 3)]
-    for folder in (as_folder(f"{bucket}/results"), tmp_path):
+    for folder in (resolve_path(f"{bucket}/results"), tmp_path):
         write_rows(rows, folder / "results.csv")
     assert read_rows(tmp_path / "results.csv") == rows
-    assert BUCKET.read(as_folder(f"{bucket}/results/results.csv")) == (tmp_path / "results.csv").read_bytes()
+    assert GCS.read(resolve_path(f"{bucket}/results/results.csv")) == (tmp_path / "results.csv").read_bytes()
 
 
 def test_what_has_no_bucket_is_said(bucket, capfd):
-    with pytest.raises(InputError, match=r"workdir gs://nowhere/run cannot be written \(.*\); mend the access"):
+    with pytest.raises(InputError, match=r"workdir gs://nowhere/run cannot be written \(.*\); fix the permissions"):
         pretrain(load_config("smoke", ["data.synthetic_fraction=1"]), "gs://nowhere/run")
     with pytest.raises(InputError, match="gs://bucket/none holds no checkpoint"):
         find_checkpoint(f"{bucket}/none")
@@ -178,10 +178,10 @@ def test_what_has_no_bucket_is_said(bucket, capfd):
 
 def test_addresses(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert as_folder("run") == tmp_path / "run"
-    assert not place_of(as_folder("~/gs")).remote
-    with pytest.raises(InputError, match="s3://b/run is neither a folder of this machine nor gs://BUCKET/FOLDER"):
-        as_folder("s3://b/run")
+    assert resolve_path("run") == tmp_path / "run"
+    assert not storage_for(resolve_path("~/gs")).remote
+    with pytest.raises(InputError, match="s3://b/run is neither a local directory nor gs://BUCKET/FOLDER"):
+        resolve_path("s3://b/run")
     monkeypatch.setattr(folders.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"gs://b/run is in a bucket; pip install '\.\[gcs\]' to reach it"):
-        as_folder("gs://b/run")
+        resolve_path("gs://b/run")
