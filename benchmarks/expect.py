@@ -138,7 +138,7 @@ def render(results: dict) -> str:
 
 
 ROWS = {
-    "fewshot": f"accuracy: ridge on {SHOTS} cases a class, {TASKS} draws",
+    "fewshot": f"accuracy: ridge on {SHOTS} cases per class, {TASKS} draws",
     "scales": f"accuracy: classifier, every case times its own 10^-{DECADES} to 10^{DECADES}",
     "offset": f"accuracy: classifier, {OFFSET:,.0f} added to every value, in float64",
     "centred": "accuracy: the same, after taking the mean of every channel off",

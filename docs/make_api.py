@@ -1,8 +1,8 @@
-"""Makes docs/api.md of the docstrings of the public names and of the flags of the commands.
+"""Make docs/api.md from the docstrings of public names and from the flags of the commands.
 
     python -m docs.make_api
 
-Sources are read and not imported, but for the command line, so that the page is the same wherever it is made.
+Sources are parsed, not imported (except the command line), so that the page does not depend on the environment.
 """
 
 import argparse
@@ -18,34 +18,37 @@ from nutime_jax.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "api.md"
+HEAD = """# API
+
+Made by `python -m docs.make_api` from the docstrings. `from nutime_jax import …` imports the names below; the aeon estimators are
+in `nutime_jax.estimators.aeon`. Open tables for extensions: [extend.md](extend.md).
+"""
 
 
 def make_page() -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     names = [_describe(name, nutime_jax._PUBLIC[name]) for name in nutime_jax.__all__]
     commands = [_describe_command(name, summary) for name, summary in COMMANDS.items()]
-    head = "# API\n\nMade by `python -m docs.make_api` of the docstrings; `from nutime_jax import …` takes the names.\n"
-    listed = textwrap.fill(", ".join(f"[`{name}`](#{name.lower()})" for name in nutime_jax.__all__), 120, break_long_words=False)
-    return "\n".join([head, f"{listed}\n", *names, "# Commands\n", *commands])
+    links = ", ".join(f"[`{name}`](#{name.lower()})" for name in nutime_jax.__all__)
+    listed = textwrap.fill(links, 120, break_long_words=False)
+    return "\n".join([HEAD, f"{listed}\n", *names, "# Commands\n", *commands])
 
 
 def _describe(name: str, module: str) -> str:
-    """A public function or class: where it is, how it is called, what its docstring says, and its public methods."""
+    """Return file, signature and docstring of a public function or class, and of its public methods."""
     path, node = _find(name, module)
-    place = path.relative_to(ROOT).as_posix()
-    lines = [f"## {name}\n", f"[{place}](../{place})\n", _code(_signature(node, name)), _docstring(node)]
+    location = path.relative_to(ROOT).as_posix()
+    lines = [f"## {name}\n", f"[{location}](../{location})\n", _code(_signature(node, name)), _docstring(node)]
     if isinstance(node, ast.ClassDef):
-        methods = [one for one in node.body if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")]
-        for one in methods:
-            if _is_property(one):
-                lines += [f"### {name}.{one.name}\n", _docstring(one)]
-            else:
-                lines += [f"### {name}.{one.name}\n", _code(_signature(one, one.name)), _docstring(one)]
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                call = [] if _is_property(method) else [_code(_signature(method, method.name))]
+                lines += [f"### {name}.{method.name}\n", *call, _docstring(method)]
     return "\n".join(lines)
 
 
 def _find(name: str, module: str) -> tuple[Path, ast.ClassDef | ast.FunctionDef]:
-    """The file and the definition of a name; where a module only hands it on, those of the module it comes from."""
+    """Return file and definition of a name; imports are followed."""
     path = ROOT / Path(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     for node in ast.parse(path.read_text()).body:
@@ -57,54 +60,53 @@ def _find(name: str, module: str) -> tuple[Path, ast.ClassDef | ast.FunctionDef]
 
 
 def _signature(node: ast.ClassDef | ast.FunctionDef, name: str) -> str:
-    """How it is called, an argument a line where one line is too short for all."""
+    """Return the call; if it is too long for one line, one argument per line."""
     if isinstance(node, ast.ClassDef):
-        made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
-        if made is None:
-            fields = [one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one)]
-            fields = [_field(one) for one in fields]
-            fields = [re.sub(r" = (?:dataclasses\.)?field\(.*", " = …", one) for one in fields if not one.startswith("_")]
+        init = next((method for method in node.body if isinstance(method, ast.FunctionDef) and method.name == "__init__"), None)
+        if init is None:
+            fields = [_field(field) for field in node.body if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field)]
+            fields = [re.sub(r" = (?:dataclasses\.)?field\(.*", " = …", field) for field in fields if not field.startswith("_")]
             return _wrapped(name, fields, "")
-        node = made
+        node = init
     arguments = node.args
-    arguments.args = [one for one in arguments.args if one.arg not in ("self", "cls")]
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return _wrapped(name, _arguments(arguments), "" if node.name == "__init__" else returns)
+    arguments.args = [argument for argument in arguments.args if argument.arg not in ("self", "cls")]
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns and node.name != "__init__" else ""
+    return _wrapped(name, _arguments(arguments), returns)
 
 
 def _field(node: ast.AnnAssign) -> str:
-    """A field of a dataclass; an option of a configuration by its default alone."""
+    """Return a field of a dataclass; of an option of a configuration, annotation and default."""
     if isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "option":
         return f"{ast.unparse(node.target)}: {ast.unparse(node.annotation)} = {ast.unparse(node.value.args[0])}"
     return ast.unparse(node)
 
 
 def _arguments(arguments: ast.arguments) -> list[str]:
-    """An argument each, with its annotation and default."""
+    """Return one text per argument, with annotation and default."""
     plain = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(plain) - len(arguments.defaults)) + list(arguments.defaults)
-    texts = [_argument(one, default) for one, default in zip(plain, defaults, strict=True)]
+    texts = [_argument(argument, default) for argument, default in zip(plain, defaults, strict=True)]
     if arguments.vararg:
         texts.append(f"*{ast.unparse(arguments.vararg)}")
     elif arguments.kwonlyargs:
         texts.append("*")
-    texts += [_argument(one, default) for one, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    texts += [_argument(argument, default) for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     return texts + ([f"**{ast.unparse(arguments.kwarg)}"] if arguments.kwarg else [])
 
 
-def _argument(one: ast.arg, default: ast.expr | None) -> str:
-    return ast.unparse(one) + ("" if default is None else f" = {ast.unparse(default)}")
+def _argument(argument: ast.arg, default: ast.expr | None) -> str:
+    return ast.unparse(argument) + ("" if default is None else f" = {ast.unparse(default)}")
 
 
 def _wrapped(name: str, arguments: list[str], returns: str) -> str:
     line = f"{name}({', '.join(arguments)}){returns}"
     if len(line) <= 100:
         return line
-    return "\n".join([f"{name}(", *(f"    {one}," for one in arguments), f"){returns}"])
+    return "\n".join([f"{name}(", *(f"    {argument}," for argument in arguments), f"){returns}"])
 
 
 def _is_property(node: ast.FunctionDef) -> bool:
-    return any(ast.unparse(one) == "property" for one in node.decorator_list)
+    return any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
 def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
@@ -112,36 +114,47 @@ def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
 
 
 def _prose(text: str) -> str:
-    """A docstring in Markdown: blocks with lines that are indented keep their lines."""
+    """Return a docstring as Markdown; blocks with indented lines keep their lines."""
     blocks: list[tuple[bool, str]] = []
     for block in text.strip().split("\n\n"):
-        kept = any(line.startswith("    ") for line in block.splitlines())
-        if kept and blocks and blocks[-1][0]:
+        indented = any(line.startswith("    ") for line in block.splitlines())
+        if indented and blocks and blocks[-1][0]:
             blocks[-1] = (True, f"{blocks[-1][1]}\n\n{block}")
         else:
-            blocks.append((kept, block))
-    return "\n".join(_code(block) if kept else f"{block}\n" for kept, block in blocks)
+            blocks.append((indented, block))
+    return "\n".join(_code(block) if indented else f"{block}\n" for indented, block in blocks)
 
 
 def _code(text: str) -> str:
     return f"```text\n{textwrap.dedent(text).rstrip()}\n```\n"
 
 
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """Return the parser of a command."""
+    parser = argparse.ArgumentParser(prog=f"nutime {command}")
+    importlib.import_module(f"nutime_jax.cli.{command}").add_arguments(parser)
+    return parser
+
+
+def actions_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the actions of a command, such as `data inspect`, by name."""
+    nested = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return nested[0] if nested else {}
+
+
 def _describe_command(name: str, summary: str) -> str:
-    """A command: its docstring and its flags, those of its actions under these."""
-    module = importlib.import_module(f"nutime_jax.cli.{name}")
-    parser = argparse.ArgumentParser(prog=f"nutime {name}")
-    module.add_arguments(parser)
-    lines = [f"## nutime {name}\n", _prose(inspect.getdoc(module) or summary)]
-    nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    for action in nested:
-        for title, one in action.choices.items():
-            lines += [f"### nutime {name} {title}\n", _prose(one.description or ""), _flags(one)]
-    return "\n".join(lines if nested else [*lines, _flags(parser)])
+    """Return docstring and flags of a command, or of its actions."""
+    parser = parser_of(name)
+    doc = inspect.getdoc(importlib.import_module(f"nutime_jax.cli.{name}")) or summary
+    lines = [f"## nutime {name}\n", _prose(doc)]
+    actions = actions_of(parser)
+    for title, action in actions.items():
+        lines += [f"### nutime {name} {title}\n", _prose(action.description or ""), _flags(action)]
+    return "\n".join(lines if actions else [*lines, _flags(parser)])
 
 
 def _flags(parser: argparse.ArgumentParser) -> str:
-    """The flags of a parser as a table."""
+    """Return the flags of a parser as a table."""
     rows = ["| flag | |", "|---|---|"]
     for action in parser._actions:
         if not isinstance(action, argparse._HelpAction):

@@ -10,9 +10,8 @@ from safetensors.numpy import save_file
 from scipy.io import savemat
 
 from benchmarks.expect import BEGIN, END, RESULTS, render
-from docs import make_configuration
-from docs.make_api import make_page
-from nutime_jax.cli.main import _parse, main
+from docs import make_api, make_configuration
+from nutime_jax.cli.main import COMMANDS, _parse, main
 from nutime_jax.config import load_config
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.formats import READERS
@@ -22,11 +21,13 @@ from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.objectives.registry import OBJECTIVES
+from nutime_jax.options import options
 from tests.contract.pages import QUICK, ROOT, blocks, run_page, shell_commands
 from tests.unit.test_convert import SHAPES, draw
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+WRITTEN = [ROOT / "README.md", *(page for page in PAGES if page.name not in ("api.md", "configuration.md"))]
 
 
 @pytest.fixture
@@ -123,6 +124,35 @@ def test_commands_parse(command):
         load_config(args.config, args.overrides, schema=args.schema)
 
 
+def inline_codes(page):
+    return re.findall(r"`([^`\n]+)`", page.read_text())
+
+
+def known_fields():
+    return {name for schema in make_configuration.SCHEMAS.values() for name in options(schema)}
+
+
+def known_flags():
+    parsers = [make_api.parser_of(name) for name in COMMANDS]
+    return {flag for parser in parsers for one in (parser, *make_api.actions_of(parser).values()) for flag in one._option_string_actions}
+
+
+@pytest.mark.parametrize("page", [ROOT / "launch" / "README.md", *WRITTEN], ids=lambda page: str(page.relative_to(ROOT)))
+def test_fields_exist(page):
+    fields = known_fields()
+    sections = {name.partition(".")[0] for name in fields if "." in name}
+    names = {code.partition("=")[0] for code in inline_codes(page) if re.fullmatch(r"[a-z]+\.[a-z_0-9]+(=.*)?", code)}
+    names = {name for name in names if name.partition(".")[0] in sections and name != "model.py"}
+    modules = {name for name in names if (ROOT / "nutime_jax" / name.replace(".", "/")).with_suffix(".py").exists()}
+    assert not names - fields - modules
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_flags_exist(page):
+    flags = {flag for code in inline_codes(page) for flag in re.findall(r"(?<![\w-])--[a-z_]+(?![\w.-])", code)}
+    assert not flags - known_flags() - {"--dist", "--help"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     text = page.read_text()
@@ -145,7 +175,7 @@ def test_pictures_are_small():
 
 
 def test_the_api_page_is_up_to_date():
-    assert (DOCS / "api.md").read_text() == make_page(), "docstrings or flags have changed: run python -m docs.make_api"
+    assert (DOCS / "api.md").read_text() == make_api.make_page(), "docstrings or flags have changed: run python -m docs.make_api"
 
 
 def test_the_configuration_page_is_up_to_date():
