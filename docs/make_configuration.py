@@ -7,7 +7,10 @@ from pathlib import Path
 
 from nutime_jax.config import PretrainConfig, SweepConfig, TuningSettings
 from nutime_jax.options import Option, Section, format_value, options
-from nutime_jax.studies.configuration import DomainsConfig, ScalesConfig, VariantsConfig, WindowsConfig
+from studies.domains import DomainsConfig
+from studies.scales import ScalesConfig
+from studies.variants import VariantsConfig
+from studies.windows import WindowsConfig
 
 PAGE = Path(__file__).parent / "configuration.md"
 HEAD = """# Configuration
@@ -24,10 +27,10 @@ SCHEMAS: dict[str, type[Section]] = {
     "nutime pretrain": PretrainConfig,
     "nutime sweep": SweepConfig,
     "Fine-tuning": TuningSettings,
-    "nutime study objectives": VariantsConfig,
-    "nutime study windows": WindowsConfig,
-    "nutime study domains": DomainsConfig,
-    "nutime study scales": ScalesConfig,
+    "studies.objectives": VariantsConfig,
+    "studies.windows": WindowsConfig,
+    "studies.domains": DomainsConfig,
+    "studies.scales": ScalesConfig,
 }
 
 
@@ -36,7 +39,7 @@ def make_page() -> str:
     shown: set[str] = set()
     parts = [HEAD]
     for title, schema in SCHEMAS.items():
-        study = title.startswith("nutime study")
+        study = title.startswith("studies.")
         rows = [_row(one) for name, one in options(schema).items() if not (study and name in shown)]
         shown |= set(options(schema)) if study else set()
         table = ["| field | default | accepted | meaning |", "|---|---|---|---|", *rows]

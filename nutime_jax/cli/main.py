@@ -16,7 +16,6 @@ COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and evaluate it",
     "evaluate": "compare a pretrained encoder with its untrained baseline on labelled datasets",
     "sweep": "evaluate encoders and classical methods on many datasets, with every protocol",
-    "study": "answer one question by many small runs: scales, windows, domains, objectives",
     "report": "write one HTML page and a CSV file from tables of results",
     "finetune": "train a classifier on a labelled dataset, from a pretrained encoder",
     "embed": "write the features of the series of a file, of any number",
@@ -27,7 +26,7 @@ COMMANDS = {
     "plot": "plot features, NME, views or training curves to a PNG or SVG file",
     "data": "inspect files of series, download archives, build corpora",
 }
-RESUMABLE = ("pretrain", "study")
+RESUMABLE = ("pretrain",)
 """Commands that resume from a checkpoint."""
 EXIT_STATUS = {InputError: 2, DivergenceError: 3, PreemptedError: 75}
 """Exit status of an error whose message is the whole output; 75 is "temporary failure" in sysexits.h."""

@@ -27,7 +27,6 @@ FLOORS = [
     {"finetuning"},
     {"evaluation", "convert", "export", "plan"},
     {"report"},
-    {"studies"},
     {"cli", "estimators"},
 ]
 PURE = {"core", "synthetic", "objectives"}

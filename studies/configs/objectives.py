@@ -1,10 +1,11 @@
-"""Objectives and encoders of scalars, side by side: the same corpus, steps and probe.
+"""Objectives and scalar encoders with the same corpus, steps and probe.
 
-    nutime study objectives --out=studies/objectives
-    nutime study objectives --out=studies/objectives --config.pretrain.data.sources=bundled,archives/ucr --config.probe.sources=archives/ucr
+    python -m studies.objectives --out=results/objectives
+    python -m studies.objectives --out=results/objectives \\
+        --config.pretrain.data.sources=bundled,archives/ucr --config.probe.sources=archives/ucr
 
-Every variant takes one pretraining a seed, 25,600 pairs of views each. Rates and temperatures are those of the base, and were
-chosen for none of the variants.
+One pretraining per variant and seed, 25,600 view pairs each. Learning rate and temperature are those of the base; they were not
+tuned for the variants.
 """
 
 from ml_collections import ConfigDict
@@ -12,16 +13,16 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.name = "study_objectives"
-    # Name -> what is changed, section by section as in a configuration of `nutime pretrain`.
+    config.name = "objectives"
+    # Name -> changes of the base, by section.
     variants = config.variants = ConfigDict(sort_keys=False)
-    # Objectives, with the published encoder of scalars.
+    # Objectives, with the published scalar encoder.
     variants.byol = {"objective": {"kind": "byol"}}
     variants.simclr = {"objective": {"kind": "simclr"}}
     variants.simsiam = {"objective": {"kind": "simsiam"}}
     variants.moco = {"objective": {"kind": "moco"}}
     variants.masked = {"objective": {"kind": "masked"}}
-    # Encoders of scalars, with the objective of the base (simclr): the published one without weights, others, and none at all.
+    # Scalar encoders, with the objective of the base (simclr): the published one without scale weighting, others, and none.
     variants["nme-unweighted"] = {"model": {"scale_weighting": False}}
     variants.periodic = {"model": {"scalar_encoder": "periodic"}}
     variants.piecewise = {"model": {"scalar_encoder": "piecewise"}}
