@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from nutime_jax.bundle import save_bundle
 from nutime_jax.config import PretrainConfig, to_dict, update
 from nutime_jax.core.resample import resize_all
-from nutime_jax.data.inputs import clean_cases, drawn_cases
+from nutime_jax.data.inputs import clean_cases, iter_clean_cases
 from nutime_jax.data.series import cut_series, difference, split_offset
 from nutime_jax.distributed.mesh import default_microbatch_size, make_local_mesh, replicated, split
 from nutime_jax.errors import InputError
@@ -160,7 +160,7 @@ class Encoder:
         read = ReadTokens(layer) if tokens else ReadVector(layer, pooling)
         gather = partial(_gather_case, channels=channels, over_pieces=_end_to_end if tokens else _mean)
         if isinstance(X, Iterator):
-            return self._stream(read, drawn_cases(X), gather, int(batch_size))
+            return self._stream(read, iter_clean_cases(X), gather, int(batch_size))
         cases = clean_cases(X)
         if tokens and len(lengths := {self._pieces(len(case[0])) for case in cases}) > 1:
             counts = sorted(lengths)

@@ -8,6 +8,10 @@ class InputError(ValueError):
     """
 
 
+class InputTypeError(InputError, TypeError):
+    """Input of a wrong type, which scikit-learn's users catch as TypeError."""
+
+
 class DivergenceError(RuntimeError):
     """Training cannot go on: loss or gradient are not finite, or the projections collapsed. The command line exits with 3."""
 

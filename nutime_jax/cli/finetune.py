@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     settings = override(TuningSettings(), *(f"{name}={text}" for name, text in given.items() if text is not None))
     check_output_dir(args.out, kind=KIND)
     files = one_dataset(args.dataset, flag="--dataset")
-    train, test = files.read("train"), _read_test(files)
+    train, test = files.read_labelled("train"), _read_test(files)
     selects_on_test = settings.selection == "test"
     encoder = load_encoder(args.encoder)
     with _ProgressBar(settings.epochs, label=files.name) as bar:
@@ -65,7 +65,7 @@ def _read_test(files):
         if files.test is None or files.test == files.train:  # an .npz file may contain one split or both
             return None
         raise
-    return None if test.labels is None else test
+    return None if test.labels is None else files.read_labelled("test")
 
 
 def _summary(name: str, training) -> str:

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     labels = classifier.classes_[probabilities.argmax(1)]
     _write(args.out, labels, probabilities if args.proba else None, classifier.classes_)
     if cases.labels is not None:
-        print(f"accuracy {100 * (labels == cases.labels).mean():.1f} % on the {len(labels)} labels of the file")
+        known = cases.labels != ""
+        print(f"accuracy {100 * (labels == cases.labels)[known].mean():.1f} % on the {known.sum()} labels of the file")
     print(f"written to {args.out}")
 
 

@@ -77,7 +77,7 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     encode_cases(untrained_encoder(config), Cases([np.zeros((1, 1), np.float32)], None), **options)
     find_all_datasets(config.evaluation.sources)
     # Test cases are for the table at the end; probes during training use only training cases.
-    probe_cases = [files.read("train") for files in find_all_datasets(config.run.probe_sources)]
+    probe_cases = [files.read_labelled("train") for files in find_all_datasets(config.run.probe_sources)]
 
     def probe(state: TrainState) -> dict[str, float]:
         encoder = Encoder(config, fetch(encoder_variables(state)))

@@ -1,25 +1,47 @@
-"""One reader a format: a file and a split in, series and labels as they stand in the file out."""
+"""File formats: one reader per format takes a file and a split, and returns the cases as the file has them."""
 
 import csv
+import gzip
 import io
+import re
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nutime_jax.data.tables import IDS, LABELS, TIMES, Read, Table, find_column, label_names, read_table
+from nutime_jax.data.series import Cases, first_line
+from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, find_column, label_names, named_column, read_table
 from nutime_jax.errors import InputError
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")
-"""What a cell without a value holds, in any case of letters."""
+"""Texts of a cell without a value, in any case of letters."""
 DAMAGE = (zipfile.BadZipFile, zlib.error, TokenError, ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError)
-"""What NumPy raises on files of arrays that are damaged, or none."""
+"""Exceptions of NumPy on files of arrays that are damaged, or not such files."""
 
 
-def read_npz(path: Path, split: str) -> Read:
+def file_suffix(path: Path) -> str:
+    """Return the suffix that selects the reader, in lower case; that of `a.csv.gz` is `.csv`."""
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix if name.endswith((".csv.gz", ".tsv.gz")) else path.suffix.lower()
+
+
+def read_file(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
+    """Return the cases of a file as it has them; `columns` gives roles to the columns of a table."""
+    suffix = file_suffix(path)
+    if suffix in TABLES:
+        return READERS[suffix](path, split, columns)
+    if columns != BY_NAME:
+        raise InputError(f"{path} is not a table ({', '.join(TABLES)}); pass no names of columns")
+    return READERS[suffix](path, split)
+
+
+def read_npz(path: Path, split: str) -> Cases:
     """`X_train`, `y_train`, `X_test`, `y_test`; or `X` and `y`, which are the one split of the file."""
     try:
         with path.open("rb") as content, np.lib.npyio.NpzFile(content, allow_pickle=False) as file:
@@ -27,11 +49,11 @@ def read_npz(path: Path, split: str) -> Read:
             arrays = {name: np.asarray(file[name]) for name in (x, y) if name in file}
             names = ", ".join(file.files)
     except DAMAGE as error:
-        raise InputError(f"{path} cannot be read as .npz ({_line(error)}); write it with numpy.savez, without objects") from error
+        raise InputError(f"{path} cannot be read as .npz ({first_line(error)}); write it with numpy.savez, without objects") from error
     if x not in arrays:
         raise InputError(f"{path} has no array {x}; it holds {names or 'nothing'}")
     check_shapes(path, arrays[x].shape, arrays.get(y))
-    return Read(list(arrays[x]), arrays.get(y))
+    return Cases(list(arrays[x]), arrays.get(y))
 
 
 def split_names(names: Sequence[str], split: str) -> tuple[str, str]:
@@ -49,11 +71,11 @@ def array_names(path: Path) -> list[str]:
         return []
 
 
-def read_npy(path: Path, split: str) -> Read:
+def read_npy(path: Path, split: str) -> Cases:
     """One array (cases, time) or (cases, channels, time); labels where a `y_train.npy` lies beside `X_train.npy`."""
     x, y = _load_npy(path), labels_beside(path)
     check_shapes(path, x.shape, y)
-    return Read(list(x), y)
+    return Cases(list(x), y)
 
 
 def labels_beside(path: Path) -> np.ndarray | None:
@@ -67,7 +89,7 @@ def _load_npy(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except DAMAGE as error:
-        raise InputError(f"{path} cannot be read as .npy ({_line(error)}); write it with numpy.save, without objects") from error
+        raise InputError(f"{path} cannot be read as .npy ({first_line(error)}); write it with numpy.save, without objects") from error
 
 
 def check_shapes(path: Path, x: tuple[int, ...], y: np.ndarray | None) -> None:
@@ -77,128 +99,187 @@ def check_shapes(path: Path, x: tuple[int, ...], y: np.ndarray | None) -> None:
         raise InputError(f"{path}: {shapes} should be (cases, [channels,] time) and (cases,)")
 
 
-def read_ts(path: Path, split: str) -> Read:
-    """The format of the UEA archive: a case a line, channels and label parted by colons."""
+def read_ts(path: Path, split: str) -> Cases:
+    """Read the format of the UEA archive: one line per case, colons between channels and label."""
     from aeon.datasets import load_from_ts_file
 
-    lines = _data_lines(path)
+    lines = _data_lines(path, comment="#")
+    regression = re.search(r"^@targetlabel\s+true", _text(path), re.IGNORECASE | re.MULTILINE) is not None
     try:
-        x, y = load_from_ts_file(str(path), return_meta_data=False)
+        with _plain_copy(path, lines) as plain:
+            x, y = load_from_ts_file(str(plain), return_meta_data=False)
     except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
         cells = ((number, cell) for number, line in lines for part in line.split(":")[:-1] for cell in part.split(","))
-        raise InputError(f"{_fault(path, cells)} cannot be read as .ts ({_line(error)}); correct the file") from error
-    return Read(list(x), y if len(y) == len(x) else None)
+        raise InputError(f"{_fault(path, cells)} cannot be read as .ts ({first_line(error)}); correct the file") from error
+    return Cases(list(x), _known_labels(y) if len(y) == len(x) else None, regression=regression)
 
 
-def read_arff(path: Path, split: str) -> Read:
-    """Weka's format, the label last: univariate, or with the channels of a case in one relational attribute."""
+def read_arff(path: Path, split: str) -> Cases:
+    """Read Weka's format, the label last: univariate, or with the channels of a case in one relational attribute."""
     from aeon.datasets import load_from_arff_file
 
-    lines = _data_lines(path)
+    lines = [(number, line.replace('"', "'")) for number, line in _data_lines(path, comment="%")]
+    expected = _arff_lengths(lines[0][1]) if lines else []
     for number, line in lines:
-        # aeon would spread a channel of one value over all steps.
-        if (found := _arff_lengths(line)) != (first := _arff_lengths(lines[0][1])) or len(set(found)) > 1:
-            raise InputError(f"{path}, line {number} has channels of {found} values; all should have {first[0]}: fill up with ?")
+        lengths = _arff_lengths(line)
+        # aeon would repeat the value of a channel of one value at all time points.
+        if lengths != expected or len(set(lengths)) > 1:
+            raise InputError(f"{path}, line {number} has channels of {lengths} values; all should have {expected[0]}: fill up with ?")
     try:
-        x, y = load_from_arff_file(str(path))
+        with _plain_copy(path, lines) as plain:
+            x, y = load_from_arff_file(str(plain))
     except (ValueError, IndexError, TypeError, OSError) as error:
-        cells = ((n, cell.strip("'\"")) for n, line in lines for cell in line.replace("\\n", ",").split(",")[:-1])
-        raise InputError(f"{_fault(path, cells)} cannot be read as .arff ({_line(error)}); correct the file") from error
-    return Read(list(x), np.array([label.strip("'\"") for label in y]))
+        cells = ((n, cell.strip("'")) for n, line in lines for cell in line.replace("\\n", ",").split(",")[:-1])
+        raise InputError(f"{_fault(path, cells)} cannot be read as .arff ({first_line(error)}); correct the file") from error
+    return Cases(list(x), _known_labels(label.strip("'\"") for label in y))
+
+
+def _known_labels(labels) -> np.ndarray:
+    return np.array([None if label == "?" else label for label in labels], object)
 
 
 def _arff_lengths(line: str) -> list[int]:
-    """The number of values of each channel; the label follows the last."""
+    """Return the number of values of each channel; the label follows the last."""
     *channels, last = line.split("\\n")
     return [channel.count(",") + 1 for channel in channels] + [last.count(",")]
 
 
-def _data_lines(path: Path) -> list[tuple[int, str]]:
-    """The lines that hold cases, with their numbers."""
+def _data_lines(path: Path, *, comment: str) -> list[tuple[int, str]]:
+    """Return the lines after @data that have cases, with their numbers."""
     lines = [(number, line.strip()) for number, line in enumerate(_text(path).split("\n"), 1)]
     start = next((i for i, (_, line) in enumerate(lines) if line.lower().startswith("@data")), None)
     if start is None:
-        raise InputError(f"{path} has no line @data, and is no {path.suffix} file; give it the suffix of what it holds")
-    return [(number, line) for number, line in lines[start + 1 :] if line]
+        raise InputError(f"{path} has no line @data, and is not a {path.suffix} file; give it the suffix of its format")
+    return [(number, line) for number, line in lines[start + 1 :] if line and not line.startswith(comment)]
+
+
+@contextmanager
+def _plain_copy(path: Path, lines: list[tuple[int, str]]) -> Iterator[Path]:
+    """Yield the file, or a copy with these lines alone after @data where the file has comments that aeon does not read."""
+    head, mark, rest = re.split(r"^(\s*@data.*\n?)", _text(path), maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)
+    if [line.strip() for line in rest.split("\n") if line.strip()] == [line for _, line in lines]:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_text(head + mark + "\n".join(line for _, line in lines) + "\n", encoding="utf-8")
+        yield copy
 
 
 def _fault(path: Path, cells: Iterator[tuple[int, str]]) -> str:
-    """The file, and the line where the first cell stands that is not a number, if one does."""
+    """Return the file, and the line of the first cell that is not a number, if a cell is not."""
     number = next((number for number, cell in cells if not _is_number(cell)), None)
     return f"{path}" if number is None else f"{path}, line {number},"
 
 
-def read_csv(path: Path, split: str) -> Read:
-    """A table with a header (see `tables`); without, a series a line: cells may be empty, and lines differ in length."""
-    return _read_header(path, ",") or Read([_numbers(path, line, cells) for line, cells in _rows(path, ",")])
+def read_csv(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
+    """Read a table with a header (see `tables`); without one, a series per line: cells may be empty, and lines differ in length."""
+    layout = _text_layout(path, ",")
+    cases = _read_header(path, layout, columns)
+    if cases is None and columns != BY_NAME:
+        raise InputError(f"{path} has no line of column names; write one, or pass no names of columns")
+    return cases or Cases([_numbers(path, line, cells) for line, cells in _rows(path, layout)])
 
 
-def read_tsv(path: Path, split: str) -> Read:
-    """UCR, the label and then the values, a case a line; with a header, a table as in .csv."""
-    return _read_header(path, "\t") or _read_ucr(path, "\t")
+def read_tsv(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
+    """Read UCR, one line per case, the label and then the values; with a header, a table as in .csv."""
+    layout = _text_layout(path, "\t")
+    return _read_header(path, layout, columns) or _read_ucr(path, layout)
 
 
-def read_txt(path: Path, split: str) -> Read:
-    """UCR before 2018: as its .tsv, parted by commas or by white space."""
-    return _read_ucr(path, "," if "," in _text(path).partition("\n")[0] else None)
+def read_txt(path: Path, split: str) -> Cases:
+    """Read UCR before 2018: as its .tsv, with commas or white space between cells."""
+    return _read_ucr(path, TextLayout("," if "," in _text(path).partition("\n")[0] else None))
 
 
-def _read_ucr(path: Path, separator: str | None) -> Read:
+class TextLayout(NamedTuple):
+    """Separator of cells (None is white space), decimal mark, and lines before the first row: comments and `sep=`."""
+
+    separator: str | None
+    decimal: str = "."
+    skip: int = 0
+
+
+def _text_layout(path: Path, separator: str) -> TextLayout:
+    skip, lines = 0, _text(path).split("\n")
+    for line in lines:
+        if named := re.fullmatch(r"sep=(.)\s*", line, re.IGNORECASE):
+            separator = named[1]
+        elif line.strip() and not line.startswith("#"):
+            break
+        skip += 1
+    first = next(iter(lines[skip:]), "")
+    if separator == "," and ";" in first and not re.search(r"(?<!\d),|,(?!\d)", first):
+        separator = ";"
+    decimal = "," if separator == ";" and any(re.search(r"\d,\d", line) for line in lines[skip:]) else "."
+    return TextLayout(separator, decimal, skip)
+
+
+def _read_ucr(path: Path, layout: TextLayout) -> Cases:
     series, labels = [], []
-    for line, (label, *cells) in _rows(path, separator):
+    for line, (label, *cells) in _rows(path, layout):
         series.append(_numbers(path, line, cells, first=2))
         labels.append(label.strip())
     numeric = all(_is_number(label) for label in labels)
-    return Read(series, np.array([_number(label) for label in labels] if numeric else labels))
+    return Cases(series, np.array([_number(label) for label in labels] if numeric else labels))
 
 
-def _read_header(path: Path, separator: str) -> Read | None:
-    """The series of a table with a header; None where the first line is none."""
+def _read_header(path: Path, layout: TextLayout, columns: Columns) -> Cases | None:
+    """Return the series of a table with a header; None where the first line is not one."""
     import pandas
 
-    rows = _rows(path, separator)
+    rows = _rows(path, layout)
     start, names = next(rows, (0, []))
-    if not names or not _is_header(names):
+    if not names or not _is_header(names, columns):
         return None
     lines = []
     for line, cells in rows:
         if len(cells) != len(names):
             ragged = f"{path}, line {line} is ragged: the header has {len(names)} cells, this line {len(cells)}"
-            raise InputError(f"{ragged}; leave cells empty for what is missing")
+            raise InputError(f"{ragged}; leave cells without a value empty")
         lines.append(line)
-    missing = [spelling for one in MISSING for spelling in (one, one.upper(), one.title(), "NaN", "-nan", "-NaN")]
-    label = find_column(path, names, label_names(names))  # where "null" may be the name of a class
-    options = {"na_values": {place: missing for place in range(len(names)) if place != label}, "keep_default_na": False}
+    missing = [spelling for text in MISSING for spelling in (text, text.upper(), text.title(), "NaN", "-nan", "-NaN")]
+    # "null" may be the name of a class.
+    label = named_column(path, names, columns.label) if columns.label else find_column(path, names, label_names(names))
+    empty_label = ["", "?"]
+    options = {"na_values": {i: empty_label if i == label else missing for i in range(len(names))}, "keep_default_na": False}
     options |= {"skipinitialspace": True, "encoding": "utf-8-sig", "float_precision": "round_trip", "low_memory": False, "index_col": False}
+    options |= {"sep": layout.separator, "decimal": layout.decimal, "header": None, "names": range(len(names)), "skiprows": start}
     try:
-        frame = pandas.read_csv(path, sep=separator, header=None, names=range(len(names)), skiprows=start, **options)
+        frame = pandas.read_csv(path, **options)
     except pandas.errors.EmptyDataError:
-        return Read([])
+        return Cases([])
     except (pandas.errors.ParserError, ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table ({_line(error)}); correct the file") from error
+        raise InputError(f"{path} cannot be read as a table ({first_line(error)}); correct the file") from error
     if len(frame) != len(lines):
         raise InputError(f"{path} cannot be read as a table ({len(frame)} rows on {len(lines)} lines); write cells without line breaks")
-    return read_table(Table(path, names, frame, lines))
+    return read_table(FrameTable(path, names, frame, lines, columns=columns))
 
 
-def _is_header(cells: list[str]) -> bool:
-    """Whether a line names columns: by words alone, by a name that tables know, or as pandas does after its index."""
+def _is_header(cells: list[str], columns: Columns) -> bool:
+    """Whether a line names columns: by texts alone, by a name with a role, or as pandas does after its index."""
     names = [cell.strip().lower() for cell in cells]
     words = [name for name in names if name]
     indexed = names == ["", *map(str, range(len(words)))]
-    return bool(words) and (indexed or not {*LABELS, *IDS, *TIMES}.isdisjoint(words) or not any(map(_is_number, words)))
+    roles = {*LABELS, *IDS, *TIMES, *(name.lower() for name in (columns.id, columns.time, columns.label, *columns.channels) if name)}
+    return bool(words) and (indexed or not roles.isdisjoint(words) or not any(map(_is_number, words)))
 
 
-def _rows(path: Path, separator: str | None) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a text that are not blank, with their numbers, cut into cells; None cuts at white space."""
+def _rows(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lines of a text that are not blank, with their numbers, cut into cells."""
     file = io.StringIO(_text(path), newline="")
-    reader = csv.reader(file, delimiter=separator, skipinitialspace=True) if separator else None
+    for _ in range(layout.skip):
+        file.readline()
+    reader = csv.reader(file, delimiter=layout.separator, skipinitialspace=True) if layout.separator else None
     try:
         for number, cells in enumerate(reader or map(str.split, file), 1):
             if len(cells) > 1 or "".join(cells).strip():
-                yield reader.line_num if reader else number, cells
+                if layout.decimal != ".":
+                    cells = [re.sub(r"^\s*([-+]?\d*),(\d)", r"\1.\2", cell) for cell in cells]
+                yield layout.skip + (reader.line_num if reader else number), cells
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num} cannot be read as text in cells ({_line(error)}); correct the file") from error
+        where = f"{path}, line {layout.skip + reader.line_num}"
+        raise InputError(f"{where} cannot be read as text in cells ({first_line(error)}); correct the file") from error
 
 
 def _numbers(path: Path, line: int, cells: list[str], *, first: int = 1) -> np.ndarray:
@@ -231,21 +312,21 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def read_parquet(path: Path, split: str) -> Read:
-    """A table (see `tables`); a column of lists of numbers is a series a row as well."""
+def read_parquet(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
+    """Read a table (see `tables`); a column of lists of numbers is a channel of the series per row."""
     import pyarrow.parquet
 
-    return _read_arrow(path, lambda: pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read())
+    return _read_arrow(path, lambda: pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read(), columns)
 
 
-def read_feather(path: Path, split: str) -> Read:
-    """A table, as `read_parquet`."""
+def read_feather(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
+    """Read a table, as `read_parquet`."""
     import pyarrow.feather
 
-    return _read_arrow(path, lambda: pyarrow.feather.read_table(path))
+    return _read_arrow(path, lambda: pyarrow.feather.read_table(path), columns)
 
 
-def _read_arrow(path: Path, read) -> Read:
+def _read_arrow(path: Path, read: Callable[[], Any], columns: Columns) -> Cases:
     import pyarrow
 
     try:
@@ -254,15 +335,18 @@ def _read_arrow(path: Path, read) -> Read:
         # Without pandas' notes on its index: an index of ids or of times is a column like any other.
         frame = table.to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, ValueError, OSError, MemoryError) as error:
-        raise InputError(f"{path} cannot be read as {path.suffix} ({_line(error)}); write it anew") from error
-    return read_table(Table(path, table.column_names, frame))
+        raise InputError(f"{path} cannot be read as {path.suffix} ({first_line(error)}); write it again") from error
+    return read_table(FrameTable(path, table.column_names, frame, columns=columns))
 
 
 def _text(path: Path) -> str:
     """The text of a file, without the mark that Excel begins it with."""
     try:
         content = path.read_bytes()
+        content = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
         text = content.decode("utf-8-sig")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is a damaged archive ({first_line(error)}); compress it again") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:
@@ -273,10 +357,6 @@ def _text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path} is empty; remove it")
     return text
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 READERS = {
@@ -291,3 +371,5 @@ READERS = {
     ".feather": read_feather,
 }
 """By suffix; of two files that hold one split of a set, the earlier here is read."""
+TABLES = (".tsv", ".csv", ".parquet", ".feather")
+"""Formats with columns; their readers take `Columns` as well."""

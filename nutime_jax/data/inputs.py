@@ -1,120 +1,188 @@
-"""What users hand over as series: arrays, lists of arrays, pandas frames, and iterators of cases that are drawn one by one."""
+"""The one reader of the series that users pass: arrays, lists, tables of pandas, polars and pyarrow, xarray, iterators.
 
+`embed`, the estimators, fine-tuning and `predict` read with it; files are tables of `data.tables` or arrays.
+"""
+
+import logging
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nutime_jax.data.series import clean_block, clean_series
-from nutime_jax.data.tables import read_frame
-from nutime_jax.errors import InputError
+from nutime_jax.data.series import as_numbers, clean_block, clean_series
+from nutime_jax.data.tables import BY_NAME, IDS, TIMES, Columns, read_frame
+from nutime_jax.errors import InputError, InputTypeError
+
+log = logging.getLogger(__name__)
 
 BLOCK = 1024
-"""Cases of an array that are cleaned at once."""
-FORMS = "give an array (cases, [channels,] time), a list of arrays ([channels,] time), a pandas frame or an iterator of cases"
+"""Cases of an array that are cleaned together."""
+WIDE_RATIO = 10
+"""Channels per time point from which axes are probably swapped."""
+FORMS = "pass an array (cases, [channels,] time), a list of arrays ([channels,] time), a table or an iterator of cases"
+CHANNEL_DIMS = ("channel", "channels", "variable", "sensor", "feature")
+TIME_DIMS = (*TIMES, "timepoint", "timepoints", "step", "timestep")
+
+
+class SeriesInput(NamedTuple):
+    """Series that a user passed.
+
+    series: finite, (channels, time) each, of any lengths and all with the same channels; see `clean_series`.
+    labels, ids: one per case, as they were passed; None where X is not a table, or has none.
+    num_columns: columns of a table of numbers (cases, time), which scikit-learn calls features; None for other forms.
+    """
+
+    series: list[np.ndarray]
+    labels: np.ndarray | None = None
+    ids: np.ndarray | None = None
+    num_columns: int | None = None
+
+
+def read_series(X: Any, *, columns: Columns = BY_NAME) -> SeriesInput:
+    """Return the series of X with their labels and ids. X is not changed.
+
+    Args:
+        X: one of
+            an array (cases, time) or (cases, channels, time) of any real dtype; masked values, NaN, None and pandas.NA are missing;
+            a sequence of arrays (time,) or (channels, time) of any lengths; lists of numbers of one length are a table;
+            a table of pandas, polars or pyarrow, wide or long (see `tables.read_frame`);
+            an xarray.DataArray, whose dimension names order its axes.
+        columns: columns of a table, where their names do not give their role.
+
+    Raises:
+        InputError: X has another form, is empty, or has a case that is not a series or has other channels.
+    """
+    raw = _read(X, columns)
+    if isinstance(raw.series, np.ndarray):
+        blocks = raw.series if raw.series.ndim == 3 else raw.series[:, None]
+        series = [case for i in range(0, len(blocks), BLOCK) for case in clean_block(blocks[i : i + BLOCK], first=i)]
+    else:
+        series = [_clean_case(case, i) for i, case in enumerate(raw.series)]
+    if not series:
+        raise InputError("X has no series (0 sample(s)); pass one or more")
+    counts = sorted({len(case) for case in series})
+    if len(counts) > 1:
+        raise InputError(f"cases have {counts} channels; every case needs the same number")
+    _warn_of_swapped_axes(series[0])
+    return raw._replace(series=series)
 
 
 def clean_cases(X: Any) -> list[np.ndarray]:
-    """The cases of anything but an iterator, finite, (channels, time) each; see `clean_series`. The input is not touched.
-
-    Args:
-        X: an array (cases, time) or (cases, channels, time), a sequence of arrays (time,) or (channels, time) of any
-            lengths, or a pandas frame, wide or long (`tables.read_table`; columns of labels and ids are left out).
-
-    Raises:
-        InputError: X is nothing of the kind, empty, has a case that is no series, or cases of unequal channels.
-    """
-    raw = _raw_cases(X)
-    if isinstance(raw, np.ndarray):
-        blocks = raw if raw.ndim == 3 else raw[:, None]
-        cases = [case for i in range(0, len(raw), BLOCK) for case in clean_block(blocks[i : i + BLOCK], first=i)]
-    else:
-        cases = [clean_case(one, i) for i, one in enumerate(raw)]
-    if not cases:
-        raise InputError("X holds no series; give it one or more")
-    counts = sorted({len(case) for case in cases})
-    if len(counts) > 1:
-        raise InputError(f"cases have {counts} channels; every case needs the same number")
-    return cases
+    """Return the series of X, finite, (channels, time) each; see `read_series`."""
+    return read_series(X).series
 
 
-def drawn_cases(X: Iterator[Any]) -> Iterator[np.ndarray]:
-    """The cases of an iterator, cleaned as they are drawn.
+def iter_clean_cases(X: Iterator[Any]) -> Iterator[np.ndarray]:
+    """Yield the cases of an iterator, finite, (channels, time) each.
 
     Raises:
-        InputError: when a case is drawn that is no series, or has other channels than the first.
+        InputError: when a case is drawn that is not a series, or has other channels than the first.
     """
-    count = None
-    for i, one in enumerate(X):
-        case = clean_case(one, i)
-        count = len(case) if count is None else count
-        if len(case) != count:
-            raise InputError(f"case {i} has {len(case)} channels, case 0 has {count}; every case needs the same number")
+    num_channels = None
+    for i, item in enumerate(X):
+        case = _clean_case(item, i)
+        if num_channels is None:
+            num_channels = len(case)
+            _warn_of_swapped_axes(case)
+        if len(case) != num_channels:
+            raise InputError(f"case {i} has {len(case)} channels, case 0 has {num_channels}; every case needs the same number")
         yield case
 
 
-def clean_case(one: Any, number: int) -> np.ndarray:
-    """One case, cleaned, (channels, time).
-
-    Raises:
-        InputError: it is no series; the error names it by its number.
-    """
+def _clean_case(case: Any, number: int) -> np.ndarray:
     name = f"case {number}"
-    if one is None or isinstance(one, (str, bytes, dict, set, frozenset, Iterator)) or _is_frame(one):
-        raise InputError(f"{name} is {_kind(one)}; give it as an array (time,) or (channels, time)")
-    return clean_series(as_numbers(one, name=name), name=name)
+    if _is_table(case):
+        raise InputTypeError(
+            f"{name} is of type {type(case).__name__}; pass {name.replace(' ', '_')}.to_numpy().T if its rows are times, "
+            ".to_numpy() if they are channels, or one table of all cases"
+        )
+    if case is None or isinstance(case, (str, bytes, Mapping, Set, Iterator)):
+        raise InputTypeError(f"{name} is {_kind(case)}; pass it as an array (time,) or (channels, time)")
+    return clean_series(as_numbers(case, name=name), name=name)
 
 
-def as_numbers(x: Any, *, name: str) -> np.ndarray:
-    """An array of what converts to one; what is masked, or missing in pandas, becomes NaN.
-
-    Raises:
-        InputError: it does not convert.
-    """
-    if isinstance(x, np.ma.MaskedArray) and x.dtype.kind in "biuf":
-        return x.astype(np.float64).filled(np.nan)
-    if _is_pandas(x, "Series", "Index") and x.dtype.kind in "biuf" and not isinstance(x.dtype, np.dtype):
-        return x.to_numpy(np.float64, na_value=np.nan)
-    try:
-        return np.asarray(x)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{name} does not convert to an array ({_line(error)}); {FORMS}") from error
-
-
-def _raw_cases(X: Any) -> Sequence[Any]:
-    if _is_frame(X):
-        return read_frame(X, name="the frame").series
-    if isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
-        if X and all(np.isscalar(one) for one in X):
-            raise InputError(f"X is one series of {len(X)} points; give several as a list of arrays, or this one as [X]")
-        return X
+def _read(X: Any, columns: Columns) -> SeriesInput:
+    """Return the series as they were passed: an array, or a list of cases."""
+    if hasattr(X, "toarray") and hasattr(X, "nnz"):
+        raise InputError("X is sparse, and sparse series are not supported; pass X.toarray()")
+    if _is_table(X):
+        return _read_table(X, columns)
+    if columns != BY_NAME:
+        raise InputError(f"X is {_kind(X)}, and only tables have columns; pass no names of columns")
+    if hasattr(X, "dims") and hasattr(X, "transpose"):
+        return SeriesInput(_ordered_axes(X))
+    if isinstance(X, (str, bytes, type, Mapping, Set, Iterator)) or not (hasattr(X, "__array__") or hasattr(X, "__len__")):
+        raise InputTypeError(f"X is {_kind(X)}; {FORMS}")
     if not hasattr(X, "__array__"):
-        raise InputError(f"X is {_kind(X)}; {FORMS}")
+        return _read_list(list(X))
+    return _read_array(X)
+
+
+def _read_list(items: list[Any]) -> SeriesInput:
+    if not items:
+        raise InputError("X has no series (0 sample(s)); pass one or more")
+    if isinstance(items[0], (str, bytes)) or any(getattr(item, "ndim", 0) or _is_table(item) for item in items):
+        return SeriesInput(items)
+    if all(item is None or np.isscalar(item) for item in items):
+        raise InputError(f"X is one series of {len(items)} time points; pass several as a list of arrays, or this one as [X]")
+    try:
+        array = np.array(items)
+    except ValueError:  # of unequal lengths
+        return SeriesInput(items)
+    return _read_array(array)
+
+
+def _read_array(X: Any) -> SeriesInput:
+    array = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if array.dtype.kind == "O" and array.ndim == 1 and not all(item is None or np.isscalar(item) for item in array):
+        return SeriesInput(list(array))  # cases of unequal lengths
     array = as_numbers(X, name="X")
-    if array.ndim == 1 and array.dtype == object:  # arrays of unequal length
-        return list(array)
     if array.ndim not in (2, 3):
-        remedy = "give one series as [X]" if array.ndim == 1 else "give (cases, time) or (cases, channels, time)"
-        raise InputError(f"X has shape {array.shape}; {remedy}")
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"X holds {array.dtype} values; convert it to real numbers")
-    return array
+        remedy = "(Reshape your data: one series alone is X.reshape(1, -1))" if array.ndim == 1 else ""
+        raise InputError(f"X has shape {array.shape}; pass (cases, time) or (cases, channels, time) {remedy}".rstrip())
+    if len(array) and not array.size:
+        raise InputError(f"X has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required; pass series of 1 or more time points")
+    return SeriesInput(array, num_columns=array.shape[1] if array.ndim == 2 else None)
 
 
-def _is_frame(x: Any) -> bool:
-    return _is_pandas(x, "DataFrame")
+def _read_table(X: Any, columns: Columns) -> SeriesInput:
+    frame = X.collect() if hasattr(X, "collect") else X
+    frame = frame if hasattr(frame, "iloc") else frame.to_pandas()
+    cases = read_frame(frame, name="X", columns=columns)
+    if cases.constant_channels:
+        names = ", ".join(cases.constant_channels)
+        log.warning("column %s of X is constant within every series; if it is the label, name it: read_series(X, columns=…)", names)
+    whole = len(cases.series) == len(frame) and all(case.shape == (frame.shape[1],) for case in cases.series)
+    return SeriesInput(cases.series, cases.labels, cases.ids, frame.shape[1] if whole else None)
 
 
-def _is_pandas(x: Any, *names: str) -> bool:
-    """Whether x is of a class of pandas, which is not imported for it: who has such an object has imported pandas."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(x, tuple(getattr(pandas, name) for name in names))
+def _is_table(X: Any) -> bool:
+    """Whether X is a table of pandas, polars (also lazy), pyarrow or a library like them."""
+    pandas = sys.modules.get("pandas")  # not imported: users with a frame have imported it
+    if pandas and isinstance(X, pandas.DataFrame):
+        return True
+    return not isinstance(X, type) and hasattr(X, "schema") and (hasattr(X, "to_pandas") or hasattr(X, "collect"))
+
+
+def _ordered_axes(X: Any) -> np.ndarray:
+    """Return the values of an xarray.DataArray as (cases, [channels,] time)."""
+    dims = [str(dim) for dim in X.dims]
+    time = [dim for dim in dims if dim.lower() in TIME_DIMS]
+    channels = [dim for dim in dims if dim.lower() in CHANNEL_DIMS]
+    cases = [dim for dim in dims if dim not in time + channels]
+    if len(time) != 1 or len(channels) > 1 or len(cases) > 1 or len(dims) < 2:
+        example = f"({IDS[0]}, channel, time)"
+        raise InputError(f"X has the dimensions ({', '.join(dims)}); name them {example}, or pass X.values with axes in this order")
+    array = as_numbers(X.transpose(*cases, *channels, *time).values, name="X")
+    return array if cases else array[None]
+
+
+def _warn_of_swapped_axes(case: np.ndarray) -> None:
+    channels, time = case.shape
+    if channels >= WIDE_RATIO * time and channels > WIDE_RATIO:
+        log.warning("cases have %d channels of %d time points; if time is another axis, transpose: time is the last axis", channels, time)
 
 
 def _kind(x: Any) -> str:
     return "None" if x is None else f"of type {type(x).__name__}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

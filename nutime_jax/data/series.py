@@ -1,14 +1,82 @@
-"""The one rule for missing values and lengths, shared by corpora, training and embedding."""
+"""Cases, and the rule for missing values and lengths that corpora, training and embedding share."""
 
 import math
+import sys
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Shaped
 
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, InputTypeError
 
 SHAPE_BITS = 20
 """A series is narrowed to float32 where rounding moves no value by more than 2**-SHAPE_BITS of the series' range."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Labelled series.
+
+    series: (channels, time) each, of any lengths.
+    labels: one label per case; None without labels. Files give text, "" for a case without a label.
+    ids: names of the cases in their source; None without names.
+    regression: the labels are real numbers, or targets of a regression.
+    roles: role of each column of a table: id, time, label, channel, values or ignored.
+    unequal_steps: series of a long table whose times are not on a regular grid. Their rows follow one another.
+    constant_channels: columns of a long table that are constant within every series.
+    """
+
+    series: list[np.ndarray]
+    labels: np.ndarray | None = None
+    ids: np.ndarray | None = None
+    regression: bool = False
+    roles: dict[str, str] = field(default_factory=dict)
+    unequal_steps: int = 0
+    constant_channels: tuple[str, ...] = ()
+
+
+def as_numbers(x: Any, *, name: str) -> np.ndarray:
+    """Return an array of real numbers; masked and missing values (None, pandas.NA) become NaN.
+
+    Raises:
+        InputError: x does not convert. It is a TypeError as well where x has objects that are not numbers.
+    """
+    pandas = sys.modules.get("pandas")  # not imported: users with such objects have imported it
+    try:
+        if isinstance(x, np.ma.MaskedArray):
+            return x.astype(np.float64).filled(np.nan)
+        if pandas and isinstance(x, (pandas.Series, pandas.Index)) and x.dtype.kind in "biuf" and not isinstance(x.dtype, np.dtype):
+            return x.to_numpy(np.float64, na_value=np.nan)
+        array = np.asarray(x)
+        if array.dtype.kind == "O":
+            if pandas:
+                array = np.where([value is pandas.NA for value in array.ravel()], None, array.ravel()).reshape(array.shape)
+            array = array.astype(np.float64)
+    except TypeError as error:
+        raise InputTypeError(f"{name} has objects that are not numbers ({first_line(error)}); convert them") from error
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name} is not an array of numbers ({first_line(error)}); pass numbers, rows of one length") from error
+    if array.dtype.kind == "V" and np.can_cast(array.dtype, np.float64):  # bfloat16 and the like
+        array = array.astype(np.float32)
+    if array.dtype.kind == "c":
+        raise InputError(f"Complex data not supported: {name} has {array.dtype} values; pass real and imaginary parts as channels")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has {array.dtype} values; convert them to real numbers")
+    return array
+
+
+def is_missing(label: Any) -> bool:
+    """Return whether a label is None, "", or differs from itself (NaN), or cannot be compared (pandas.NA)."""
+    try:
+        return label is None or label == "" or bool(label != label)
+    except TypeError:
+        return True
+
+
+def first_line(error: Exception) -> str:
+    """Return the text of an error without line breaks."""
+    return " ".join(str(error).split())
 
 
 def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> Float[np.ndarray, "channels time"]:

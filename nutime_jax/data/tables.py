@@ -1,33 +1,47 @@
-"""Tables of series: *wide*, a row a series, and *long*, a row a time step."""
+"""Tables of series: *wide*, one row per series, and *long*, one row per time step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from nutime_jax.data.series import Cases, as_numbers
 from nutime_jax.errors import InputError
 
 LABELS = ("label", "class", "target", "y")
 IDS = ("id", "series_id", "unique_id", "item_id")
 TIMES = ("time", "timestamp", "ds", "date", "t")
-
-
-class Read(NamedTuple):
-    """Series, (time,) or (channels, time) each, their labels and what their source calls them, where it has these."""
-
-    series: list[np.ndarray]
-    labels: np.ndarray | None = None
-    ids: np.ndarray | None = None
+STARTS = ("start", "freq")
+"""Columns of the GluonTS layout that describe the time axis of a row's list."""
+MAX_FILL = 10
+"""Maximum time points of a series after missing rows are filled in, per row that the table has."""
 
 
 @dataclass(frozen=True)
-class Table:
-    """A pandas frame whose columns are known by place, the names of these, and where a row stands in the file.
+class Columns:
+    """Columns that the user names; None and () leave the choice to the names (IDS, TIMES, LABELS) and types.
 
-    source: the file, or what an error calls the frame.
+    id, time, label: a column each. channels: the columns of values; the other columns are ignored.
+    """
+
+    id: str | None = None
+    time: str | None = None
+    label: str | None = None
+    channels: tuple[str, ...] = ()
+
+
+BY_NAME = Columns()
+"""The roles of columns follow from their names and types."""
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """A pandas frame, its column names, and the position of its rows in the file.
+
+    source: the file, or the name of the frame in error messages.
     lines: the line of each row; None where the source has no lines.
-    first: the row of the source that is the first of the frame.
+    first: number of rows of the source before this frame.
     """
 
     source: object
@@ -35,90 +49,126 @@ class Table:
     frame: Any
     lines: Sequence[int] | None = None
     first: int = 0
+    columns: Columns = BY_NAME
 
-    def place(self, row: int) -> str:
+    def location(self, row: int) -> str:
         return f"{self.source}, row {self.first + row + 1}" if self.lines is None else f"{self.source}, line {self.lines[row]}"
 
+    def cell(self, row: int, column: int) -> str:
+        return f"{self.location(row)}, column {self.names[column]!r}"
 
-def read_table(table: Table) -> Read:
-    """The series of a wide or a long table.
 
-    Long is a table with a column of IDS and one of TIMES; its rows are ordered by time, whatever their order in the file.
-    Every other table is wide: a row a series, columns in their order, less a column of LABELS and a column of IDS.
+@dataclass(frozen=True)
+class Roles:
+    """Column indices by role; the other columns are ignored."""
+
+    id: int | None
+    time: int | None
+    label: int | None
+    values: list[int] = field(default_factory=list)
+    lists: bool = False
+
+    @property
+    def long(self) -> bool:
+        return self.time is not None and not self.lists
+
+    def describe(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the role of every column, for users."""
+        known = {self.id: "id", self.time: "time", self.label: "label"} | dict.fromkeys(self.values, "channel" if self.long else "values")
+        return {name: known.get(column, "ignored") for column, name in enumerate(names)}
+
+
+def read_table(table: FrameTable) -> Cases:
+    """Return the series of a wide or a long table, their labels and ids.
+
+    A table with an id and a time column is long. Its rows are sorted by time; on a regular grid of times, missing rows
+    become NaN (`regular_steps`). Any other table is wide: one row per series, either one column per time step or one
+    column of lists per channel.
 
     Raises:
-        InputError: a column twice, no column of numbers, or what is no number in one.
+        InputError: a role fits two columns, no column has numbers, or a cell of values is not a number.
     """
-    ids, times, label = (find_column(table.source, table.names, known) for known in (IDS, TIMES, label_names(table.names)))
-    if ids is not None and times is not None:
-        return _read_long(table, ids, times, label)
-    if times is not None:
-        name = table.names[times]
-        raise InputError(f"{table.source} has a time column {name!r} but no id column; add `id`, which says whose step a row is")
-    return _read_wide(table, ids, label)
+    roles = assign_roles(table)
+    if roles.long and roles.id is None:
+        raise InputError(
+            f"{table.source} has a time column {table.names[roles.time]!r} but no id column; add `id`, the series of each row, "
+            "or pass one multichannel series as an array (1, channels, time)"
+        )
+    return _read_long(table, roles) if roles.long else _read_wide(table, roles)
 
 
-def read_frame(frame: Any, *, name: str) -> Read:
-    """The series of a pandas frame that a user hands over; an index with a name is a column like any other.
-
-    Args:
-        name: what an error calls the frame.
-
-    Raises:
-        InputError: see `read_table`.
-    """
-    if any(one is not None for one in frame.index.names):
-        try:
-            frame = frame.reset_index()
-        except ValueError as error:
-            raise InputError(f"{name} has an index that is called like a column ({error}); rename one of them") from error
-    return read_table(Table(name, [str(column) for column in frame.columns], frame))
-
-
-def label_names(names: Sequence[str]) -> Sequence[str]:
-    """What the column of labels of a table with these columns may be called."""
-    lowered = {name.strip().lower() for name in names}
-    # In long tables Nixtla calls the value `y`, and GluonTS `target`: there they are channels.
-    return LABELS if lowered.isdisjoint(IDS) or lowered.isdisjoint(TIMES) else LABELS[:2]
-
-
-def find_column(source: object, names: Sequence[str], known: Sequence[str]) -> int | None:
-    """The place of the one column that has one of the known names."""
-    places = [place for place, name in enumerate(names) if name.strip().lower() in known]
-    if len(places) > 1:
-        found = " and ".join(repr(names[place]) for place in places)
-        raise InputError(f"{source} has columns {found}, of which one can be meant; rename or remove the others")
-    return places[0] if places else None
-
-
-def _values(table: Table, *others: int | None) -> list[int]:
-    """The places of the columns that are left, without the index of pandas."""
-    return [place for place, name in enumerate(table.names) if place not in others and not _is_index(place, name.strip().lower())]
-
-
-def _is_index(place: int, name: str) -> bool:
-    """Whether pandas has numbered the rows in a column: the first of texts, any of Parquet."""
-    return (place == 0 and name in ("", "unnamed: 0")) or name.startswith("__index_level_")
-
-
-def _read_wide(table: Table, ids: int | None, label: int | None) -> Read:
-    places = _values(table, ids, label)
-    if not places:
-        raise InputError(f"{table.source} has no column of numbers; a row is a series, a column a time step")
-    labels = None if label is None else table.frame.iloc[:, label].to_numpy()
-    lists = [place for place in places if _holds_lists(table, place)]
-    names = None if ids is None else table.frame.iloc[:, ids].to_numpy()
+def assign_roles(table: FrameTable) -> Roles:
+    """Return the role of each column: as the user names them, else by name and type."""
+    source, names, chosen = table.source, table.names, table.columns
+    lists = {column for column in range(len(names)) if _holds_lists(table, column)}
+    scalars = {column: name for column, name in enumerate(names) if column not in lists}
+    id_column = named_column(source, names, chosen.id) if chosen.id else find_column(source, scalars, IDS)
+    time = named_column(source, names, chosen.time) if chosen.time else find_column(source, scalars, TIMES)
+    labels = label_names(names, long=id_column is not None and time is not None and not lists)
+    label = named_column(source, names, chosen.label) if chosen.label else find_column(source, scalars, labels)
+    others = [column for column in range(len(names)) if column not in (id_column, time, label) and not _is_index(names, column)]
+    if chosen.channels:
+        values = [named_column(source, names, name) for name in chosen.channels]
+        return Roles(id_column, time, label, values, lists=bool(lists.intersection(values)))
     if not lists:
-        return Read(list(np.column_stack([_numbers(table, place) for place in places])), labels, names)
-    if lists != places:
-        name = table.names[next(place for place in places if place not in lists)]
-        raise InputError(f"{table.source} has lists of numbers beside the column {name!r}; remove it, or call it `label`")
-    return Read([_channels(table, lists, row) for row in range(len(table.frame))], labels, names)
+        return Roles(id_column, time, label, others)
+    values = [column for column in others if column not in lists or names[column].strip().lower() not in TIMES]
+    return Roles(id_column, time, label, [column for column in values if names[column].strip().lower() not in STARTS], lists=True)
 
 
-def _holds_lists(table: Table, place: int) -> bool:
-    column = table.frame.iloc[:, place]
-    return column.dtype == object and any(_is_list(cell) for cell in column)
+def label_names(names: Sequence[str], *, long: bool | None = None) -> Sequence[str]:
+    """Return the names that the label column of a table with these columns may have."""
+    if long is None:
+        lowered = {name.strip().lower() for name in names}
+        long = not lowered.isdisjoint(IDS) and not lowered.isdisjoint(TIMES)
+    # In long tables Nixtla calls the value `y`, and GluonTS `target`: there they are channels.
+    return LABELS[:2] if long else LABELS
+
+
+def named_column(source: object, names: Sequence[str], name: str) -> int:
+    """Return the index of the column that the user names."""
+    matches = [column for column, other in enumerate(names) if other.strip() == name.strip()]
+    if len(matches) != 1:
+        reason = "no column" if not matches else f"{len(matches)} columns"
+        raise InputError(f"{source} has {reason} {name!r}; choose one of {', '.join(names[:20])}")
+    return matches[0]
+
+
+def find_column(source: object, names: Sequence[str] | dict[int, str], known: Sequence[str]) -> int | None:
+    """Return the index of the only column that has one of the known names."""
+    pairs = names.items() if isinstance(names, dict) else enumerate(names)
+    matches = [(column, name) for column, name in pairs if name.strip().lower() in known]
+    if len(matches) > 1:
+        found = " and ".join(repr(name) for _, name in matches)
+        raise InputError(f"{source} has columns {found}, which may have the same role; rename or remove all but one, or name it")
+    return matches[0][0] if matches else None
+
+
+def _is_index(names: Sequence[str], column: int) -> bool:
+    """Whether pandas wrote row numbers to a column: the first column of texts, any column of Parquet."""
+    name = names[column].strip().lower()
+    return (column == 0 and name in ("", "unnamed: 0")) or name.startswith("__index_level_")
+
+
+def _read_wide(table: FrameTable, roles: Roles) -> Cases:
+    if not roles.values:
+        raise InputError(f"{table.source} has no column of numbers; a row is a series, a column a time step")
+    labels = None if roles.label is None else table.frame.iloc[:, roles.label].to_numpy()
+    ids = None if roles.id is None else table.frame.iloc[:, roles.id].to_numpy()
+    facts = {"roles": roles.describe(table.names)}
+    if not roles.lists:
+        series = list(np.column_stack([_column_numbers(table, column) for column in roles.values]))
+        return Cases(series, labels, ids, **facts)
+    for column in roles.values:
+        if not _holds_lists(table, column):
+            name = table.names[column]
+            raise InputError(f"{table.source} has lists of numbers beside the column {name!r}; remove it, or call it `label`")
+    return Cases([_list_channels(table, roles.values, row) for row in range(len(table.frame))], labels, ids, **facts)
+
+
+def _holds_lists(table: FrameTable, column: int) -> bool:
+    values = table.frame.iloc[:, column]
+    return values.dtype.kind == "O" and any(_is_list(cell) for cell in values)
 
 
 def _is_list(cell: object) -> bool:
@@ -127,109 +177,227 @@ def _is_list(cell: object) -> bool:
     return isinstance(cell, (np.ndarray, list, tuple, pandas.Series))
 
 
-def _is_ragged(cell) -> bool:
-    """Whether a cell holds lists in its lists."""
-    return any(_is_list(one) for one in cell)
+def _list_channels(table: FrameTable, columns: list[int], row: int) -> np.ndarray:
+    """Return a series (channels, time): the lists of a row."""
+    channels = []
+    for column in columns:
+        cell = table.frame.iat[row, column]
+        try:
+            values = as_numbers(list(cell) if isinstance(cell, tuple) else cell, name="")
+        except InputError:
+            values = np.zeros(())
+        if values.ndim != 1:
+            raise InputError(f"{table.cell(row, column)} is not a list of numbers; write one list per row and channel")
+        channels.append(values)
+    lengths = [len(values) for values in channels]
+    if len(set(lengths)) > 1:
+        raise InputError(f"{table.location(row)} has lists of {lengths} numbers; the channels of a series have one length")
+    return np.stack(channels)
 
 
-def _channels(table: Table, places: list[int], row: int) -> np.ndarray:
-    """A series whose channels are the lists of a row."""
-    cells = [table.frame.iat[row, place] for place in places]
-    cells = [np.asarray(cell) if _is_list(cell) and not _is_ragged(cell) else cell for cell in cells]
-    for place, cell in zip(places, cells, strict=True):
-        if not isinstance(cell, np.ndarray) or cell.dtype.kind not in "biuf" or cell.ndim != 1:
-            name = table.names[place]
-            raise InputError(f"{table.place(row)}, column {name!r} is no list of numbers; give one list a row and channel")
-    if len({len(cell) for cell in cells}) > 1:
-        raise InputError(
-            f"{table.place(row)} has lists of {[len(cell) for cell in cells]} numbers; the channels of a series are of one length"
-        )
-    return np.stack(cells)
-
-
-def _numbers(table: Table, place: int) -> np.ndarray:
-    """A column of numbers, float32 where it is so in the file, else float64; empty cells are NaN."""
-    column = table.frame.iloc[:, place]
-    numbers, wrong = _parse(column)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        where = f"{table.place(row)}, column {table.names[place]!r}"
-        raise InputError(f"{where}: {str(column.iat[row])!r} is not a number; correct it, leave the cell empty, or remove the column")
+def _column_numbers(table: FrameTable, column: int) -> np.ndarray:
+    """Return the numbers of a column, float32 where it is so in the file, else float64; empty cells are NaN."""
+    values = table.frame.iloc[:, column]
+    numbers, invalid = parse_numbers(values)
+    if invalid.any():
+        row = int(np.argmax(invalid))
+        text = f"{table.cell(row, column)}: {str(values.iat[row])!r} is not a number"
+        raise InputError(f"{text}; correct it, leave the cell empty, or remove the column")
     return numbers
 
 
-def _parse(column) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of a column, NaN where there are none, and whether a cell holds something that is no number."""
+def parse_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of a pandas column, NaN for other cells, and a mask of the cells that are neither number nor empty."""
     import pandas
 
+    if column.dtype.kind == "c":
+        raise InputError(f"Complex data not supported: column {column.name!r} has {column.dtype} values; pass their real parts")
     if pandas.api.types.is_numeric_dtype(column):  # booleans too
         dtype = np.float32 if column.dtype == np.float32 else np.float64
         return column.to_numpy(dtype, na_value=np.nan), np.zeros(len(column), bool)
     missing = column.isna().to_numpy()
-    if column.dtype.kind in "mM":
+    if column.dtype.kind in "mM" or isinstance(column.dtype, pandas.PeriodDtype):
         return np.full(len(column), np.nan), ~missing
     numbers = pandas.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64)
     return numbers, np.isnan(numbers) & ~missing
 
 
-def _read_long(table: Table, ids: int, times: int, label: int | None) -> Read:
+def _read_long(table: FrameTable, roles: Roles) -> Cases:
     import pandas
 
-    owner, _ = pandas.factorize(table.frame.iloc[:, ids])  # numbered as they appear; -1 where missing
+    ids = table.frame.iloc[:, roles.id]
+    owner, _ = pandas.factorize(ids)  # numbered as they appear; -1 where missing
     if (owner < 0).any():
-        raise InputError(f"{table.place(int(np.argmin(owner)))} has no {table.names[ids]}; say which series it belongs to")
-    steps = _steps(table, times)
-    order = np.lexsort((steps, owner))
-    owner, steps = owner[order], steps[order]
-    again = (owner[1:] == owner[:-1]) & (steps[1:] == steps[:-1])
-    if again.any():
-        row = order[1:][np.argmax(again)]
-        name, time = (str(table.frame.iat[row, place]) for place in (ids, times))
-        raise InputError(f"{table.place(row)}: series {name} has time {time} twice; keep one row of them")
+        raise InputError(f"{table.location(int(np.argmin(owner)))} has no {table.names[roles.id]}; write the series that it belongs to")
+    times = _times(table, roles.time)
+    order = np.lexsort((times, owner))
+    owner, times = owner[order], times[order]
+    repeated = (owner[1:] == owner[:-1]) & (times[1:] == times[:-1])
+    if repeated.any():
+        row = order[1:][np.argmax(repeated)]
+        series, time = (str(table.frame.iat[row, column]) for column in (roles.id, roles.time))
+        raise InputError(f"{table.location(row)}: series {series} has time {time} twice; keep one of the rows")
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    channels = _long_channels(table, _values(table, ids, times, label))
-    series = np.split(channels[:, order], starts[1:], axis=1) if len(order) else []
-    names = table.frame.iloc[:, ids].to_numpy()[order[starts]]
-    return Read(series, None if label is None else _long_labels(table, label, order, starts), names)
+    # Columns of text alone describe the series, and are ignored.
+    numeric = [column for column in roles.values if not parse_numbers(table.frame.iloc[:, column])[1].all()]
+    if not numeric:
+        raise InputError(f"{table.source} has no column of numbers beside id and time; add one per channel")
+    channels = np.stack([_column_numbers(table, column) for column in numeric])[:, order]
+    series, unequal = [], 0
+    for values, steps in zip(np.split(channels, starts[1:], axis=1), np.split(times, starts[1:]), strict=True):
+        index = regular_steps(steps)
+        unequal += index is None
+        series.append(values if index is None else _on_grid(values, index))
+    roles = Roles(roles.id, roles.time, roles.label, numeric)
+    labels = None if roles.label is None else _long_labels(table, roles.label, order, starts)
+    constant = [table.names[column] for column, fixed in zip(numeric, _constant(channels, starts), strict=True) if fixed]
+    facts = {"roles": roles.describe(table.names), "unequal_steps": unequal, "constant_channels": tuple(constant)}
+    return Cases(series if len(order) else [], labels, ids.to_numpy()[order[starts]], **facts)
 
 
-def _long_channels(table: Table, places: list[int]) -> np.ndarray:
-    """The columns that hold numbers, (channels, rows); those of text alone describe the series, and are left out."""
-    columns = [_numbers(table, place) for place in places if not _parse(table.frame.iloc[:, place])[1].all()]
-    if not columns:
-        raise InputError(f"{table.source} has no column of numbers beside id and time; add one a channel")
-    return np.stack(columns)
+def regular_steps(times: np.ndarray) -> np.ndarray | None:
+    """Return the indices of sorted times on their regular grid; None where the steps are unequal.
+
+    The grid's step is the most frequent one; at least half of the steps must have it, and all others must be whole multiples.
+    On a daily grid without a Saturday or Sunday, the steps are working days.
+    """
+    if len(times) < 2:
+        return np.arange(len(times))
+    if times.dtype.kind == "M":
+        days = times.astype("datetime64[D]")
+        if len(times) > 2 and (days == times).all() and np.is_busday(days).all():
+            return _bounded(np.busday_count(days[0], days))
+    seconds = (times - times[0]).astype("timedelta64[ns]").astype(np.int64) if times.dtype.kind in "mM" else times - times[0]
+    steps, counts = np.unique(np.diff(seconds), return_counts=True)
+    most = int(np.argmax(counts))
+    if 2 * counts[most] < len(times) - 1:
+        return None
+    index = seconds / steps[most]
+    whole = np.rint(index)
+    return _bounded(whole.astype(np.int64)) if np.abs(index - whole).max() < 1e-3 else None
 
 
-def _long_labels(table: Table, place: int, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The label of each series, which all its rows have."""
+def _bounded(index: np.ndarray) -> np.ndarray | None:
+    return index if index[-1] < MAX_FILL * len(index) and (np.diff(index) > 0).all() else None
+
+
+def _on_grid(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return the values (channels, time) with NaN at the time points that have no row."""
+    if index[-1] + 1 == len(index):
+        return values
+    filled = np.full((len(values), index[-1] + 1), np.nan, values.dtype)
+    filled[:, index] = values
+    return filled
+
+
+def _constant(channels: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return whether each channel (channels, rows) is constant within every series, which two or more series with two or more rows show."""
+    if len(starts) < 2 or channels.shape[1] < 2 * len(starts):
+        return np.zeros(len(channels), bool)
+    changes = np.diff(channels, axis=1) != 0
+    changes[:, starts[1:] - 1] = False
+    return ~changes.any(1)
+
+
+def _long_labels(table: FrameTable, label: int, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return the label of each series, which all its rows have."""
     import pandas
 
-    column = table.frame.iloc[:, place]
+    column = table.frame.iloc[:, label]
     codes = pandas.factorize(column)[0][order]
     changes = np.diff(codes, prepend=codes[:1]) != 0
     changes[starts] = False
     if changes.any():
-        where = f"{table.place(order[np.argmax(changes)])}, column {table.names[place]!r}"
-        raise InputError(f"{where}: the label changes within a series; give every row of a series the same")
+        where = table.cell(order[np.argmax(changes)], label)
+        raise InputError(f"{where}: the label changes within a series; write the same in every row of a series")
     return column.to_numpy()[order[starts]]
 
 
-def _steps(table: Table, place: int) -> np.ndarray:
-    """What rows are ordered by: numbers, durations or moments."""
+def _times(table: FrameTable, time: int) -> np.ndarray:
+    """Return the times of the rows: numbers, durations or dates."""
     import pandas
 
-    column = table.frame.iloc[:, place]
-    steps, wrong = _parse(column)
-    if column.dtype.kind == "m":
-        steps = column.to_numpy()
-    elif wrong.any():
+    column = table.frame.iloc[:, time]
+    times, invalid = parse_numbers(column)
+    if isinstance(column.dtype, pandas.PeriodDtype):
+        times = column.dt.to_timestamp().to_numpy()
+    elif column.dtype.kind == "O" and any(isinstance(cell, pandas.Period) for cell in column):
+        times = pandas.PeriodIndex(column).to_timestamp().to_numpy()
+    elif column.dtype.kind == "m":
+        times = column.to_numpy()
+    elif invalid.any():
         # Other ways of writing a date leave the order of day and month to guesswork.
-        moments = pandas.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
-        steps = moments.dt.tz_localize(None).to_numpy()
-    missing = np.isnat(steps) if steps.dtype.kind in "mM" else np.isnan(steps)
+        dates = pandas.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+        times = dates.dt.tz_localize(None).to_numpy()
+    missing = np.isnat(times) if times.dtype.kind in "mM" else np.isnan(times)
     if missing.any():
         row = int(np.argmax(missing))
-        where = f"{table.place(row)}, column {table.names[place]!r}"
-        raise InputError(f"{where}: {str(column.iat[row])!r} is no time; write numbers, or dates as 2024-05-31 12:00")
-    return steps
+        raise InputError(f"{table.cell(row, time)}: {str(column.iat[row])!r} is not a time; write numbers, or dates as 2024-05-31 12:00")
+    return times
+
+
+def read_frame(frame: Any, *, name: str, columns: Columns = BY_NAME) -> Cases:
+    """Return the series of a pandas frame, wide or long; see `read_table`.
+
+    A row index with two levels is (id, time), and the columns of a table with two levels are (channel, time). An index of
+    one level is a column only where its name is that of an id, a time or a label.
+
+    Raises:
+        InputError: see `read_table`; or the rows are times, or an index has more than two levels.
+    """
+    frame, columns = _index_to_columns(frame, name, columns)
+    if frame.columns.nlevels > 1:
+        return _read_channel_columns(frame, name, columns)
+    return read_table(FrameTable(name, [str(column) for column in frame.columns], frame, columns=columns))
+
+
+def _index_to_columns(frame: Any, name: str, columns: Columns) -> tuple[Any, Columns]:
+    """Return the frame with the index levels that are an id, a time or a label as columns."""
+    import pandas
+
+    index = frame.index
+    levels = [None if level is None else str(level).strip().lower() for level in index.names]
+    chosen = {name.strip().lower() for name in (columns.id, columns.time, columns.label) if name}
+    if index.nlevels > 2:
+        raise InputError(f"{name} has an index of {index.nlevels} levels; keep two, id and time, or one row per series")
+    if index.nlevels == 2 and chosen.isdisjoint(levels) and not set(levels) & set(LABELS):
+        ordered = [1, 0] if levels[0] in TIMES or levels[1] in IDS else [0, 1]
+        names = dict(zip(ordered, ("id", "time"), strict=True))
+        frame, levels = frame.set_axis(index.set_names([names[0], names[1]])), ["id", "time"]
+        columns = Columns("id", "time", columns.label, columns.channels)
+    if any(level in (*IDS, *TIMES, *LABELS, *chosen) for level in levels):
+        try:
+            return frame.reset_index(), columns
+        except ValueError as error:
+            raise InputError(f"{name} has an index that is called like a column ({error}); rename one of them") from error
+    if isinstance(index, (pandas.DatetimeIndex, pandas.PeriodIndex)):
+        roles = {str(column).strip().lower() for column in frame.columns}
+        if roles.isdisjoint(TIMES) and columns.time is None:
+            raise InputError(
+                f"{name} has times as rows; pass {name}.to_numpy().T[None] for one series with a channel per column, "
+                f"or {name}.reset_index(drop=True) if each row is a series"
+            )
+    return frame, columns
+
+
+def _read_channel_columns(frame: Any, name: str, columns: Columns) -> Cases:
+    """Return the series of a frame whose columns have two levels, (channel, time)."""
+    if frame.columns.nlevels > 2:
+        raise InputError(f"{name} has columns of {frame.columns.nlevels} levels; keep two, channel and time")
+    levels = [None if level is None else str(level).strip().lower() for level in frame.columns.names]
+    channel_level = 1 if levels[0] in TIMES else 0
+    single = [column for column in frame.columns if str(column[1 - channel_level]) == ""]  # id and label after reset_index
+    attributes = frame[single].copy()
+    attributes.columns = [str(column[channel_level]) for column in single]
+    values = frame.drop(columns=single)
+    channels = list(dict.fromkeys(values.columns.get_level_values(channel_level)))
+    parts = [values.xs(channel, axis=1, level=channel_level) for channel in channels]
+    if not parts or any(list(part.columns) != list(parts[0].columns) for part in parts):
+        raise InputError(f"{name} has channels of unequal times as columns; fill the missing times with NaN")
+    tables = [FrameTable(name, [f"{channel} {time}" for time in part.columns], part) for channel, part in zip(channels, parts, strict=True)]
+    stacked = [np.column_stack([_column_numbers(table, column) for column in range(len(table.names))]) for table in tables]
+    names = list(attributes.columns)
+    id_column = find_column(name, names, (columns.id.lower(),) if columns.id else IDS)
+    label = find_column(name, names, (columns.label.lower(),) if columns.label else LABELS)
+    labels, ids = (None if column is None else attributes.iloc[:, column].to_numpy() for column in (label, id_column))
+    return Cases(list(np.stack(stacked, axis=1)), labels, ids)

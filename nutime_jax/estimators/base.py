@@ -8,9 +8,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from nutime_jax.data.inputs import read_series
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.estimators.inputs import check_choice, check_count, clean_cases, host_encoder, open_encoder, read_collection
+from nutime_jax.estimators.inputs import check_choice, check_count, host_encoder, open_encoder
 from nutime_jax.models.pooling import POOLINGS
 
 
@@ -54,12 +55,11 @@ class SeriesEstimator(BaseEstimator):
         for name in [name for name in vars(self) if name == self._last or (name.endswith("_") and not name.startswith("_"))]:
             delattr(self, name)
         self._check_parameters()
-        collection = read_collection(X)
-        cases = clean_cases(collection)
-        if collection.points is not None:
+        series, _, _, num_columns = read_series(X)
+        if num_columns is not None:
             validate_data(self, X, skip_check_array=True, reset=True)
-        self.n_channels_in_ = len(cases[0])
-        return cases
+        self.n_channels_in_ = len(series[0])
+        return series
 
     def _read(self, X: Any) -> list[np.ndarray]:
         """The cases (channels, time) of X, once fitted.
@@ -68,19 +68,18 @@ class SeriesEstimator(BaseEstimator):
         as a collection.
         """
         check_is_fitted(self)
-        collection = read_collection(X)
-        known = getattr(self, "n_features_in_", None)
-        if collection.points is not None and known is not None:
-            if collection.points != known:
+        series, _, _, num_columns = read_series(X)
+        fitted = getattr(self, "n_features_in_", None)
+        if num_columns is not None and fitted is not None:
+            if num_columns != fitted:
                 raise InputError(
-                    f"X has {collection.points} features, but {type(self).__name__} is expecting {known} features as input: a table "
-                    "keeps its columns; give series of another length as an array (cases, 1, time) or as a list of arrays"
+                    f"X has {num_columns} features, but {type(self).__name__} is expecting {fitted} features as input: a table "
+                    "keeps its columns; pass series of another length as an array (cases, 1, time) or as a list of arrays"
                 )
             validate_data(self, X, skip_check_array=True, reset=False)
-        cases = clean_cases(collection)
-        if len(cases[0]) != self.n_channels_in_:
-            raise InputError(f"cases of X have {len(cases[0])} channels, but were fitted with {self.n_channels_in_}; give as many")
-        return cases
+        if len(series[0]) != self.n_channels_in_:
+            raise InputError(f"cases of X have {len(series[0])} channels, but were fitted with {self.n_channels_in_}; pass as many")
+        return series
 
     def _open(self) -> None:
         """Opens the encoder."""

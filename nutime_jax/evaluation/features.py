@@ -63,12 +63,9 @@ def read_task(files: DatasetFiles) -> Task:
     """Reads both default splits of a set.
 
     Raises:
-        InputError: a split is absent or cannot be read, or its cases have no labels.
+        InputError: a split is absent or cannot be read, or its cases have no classes.
     """
-    task = Task(files.name, files.read("train"), files.read("test"))
-    if task.train.labels is None or task.test.labels is None:
-        raise InputError(f"set {files.name} has no labels; an evaluation needs them")
-    return task
+    return Task(files.name, test=files.read_labelled("test"), train=files.read_labelled("train"))
 
 
 def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None, batch_size: int = 256) -> np.ndarray:

@@ -5,12 +5,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nutime_jax.bundle import load_bundle, save_bundle
 from nutime_jax.config import PretrainConfig, TuningSettings, from_dict, to_dict
-from nutime_jax.data.series import clean_series
+from nutime_jax.data.inputs import clean_cases
 from nutime_jax.errors import InputError
 from nutime_jax.finetuning.channels import ChannelMap
 from nutime_jax.finetuning.ensemble import Network, predict_cases
@@ -66,24 +67,22 @@ class FineTunedClassifier:
     shared: dict[str, np.ndarray]
     training: Training
 
-    def predict(self, X: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each case; see `predict_proba`."""
         return self.classes_[self.predict_proba(X).argmax(1)]
 
-    def predict_proba(self, X: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities, float32 (cases, classes), averaged over the members.
 
         A series is resized as a whole, however long, as in training.
 
         Args:
-            X: (cases, time), (cases, channels, time), or a sequence of arrays (time,) or (channels, time).
+            X: series in any form of `data.inputs.read_series`.
 
         Raises:
-            InputError: X is empty, not numbers of such a shape, or has other channels than those fitted on.
+            InputError: see `read_series`; or X has other channels than those fitted on.
         """
-        if not len(X):
-            raise InputError("X holds no series")
-        cases = [self.channels.apply(clean_series(one, name=f"case {i}"), name=f"case {i}") for i, one in enumerate(X)]
+        cases = [self.channels.apply(case, name=f"case {i}") for i, case in enumerate(clean_cases(X))]
         network, members = self.network, self._padded_members()
         parts = []
         for chunk in _chunks(cases):

@@ -53,7 +53,7 @@ def test_ids_and_labels_go_along_and_a_corpus_is_read(encoder, tmp_path):
     ("data", "out", "more", "message"),
     [
         ("GunPoint", "f.npz", [], "Dataset GunPoint may have two splits; add --split=train or --split=test"),
-        ("Gunpoint", "f.npz", [], "'Gunpoint' is no file, no folder and no bundled set"),
+        ("Gunpoint", "f.npz", [], "'Gunpoint' is not a file, a folder or a bundled dataset"),
         ("GunPoint", "f.txt", ["--split=test"], "has no suffix that says how to write features"),
         ("GunPoint", "no/f.npz", ["--split=test"], "there is no folder"),
         ("GunPoint", "f.npz", ["--split=test", "--layer=9"], "layer 9 does not exist"),

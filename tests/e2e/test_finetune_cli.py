@@ -84,9 +84,9 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset=Gunpoint"], "'Gunpoint' is no file, no folder and no bundled set"),
+        (["--dataset=Gunpoint"], "'Gunpoint' is not a file, a folder or a bundled dataset"),
         (["--dataset=bundled"], "--dataset=bundled contains 8 datasets (ACSF1, ArrowHead, BasicMotions, …); choose one of them"),
-        (["--dataset={tmp}/bare.csv"], "the training split has no labels"),
+        (["--dataset={tmp}/bare.csv"], "bare.csv (train) has no labels"),
         (["--dataset={tmp}/lone.tsv", "--selection=test"], "validates on the test split"),
         (["--strategy=half"], "strategy is 'half'; choose one of full, head"),
         (["--epochs=0"], "epochs is 0; choose an integer of 1 or more"),

@@ -33,7 +33,7 @@ def finished(smoke_run, tmp_path):
         ("--config.length=100", "length 100 is not divisible by model.window_size 16"),
         ("--config.batch_size=13", "batch size 13 is not divisible by 2 devices"),
         ("--config.data.sources=", "the corpus is empty"),
-        ("--config.data.sources=Gunpoint", "'Gunpoint' is no file, no folder and no bundled set"),
+        ("--config.data.sources=Gunpoint", "'Gunpoint' is not a file, a folder or a bundled dataset"),
         ("--config.augment.crop_ratio=0.9,0.5", "augment.crop_ratio is (0.9, 0.5)"),
         ("--config.optim.warmup_steps=50", "optim.warmup_steps is 50; choose 0 to 3"),
         ("--config.optim.weight_decay_mask=some", "optim.weight_decay_mask is 'some'"),

@@ -105,7 +105,7 @@ def test_a_study_from_its_first_step_to_its_table(capfd, caplog, tmp_path, base)
         ("objectives", "seeds=", "seeds is (); name one or more"),
         ("objectives", "pretrain.stesp=3", "did you mean 'pretrain.steps'?"),
         ("objectives", "base=quickstat", "did you mean 'quickstart'?"),
-        ("objectives", "probe.sources=nowhere", "'nowhere' is no file, no folder and no bundled set"),
+        ("objectives", "probe.sources=nowhere", "'nowhere' is not a file, a folder or a bundled dataset"),
         ("objectives", "probe.protocol=svm", "probe.protocol is 'svm'"),
         ("windows", "groups=0", "groups is 0"),
         ("domains", "domains.image=Picture", "domain image has type 'Picture'"),

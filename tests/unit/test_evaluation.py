@@ -56,7 +56,7 @@ def test_sets_without_labels_or_tests_are_refused(tmp_path):
     with pytest.raises(InputError, match="set a has no test split"):
         read_task(find_datasets(str(tmp_path))[0])
     (tmp_path / "a_TEST.csv").write_text("1,2\n")
-    with pytest.raises(InputError, match="set a has no labels"):
+    with pytest.raises(InputError, match=r"a_TEST\.csv \(test\) has no labels"):
         read_task(find_datasets(str(tmp_path))[0])
 
 
@@ -116,7 +116,7 @@ def test_channels_are_encoded_alone(channels, shape):
 @pytest.mark.parametrize(
     ("series", "options", "message"),
     [
-        ([], {}, "holds no series"),
+        ([], {}, "has no series"),
         ([np.ones(3)], {"channels": "max"}, "'max' is unknown"),
         ([np.ones(3)], {"pooling": "max"}, "'max' is unknown"),
         ([np.ones(3)], {"layer": 7}, "layer 7 does not exist"),

@@ -414,7 +414,7 @@ def test_labels_that_are_numbers_become_text(encoder):
 
 
 def test_no_series_are_refused(fitted):
-    with pytest.raises(InputError, match="X holds no series"):
+    with pytest.raises(InputError, match="X has no series"):
         fitted.predict([])
 
 
