@@ -59,7 +59,7 @@ def _accuracy(train, test) -> float:
 
 def draw(means: dict[str, dict[str, list[float]]]):
     """Mean accuracy against the power of ten, a panel for what is multiplied."""
-    from nutime_jax.report.figures import COLOURS, LINES, styled
+    from nutime_jax.report.style import COLOURS, LINES, styled
 
     @styled
     def figure():
@@ -89,7 +89,7 @@ def main() -> None:
     means = {kind: {name: np.mean([found[kind][name] for found in sets.values()], 0).tolist() for name in kinds[kind]} for kind in kinds}
     write_results({"powers": POWERS, "means": means, "sets": sets, "encoder": args.encoder, "machine": machine("jax", "numpy")}, args.out)
     if args.figure:
-        from nutime_jax.report.figures import save_figure
+        from nutime_jax.report.style import save_figure
 
         save_figure(draw(means), args.figure)
 

@@ -19,7 +19,7 @@ from nutime_jax.data.corpus import find_sources
 from nutime_jax.data.datasets import DatasetFiles, find_all_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.options import option
-from studies.charts import Panel, draw_panels
+from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
 from studies.scores import Scores, check_probe, dataset_table, score_runs
@@ -146,7 +146,7 @@ def compare_domains(scores: Scores, names_of: Mapping[str, Sequence[str]]) -> St
 
 def _draw(table: StudyTable):
     lines = {table.columns[column]: [line[column] for line in table.lines] for column in (2, 3, 4)}
-    return draw_panels([Panel("", "", "accuracy in % on the domain", [line[0] for line in table.lines], lines)])
+    return plot_panels([Panel("", "", "accuracy in % on the domain", [line[0] for line in table.lines], lines)])
 
 
 if __name__ == "__main__":

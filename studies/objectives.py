@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nutime_jax.config import PretrainConfig
 from nutime_jax.data.datasets import find_all_datasets
-from studies.charts import Panel, draw_panels
+from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
 from studies.scores import Scores, check_probe, dataset_table, score_runs
@@ -59,7 +59,7 @@ def compare_with_untrained(scores: Scores) -> StudyTable:
 def _draw(table: StudyTable, datasets: int):
     names = [line[0] for line in table.lines]
     lines = {label: [line[column] for line in table.lines] for column, label in ((1, "pretrained"), (2, "untrained"))}
-    return draw_panels([Panel("", "", f"accuracy in %, mean of {datasets} datasets", names, lines)])
+    return plot_panels([Panel("", "", f"accuracy in %, mean of {datasets} datasets", names, lines)])
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nutime_jax.errors import InputError
-from nutime_jax.report.figures import save_figure
-from nutime_jax.report.result_figures import can_draw
+from nutime_jax.report.style import can_plot, save_figure
 from nutime_jax.storage import error_summary, storage_for
 
 
@@ -81,7 +80,7 @@ def write_report(report: StudyReport, out: Path) -> list[Path]:
             written.append(out / name)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error_summary(error)}); choose another --out") from error
-    if can_draw():
+    if can_plot():
         save_figure(report.draw(), out / "figure.svg")
         written.append(out / "figure.svg")
     return written

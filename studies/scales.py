@@ -31,7 +31,7 @@ from nutime_jax.data.datasets import Cases, DatasetFiles, find_all_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS, check_scalar_encoder
 from nutime_jax.options import option
-from studies.charts import Panel, draw_panels
+from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
 from studies.scores import Scores, check_probe, dataset_table, score_runs
@@ -156,11 +156,11 @@ def study_scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> Study
     tables = {"table": compare_coverage(coverage, magnitudes, threshold=config.distance_threshold)}
     tables |= {"distances": _distance_table(coverage, magnitudes), "decoding": _decoding_table(coverage, decades)}
     if not config.seeds:
-        return StudyReport(tables, partial(draw_panels, panels))
+        return StudyReport(tables, partial(plot_panels, panels))
     scores, failures = score_rescaled(variants, datasets, config, out)
     units = compare_units(scores, config.powers)
     tables = {"table": tables.pop("table"), "units": units} | tables | {"datasets": dataset_table(scores)}
-    draw = partial(draw_panels, [*panels, _unit_panel(units, config.powers)])
+    draw = partial(plot_panels, [*panels, _unit_panel(units, config.powers)])
     return StudyReport(tables, draw, shown=2, notes=(*scores.skipped, *failures))
 
 

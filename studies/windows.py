@@ -19,7 +19,7 @@ from scipy.signal import correlate, detrend, find_peaks
 from nutime_jax.config import PretrainConfig
 from nutime_jax.data.datasets import Cases, DatasetFiles, find_all_datasets
 from nutime_jax.options import option
-from studies.charts import Panel, draw_panels
+from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
 from studies.scores import Scores, check_probe, dataset_table, score_runs
@@ -131,7 +131,7 @@ def _draw(scores: Scores, groups: Mapping[str, Mapping[str, Sequence[str]]]):
     for name, labels in groups.items():
         lines = {variant: [seed_stats(scores.mean(variant, datasets)) for datasets in labels.values()] for variant in scores.baseline}
         panels.append(Panel(f"by {name}", PROPERTIES[name], "accuracy in %", list(labels), lines))
-    return draw_panels(panels)
+    return plot_panels(panels)
 
 
 if __name__ == "__main__":

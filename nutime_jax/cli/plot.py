@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.report.figures import check_figure_path, save_figure
+    from nutime_jax.report.style import check_figure_path, save_figure
 
     check_figure_path(args.out)
     save_figure(FIGURES[args.figure].run(args), args.out)
@@ -52,9 +52,9 @@ def _plot_embedding(args: argparse.Namespace):
 
     from nutime_jax.evaluation.features import encode_cases
     from nutime_jax.loading import load_encoder
-    from nutime_jax.report.embedding import check_method, draw_embedding
+    from nutime_jax.report.plots import check_projection, plot_embedding
 
-    check_method(args.method)
+    check_projection(args.method)
     files = one_dataset(args.dataset, flag="--dataset")
     splits = ["train"] if files.test is None else ["train", "test"]
     cases = [files.read(split) for split in splits]
@@ -62,7 +62,7 @@ def _plot_embedding(args: argparse.Namespace):
     options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels}
     encoded = [encode_cases(encoder, split, **options) for split in cases]
     labelled = all(split.labels is not None for split in encoded)
-    return draw_embedding(
+    return plot_embedding(
         np.concatenate([split.features for split in encoded]),
         np.concatenate([split.labels for split in encoded]) if labelled else None,
         filled=np.repeat([name == "train" for name in splits], [len(split.features) for split in encoded]),
@@ -79,9 +79,9 @@ def _nme_arguments(parser: argparse.ArgumentParser) -> None:
 def _plot_nme(args: argparse.Namespace):
     """Plot the numerically multi-scaled embedding of scalars over twelve orders of magnitude and both signs."""
     from nutime_jax.loading import load_encoder
-    from nutime_jax.report.nme import draw_nme
+    from nutime_jax.report.nme import plot_nme
 
-    return draw_nme(load_encoder(args.encoder))
+    return plot_nme(load_encoder(args.encoder))
 
 
 def _views_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +94,7 @@ def _views_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plot_views(args: argparse.Namespace):
     """Plot training series of a dataset next to two views of each, as a pretraining step makes them."""
-    from nutime_jax.report.views import draw_views, spread_over_classes
+    from nutime_jax.report.plots import plot_views, spread_over_classes
     from nutime_jax.training.loop import check_config
 
     config = load_config(args.config, args.overrides)
@@ -106,7 +106,7 @@ def _plot_views(args: argparse.Namespace):
     series = [cases.series[index][0] for index in spread_over_classes(cases, args.cases)]
     crop = config.augment.crop_ratio
     title = f"{files.name}, crops of {crop[0]:.0%} to {crop[1]:.0%} ({config.name})"
-    return draw_views(series, length=config.length, crop=crop, seed=args.seed, title=title)
+    return plot_views(series, length=config.length, crop=crop, seed=args.seed, title=title)
 
 
 def _training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,9 +116,9 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plot_training(args: argparse.Namespace):
     """Plot loss, projection std, probe accuracy and gradient norm over the steps of one or more runs."""
-    from nutime_jax.report.training import draw_training
+    from nutime_jax.report.plots import plot_training
 
-    return draw_training(args.workdirs)
+    return plot_training(args.workdirs)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:

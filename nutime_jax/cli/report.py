@@ -5,10 +5,10 @@
     nutime report results.csv --published_table=paper.csv:NuTime,Mantis --fetch_published=aeon:HC2 --only=ridge,minirocket
 
 The page is one self-contained file. For every protocol and metric it shows: means, mean ranks, and wins, ties and losses
-against one method, over the datasets that all methods have; a critical-difference diagram and scatter plots (with
-pip install 'nutime_jax[report]'); every dataset with mean and standard deviation over seeds. Values that the test split
-helped to choose are marked; default and resampled splits have separate tables. If failures.csv is next to the results, its
-failures are listed.
+against one method, over the datasets that all methods have; a critical-difference diagram and scatter plots; every dataset
+with mean and standard deviation over seeds. Values that the test split helped to choose are marked; default and resampled
+splits have separate tables. If failures.csv is next to the results, its failures are listed. Needs
+pip install 'nutime_jax[report]'.
 """
 
 import argparse
@@ -41,12 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.report.contents import gather_contents
     from nutime_jax.report.page import render_page, write_page
-    from nutime_jax.report.result_figures import can_draw
-    from nutime_jax.report.summary import write_summary
+    from nutime_jax.report.tables import write_summary
 
     contents = gather_contents(
         args.results,
-        baselines=args.published_table,
+        published_tables=args.published_table,
         fetched=args.fetch_published,
         reference=args.reference,
         rivals=names_in(args.scatter),
@@ -55,11 +54,10 @@ def run(args: argparse.Namespace) -> None:
     if args.out.suffix == ".csv":
         raise InputError(f"--out is {args.out}, a table; write the name of the page, as report.html")
     table = args.out.with_suffix(".csv")
+    text = render_page(contents)
     try:
         write_summary(contents.tables, table)
-        write_page(render_page(contents), args.out)
+        write_page(text, args.out)
     except OSError as error:
         raise InputError(f"Cannot write {args.out} ({error.strerror}); choose another --out") from error
-    if not can_draw():
-        print("without figures, because matplotlib is not installed; pip install 'nutime_jax[report]'")
     print(f"written to {args.out}, its values to {table}")

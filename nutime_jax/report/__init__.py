@@ -1,5 +1,5 @@
-"""Reports: tables of results, the HTML page, and figures of encoders, studies and runs.
+"""Reports on results (tables, one HTML page) and figures of encoders, studies and runs.
 
-A figure function returns a matplotlib figure that belongs to no window. Colours are safe for colour-blind readers (Okabe and
-Ito); classes and runs beyond their number get other marks. The same input gives the same file.
+A figure function returns a matplotlib figure without a window. Colours are safe for colour-blind readers (Okabe and Ito).
+Equal input gives an equal file, byte for byte.
 """

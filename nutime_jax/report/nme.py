@@ -1,4 +1,4 @@
-"""The numerically multi-scaled embedding of scalars, as an encoder has learnt it."""
+"""Figure of the trained numerically multi-scaled embedding (NME) of scalars."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +11,25 @@ from nutime_jax.core.scalars import location_weights, scale_weights
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS, rescaled_scales, scalar_encoder_scope
-from nutime_jax.report.figures import styled
+from nutime_jax.report.style import styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DECADES = 6
-"""Scalars are drawn from 10**-DECADES to 10**DECADES, on both sides of zero."""
+"""Magnitudes of the plotted scalars, of both signs: 10**-DECADES to 10**DECADES."""
 PER_DECADE = 5
 
 
 @styled
-def draw_nme(encoder: Encoder) -> "Figure":
-    """What the trained NME makes of scalars over twelve decades and both signs.
+def plot_nme(encoder: Encoder) -> "Figure":
+    """Plot the NME over twelve orders of magnitude and both signs.
 
-    Above left, how much each scale takes part, over all locations if there are any; below it, the embedding, a row a
-    dimension; right, the cosine of the embeddings of any two scalars.
+    Top left: the weight of each scale, summed over locations. Bottom left: the embedding, one row per dimension. Right: the
+    cosine similarity of the embeddings of every two scalars.
 
     Raises:
-        InputError: the encoder embeds no scalars, or not by NME.
+        InputError: the encoder does not embed mean and std, or not by NME.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -37,10 +37,10 @@ def draw_nme(encoder: Encoder) -> "Figure":
 
     model = encoder.config.model
     if model.window_stats == "none":
-        raise InputError(f"{encoder!r} embeds no mean and no std; there is no NME to draw")
+        raise InputError(f"{encoder!r} does not embed mean and std: it has no NME to plot.")
     if model.scalar_encoder != "nme":
         raise InputError(
-            f"{encoder!r} embeds mean and std by {model.scalar_encoder!r}; `plot nme` draws encoders whose model.scalar_encoder is nme"
+            f"{encoder!r} embeds mean and std by {model.scalar_encoder!r}. `plot nme` needs an encoder with model.scalar_encoder=nme."
         )
     trained, scales = encoder.variables["params"]["embedding"][scalar_encoder_scope("nme")], jnp.asarray(model.scales, jnp.float32)
     if model.learnable_scales:
@@ -52,13 +52,13 @@ def draw_nme(encoder: Encoder) -> "Figure":
     weights = _weights(scalars, scales, model) if model.scale_weighting else np.ones((len(scalars), len(scales)))
 
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
-    boxes = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), height_ratios=(1, 1.5))
-    above, below, right = figure.add_subplot(boxes[0, 0]), figure.add_subplot(boxes[1, 0]), figure.add_subplot(boxes[:, 1])
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.15, 1), height_ratios=(1, 1.5))
+    top, bottom, right = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[:, 1])
     limit = np.abs(embedded).max()
     diverging = matplotlib.colormaps["RdBu_r"].resampled(24)  # steps make a file a third as large
     panels = {
-        above: (weights, {"cmap": "cividis", "vmin": 0}),
-        below: (embedded, {"cmap": diverging, "vmin": -limit, "vmax": limit}),
+        top: (weights, {"cmap": "cividis", "vmin": 0}),
+        bottom: (embedded, {"cmap": diverging, "vmin": -limit, "vmax": limit}),
         right: (unit @ unit.T, {"cmap": diverging, "vmin": -1, "vmax": 1}),
     }
     for axes, (values, colours) in panels.items():
@@ -68,31 +68,31 @@ def draw_nme(encoder: Encoder) -> "Figure":
         bar.solids.set_rasterized(True)
         axes.spines[:].set_visible(False)
         _mark_decades(axes.xaxis)
-    kept = np.arange(0, len(scales), -(-len(scales) // 5))
-    above.set_yticks(kept, [_power(scales[place]) for place in kept])
-    above.set_xticklabels([])
+    labelled = np.arange(0, len(scales), -(-len(scales) // 5))
+    top.set_yticks(labelled, [_power(scales[index]) for index in labelled])
+    top.set_xticklabels([])
     _mark_decades(right.yaxis)
-    above.set(title="weight of each scale", ylabel="scale")
-    below.set(title="embedding", xlabel="scalar", ylabel="dimension")
-    right.set(title="cosine of the embeddings of two scalars", xlabel="scalar", ylabel="scalar")
+    top.set(title="weight of each scale", ylabel="scale")
+    bottom.set(title="embedding", xlabel="scalar", ylabel="dimension")
+    right.set(title="cosine similarity of embeddings", xlabel="scalar", ylabel="scalar")
     return figure
 
 
 def _weights(scalars: Any, scales: Any, model: ModelConfig) -> np.ndarray:
-    """How much each scale takes part in the embedding of each scalar, (scalars, scales)."""
+    """Return the weight of each scale in the embedding of each scalar, shape (scalars, scales)."""
     locations = jnp.asarray(model.locations or (0.0,), jnp.float32)
-    each = scale_weights(scalars[:, None] - locations[None], scales)
-    return np.asarray(jnp.einsum("xl,xlk->xk", location_weights(scalars, locations), each))
+    weights = scale_weights(scalars[:, None] - locations[None], scales)
+    return np.asarray(jnp.einsum("xl,xlk->xk", location_weights(scalars, locations), weights))
 
 
 def _mark_decades(axis: Any) -> None:
-    """Ticks of an axis whose places are negative scalars, the largest first, and then positive ones."""
-    each = 2 * DECADES * PER_DECADE + 1
-    wanted = [k for k in range(-DECADES + 1, DECADES + 1) if (DECADES - k) % 4 == 0]
-    steps = [(k + DECADES) * PER_DECADE for k in wanted]
-    places = [each - 1 - step for step in reversed(steps)] + [each - 0.5] + [each + step for step in steps]
-    signs = [f"−{_power(10.0**k)}" for k in reversed(wanted)] + ["0"] + [_power(10.0**k) for k in wanted]
-    axis.set_ticks(places, signs, fontsize=8)
+    """Set ticks of an axis with negative scalars first, from the largest magnitude, and then positive ones."""
+    per_sign = 2 * DECADES * PER_DECADE + 1
+    exponents = [k for k in range(-DECADES + 1, DECADES + 1) if (DECADES - k) % 4 == 0]
+    steps = [(k + DECADES) * PER_DECADE for k in exponents]
+    positions = [per_sign - 1 - step for step in reversed(steps)] + [per_sign - 0.5] + [per_sign + step for step in steps]
+    labels = [f"−{_power(10.0**k)}" for k in reversed(exponents)] + ["0"] + [_power(10.0**k) for k in exponents]
+    axis.set_ticks(positions, labels, fontsize=8)
 
 
 def _power(value: float) -> str:

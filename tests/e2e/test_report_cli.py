@@ -1,4 +1,4 @@
-"""`nutime report` as a user meets it."""
+"""End-to-end tests of `nutime report`."""
 
 import csv
 
@@ -34,10 +34,11 @@ def test_tables_become_a_page_and_a_csv(capfd, results):
     assert status == 0
     assert out == f"written to {page}, its values to {page.with_suffix('.csv')}\n"
     reader = Reader(page.read_text())
-    assert "From results.csv, baselines.csv: 5 methods on 12 sets." in reader.words
+    assert "From results.csv, baselines.csv: 5 methods on 12 datasets." in reader.words
     assert "set set99 has no test split" in reader.words
-    assert "P against minirocket, a point a set" in reader.words
-    assert "A against minirocket, a point a set" in reader.words
+    assert [alt for alt in reader.values("alt") if "minirocket" in alt] == [
+        f"{method} against minirocket, one point per dataset" for method in "PA"
+    ]
     assert reader.tables[0][0][3] == "win / tie / loss against minirocket"
     with open(page.with_suffix(".csv"), newline="") as file:
         lines = {line["label"]: line for line in csv.DictReader(file)}
@@ -47,11 +48,11 @@ def test_tables_become_a_page_and_a_csv(capfd, results):
     assert (lines["P"]["wins"], lines["P"]["ties"], lines["P"]["losses"]) == ("1", "1", "10")
 
 
-def test_methods_can_be_left_out_and_the_reference_is_no_baseline(capfd, results):
+def test_methods_can_be_omitted_and_the_reference_is_not_a_baseline(capfd, results):
     status, _, _ = report(capfd, results / "baselines.csv", results / "sweep", "--only=minirocket,B", f"--out={results / 'page.html'}")
     assert status == 0
     tables = Reader((results / "page.html").read_text()).tables
-    assert tables[1][0] == ["set (%)", "minirocket", "B"]
+    assert tables[1][0] == ["dataset (%)", "minirocket", "B"]
     assert tables[0][0][3] == "win / tie / loss against B"
 
 
@@ -63,7 +64,7 @@ def test_shards_of_a_sweep_are_one_table_once_all_are_there(capfd, results):
     write_rows(rows[::2], shards / "results_0_of_2.csv")
     status, _, (sentence,) = report(capfd, shards, f"--out={page}")
     assert status == 2
-    assert "holds results_0_of_2.csv, which are not all shards of one sweep; run the others, or name the tables one by one" in sentence
+    assert "contains results_0_of_2.csv, but not all shards of one sweep. Run the others, or name the tables." in sentence
     write_rows(rows[1::2], shards / "results_1_of_2.csv")
     write_failures([Failure("A", "set98", "ridge", "", "set set98 has no labels")], shards / "failures_1_of_2.csv")
     assert report(capfd, shards, f"--out={page}")[0] == 0
@@ -79,20 +80,20 @@ def test_shards_of_a_sweep_are_one_table_once_all_are_there(capfd, results):
     [
         (["none.csv"], "none.csv cannot be read as a table of results"),
         (["paper.csv"], "paper.csv is no table of results: it has no column method"),
-        (["empty.csv"], "the tables of results hold no rows"),
+        (["empty.csv"], "The tables of results contain no rows"),
         (["nan.csv"], "accuracy of A (ridge) on x is nan"),
-        (["sweep", "--reference=E"], "method 'E' is in no table; choose one of 'A', 'B', 'C', 'D'"),
-        (["sweep", "--scatter=E"], "method 'E' is in no table"),
-        (["sweep", "--only=E"], "no row has 'E' in its method, protocol or setting; methods are A, B, C, D"),
-        (["sweep", "--published_table=none.csv"], "none.csv cannot be read as a published table"),
-        (["f1.csv", "--published_table=paper.csv"], "published accuracies need accuracies on default splits"),
-        (["sweep", "--fetch_published=HC2"], "published results 'HC2' are unknown; write aeon:NAME"),
+        (["sweep", "--reference=E"], "Method 'E' is not in the tables. Choose one of 'A', 'B', 'C', 'D'"),
+        (["sweep", "--scatter=E"], "Method 'E' is not in the tables"),
+        (["sweep", "--only=E"], "No row contains 'E' in its method, protocol or setting. Methods: A, B, C, D"),
+        (["sweep", "--published_table=none.csv"], "none.csv is not readable as a published table"),
+        (["f1.csv", "--published_table=paper.csv"], "The results contain no accuracies on default splits"),
+        (["sweep", "--fetch_published=HC2"], "Published results 'HC2' are unknown. Write aeon:NAME"),
         (["sweep", "--out=results.csv"], "--out is results.csv, a table"),
-        (["sweep", "--out=sweep/results.html"], "the summary would replace sweep/results.csv, which is none"),
+        (["sweep", "--out=sweep/results.html"], "The summary would replace sweep/results.csv, which is not a summary"),
         (["sweep", "--out=nowhere/page.html"], "Cannot write nowhere/page.html (No such file or directory)"),
     ],
 )
-def test_what_cannot_be_reported_is_refused_in_a_sentence(capfd, results, monkeypatch, arguments, message):
+def test_unusable_results_are_rejected(capfd, results, monkeypatch, arguments, message):
     monkeypatch.chdir(results)
     write_rows([], results / "empty.csv")
     write_rows([row("A", "x", float("nan"))], results / "nan.csv")
@@ -109,4 +110,4 @@ def test_help_explains_the_flags(capfd):
         main(["report", "--help"])
     out = capfd.readouterr().out
     assert "--published_table" in out
-    assert "stands alone" in out
+    assert "one self-contained file" in out

@@ -1,24 +1,25 @@
-import re
+import base64
+import builtins
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from nutime_jax.report.charts import plot_critical_difference
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Failure
-from nutime_jax.report import page
-from nutime_jax.report.contents import Contents
+from nutime_jax.report.contents import Published, ReportContents
 from nutime_jax.report.page import render_page
-from nutime_jax.report.published import Published
-from nutime_jax.report.result_figures import draw_critical_difference
-from nutime_jax.report.summary import join_published, make_tables
+from nutime_jax.report.tables import join_published, make_tables, rank_columns
 from tests.unit.test_summary import row
 
-VOID = {"meta", "br", "wbr"}
+VOID = {"meta", "br", "wbr", "img"}
+SVG = "data:image/svg+xml;base64,"
 
 
 class Reader(HTMLParser):
-    """Checks that elements close in order, and keeps attributes, ids and the rows of every table."""
+    """Check that elements close in order; collect attributes, ids, texts and the rows of every table."""
 
     def __init__(self, text):
         super().__init__()
@@ -53,9 +54,12 @@ class Reader(HTMLParser):
         if not {"style", "script"} & set(self.open):
             self.words += f"{data} "
 
+    def values(self, name):
+        return [value for key, value in self.attributes if key == name]
+
 
 def contents(rows, **changes):
-    return Contents([(table, 0) for table in make_tables(rows)], ["results.csv"], **changes)
+    return ReportContents([(table, 0) for table in make_tables(rows)], ["results.csv"], **changes)
 
 
 def many(methods=("A", "B", "C", "D"), sets=12, **changes):
@@ -63,7 +67,7 @@ def many(methods=("A", "B", "C", "D"), sets=12, **changes):
     return [row(m, f"set{i}", v, **changes) for i in range(sets) for m, v in zip(methods, rng.uniform(0.3, 1, 4).round(3), strict=True)]
 
 
-def test_a_page_stands_alone_and_is_well_formed():
+def test_a_page_is_self_contained_and_well_formed():
     everything = [
         *many(),
         *many(split="resample 1"),
@@ -74,12 +78,18 @@ def test_a_page_stands_alone_and_is_well_formed():
     reader = Reader(text)
     assert "http" not in text
     assert "@import" not in text
-    assert not [value for name, value in reader.attributes if name in ("src", "srcset", "data")]
-    assert all(value.startswith("#") for name, value in reader.attributes if name == "href")
-    assert all(one.startswith("#") for one in re.findall(r"url\(([^)]*)", text))
+    assert "url(" not in text
+    assert not [name for name, _ in reader.attributes if name in ("srcset", "data") or name.startswith("on")]
+    assert all(value.startswith("#") for value in reader.values("href"))
     assert len(reader.ids) == len(set(reader.ids))
-    assert {value[1:] for name, value in reader.attributes if name == "href"} <= set(reader.ids)
-    assert reader.tags.count("svg") == 6  # one of ranks and two scatter plots, for either kind of split
+    assert {value[1:] for value in reader.values("href")} <= set(reader.ids)
+    assert len(reader.values("src")) == 6  # one of ranks and two scatter plots, for both kinds of split
+    assert len(reader.values("alt")) == 6
+    for source in reader.values("src"):
+        assert source.startswith(SVG)
+        svg = ElementTree.fromstring(base64.b64decode(source.removeprefix(SVG)))
+        links = [value for node in svg.iter() for name, value in node.attrib.items() if name.endswith("href")]
+        assert all(link.startswith("#") for link in links)  # an image loads no other file
     assert reader.tags.count("table") == 9
 
 
@@ -87,29 +97,49 @@ def test_the_same_results_give_the_same_page():
     assert render_page(contents(many())) == render_page(contents(many()))
 
 
-@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onload=f()>', "a&b", "$\\frac", "模型", "{x}", "x" * 300])
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onload=f()>',
+        "a&b",
+        "$\\frac",
+        "模型",
+        "{x}",
+        "{{ 7 * 7 }}{% raw %}",
+        "</style>",
+        "x" * 300,
+    ],
+)
 def test_names_are_escaped_everywhere(evil):
     rows = [*many(("A", "B", evil, "D")), row("A", evil, 0.5, setting=evil), row("A", "x", 0.5, protocol=evil)]
-    text = render_page(contents(rows, failures=[Failure(evil, evil, evil, evil, evil)]))
+    published = Published(evil, {evil: {evil: 0.5}})
+    (first, *others) = [table for table, _ in contents(rows).tables]
+    tables = [(join_published(first, published.values), 0), *((table, 0) for table in others)]
+    failures = [Failure(evil, evil, evil, evil, evil)]
+    text = render_page(ReportContents(tables, [evil], failures, [published]))
     reader = Reader(text)
     assert reader.tags.count("script") == 1
-    assert "img" not in reader.tags
+    assert reader.tags.count("style") == 1
+    assert all(source.startswith(SVG) for source in reader.values("src"))
+    assert not [name for name, _ in reader.attributes if name.startswith("on")]
     assert any("".join(cells[0].split()) == "".join(evil.split()) for table in reader.tables for cells in table)
+    assert f"From {evil}: " in reader.words
 
 
 def test_cells_show_means_deviations_the_best_and_what_is_missing():
     rows = [row("A", "x", v, seed=i) for i, v in enumerate((0.5, 0.6, 0.7))] + [row("B", "x", 0.55), row("B", "y", 0.123456)]
     text = render_page(contents(rows))
-    standings, sets = Reader(text).tables
-    assert sets == [["set (%)", "A", "B"], ["x", "60.0 ± 10.0", "55.0"], ["y", "–", "12.3"], ["mean of 1 set", "60.0", "55.0"]]
-    assert '<b>60.0 <small>± 10.0</small></b></td><td class="number" data-key="0.55">55.0</td>' in text
+    standings, datasets = Reader(text).tables
+    assert datasets == [["dataset (%)", "A", "B"], ["x", "60.0 ± 10.0", "55.0"], ["y", "–", "12.3"], ["mean of 1 dataset", "60.0", "55.0"]]
+    assert '<td class="number" data-key="0.6"><b>60.0 <small>± 10.0</small></b></td>' in text
+    assert '<td class="number" data-key="0.55">55.0</td>' in text
     assert standings[1][1:] == ["60.0", "1.00", "reference", "1", "60.0", "3"]
     assert standings[2][1:] == ["55.0", "2.00", "0 / 0 / 1", "2", "33.7", "1"]
-    assert "over the 1 set that both methods have, of 2; A ridge has the fewest" not in text
-    assert "over the 1 set that both methods have, of 2; A has the fewest, 1." in text
+    assert "over the 1 dataset that both methods have, of 2; A has the fewest, 1." in text
 
 
-def test_what_the_test_split_chose_is_marked():
+def test_methods_chosen_on_the_test_split_are_marked():
     rows = [*many(), *(row("tuned", f"set{i}", 0.99, selection="test") for i in range(12))]
     reader = Reader(render_page(contents(rows)))
     assert all(table[0].count("tuned †") == 1 for table in reader.tables[1:])
@@ -118,55 +148,73 @@ def test_what_the_test_split_chose_is_marked():
     assert "†" not in Reader(render_page(contents(many()))).words
 
 
-def test_published_columns_say_so():
+def test_published_columns_are_marked():
     (table,) = make_tables(many())
     published = Published("paper.csv", {"Z": {"set1": 0.5}}, percent=True)
-    words = Reader(render_page(Contents([(join_published(table, published.values), 0)], ["r.csv"], published=[published]))).words
+    words = Reader(render_page(ReportContents([(join_published(table, published.values), 0)], ["r.csv"], published=[published]))).words
     assert "“published”: Z, from paper.csv, read as percent" in words
-    assert "over the 1 set that all 5 methods have, of 12; Z has the fewest, 1." in words
-    assert "needs 3 methods on 5 common sets; here are 5 on 1." in words
+    assert "over the 1 dataset that all 5 methods have, of 12; Z has the fewest, 1." in words
+    assert "needs 3 methods on 5 common datasets; the table has 5 on 1." in words
 
 
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ([row("A", "x", 0.5)], "One method on 1 set; there is nothing to compare it with."),
+        ([row("A", "x", 0.5)], "One method on 1 dataset: there is nothing to compare it with."),
         (
             [row("A", "x", 0.5), row("B", "y", 0.5)],
-            "None of 2 sets is common to both methods, so that they cannot be ranked; A has the fewest, 1.",
+            "None of 2 datasets is common to both methods, so there are no ranks; A has the fewest, 1.",
         ),
-        ([row("A", "x", 0.5), row("B", "y", 0.5)], "B and A have no set in common; there is nothing to draw."),
-        (many(sets=4), "A critical-difference diagram needs 3 methods on 5 common sets; here are 4 on 4."),
-        ([row(m, f"s{i}", 0.5) for m in "ABC" for i in range(9)], "All methods are level on every set; there is no difference to draw."),
+        ([row("A", "x", 0.5), row("B", "y", 0.5)], "B and A have no dataset in common: there is nothing to plot."),
+        (many(sets=4), "A critical-difference diagram needs 3 methods on 5 common datasets; the table has 4 on 4."),
+        (
+            [row(m, f"s{i}", 0.5) for m in "ABC" for i in range(9)],
+            "All methods are equal on every dataset: there is no difference to plot.",
+        ),
     ],
 )
-def test_what_cannot_be_compared_is_said(rows, sentence):
+def test_missing_comparisons_are_explained(rows, sentence):
     assert sentence in Reader(render_page(contents(rows))).words
 
 
-def test_many_methods_are_drawn_in_part():
+def test_of_many_methods_the_best_are_plotted():
     rows = [row(f"M{j}", f"s{i}", (i * j % 17) / 17) for j in range(14) for i in range(9)]
     words = Reader(render_page(contents(rows))).words
-    assert "Shown are the 12 best ranked of 14, a choice made on these very results." in words
+    assert "Only the 12 best of 14 methods are shown, selected on these results." in words
 
 
-def test_pairs_that_are_level_everywhere_are_drawn():
+def test_methods_that_are_equal_on_all_datasets_are_plotted():
     values = np.random.default_rng(0).uniform(size=(8, 3))
     values[:, 1] = values[:, 0]
-    assert draw_critical_difference(values, ["a", "b", "c"], name="one").startswith('<svg role="img"')
-    with pytest.raises(InputError, match="All methods are level"):
-        draw_critical_difference(values[:, :1].repeat(3, 1), ["a", "b", "c"], name="one")
+    figure = plot_critical_difference(values, ["a", "b", "c"])
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert {"a", "b", "c"} <= set(texts)
+    ranks = rank_columns(values).mean(0)
+    assert {text for text in texts if "." in text} == {f"{rank:.2f}" for rank in ranks}  # rounded as in the table
+    with pytest.raises(InputError, match="All methods are equal"):
+        plot_critical_difference(values[:, :1].repeat(3, 1), ["a", "b", "c"])
 
 
 @pytest.mark.parametrize(
-    ("failures", "sentence"), [(None, "No failures.csv lies beside"), ([], "No cell failed."), ([Failure(*"abcde")] * 2, "2 cells failed.")]
+    ("failures", "sentence"),
+    [
+        (None, "The results have no failures.csv"),
+        ([], "No cell failed."),
+        ([Failure(*"abcde")] * 2, "2 cells failed."),
+    ],
 )
-def test_failures_are_listed_or_said_to_be_none(failures, sentence):
+def test_failures_are_listed(failures, sentence):
     assert sentence in Reader(render_page(contents(many(), failures=failures))).words
 
 
-def test_without_matplotlib_there_are_no_figures(monkeypatch):
-    monkeypatch.setattr(page, "can_draw", lambda: False)
-    reader = Reader(render_page(contents(many())))
-    assert "svg" not in reader.tags
-    assert "matplotlib is not installed; pip install 'nutime_jax[report]' brings it" in reader.words
+def test_without_jinja2_the_error_names_the_extra(monkeypatch):
+    load = builtins.__import__
+
+    def without_jinja2(name, *args, **options):
+        if name == "jinja2":
+            raise ImportError(name)
+        return load(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_jinja2)
+    with pytest.raises(InputError, match=r"A report needs jinja2 and matplotlib: pip install 'nutime_jax\[report\]'"):
+        render_page(contents(many()))

@@ -11,11 +11,9 @@ from nutime_jax.core.resample import resize_on_host
 from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import InputError
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.report.embedding import draw_embedding
-from nutime_jax.report.figures import COLOURS, save_figure
-from nutime_jax.report.nme import draw_nme
-from nutime_jax.report.training import draw_training, read_metrics
-from nutime_jax.report.views import draw_views, spread_over_classes
+from nutime_jax.report.nme import plot_nme
+from nutime_jax.report.plots import plot_embedding, plot_training, plot_views, read_metrics, spread_over_classes
+from nutime_jax.report.style import COLOURS, save_figure
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def features():
 
 def test_embedding_shows_every_case_once(features):
     labels, filled = ["a", "b", "10"] * 10, np.arange(30) < 10
-    (axes,) = draw_embedding(features, labels, filled=filled, title="sets of $").axes
+    (axes,) = plot_embedding(features, labels, filled=filled, title="sets of $").axes
     points = np.concatenate([one.get_offsets() for one in axes.collections])
     wanted = PCA(2, svd_solver="full").fit_transform(StandardScaler().fit_transform(features.astype(np.float64)))
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(wanted, axis=0), atol=1e-9)
@@ -40,34 +38,34 @@ def test_embedding_shows_every_case_once(features):
     assert "of the variance" in axes.get_xlabel()
 
 
-def test_many_classes_are_told_apart(features):
-    figure = draw_embedding(features, [str(i % 20) for i in range(30)])
+def test_many_classes_are_distinguished(features):
+    figure = plot_embedding(features, [str(i % 20) for i in range(30)])
     looks = {(handle.get_color(), handle.get_marker()) for handle in figure.legends[0].legend_handles}
     assert len(looks) == 20
     assert len(set(COLOURS)) == len(COLOURS)
 
 
 def test_without_labels_there_is_no_legend(features):
-    assert draw_embedding(features, None).legends == []
+    assert plot_embedding(features, None).legends == []
 
 
-def test_tsne_draws_nothing_at_random(features):
-    first, second = (draw_embedding(features, None, method="tsne").axes[0].collections[0].get_offsets() for _ in range(2))
+def test_tsne_is_deterministic(features):
+    first, second = (plot_embedding(features, None, method="tsne").axes[0].collections[0].get_offsets() for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
-def test_embedding_refusals(features):
-    with pytest.raises(InputError, match="method 'umap' is unknown; choose one of pca, tsne"):
-        draw_embedding(features, None, method="umap")
-    with pytest.raises(InputError, match="2 cases make no picture"):
-        draw_embedding(features[:2], None)
+def test_features_that_cannot_be_plotted_are_rejected(features):
+    with pytest.raises(InputError, match="method 'umap' is unknown: choose one of pca, tsne"):
+        plot_embedding(features, None, method="umap")
+    with pytest.raises(InputError, match="2 cases are too few"):
+        plot_embedding(features[:2], None)
 
 
-def test_nme_spans_twelve_decades_and_both_signs(encoder):
-    figure = draw_nme(encoder)
-    weights, embedded, cosines = (np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.get_title())
+def test_nme_spans_twelve_orders_of_magnitude_and_both_signs(encoder):
+    figure = plot_nme(encoder)
+    weights, embedded, cosines = (np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.get_title(loc="left"))
     np.testing.assert_allclose(weights.sum(0), 1, rtol=1e-5)
-    np.testing.assert_allclose(weights, weights[:, ::-1], rtol=1e-5)  # a scale knows no sign
+    np.testing.assert_allclose(weights, weights[:, ::-1], rtol=1e-5)  # weights do not depend on the sign
     assert embedded.shape == (encoder.config.model.scale_dim, weights.shape[1])
     assert cosines.shape == (weights.shape[1],) * 2
     np.testing.assert_allclose(np.diag(cosines), 1, rtol=1e-5)
@@ -80,29 +78,29 @@ def test_nme_spans_twelve_decades_and_both_signs(encoder):
 
 def test_an_encoder_without_scalars_has_no_nme():
     bare = untrained_encoder(load_config("smoke", ["model.depth=1", "model.window_stats=none"]))
-    with pytest.raises(InputError, match="there is no NME to draw"):
-        draw_nme(bare)
+    with pytest.raises(InputError, match="it has no NME to plot"):
+        plot_nme(bare)
 
 
-def test_views_are_the_stretches_that_are_marked():
+def test_views_are_the_marked_segments():
     rng = np.random.default_rng(0)
     series = [np.float32(np.cumsum(rng.normal(size=n))) for n in (50, 80)]
-    figure = draw_views(series, length=64, crop=(0.5, 0.8), seed=3)
-    for one, whole, cut in zip(series, figure.axes[::2], figure.axes[1::2], strict=True):
-        for patch, line in zip(whole.patches, cut.lines, strict=True):
+    figure = plot_views(series, length=64, crop=(0.5, 0.8), seed=3)
+    for values, left, right in zip(series, figure.axes[::2], figure.axes[1::2], strict=True):
+        for patch, line in zip(left.patches, right.lines, strict=True):
             start, size = int(patch.get_x()), int(patch.get_width()) + 1
-            assert 0.5 <= size / len(one) <= 0.8 + 1 / len(one)
-            wanted = resize_on_host(one[None, start : start + size], 64)[0]
+            assert 0.5 <= size / len(values) <= 0.8 + 1 / len(values)
+            wanted = resize_on_host(values[None, start : start + size], 64)[0]
             np.testing.assert_allclose(line.get_ydata(), wanted, atol=1e-5)
-    with pytest.raises(InputError, match="no series to draw"):
-        draw_views([], length=64, crop=(0.5, 0.8))
+    with pytest.raises(InputError, match="no series to plot"):
+        plot_views([], length=64, crop=(0.5, 0.8))
 
 
 def test_views_of_a_small_signal_on_a_large_offset():
     one = 1e9 + np.sin(np.arange(60.0))
-    (whole, cut) = draw_views([one], length=32, crop=(1.0, 1.0)).axes
-    np.testing.assert_allclose(whole.lines[0].get_ydata(), one, atol=1e-5)
-    assert np.ptp(cut.lines[0].get_ydata()) == pytest.approx(2, abs=0.1)
+    (left, right) = plot_views([one], length=32, crop=(1.0, 1.0)).axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), one, atol=1e-5)
+    assert np.ptp(right.lines[0].get_ydata()) == pytest.approx(2, abs=0.1)
 
 
 def test_cases_of_all_classes_come_first():
@@ -123,7 +121,7 @@ def workdirs(tmp_path):
 
 
 def test_training_overlays_runs(workdirs):
-    figure = draw_training(workdirs)
+    figure = plot_training(workdirs)
     loss, spread, probe, gradient = figure.axes
     assert [line.get_label() for line in loss.lines] == ["one", "two"]
     np.testing.assert_allclose(loss.lines[1].get_ydata(), [1 / k + 0.1 for k in range(1, 6)])
@@ -137,16 +135,16 @@ def test_training_overlays_runs(workdirs):
 def test_a_run_without_probe_has_no_panel_for_it(workdirs):
     path = workdirs[0] / "metrics.jsonl"
     path.write_text("\n".join(path.read_text().splitlines()[:5]))
-    assert len(draw_training(workdirs[:1]).axes) == 3
+    assert len(plot_training(workdirs[:1]).axes) == 3
 
 
-def test_training_refusals(workdirs, tmp_path):
+def test_unusable_workdirs_are_rejected(workdirs, tmp_path):
     with pytest.raises(InputError, match=r"has no metrics\.jsonl"):
-        draw_training([tmp_path])
+        plot_training([tmp_path])
     with pytest.raises(InputError, match="is given twice"):
-        draw_training([workdirs[0], workdirs[0]])
+        plot_training([workdirs[0], workdirs[0]])
     (workdirs[0] / "metrics.jsonl").write_text('[]\n{"step": 1}\n{"step": 2, "loss": "much"}\n')
-    with pytest.raises(InputError, match="holds no metrics of training"):
+    with pytest.raises(InputError, match="contains no metrics of training"):
         read_metrics(workdirs[0])
 
 
@@ -154,26 +152,26 @@ def test_training_refusals(workdirs, tmp_path):
 def test_the_same_figure_is_the_same_file(workdirs, tmp_path, name):
     contents = []
     for _ in range(2):
-        save_figure(draw_training(workdirs), tmp_path / name)
+        save_figure(plot_training(workdirs), tmp_path / name)
         contents.append((tmp_path / name).read_bytes())
     assert contents[0] == contents[1]
     assert b"Date" not in contents[0]
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
 
 
-def test_figures_that_cannot_be_written(workdirs, tmp_path):
-    figure = draw_training(workdirs)
-    with pytest.raises(InputError, match=r"x\.pdf is no name of a figure; end it in \.png or \.svg"):
+def test_unwritable_figures_are_rejected(workdirs, tmp_path):
+    figure = plot_training(workdirs)
+    with pytest.raises(InputError, match=r"x\.pdf is not the name of a figure: end it in \.png or \.svg"):
         save_figure(figure, tmp_path / "x.pdf")
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match="does not exist"):
         save_figure(figure, tmp_path / "no" / "x.png")
     (tmp_path / "x.png").mkdir()
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="Cannot write"):
         save_figure(figure, tmp_path / "x.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two", "x.png"]
 
 
-def test_without_matplotlib_a_sentence_says_what_to_install(workdirs, monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(workdirs, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match=r"figures need matplotlib; pip install 'nutime_jax\[report\]'"):
-        draw_training(workdirs)
+    with pytest.raises(InputError, match=r"Figures need matplotlib: pip install 'nutime_jax\[report\]'"):
+        plot_training(workdirs)

@@ -22,7 +22,7 @@ from nutime_jax.models.layers import Linear
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.plan.products import count_products, products_by_formula
-from nutime_jax.report.nme import draw_nme
+from nutime_jax.report.nme import plot_nme
 from nutime_jax.training import data_dependent_init as fitting
 from nutime_jax.training import loop
 from nutime_jax.training.data_dependent_init import fit_scalars
@@ -267,12 +267,12 @@ def test_what_only_the_nme_can_is_refused_of_others():
         name, value = next(iter(fields.items()))
         with pytest.raises(InputError, match=f"the official implementation has no encoder with {name} '{value}'; convert one"):
             to_torch_state(small(**fields), {"params": {}})
-    with pytest.raises(InputError, match=r"embeds mean and std by 'periodic'; `plot nme` draws encoders whose model.scalar_encoder is nme"):
-        draw_nme(Encoder(configured(scalar_encoder="periodic"), {}))
+    with pytest.raises(InputError, match=r"embeds mean and std by 'periodic'. `plot nme` needs an encoder with model.scalar_encoder=nme"):
+        plot_nme(Encoder(configured(scalar_encoder="periodic"), {}))
 
 
 def test_the_options_of_the_nme_are_drawn():
     made = untrained_encoder(configured(**KINDS["nme, relative"], locations=(0.0, 1.0)))
-    weights, embedded, _ = (np.asarray(axes.images[0].get_array()) for axes in draw_nme(made).axes if axes.get_title())
+    weights, embedded, _ = (np.asarray(axes.images[0].get_array()) for axes in plot_nme(made).axes if axes.get_title(loc="left"))
     np.testing.assert_allclose(weights.sum(0), 1, rtol=1e-5)
     assert np.isfinite(embedded).all()

@@ -13,7 +13,7 @@ from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import untrained_encoder
 from studies import scales, scores, variants
-from studies.charts import Panel, draw_panels
+from studies.charts import Panel, plot_panels
 from studies.command import CONFIGS
 from studies.domains import DomainsConfig, datasets_by_domain, exclude_domain, read_dataset_types, study_domains
 from studies.objectives import study_objectives
@@ -444,7 +444,7 @@ def findings():
     table = StudyTable("Title", ("name", "n", "accuracy"), (("a|b", 3, SeedStats(71.234, 1.5, 3)), ("c", 12, SeedStats(5.0, math.nan, 1))))
     panel = Panel("t", "x", "y", ["a", "b"], {"m": [SeedStats(1.0, 0.5, 2), 2.0]})
     return StudyReport(
-        {"table": table, "datasets": replace(table, title="Datasets")}, lambda: draw_panels([panel]), notes=("d is left out",)
+        {"table": table, "datasets": replace(table, title="Datasets")}, lambda: plot_panels([panel]), notes=("d is left out",)
     )
 
 
@@ -474,7 +474,7 @@ def test_what_cannot_be_written_is_said(findings, tmp_path):
 
 
 def test_without_matplotlib_there_are_tables(findings, tmp_path, monkeypatch):
-    monkeypatch.setattr("studies.report.can_draw", lambda: False)
+    monkeypatch.setattr("studies.report.can_plot", lambda: False)
     assert [path.name for path in write_report(findings, tmp_path)] == ["table.md", "table.csv", "datasets.csv"]
 
 
@@ -502,7 +502,7 @@ def test_gains_are_between_runs_of_one_seed():
 def test_panels_are_drawn(tmp_path):
     curves = Panel("c", "x", "y", [1.0, 10.0, 100.0], {"a": [1.0, np.nan, 3.0], "b": [SeedStats(1.0, 0.1, 2)] * 3}, "xy", (1e-2, None))
     names = Panel("n", "", "y", ["one", "two"], {"b": [1.0, 2.0], "$c": [3.0, 4.0]})
-    figure = draw_panels([curves, names, curves])
+    figure = plot_panels([curves, names, curves])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["c", "n", "c"]
     assert figure.axes[0].get_xscale() == figure.axes[0].get_yscale() == "log"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", r"\$c"]
