@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from nutime_jax.report.charts import plot_critical_difference
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Failure
+from nutime_jax.report.charts import plot_critical_difference
 from nutime_jax.report.contents import Published, ReportContents
 from nutime_jax.report.page import render_page
 from nutime_jax.report.tables import join_published, make_tables, rank_columns
