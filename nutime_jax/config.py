@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 from nutime_jax.options import Section, describe, from_dict, nearest, option, options, override, to_dict, update, values
 
 __all__ = [
@@ -409,7 +409,8 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), *, schema: typ
         )
     spec = importlib.util.spec_from_file_location(f"nutime_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with extra("train", "ml_collections"):
+        spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} defines no get_config(); see {shipped['quickstart']} for an example")
     found = module.get_config()

@@ -25,7 +25,7 @@ from nutime_jax.config import to_dict
 from nutime_jax.core.resample import LONGEST, resize
 from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 from nutime_jax.loading import WEIGHTS, list_pretrained
 from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.window_offsets import average_over_offsets, make_offset_views, window_offset_starts
@@ -90,6 +90,7 @@ def export_encoder(
     Raises:
         InputError: no such layer or pooling, or the folder cannot be written, or holds something else.
     """
+    _check_serialization()
     check_output_dir(folder, kind=KIND)
     pooling = encoder.choose_pooling(layer=layer, pooling=pooling)
     program = export_program(encoder, layer=layer, pooling=pooling)
@@ -168,6 +169,11 @@ def _difference(series: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.A
     return jnp.where(lengths[:, None] > 1, steps, 0), jnp.where(lengths > 1, lengths - 1, lengths)
 
 
+def _check_serialization() -> None:
+    with extra("export"):
+        import flatbuffers  # noqa: F401  jax.export serialises with it, and does not require it
+
+
 def load_exported(folder: str | os.PathLike) -> ExportedEncoder:
     """Loads the program of a folder that `export_encoder` wrote.
 
@@ -176,6 +182,7 @@ def load_exported(folder: str | os.PathLike) -> ExportedEncoder:
     Raises:
         InputError: the folder holds no program, or a damaged one, or one that this JAX does not read.
     """
+    _check_serialization()
     about = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime export`").about
     if Path(PROGRAM).stem not in about or not isinstance(about.get("export"), dict):
         raise InputError(f"{folder} holds an encoder and no program; make one of it by `nutime export`")

@@ -69,7 +69,7 @@ def resolve_path(path: str | os.PathLike) -> Path:
     text = os.fspath(path)
     if match := re.fullmatch(r"gs:/+([^/]+(/.*)?)", text):  # pathlib joins two slashes
         if importlib.util.find_spec("gcsfs") is None:
-            raise InputError(f"{text} is in a bucket; pip install '.[gcs]' to reach it, or mount it and pass the path")
+            raise InputError(f"{text} is in a bucket; pip install 'nutime_jax[gcs]' to reach it, or mount it and pass the path")
         from etils import epath
 
         return epath.Path(f"gs://{match[1]}")

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from nutime_jax.data.datasets import BUNDLED, DatasetFiles, find_all_datasets
 from nutime_jax.data.series import cut_series, split_offset
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
+
+with extra("train"):
+    import tensorflow_datasets as tfds
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 from nutime_jax.data.formats import READERS, array_names, file_suffix, read_file
 from nutime_jax.data.series import Cases, clean_series, is_missing
 from nutime_jax.data.tables import BY_NAME, Columns
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, missing_extra
 
 log = logging.getLogger(__name__)
 
@@ -199,8 +199,10 @@ def _zip_message(path: Path) -> str:
 
 
 def _bundled(name: str) -> DatasetFiles:
-    # Found, not imported: importing aeon takes a second.
-    folder = Path(importlib.util.find_spec("aeon").submodule_search_locations[0]) / "datasets" / "data" / name
+    aeon = importlib.util.find_spec("aeon")  # not imported: that takes a second
+    if aeon is None:
+        raise missing_extra("aeon", "data")
+    folder = Path(aeon.submodule_search_locations[0]) / "datasets" / "data" / name
     return DatasetFiles(name, folder / f"{name}_TRAIN.ts", folder / f"{name}_TEST.ts")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 
 TRANSFER = {
     "SleepEEG": "https://figshare.com/ndownloader/articles/19930178/versions/1",
@@ -39,7 +39,8 @@ def archive_sets(archive: str) -> list[str]:
         raise InputError(f"archive {archive!r} is unknown; choose of {', '.join(ARCHIVES)}")
     if archive == "transfer":
         return sorted(TRANSFER)
-    from aeon.datasets import tsc_datasets
+    with extra("data"):
+        from aeon.datasets import tsc_datasets
 
     return sorted(tsc_datasets.univariate if archive == "ucr" else tsc_datasets.multivariate)
 
@@ -81,7 +82,8 @@ def _whole(target: Path) -> Iterator[Path]:
 
 def _fetch_archive(name: str, folder: Path) -> None:
     """The .ts files of both splits, as published: of unequal length, with missing values."""
-    from aeon.datasets import load_classification
+    with extra("data"):
+        from aeon.datasets import load_classification
 
     with tempfile.TemporaryDirectory(dir=folder) as fetched:
         load_classification(name, extract_path=fetched, load_equal_length=False, load_no_missing=False)
@@ -107,9 +109,7 @@ def _fetch_transfer(name: str, folder: Path) -> None:
 
 def _read_pt(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Samples and labels of a tensor file; nothing in it is ever executed."""
-    try:
+    with extra("torch"):
         import torch
-    except ImportError as error:
-        raise InputError("the transfer sets are PyTorch files; install torch to convert them: pip install 'nutime_jax[torch]'") from error
     content = torch.load(path, weights_only=True, map_location="cpu")
     return content["samples"].numpy(), content["labels"].numpy()

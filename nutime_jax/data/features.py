@@ -12,7 +12,7 @@ from typing import IO, Protocol
 
 import numpy as np
 
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 
 COPIED = 1 << 20
 """Bytes that are copied at once."""
@@ -143,8 +143,9 @@ class _ParquetFile:
         self._writer = None
 
     def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None:
-        import pyarrow
-        import pyarrow.parquet
+        with extra("data"):
+            import pyarrow
+            import pyarrow.parquet
 
         columns = {name: column for name, column in (("id", ids), ("label", labels)) if column is not None}
         columns |= dict(zip(column_names(features), np.ascontiguousarray(features.T), strict=True))

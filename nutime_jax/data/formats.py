@@ -17,7 +17,7 @@ import numpy as np
 
 from nutime_jax.data.series import Cases, first_line
 from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, find_column, label_names, named_column, read_table
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")
 """Texts of a cell without a value, in any case of letters."""
@@ -101,7 +101,8 @@ def check_shapes(path: Path, x: tuple[int, ...], y: np.ndarray | None) -> None:
 
 def read_ts(path: Path, split: str) -> Cases:
     """Read the format of the UEA archive: one line per case, colons between channels and label."""
-    from aeon.datasets import load_from_ts_file
+    with extra("data"):
+        from aeon.datasets import load_from_ts_file
 
     lines = _data_lines(path, comment="#")
     regression = re.search(r"^@targetlabel\s+true", _text(path), re.IGNORECASE | re.MULTILINE) is not None
@@ -116,7 +117,8 @@ def read_ts(path: Path, split: str) -> Cases:
 
 def read_arff(path: Path, split: str) -> Cases:
     """Read Weka's format, the label last: univariate, or with the channels of a case in one relational attribute."""
-    from aeon.datasets import load_from_arff_file
+    with extra("data"):
+        from aeon.datasets import load_from_arff_file
 
     lines = [(number, line.replace('"', "'")) for number, line in _data_lines(path, comment="%")]
     expected = _arff_lengths(lines[0][1]) if lines else []
@@ -314,20 +316,23 @@ def _is_number(cell: str) -> bool:
 
 def read_parquet(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
     """Read a table (see `tables`); a column of lists of numbers is a channel of the series per row."""
-    import pyarrow.parquet
+    with extra("data"):
+        import pyarrow.parquet
 
     return _read_arrow(path, lambda: pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read(), columns)
 
 
 def read_feather(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
     """Read a table, as `read_parquet`."""
-    import pyarrow.feather
+    with extra("data"):
+        import pyarrow.feather
 
     return _read_arrow(path, lambda: pyarrow.feather.read_table(path), columns)
 
 
 def _read_arrow(path: Path, read: Callable[[], Any], columns: Columns) -> Cases:
-    import pyarrow
+    with extra("data"):
+        import pyarrow
 
     try:
         table = read()

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-import grain
 import numpy as np
 
 from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.series import pad_series
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
+
+with extra("train"):
+    import grain
 
 Batch = dict[str, np.ndarray]
 

@@ -11,7 +11,7 @@ import numpy as np
 from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.datasets import Cases, DatasetFiles
 from nutime_jax.data.inspection import SetFacts, Spread, in_order, total
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 
 WIDTH = 100
 """Columns of a terminal."""
@@ -172,10 +172,8 @@ def draw(sets: Sequence[DatasetFiles], path: Path) -> None:
     Raises:
         InputError: matplotlib is not installed, or the figure cannot be written.
     """
-    try:
+    with extra("report"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("--plot needs matplotlib; pip install 'nutime_jax[report]'") from error
     title, panels = _panels_of_one(sets[0]) if len(sets) == 1 else _panels_of_many(sets)
     columns = min(len(panels), max(4, math.isqrt(len(panels))))
     rows = -(-len(panels) // columns)

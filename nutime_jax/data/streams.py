@@ -13,7 +13,7 @@ from nutime_jax.data.datasets import DatasetFiles, id_texts, label_texts, text_c
 from nutime_jax.data.formats import DAMAGE, check_shapes, file_suffix, labels_beside, read_file, read_npz, split_names
 from nutime_jax.data.series import Cases, first_line
 from nutime_jax.data.tables import FrameTable, assign_roles, read_table
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 
 BLOCK_BYTES = 16 << 20
 """Bytes of series per block."""
@@ -164,8 +164,9 @@ class NpyBlockReader:
 
 
 def _stream_parquet(files: DatasetFiles, split: str) -> Stream:
-    import pyarrow
-    import pyarrow.parquet
+    with extra("data"):
+        import pyarrow
+        import pyarrow.parquet
 
     path = files.path(split)
     try:
@@ -192,7 +193,9 @@ def _stream_parquet(files: DatasetFiles, split: str) -> Stream:
 def _schema_table(path: Path, schema: Any) -> FrameTable:
     """Return a table of one row with the columns of a schema, lists where they have lists."""
     import pandas
-    import pyarrow
+
+    with extra("data"):
+        import pyarrow
 
     kinds = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
     cells = [[] if any(is_kind(column.type) for is_kind in kinds) else 0 for column in schema]
@@ -200,7 +203,8 @@ def _schema_table(path: Path, schema: Any) -> FrameTable:
 
 
 def _parquet_tables(table: FrameTable, file: Any, *, step: int) -> Iterator[FrameTable]:
-    import pyarrow
+    with extra("data"):
+        import pyarrow
 
     first = 0
     try:

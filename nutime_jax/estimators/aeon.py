@@ -5,16 +5,19 @@ import inspect
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from aeon.anomaly_detection.collection.base import BaseCollectionAnomalyDetector
-from aeon.classification import BaseClassifier
-from aeon.clustering import BaseClusterer
-from aeon.transformations.collection import BaseCollectionTransformer
 from sklearn.base import BaseEstimator
 
+from nutime_jax.errors import extra
 from nutime_jax.estimators.classifier import NuTimeClassifier
 from nutime_jax.estimators.clusterer import NuTimeClusterer
 from nutime_jax.estimators.detector import NuTimeAnomalyDetector
 from nutime_jax.estimators.transformer import NuTimeTransformer
+
+with extra("aeon"):
+    from aeon.anomaly_detection.collection.base import BaseCollectionAnomalyDetector
+    from aeon.classification import BaseClassifier
+    from aeon.clustering import BaseClusterer
+    from aeon.transformations.collection import BaseCollectionTransformer
 
 TAGS = {
     "X_inner_type": ["np-list", "numpy3D"],

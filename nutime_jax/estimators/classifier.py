@@ -15,7 +15,6 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.estimators.base import SeriesEstimator
 from nutime_jax.estimators.inputs import check_choice, check_share, draw_seed, open_encoder, read_labels
 from nutime_jax.evaluation.protocols.probes import PROBES, make_probe
-from nutime_jax.finetuning.loop import fine_tune
 
 STRATEGIES = ("probe", "head", "full")
 
@@ -101,6 +100,8 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         else:
             settings, seed = self._settings(), draw_seed(self.random_state)
             labels = np.char.zfill(codes.astype(str), len(str(len(classes))))  # as text, in the order of the numbers
+            from nutime_jax.finetuning.loop import fine_tune  # needs the extra `train`
+
             self.classifier_ = fine_tune(open_encoder(self.encoder), Cases(cases, labels), settings=settings, seed=seed)
         self.classes_ = classes
         return self

@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nutime_jax.config import TuningSettings
+from nutime_jax.errors import extra
 from nutime_jax.finetuning.packed import PackedCases, Views, class_mask, draw_views, whole_views
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.layers import uniform_fan_in
 from nutime_jax.models.window_offsets import window_offset_starts
+
+with extra("train"):
+    import optax
 
 Flat = dict[str, jax.Array]
 FRESH = ("params/head", "params/encoder/embedding/fusion")

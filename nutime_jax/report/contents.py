@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 from nutime_jax.evaluation.results import FAILURES, Failure, Row, read_failures, read_rows
 from nutime_jax.report.tables import SummaryTable, find_column, join_published, make_tables
 
@@ -205,7 +205,8 @@ def fetch_published(name: str, datasets: Iterable[str]) -> Published:
     Raises:
         InputError: the source or method is unknown, or the site cannot be reached.
     """
-    from aeon.benchmarking.results_loaders import CONNECTION_ERRORS, estimator_alias, get_estimator_results
+    with extra("aeon"):
+        from aeon.benchmarking.results_loaders import CONNECTION_ERRORS, estimator_alias, get_estimator_results
 
     source, _, method = name.partition(":")
     if source != "aeon" or not method:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 from nutime_jax.evaluation.results import Failure
 from nutime_jax.report.charts import plot_critical_difference, plot_method_scatter, to_data_url
 from nutime_jax.report.contents import ReportContents
@@ -85,11 +85,9 @@ def render_page(contents: ReportContents) -> str:
     Raises:
         InputError: jinja2 or matplotlib is not installed.
     """
-    try:
+    with extra("report"):
         import jinja2
         import markupsafe
-    except ImportError as error:
-        raise InputError("A report needs jinja2 and matplotlib: pip install 'nutime_jax[report]'.") from error
 
     def breakable(text: str) -> markupsafe.Markup:
         """Escape a text, and let a long name (WordSynonyms, pooling=mean) wrap between its parts."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 from nutime_jax.storage import open_atomically
 
 if TYPE_CHECKING:
@@ -57,10 +57,8 @@ def styled(plot: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _style() -> Iterator[None]:
-    try:
+    with extra("report"):
         import matplotlib.figure
-    except ImportError as error:
-        raise InputError("Figures need matplotlib: pip install 'nutime_jax[report]'.") from error
     with matplotlib.rc_context(STYLE):
         yield
 

@@ -24,11 +24,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from nutime_jax.distributed.mesh import fetch, place
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 from nutime_jax.storage import MANIFEST, error_summary, resolve_path, storage_for
+
+with extra("train"):
+    import orbax.checkpoint as ocp
 
 log = logging.getLogger(__name__)
 

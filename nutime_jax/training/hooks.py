@@ -13,14 +13,16 @@ from typing import Protocol
 
 import jax
 import numpy as np
-import optax
 from tqdm import tqdm
 
-from nutime_jax.errors import DivergenceError, PreemptedError
+from nutime_jax.errors import DivergenceError, PreemptedError, extra
 from nutime_jax.training.checkpoints import CheckpointStore
 from nutime_jax.training.metrics import MetricWriter, NoWriter
 from nutime_jax.training.state import TrainState
 from nutime_jax.training.step import Metrics
+
+with extra("train"):
+    import optax
 
 Writer = MetricWriter | NoWriter
 

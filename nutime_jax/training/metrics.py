@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from nutime_jax.errors import extra
 from nutime_jax.storage import LOCAL, storage_for
 
 
@@ -14,7 +15,8 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: Path, *, start: int):
-        from tensorboardX import SummaryWriter
+        with extra("train"):
+            from tensorboardX import SummaryWriter
 
         name, place = "metrics.jsonl", storage_for(workdir)
         near = place.staging_dir(workdir)

@@ -1,9 +1,12 @@
 """AdamW with warm-up and cosine decay, as the release trains."""
 
 import jax
-import optax
 
 from nutime_jax.config import OptimConfig
+from nutime_jax.errors import extra
+
+with extra("train"):
+    import optax
 
 
 def learning_rate(config: OptimConfig, *, steps: int) -> optax.Schedule:

@@ -5,14 +5,16 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import optax
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra
 from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.objectives.masked_network import MaskedNetwork
 from nutime_jax.objectives.registry import make_objective
+
+with extra("train"):
+    import optax
 
 UNTRAINED = ("batch_stats", "constants")
 

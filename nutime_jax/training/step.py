@@ -4,15 +4,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import optax
 
 from nutime_jax.core.views import Views
+from nutime_jax.errors import extra
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.objectives.byol import projection_spread, update_target
 from nutime_jax.objectives.masked_network import MaskedNetwork
 from nutime_jax.objectives.registry import BYOL, Objective
 from nutime_jax.training.gradients import Differentiate, plain
 from nutime_jax.training.state import TrainState
+
+with extra("train"):
+    import optax
 
 Metrics = dict[str, jax.Array]
 

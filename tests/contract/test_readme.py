@@ -25,7 +25,7 @@ def docstring_commands():
 
 def test_the_two_commands_are_there():
     commands = shell_commands(PAGE)
-    assert "pip install ." in commands
+    assert "pip install '.[train]'" in commands
     assert "nutime pretrain --config=quickstart --workdir=runs/quickstart" in commands
     assert "pip install '.[test]'" in commands
     assert "pytest -n auto" in commands

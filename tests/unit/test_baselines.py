@@ -121,7 +121,7 @@ def test_what_cannot_be_classified_is_refused(name, train, test, message):
 
 def test_hydra_without_torch_is_refused(monkeypatch):
     monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="multirocket_hydra needs PyTorch"):
+    with pytest.raises(InputError, match="torch is not installed"):
         baseline_metrics("multirocket_hydra", waves(0), waves(1), seed=0)
 
 

@@ -173,5 +173,5 @@ def test_unwritable_figures_are_rejected(workdirs, tmp_path):
 
 def test_without_matplotlib_the_error_names_the_extra(workdirs, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match=r"Figures need matplotlib: pip install 'nutime_jax\[report\]'"):
+    with pytest.raises(InputError, match=r"matplotlib is not installed; pip install 'nutime_jax\[report\]'"):
         plot_training(workdirs)

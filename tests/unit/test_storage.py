@@ -183,5 +183,5 @@ def test_addresses(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="s3://b/run is neither a local directory nor gs://BUCKET/FOLDER"):
         resolve_path("s3://b/run")
     monkeypatch.setattr(folders.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"gs://b/run is in a bucket; pip install '\.\[gcs\]' to reach it"):
+    with pytest.raises(InputError, match=r"gs://b/run is in a bucket; pip install 'nutime_jax\[gcs\]' to reach it"):
         resolve_path("gs://b/run")

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from nutime_jax.data.datasets import Cases
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, extra, missing_extra
 from nutime_jax.evaluation.features import raw_cases
 
 WINDOW = 0.1
@@ -69,7 +69,8 @@ def _raw_1nn(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.nd
 
 def _raw_1nn_dtw(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     """DTW over all channels at once; among equals the first training case wins. Takes test × train × length² × WINDOW steps."""
-    from aeon.distances import dtw_pairwise_distance
+    with extra("aeon"):
+        from aeon.distances import dtw_pairwise_distance
     from numba.core.errors import NumbaTypeSafetyWarning
 
     with warnings.catch_warnings():
@@ -84,15 +85,17 @@ def _raw_forest(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np
 
 def _minirocket(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     """10,000 features and a ridge classifier, whose penalty is chosen by leave-one-out within the training cases."""
-    from aeon.classification.convolution_based import MiniRocketClassifier
+    with extra("aeon"):
+        from aeon.classification.convolution_based import MiniRocketClassifier
 
     return MiniRocketClassifier(random_state=seed).fit(x, y).predict(test)
 
 
 def _multirocket_hydra(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     if importlib.util.find_spec("torch") is None:
-        raise InputError("multirocket_hydra needs PyTorch; install it with pip install 'nutime_jax[torch]', or leave it out")
-    from aeon.classification.convolution_based import MultiRocketHydraClassifier
+        raise missing_extra("torch", "torch")
+    with extra("aeon"):
+        from aeon.classification.convolution_based import MultiRocketHydraClassifier
 
     return MultiRocketHydraClassifier(random_state=seed).fit(x, y).predict(test)
 
