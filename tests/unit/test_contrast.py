@@ -35,12 +35,12 @@ def test_the_loss_is_that_of_chance_for_equal_projections_and_finite_for_zeros()
 
 
 def test_a_run_is_resumed(tmp_path):
-    config = load_config("smoke", ["objective.kind=simclr", "steps=6", "run.checkpoint_every=3", "run.probe_every=0"])
-    whole = pretrain(config, tmp_path / "whole")
-    again = tmp_path / "again"
-    pretrain(config, again)
-    (again / "checkpoints" / "00000006").rename(tmp_path / "gone")
-    resumed = pretrain(config, again)
+    rest = ["model.depth=1", "steps=6", "run.checkpoint_every=3", "run.probe_every=0", "data.sources=ArrowHead"]
+    config = load_config("smoke", ["objective.kind=simclr", *rest])
+    whole = pretrain(config, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "00000006").rename(tmp_path / "gone")
+    assert (tmp_path / "run" / "checkpoints" / "00000003").is_dir()
+    resumed = pretrain(config, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole.params), jax.device_get(resumed.params))
 
 
@@ -57,7 +57,7 @@ def test_products_are_those_of_the_formula(kind):
     from nutime_jax.plan.products import count_products, products_by_formula
     from nutime_jax.training.input_pipeline import describe_batch, make_views
 
-    config, mesh = load_config("smoke", [f"objective.kind={kind}", "model.dropout=0.0"]), make_mesh(1)
+    config, mesh = load_config("smoke", [f"objective.kind={kind}", "model.depth=1", "model.dropout=0.0"]), make_mesh(1)
     program = build_program(config, views=make_views(config), mesh=mesh)
     traced = program.step.trace(program.state, describe_batch(config, mesh))
     assert count_products(traced.jaxpr).flops == {"highest": products_by_formula(config)}

@@ -47,7 +47,7 @@ def test_chunks_and_rematerialisation_exclude_each_other():
 
 
 def after_one_step(*overrides):
-    config = load_config("smoke", ["optim.warmup_steps=0", *overrides])
+    config = load_config("smoke", ["model.depth=1", "optim.warmup_steps=0", *overrides])
     program = build_program(config, views=lambda key, batch: batch, mesh=make_mesh(2))
     views = jax.random.normal(jax.random.key(1), (16, 2, 1, config.length)), jnp.zeros((16, 1))
     return program.step(program.init(), views)
@@ -63,7 +63,7 @@ def dropped():
     return after_one_step()
 
 
-@pytest.mark.parametrize("policy", [name for name in REMAT if name != "none"])
+@pytest.mark.parametrize("policy", ["full", pytest.param("save_dots", marks=pytest.mark.slow)])
 def test_rematerialisation_changes_nothing(dropped, policy):
     state, metrics = after_one_step(f"remat={policy}")
     np.testing.assert_allclose(metrics["grad_norm"], dropped[1]["grad_norm"], rtol=1e-5)
