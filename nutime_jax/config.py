@@ -71,6 +71,13 @@ class ModelConfig(Section, prefix="model", encoder=True):
         choices=("sinusoidal", "learned", "rotary", "none"),
     )
     stride: int = option(0, "Time points from the start of a window to the next; 0 is window_size (no overlap).", low=0)
+    dense_stride: int = option(
+        0,
+        "Time points from one dense window to the next, a divisor of the token stride; 0 is none. Embedded shapes of the dense "
+        "windows that begin within a token are averaged, in place of the shape of its window alone.",
+        low=0,
+    )
+    dense_differences: bool = option(False, "Whether dense windows of the first difference are a second shape in each token.")
     extra_window_sizes: tuple[int, ...] = option((), "Further window sizes, in time points; their tokens come last.", low=1)
     backbone: str = option("transformer", "Network over tokens; resnet has no CLS.", choices=("transformer", "resnet"))
     mask_ratio: float = option(0.0, "Mask ratio of windows in training and fine-tuning; 0 is none.", low=0, below=1)
@@ -113,6 +120,14 @@ class ModelConfig(Section, prefix="model", encoder=True):
             raise InputError(f"model.stride is {self.stride}, and {gaps}; choose at most {window}")
         if len({window, *self.extra_window_sizes}) <= len(self.extra_window_sizes):
             raise InputError(f"model.extra_window_sizes is {self.extra_window_sizes} with model.window_size {window}; name each size once")
+        if self.dense_stride and step % self.dense_stride:
+            raise InputError(f"model.dense_stride {self.dense_stride} does not divide the token stride {step}; choose a divisor, or 0")
+        if self.dense_differences and not self.dense_stride:
+            raise InputError("model.dense_differences needs dense windows; set model.dense_stride")
+        dense_excludes = {"normalisation": "window", "channel_fusion": "linear", "extra_window_sizes": ()}
+        for name, needed in dense_excludes.items():
+            if self.dense_stride and getattr(self, name) != needed:
+                raise InputError(f"model.{name} is {getattr(self, name)!r}; dense windows need {needed!r}, or set model.dense_stride=0")
         for size in self.extra_window_sizes:
             if window % step or size * step % window:
                 overlap = f"windows of {size} cannot overlap by the same ratio as those of {window} every {step}"

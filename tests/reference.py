@@ -13,6 +13,22 @@ def windows(x, window, stride=None):
     return (x - mean) / (std + 1e-8), mean[..., 0], std[..., 0]
 
 
+def first_difference(x):
+    """(…, time) -> the same shape; the first difference stands twice."""
+    steps = np.diff(x, axis=-1)
+    return np.concatenate([steps[..., :1], steps], -1)
+
+
+def dense_shape(x, params, window, dense_stride):
+    """(…, time) -> (…, tokens, width): responses of the kernels to all windows that begin within a token, averaged."""
+    ends, tokens = x.shape[-1] - window, []
+    for first in range(0, ends + 1, window):
+        starts = range(first, min(first + window - 1, ends) + 1, dense_stride)
+        shapes = [windows(x[..., start : start + window], window)[0][..., 0, :] for start in starts]
+        tokens.append(np.mean([np.maximum(linear(shape, params["kernels"]), 0) for shape in shapes], axis=0))
+    return layer_norm(np.stack(tokens, -2), **params["norm"])
+
+
 def scale_weights(x, scales):
     weights = 1 / (np.abs(np.log(np.abs(x)[..., None] / scales + 1e-6)) + 1e-6)
     return weights / weights.sum(-1, keepdims=True)

@@ -108,6 +108,7 @@ def _foreign(model: ModelConfig) -> str:
     names = [
         "pos_embedding",
         "stride",
+        "dense_stride",
         "extra_window_sizes",
         "backbone",
         *(("scalar_encoder", "scale_eps") if model.window_stats != "none" else ()),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nutime_jax.errors import InputError
 
@@ -70,6 +70,49 @@ def normalise_windows(
         mean = jnp.clip(mean + offset[..., None, None], -largest, largest)
     std = jnp.minimum(magnitude * unit_std / power, largest)
     return Windows(shape, mean[..., 0], std[..., 0])
+
+
+class DenseWindows(NamedTuple):
+    """Normalised windows at a small stride, grouped by the token in which they begin.
+
+    normalised: (..., tokens, phases, window); phase p of token k begins at time point k * stride + p * dense_stride.
+    valid: (tokens, phases); False where a window would end after the series. The first phase is always valid.
+    """
+
+    normalised: Float[Array, "*batch tokens phases window"]
+    valid: Bool[np.ndarray, "tokens phases"]
+
+
+def dense_windows(x: Float[Array, "*batch time"], *, window: int, stride: int, dense_stride: int) -> DenseWindows:
+    """Normalise a window at every `dense_stride`-th time point; see `normalise_windows`.
+
+    Args:
+        x: series, finite, shape (..., time).
+        window: time points per window.
+        stride: time points from token to token, see `count_windows`.
+        dense_stride: time points from window to window, a divisor of `stride`.
+
+    Raises:
+        InputError: the windows of the tokens do not end where the series ends.
+    """
+    tokens, phases = count_windows(x.shape[-1], window=window, stride=stride), stride // dense_stride
+    starts = stride * np.arange(tokens)[:, None] + dense_stride * np.arange(phases)
+    # The windows of phase p are those of the series without its first p * dense_stride time points.
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, stride - dense_stride)], mode="edge")
+    shifted = jnp.stack([padded[..., start : start + x.shape[-1]] for start in starts[0]], axis=-2)
+    normalised = normalise_windows(shifted, window=window, stride=stride).shape
+    return DenseWindows(jnp.moveaxis(normalised, -3, -2), starts + window <= x.shape[-1])
+
+
+def first_difference(x: Float[Array, "*batch time"]) -> Float[Array, "*batch time"]:
+    """Return half the difference of each time point and the one before; the first value stands twice, so that the length stays.
+
+    Halves of two finite values have a finite difference. Normalised windows do not depend on the factor.
+    """
+    if x.shape[-1] == 1:
+        return jnp.zeros_like(x)
+    half_steps = x[..., 1:] / 2 - x[..., :-1] / 2
+    return jnp.concatenate([half_steps[..., :1], half_steps], axis=-1)
 
 
 def cut_windows(x: Float[Array, "*batch time"], *, window: int, stride: int = 0) -> Float[Array, "*batch windows window"]:

@@ -5,9 +5,26 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.core.windows import cut_windows, normalise_windows
+from nutime_jax.core.windows import cut_windows, dense_windows, first_difference, normalise_windows
 from nutime_jax.models.layers import LayerNorm, Linear
 from nutime_jax.models.scalar_encoders import build_scalar_encoder
+
+
+class DenseShape(nn.Module):
+    """Shape embedding of a token from all dense windows that begin in it: Linear, ReLU, average over windows, LayerNorm.
+
+    The average before the norm tells how strongly each kernel responds within the token, wherever in it.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch channels time"]) -> Float[Array, "batch channels windows width"]:
+        config = self.config
+        dense = dense_windows(x, window=config.window_size, stride=config.window_stride, dense_stride=config.dense_stride)
+        responses = nn.relu(Linear(config.width, name="kernels")(dense.normalised))
+        weights = jnp.asarray(dense.valid / dense.valid.sum(1, keepdims=True), responses.dtype)
+        return LayerNorm(name="norm")(jnp.einsum("bctpw,tp->bctw", responses, weights))
 
 
 class WindowEmbedding(nn.Module):
@@ -29,15 +46,22 @@ class WindowEmbedding(nn.Module):
         merge, merge_norm = Linear(config.width, name="merge"), LayerNorm(name="merge_norm")
         fusion, fusion_norm = Linear(config.width, name="fusion"), LayerNorm(name="fusion_norm")
 
+        def embed_dense(x: Float[Array, "batch channels time"]) -> Float[Array, "batch channels windows features"]:
+            tokens = DenseShape(config, name="dense")(x)
+            if not config.dense_differences:
+                return tokens
+            return jnp.concatenate([tokens, DenseShape(config, name="dense_differences")(first_difference(x))], axis=-1)
+
         def embed(size: int, stride: int, name: str) -> Float[Array, "batch windows width"]:
             windows = normalise_windows(x, window=size, stride=stride, offset=offset)
-            if config.normalisation == "window":
-                shape = windows.shape
+            norm = LayerNorm(name=f"shape_norm{name}")
+            if config.dense_stride:
+                tokens = embed_dense(x)
+            elif config.normalisation == "window":
+                tokens = norm(Linear(config.width, name=f"shape{name}")(windows.shape))
             else:
                 shape = cut_windows(instance.shape.reshape(x.shape), window=size, stride=stride)
-
-            norm = LayerNorm(name=f"shape_norm{name}")
-            tokens = norm(Linear(config.width, name=f"shape{name}")(shape))
+                tokens = norm(Linear(config.width, name=f"shape{name}")(shape))
             if embed_scalars is not None:
                 source = windows if config.window_stats == "window" else instance
                 scalars = jnp.broadcast_to(jnp.stack([source.mean, source.std], -1), (*tokens.shape[:-1], 2))

@@ -220,7 +220,8 @@ def test_any_model_option_round_trips(data):
     try:
         config = ModelConfig(**{one.name.removeprefix("model."): value})
     except InputError:  # the value does not fit the defaults of other options
-        assert one.name in ("model.stride", "model.extra_window_sizes", "model.pos_embedding")
+        names = ("stride", "dense_stride", "dense_differences", "extra_window_sizes", "pos_embedding")
+        assert one.name in [f"model.{name}" for name in names]
         return
     check_round_trip(PretrainConfig(model=config, length=config.window_size * 4))
 

@@ -17,6 +17,7 @@ from nutime_jax.models.microbatch import map_microbatches
 from nutime_jax.models.network import Encoding, NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.positions import sinusoidal_positions
+from nutime_jax.models.tokens import WindowEmbedding
 from nutime_jax.objectives.byol import byol_loss
 from tests import reference
 
@@ -269,7 +270,13 @@ def test_the_mean_is_over_windows_of_every_size():
 
 
 @pytest.mark.parametrize(
-    "options", [{"backbone": "resnet"}, {"extra_window_sizes": (4, 32), "stride": 8, "pos_embedding": "rotary"}], ids=str
+    "options",
+    [
+        {"backbone": "resnet"},
+        {"extra_window_sizes": (4, 32), "stride": 8, "pos_embedding": "rotary"},
+        {"dense_stride": 2, "dense_differences": True},
+    ],
+    ids=str,
 )
 def test_other_tokens_and_blocks_are_finite_at_any_scale(options):
     network = NuTimeEncoder(ModelConfig(**SHALLOW, **options))
@@ -279,9 +286,32 @@ def test_other_tokens_and_blocks_are_finite_at_any_scale(options):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(variables["params"])))
 
 
+@pytest.mark.parametrize("differences", [False, True])
+def test_dense_tokens_follow_the_reference(differences, x64):
+    config = ModelConfig(**SHALLOW, dense_stride=4, dense_differences=differences)
+    embedding = WindowEmbedding(config)
+    x = np.random.default_rng(0).normal(size=(2, 1, 96)) * np.array([[[1e-3]], [[1e4]]]) + 5
+    shapes = jax.eval_shape(embedding.init, jax.random.key(0), jnp.zeros((1, 1, 96)), None)["params"]
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
+    ours = embedding.apply({"params": jax.tree.map(jnp.asarray, params)}, jnp.asarray(x), None)
+    parts = [reference.dense_shape(x[:, 0], params["dense"], 16, 4)]
+    if differences:
+        parts.append(reference.dense_shape(reference.first_difference(x[:, 0]) / 2, params["dense_differences"], 16, 4))
+    scales, nme = np.float32(config.scales).astype(np.float64), params["nme"]
+    parts += [reference.embed_scalar(part, nme["weight"], nme["bias"], scales) for part in reference.windows(x[:, 0], 16)[1:]]
+    merged = reference.linear(np.concatenate(parts, -1), params["merge"])
+    np.testing.assert_allclose(ours, reference.layer_norm(merged, **params["merge_norm"]), atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        ({"dense_stride": 3}, "model.dense_stride 3 does not divide the token stride 16; choose a divisor, or 0"),
+        ({"dense_differences": True}, "model.dense_differences needs dense windows; set model.dense_stride"),
+        ({"dense_stride": 2, "normalisation": "instance"}, "model.normalisation is 'instance'; dense windows need 'window'"),
+        ({"dense_stride": 2, "channel_fusion": "sum"}, "model.channel_fusion is 'sum'; dense windows need 'linear'"),
+        ({"dense_stride": 2, "extra_window_sizes": (8,)}, r"model.extra_window_sizes is \(8,\); dense windows need \(\)"),
         ({"pos_embedding": "relative"}, "model.pos_embedding is 'relative'; choose one of sinusoidal, learned, rotary, none"),
         ({"backbone": "lstm"}, "model.backbone is 'lstm'; choose one of transformer, resnet"),
         ({"normalisation": "batch"}, "model.normalisation is 'batch'; choose one of window, instance"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nutime_jax.core.windows import count_windows, normalise_windows
+from nutime_jax.core.windows import count_windows, dense_windows, first_difference, normalise_windows
 from nutime_jax.data.series import split_offset
 from nutime_jax.errors import InputError
 from tests import reference
@@ -162,3 +162,28 @@ def test_overlapping_windows_of_finite_floats_are_finite_and_those_without_overl
 def test_windows_that_leave_something_out_are_refused(length, stride, message):
     with pytest.raises(InputError, match=message):
         normalise_windows(jnp.zeros(length), window=16, stride=stride)
+
+
+@pytest.mark.parametrize(("stride", "dense_stride"), [(16, 2), (16, 16), (8, 4), (16, 1)])
+def test_dense_windows_are_windows_at_every_start(stride, dense_stride, x64):
+    x = np.random.default_rng(6).normal(3, 2, (2, 3, 64))
+    dense = dense_windows(jnp.asarray(x), window=16, stride=stride, dense_stride=dense_stride)
+    every = reference.windows(x, 16, 1)[0]
+    assert dense.valid[:, 0].all()
+    assert dense.valid.sum() == len(range(0, 64 - 16 + 1, dense_stride))
+    for token, phase in np.argwhere(dense.valid):
+        expected = every[:, :, token * stride + phase * dense_stride]
+        np.testing.assert_allclose(dense.normalised[:, :, token, phase], expected, rtol=1e-11)
+
+
+def test_dense_windows_of_a_constant_series_are_exactly_zero():
+    x = jnp.broadcast_to(jnp.asarray([[0.1], [1e30], [-3e-4]], jnp.float32), (3, 64))
+    for values in (x, first_difference(x)):
+        assert (np.asarray(dense_windows(values, window=16, stride=16, dense_stride=2).normalised) == 0).all()
+
+
+def test_the_first_difference_keeps_the_length_and_does_not_overflow():
+    largest = np.finfo(np.float32).max
+    x = jnp.asarray([-largest, largest, 0.0, 4.0])
+    np.testing.assert_array_equal(first_difference(x), np.float32([largest, largest, -largest / 2, 2.0]))
+    np.testing.assert_array_equal(first_difference(jnp.ones((2, 1))), np.zeros((2, 1)))
