@@ -259,10 +259,11 @@ def _read_header(path: Path, layout: TextLayout, columns: Columns) -> Cases | No
 
 
 def _is_header(cells: list[str], columns: Columns) -> bool:
-    """Whether a line names columns: by texts alone, by a name with a role, or as pandas does after its index."""
+    """Whether a line names columns: by texts alone, by a name with a role, or as pandas numbers them."""
     names = [cell.strip().lower() for cell in cells]
     words = [name for name in names if name]
-    indexed = names == ["", *map(str, range(len(words)))]
+    counted = [str(i) for i in range(len(words))]
+    indexed = names == ["", *counted] or (names == counted and len(names) > 2)
     roles = {*LABELS, *IDS, *TIMES, *(name.lower() for name in (columns.id, columns.time, columns.label, *columns.channels) if name)}
     return bool(words) and (indexed or not roles.isdisjoint(words) or not any(map(_is_number, words)))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from nutime_jax.data.series import as_numbers, clean_block, clean_series
 from nutime_jax.data.tables import BY_NAME, IDS, TIMES, Columns, read_frame
-from nutime_jax.errors import InputError, InputTypeError
+from nutime_jax.errors import InputError, InputTypeError, extra
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,9 @@ def _read_array(X: Any) -> SeriesInput:
 
 def _read_table(X: Any, columns: Columns) -> SeriesInput:
     frame = X.collect() if hasattr(X, "collect") else X
-    frame = frame if hasattr(frame, "iloc") else frame.to_pandas()
+    if not hasattr(frame, "iloc"):
+        with extra("data"):
+            frame = frame.to_pandas()
     cases = read_frame(frame, name="X", columns=columns)
     if cases.constant_channels:
         names = ", ".join(cases.constant_channels)
@@ -162,7 +164,8 @@ def _is_table(X: Any) -> bool:
     pandas = sys.modules.get("pandas")  # not imported: users with a frame have imported it
     if pandas and isinstance(X, pandas.DataFrame):
         return True
-    return not isinstance(X, type) and hasattr(X, "schema") and (hasattr(X, "to_pandas") or hasattr(X, "collect"))
+    lazy = hasattr(X, "collect") and hasattr(X, "collect_schema")
+    return not isinstance(X, type) and (lazy or (hasattr(X, "to_pandas") and hasattr(X, "schema")))
 
 
 def _ordered_axes(X: Any) -> np.ndarray:
