@@ -41,7 +41,7 @@ def desk(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_guide_runs(desk):
+def test_guide_data_and_evaluation_run(desk):
     # What stands in for the official checkpoint: its names, one block, one head of 64.
     wide = {"1.pos_embed": (1, 40, 8)}
     wide |= {"1.transformer.layers.0.fn.to_qkv.weight": (192, 8), "1.transformer.layers.0.fn.to_out.0.weight": (8, 64)}
@@ -56,6 +56,9 @@ def test_the_guide_runs(desk):
     assert np.load("features.npz")["features"].shape == (40, 32)  # BasicMotions has 40 training cases
     assert load_encoder("encoders/official").config.model.width == 8
     assert sorted(path.name for path in desk.glob("*.svg")) == ["embedding.svg", "nme.svg", "training.svg", "views.svg"]
+    for page in ("data.md", "evaluation.md"):  # in the same folder
+        run_page(DOCS / page)
+    assert (desk / "results" / "guide" / "report.html").stat().st_size > 10_000
 
 
 def block_with(text):
@@ -151,6 +154,12 @@ def test_fields_exist(page):
 def test_flags_exist(page):
     flags = {flag for code in inline_codes(page) for flag in re.findall(r"(?<![\w-])--[a-z_]+(?![\w.-])", code)}
     assert not flags - known_flags() - {"--dist", "--help"}
+
+
+def test_modules_that_pages_run_exist():
+    for page in PAGES:
+        for module in re.findall(r"python -m ([a-z_.]+)", page.read_text()):
+            assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
