@@ -18,11 +18,12 @@ from nutime_jax.data.formats import READERS
 from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.protocols.registry import PROTOCOLS
 from nutime_jax.evaluation.results import read_rows
-from nutime_jax.loading import load_encoder, untrained_encoder
+from nutime_jax.loading import load_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.objectives.registry import OBJECTIVES
 from nutime_jax.options import options
 from tests.contract.pages import QUICK, ROOT, blocks, run_page, shell_commands
+from tests.encoders import smoke_encoder
 from tests.unit.test_convert import SHAPES, draw
 
 DOCS = ROOT / "docs"
@@ -33,7 +34,7 @@ WRITTEN = [ROOT / "README.md", *(page for page in PAGES if page.name not in ("ap
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A folder to read in, where the shipped encoder is one that runs in no time."""
-    untrained_encoder(load_config("smoke", ["model.depth=1"])).save(tmp_path / "weights" / "nutime-small")
+    smoke_encoder().save(tmp_path / "weights" / "nutime-small")
     monkeypatch.setattr("nutime_jax.loading.WEIGHTS", tmp_path / "weights")
     (tmp_path / "desk").mkdir()
     monkeypatch.chdir(tmp_path / "desk")

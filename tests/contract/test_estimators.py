@@ -10,7 +10,6 @@ from aeon.testing.estimator_checking import parametrize_with_checks as parametri
 from aeon.testing.estimator_checking._yield_estimator_checks import _yield_all_aeon_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from nutime_jax.config import load_config
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.estimators.aeon import (
     AeonNuTimeAnomalyDetector,
@@ -18,7 +17,7 @@ from nutime_jax.estimators.aeon import (
     AeonNuTimeClusterer,
     AeonNuTimeTransformer,
 )
-from nutime_jax.loading import untrained_encoder
+from tests.encoders import smoke_encoder
 from tests.stub import make_stub
 
 EXPECTED_FAILURES: dict[str, str] = {}
@@ -32,7 +31,7 @@ def frozen_estimators(encoder):
 
 
 STUB = make_stub()
-ENCODER = untrained_encoder(load_config("smoke", ["model.depth=1"]))
+ENCODER = smoke_encoder()
 HEAD = NuTimeClassifier(ENCODER, strategy="head", epochs=20, learning_rates=(3e-2,))
 FULL = NuTimeClassifier(ENCODER, strategy="full", epochs=2, learning_rates=(1e-2,))
 

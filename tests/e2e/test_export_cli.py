@@ -5,14 +5,13 @@ import pytest
 
 from nutime_jax.bundle import save_bundle
 from nutime_jax.cli.main import main
-from nutime_jax.config import load_config
 from nutime_jax.export import load_exported
-from nutime_jax.loading import untrained_encoder
+from tests.encoders import smoke_encoder
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    encoder = untrained_encoder(load_config("smoke", ["model.depth=1"]))
+    encoder = smoke_encoder()
     return encoder.save(tmp_path_factory.mktemp("encoders") / "source", card="# Source\n\nOf a test.\n")
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nutime_jax.cli.main import main
-from nutime_jax.config import load_config, to_dict
-from nutime_jax.loading import untrained_encoder
+from nutime_jax.config import to_dict
 from nutime_jax.training.checkpoints import CheckpointStore
+from tests.encoders import smoke_encoder
 
 # Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
 QUICK = ["--epochs=2", "--learning_rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
@@ -18,8 +18,7 @@ QUICK = ["--epochs=2", "--learning_rates=1e-3,1e-2", "--batch_size=8", "--head_n
 def workdir(tmp_path_factory):
     """What a run leaves, as far as fine-tuning reads it."""
     folder = tmp_path_factory.mktemp("pretrained")
-    config = load_config("smoke", ["model.depth=1"])
-    variables = untrained_encoder(config).variables
+    config, variables = smoke_encoder().config, smoke_encoder().variables
     state = {"params": {"encoder": variables["params"]}, "variables": {"constants": {"encoder": variables["constants"]}}}
     store = CheckpointStore(folder / "checkpoints")
     store.save(state, step=1, about={"config": to_dict(config)})

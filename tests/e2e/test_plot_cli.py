@@ -3,13 +3,12 @@
 import pytest
 
 from nutime_jax.cli.main import main
-from nutime_jax.config import load_config
-from nutime_jax.loading import untrained_encoder
+from tests.encoders import smoke_encoder
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    return untrained_encoder(load_config("smoke", ["model.depth=1"])).save(tmp_path_factory.mktemp("encoder") / "tiny")
+    return smoke_encoder().save(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
 def say(capfd, *arguments):

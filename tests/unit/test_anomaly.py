@@ -2,15 +2,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from nutime_jax.config import load_config
 from nutime_jax.data.point_anomaly import PointAnomalySeries, Record, read_point_anomaly_series
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.features import FeatureSet
 from nutime_jax.evaluation.protocols import point_anomaly
 from nutime_jax.evaluation.protocols.anomaly import DETECTORS, anomaly_metrics, most_frequent, score_cases, score_held_out
 from nutime_jax.evaluation.protocols.point_anomaly import PointScores, point_metrics
-from nutime_jax.loading import untrained_encoder
 from tests.conftest import SHARED
+from tests.encoders import smoke_encoder
 
 
 def bearings(seed, *, sound=60, faulty=12, distance=6.0):
@@ -116,7 +115,7 @@ WATCHED = PointAnomalySeries("pump", record(0), record(1, spikes=(200, 900, 1700
 
 @pytest.fixture(scope="module")
 def encoder():
-    return untrained_encoder(load_config("smoke"))
+    return smoke_encoder()
 
 
 def test_every_scorer_beats_a_blind_one(encoder):

@@ -22,6 +22,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
 from nutime_jax.loading import WEIGHTS, list_pretrained, load_encoder, untrained_encoder
 from nutime_jax.training.state import build_network
+from tests.encoders import smoke_encoder
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 2, 70))
@@ -29,7 +30,7 @@ X = RNG.normal(size=(6, 2, 70))
 
 @pytest.fixture(scope="module")
 def encoder():
-    return untrained_encoder(load_config("smoke", ["data.max_length=500", "model.depth=1"]))
+    return smoke_encoder("data.max_length=500")
 
 
 @pytest.fixture(scope="module")

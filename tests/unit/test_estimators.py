@@ -20,19 +20,19 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nutime_jax.config import TuningSettings, load_config
+from nutime_jax.config import TuningSettings
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.estimators import base as bases
 from nutime_jax.evaluation.protocols.anomaly import DETECTORS, score_cases
 from nutime_jax.evaluation.protocols.clustering import find_clusters
 from nutime_jax.evaluation.protocols.probes import PROBES, make_probe
-from nutime_jax.loading import untrained_encoder
+from tests.encoders import smoke_encoder
 from tests.stub import make_stub
 
 ROOT = Path(__file__).parents[2]
 ENCODER = make_stub()
-REAL = untrained_encoder(load_config("smoke", ["model.depth=1"]))
+REAL = smoke_encoder()
 """Where the encoder itself counts: it is compiled, pickled or trained."""
 TUNED = {"epochs": 2, "learning_rates": (1e-2,), "random_state": 0}
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from nutime_jax.config import load_config
 from nutime_jax.data.datasets import Cases, find_datasets
 from nutime_jax.data.series import cut_series
 from nutime_jax.encoder import resize_series
@@ -10,8 +9,8 @@ from nutime_jax.evaluation.comparison import compare, format_accuracies
 from nutime_jax.evaluation.features import FeatureSet, Task, encode_cases, raw_cases, read_task
 from nutime_jax.evaluation.protocols import probes
 from nutime_jax.evaluation.results import read_rows, write_rows
-from nutime_jax.loading import untrained_encoder
 from tests import reference
+from tests.encoders import smoke_encoder
 
 
 def blobs(seed, cases=60, spread=0.3):
@@ -78,7 +77,7 @@ def cases(seed):
 
 
 def test_evaluation_fills_every_cell(tmp_path):
-    encoder = untrained_encoder(load_config("smoke"))
+    encoder = smoke_encoder()
     rows = compare({"untrained": encoder}, Task("levels", cases(0), cases(1)), channels="concat")
     assert [(row.dataset, row.method, row.protocol) for row in rows] == [
         ("levels", "untrained", "ridge"),
@@ -105,7 +104,7 @@ def test_raw_series_are_resized_channel_by_channel():
 
 @pytest.mark.parametrize(("channels", "shape"), [("mean", (16, 32)), ("concat", (16, 64)), ("none", (16, 2, 32))])
 def test_channels_are_encoded_alone(channels, shape):
-    encoder, series = untrained_encoder(load_config("smoke")), cases(0).series
+    encoder, series = smoke_encoder(), cases(0).series
     features = encoder.embed(series, channels=channels)
     assert features.shape == shape
     alone = np.stack([encoder.embed([case[i] for case in series]) for i in (0, 1)], axis=1)
@@ -126,22 +125,22 @@ def test_channels_are_encoded_alone(channels, shape):
 )
 def test_what_cannot_be_embedded_is_refused(series, options, message):
     with pytest.raises(InputError, match=message):
-        untrained_encoder(load_config("smoke")).embed(series, **options)
+        smoke_encoder().embed(series, **options)
 
 
 def test_features_of_each_channel_are_not_one_vector():
     with pytest.raises(InputError, match="choose mean or concat"):
-        encode_cases(untrained_encoder(load_config("smoke")), cases(0), channels="none")
+        encode_cases(smoke_encoder(), cases(0), channels="none")
 
 
 @pytest.mark.parametrize("magnitude", [1e-30, 1e-4, 1.0, 1e6, 1e30])
 def test_features_of_any_magnitude_are_finite(magnitude):
     x = magnitude * np.random.default_rng(0).normal(size=(3, 2, 77))
-    assert np.isfinite(untrained_encoder(load_config("smoke")).embed(x)).all()
+    assert np.isfinite(smoke_encoder().embed(x)).all()
 
 
 def test_long_series_are_embedded_in_pieces_as_corpora_cut_them():
-    encoder = untrained_encoder(load_config("smoke", ["data.max_length=100"]))
+    encoder = smoke_encoder("data.max_length=100")
     long, short = np.random.default_rng(0).normal(size=(2, 250))
     features = encoder.embed([long, short[:90]])
     pieces = encoder.embed(cut_series(long.astype(np.float32), 100))
@@ -152,7 +151,7 @@ def test_long_series_are_embedded_in_pieces_as_corpora_cut_them():
 
 def test_a_small_signal_on_a_large_offset_is_seen():
     """Without its offset apart, float32 would leave steps of 0.008 Pa where the signal has 0.01."""
-    encoder = untrained_encoder(load_config("smoke"))
+    encoder = smoke_encoder()
     signal = 0.01 * np.random.default_rng(0).normal(size=(2, 128))
     level = np.float64(101_325)
     features = encoder.embed(level + signal)

@@ -16,13 +16,14 @@ from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.pooling import ReadVector
+from tests.encoders import smoke_encoder
 
 TOLERANCE = 1e-6  # of features of order one, in float32
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return untrained_encoder(load_config("smoke", ["model.depth=1", "data.max_length=150"]))
+    return smoke_encoder("data.max_length=150")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from nutime_jax.config import TuningSettings, load_config
+from nutime_jax.config import TuningSettings
 from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.features import Task
@@ -16,7 +16,7 @@ from nutime_jax.finetuning.channels import fit_channels
 from nutime_jax.finetuning.classifier import load_classifier
 from nutime_jax.finetuning.ensemble import layer_factor, rate_factor, run_epoch
 from nutime_jax.finetuning.loop import carve_validation, fine_tune
-from nutime_jax.loading import untrained_encoder
+from tests.encoders import smoke_encoder
 
 QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, learning_rates=(1e-3, 1e-2), patience=0)
 
@@ -24,7 +24,7 @@ QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, learning_rates=
 @pytest.fixture(scope="module")
 def encoder():
     """The smoke encoder, one block deep: what is compiled here is compiled quickly."""
-    return untrained_encoder(load_config("smoke", ["model.depth=1"]))
+    return smoke_encoder()
 
 
 def toy(seed=0, *, classes=2, each=8, channels=1, lengths=(40, 90)):

@@ -6,19 +6,18 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from nutime_jax.config import load_config
 from nutime_jax.core.resample import resize_on_host
 from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import InputError
-from nutime_jax.loading import untrained_encoder
 from nutime_jax.report.nme import plot_nme
 from nutime_jax.report.plots import plot_embedding, plot_training, plot_views, read_metrics, spread_over_classes
 from nutime_jax.report.style import COLOURS, save_figure
+from tests.encoders import smoke_encoder
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    return untrained_encoder(load_config("smoke", ["model.depth=1"]))
+    return smoke_encoder()
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_nme_spans_twelve_orders_of_magnitude_and_both_signs(encoder):
 
 
 def test_an_encoder_without_scalars_has_no_nme():
-    bare = untrained_encoder(load_config("smoke", ["model.depth=1", "model.window_stats=none"]))
+    bare = smoke_encoder("model.window_stats=none")
     with pytest.raises(InputError, match="it has no NME to plot"):
         plot_nme(bare)
 
