@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from nutime_jax.core.scalars import SCALAR_LIMIT, embed_scalar, scale_weights
 from tests import reference
 
 SCALES = 10.0 ** np.arange(-4, 5)
+weigh = jax.jit(scale_weights)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
@@ -17,17 +20,25 @@ def parameters(seed=0, dim=32, scales=9):
     return rng.uniform(-1, 1, (scales, dim)), rng.uniform(-1, 1, (scales, dim))
 
 
+@partial(jax.jit, static_argnames="scale_eps")
+def value_and_gradients(*arrays, scale_eps):
+    """Of the scalars too where the epsilon is relative."""
+    y, pull = jax.vjp(lambda *arrays: embed_scalar(*arrays, scale_eps=scale_eps), *arrays)
+    gradients = pull(jnp.ones_like(y))
+    return y, gradients if scale_eps == "relative" else gradients[1:3]
+
+
 @given(st.lists(finite, min_size=4, max_size=4))
 def test_every_finite_float_gives_finite_values_and_gradients(values):
-    x, (weight, bias), scales = jnp.asarray(values, jnp.float32), map(jnp.float32, parameters()), jnp.float32(SCALES)
-    y, pull = jax.vjp(lambda w, b: embed_scalar(x, w, b, scales), weight, bias)
+    weight, bias = map(np.float32, parameters())
+    y, gradients = value_and_gradients(np.float32(values), weight, bias, np.float32(SCALES), scale_eps="absolute")
     assert np.isfinite(y).all()
-    assert all(np.isfinite(gradient).all() for gradient in pull(jnp.ones_like(y)))
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 @given(st.lists(finite.filter(lambda x: abs(x) <= SCALAR_LIMIT), min_size=3, max_size=3))
 def test_scale_weights_sum_to_one_and_follow_the_reference(values):
-    weights = np.asarray(scale_weights(jnp.asarray(values, jnp.float32), jnp.float32(SCALES)))
+    weights = np.asarray(weigh(np.float32(values), np.float32(SCALES)))
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
     assert (weights > 0).all()
 
@@ -105,7 +116,7 @@ def test_a_relative_epsilon_makes_scalars_and_scales_together_scale_free(power):
 
 @given(st.lists(finite, min_size=4, max_size=4))
 def test_every_finite_float_gives_finite_values_and_gradients_relative_to_its_scale(values):
-    x, (weight, bias), scales = jnp.asarray(values, jnp.float32), map(jnp.float32, parameters()), jnp.float32(SCALES)
-    y, pull = jax.vjp(lambda *a: embed_scalar(*a, scale_eps="relative"), x, weight, bias, scales)
+    weight, bias = map(np.float32, parameters())
+    y, gradients = value_and_gradients(np.float32(values), weight, bias, np.float32(SCALES), scale_eps="relative")
     assert np.isfinite(y).all()
-    assert all(np.isfinite(gradient).all() for gradient in pull(jnp.ones_like(y)))
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
