@@ -66,6 +66,19 @@ settings.load_profile("project")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+FIRST = [
+    ROOT / "tests" / name
+    for name in (
+        "e2e/test_smoke.py",
+        "golden/test_published.py",
+        "unit/test_objectives.py",
+        "unit/test_finetune.py",
+        "unit/test_synthetic.py",
+        "unit/test_sweep.py",
+    )
+]
+"""Files that take longest begin first, so that no worker is left with one. The first trains the smoke run, for which other
+workers would wait; the second compiles with optimisation, after which compiled functions are forgotten."""
 
 
 def pytest_sessionstart(session):
@@ -79,6 +92,11 @@ def pytest_sessionstart(session):
                 entry.unlink()
 
 
+def pytest_collection_modifyitems(items):
+    """Sort the files of FIRST to the front."""
+    items.sort(key=lambda item: FIRST.index(item.path) if item.path in FIRST else len(FIRST))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Compile with optimisation for tests marked `optimised`, without for all others. Fixtures come after this."""
@@ -87,6 +105,9 @@ def pytest_runtest_setup(item):
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
         jax.config.update("jax_disable_most_optimizations", quick)
         jax.clear_caches()  # the setting is not part of the keys of compiled functions
+
+
+SMOKE_RUN = ["--config.model.depth=1", "--config.steps=12"]
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +125,7 @@ def _no_network(monkeypatch):
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory) -> Path:
-    """The workdir of one trained smoke run: 12 steps with a profile, made once per test run and shared by all workers.
+    """The workdir of one trained smoke run: one block, 12 steps with a profile, made once per test run and shared by all workers.
 
     `smoke_run.out` and `smoke_run.err` beside it have what the command printed. Tests read it, or change a copy.
     """
@@ -116,7 +137,7 @@ def smoke_run(tmp_path_factory) -> Path:
         if not (folder / "smoke_run.err").exists():
             out, err = io.StringIO(), io.StringIO()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                assert main(["pretrain", "--config=smoke", f"--workdir={workdir}", "--profile", "--config.steps=12"]) == 0
+                assert main(["pretrain", "--config=smoke", f"--workdir={workdir}", "--profile", *SMOKE_RUN]) == 0
             (folder / "smoke_run.out").write_text(out.getvalue())
             (folder / "smoke_run.err").write_text(err.getvalue())
     return workdir

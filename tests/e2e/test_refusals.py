@@ -8,7 +8,7 @@ import pytest
 from nutime_jax.cli.main import main
 from nutime_jax.training.checkpoints import find_damage, steps
 
-QUICK = ["--config.steps=4", "--config.run.probe_every=0", "--config.evaluation.sources="]
+QUICK = ["--config.model.depth=1", "--config.steps=4", "--config.run.probe_every=0", "--config.evaluation.sources="]
 
 
 def say(capfd, *arguments):
@@ -56,8 +56,8 @@ def finished(smoke_run, tmp_path):
         ("--config.evaluation.layer=9", "layer 9 does not exist"),
         ("--config.augment.transforms=noise=1", "augment.transforms has 'noise=1'; write name=strength, with one of jitter"),
         ("--config.evaluation.input_lengths=64,50", "length 50 cannot be embedded; choose a multiple of the window, 16"),
-        ("--config.evaluation.sources=Gunpoint", "'Gunpoint' is no file"),
-        ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is no file"),
+        ("--config.evaluation.sources=Gunpoint", "'Gunpoint' is not a file"),
+        ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is not a file"),
         ("--config.step=4", "did you mean 'steps'?"),
         ("--init_from=/nowhere", "/nowhere holds no checkpoint"),
         ("--devices=99", "99 devices were asked for, 2 are there"),

@@ -18,6 +18,7 @@ import pytest
 from nutime_jax.cli.main import main
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.training.checkpoints import latest, read_arrays
+from tests.conftest import SMOKE_RUN
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +80,7 @@ def test_a_sweep_and_its_report(smoke_run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_init_from_starts_from_the_weights(smoke_run, tmp_path, caplog):
-    rest = ["--config.evaluation.sources=", "--config.run.probe_every=0", "--config.steps=3", "--config.optim.warmup_lr=0"]
+    rest = [*SMOKE_RUN, "--config.evaluation.sources=", "--config.run.probe_every=0", "--config.steps=3", "--config.optim.warmup_lr=0"]
     arguments = ["pretrain", "--config=smoke", f"--workdir={tmp_path}", f"--init_from={smoke_run}", *rest, "--config.optim.lr=0"]
     with caplog.at_level("INFO"):
         run(*arguments, "--config.optim.min_lr=0")
@@ -120,6 +121,6 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
 
 
 def test_importing_the_package_is_quick():
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import nutime_jax"], cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}, check=True)
-    assert time.monotonic() - start < 1.5
+    """In seconds of the processor, which other processes on the machine do not change."""
+    code = "import nutime_jax, time; assert time.process_time() < 1.5, time.process_time()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}, check=True)
