@@ -212,9 +212,9 @@ def test_without_jinja2_the_error_names_the_extra(monkeypatch):
 
     def without_jinja2(name, *args, **options):
         if name == "jinja2":
-            raise ImportError(name)
+            raise ModuleNotFoundError(name, name=name)
         return load(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_jinja2)
-    with pytest.raises(InputError, match=r"A report needs jinja2 and matplotlib: pip install 'nutime_jax\[report\]'"):
+    with pytest.raises(InputError, match=r"jinja2 is not installed; pip install 'nutime_jax\[report\]'"):
         render_page(contents(many()))
