@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# Runs a command on this machine, with all its devices, until it is done: after a preemption, a hang or a kill the identical
-# command is given again.
+# Run a command on this machine, with all its devices; after a preemption, a hang or a kill run the same command again.
 #
 #   launch/local.sh [--restarts=100] [--pause=10] [--log=FILE] [--dry-run] -- nutime pretrain --config=quickstart --workdir=runs/mine
 #
-# --restarts  how often at most
-# --pause     seconds before the first restart; twice as long after each run that ended within ten minutes, up to 5 minutes
-# --log       where the output goes beside the terminal (default: runs/local.log)
-# --dry-run   print what would be run, and run nothing
+# --restarts  maximum number of restarts (default: 100)
+# --pause     seconds before the first restart; doubled after each run of less than ten minutes, up to 5 minutes (default: 10)
+# --log       file to which the output is also written (default: runs/local.log)
+# --dry-run   print the command, and run nothing
 #
-# It is given again after the exit statuses 75 (told to stop, state saved), 4 (hung) and those of a kill; not after 0, 1, 2, 3
-# and 130. SIGTERM and Ctrl-C reach the run as SIGTERM: it saves its state, ends with 75, and is not started again.
-# JAX_COMPILATION_CACHE_DIR holds compiled programs (default: ~/.cache/nutime/compilations).
+# The command is run again after exit status 75 (preempted, state saved), 4 (hung) and those of a kill; not after 0, 1, 2, 3 and
+# 130. SIGTERM and Ctrl-C reach the run as SIGTERM: it saves its state, exits with 75, and is not started again.
+# JAX_COMPILATION_CACHE_DIR is the folder of compiled programs (default: ~/.cache/nutime/compilations).
 set -euo pipefail
 
 say() { printf 'local: %s\n' "$*"; }
@@ -30,8 +29,8 @@ while (($#)); do
   esac
   shift
 done
-(($#)) || refuse "there is no command; write it after --, say: -- nutime pretrain --config=quickstart --workdir=runs/mine"
-[[ $restarts =~ ^[0-9]+$ && $pause =~ ^[0-9]+$ ]] || refuse "--restarts is $restarts and --pause is $pause; give whole numbers"
+(($#)) || refuse "there is no command; write it after --, as -- nutime pretrain --config=quickstart --workdir=runs/mine"
+[[ $restarts =~ ^[0-9]+$ && $pause =~ ^[0-9]+$ ]] || refuse "--restarts is $restarts and --pause is $pause; write whole numbers"
 
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$HOME/.cache/nutime/compilations}
 commit=$(git -C "$(dirname "$0")" describe --always --dirty 2>/dev/null || echo unknown)
@@ -49,7 +48,7 @@ for ((number = 0; ; number++)); do
   "$@" > >(trap '' INT TERM; exec tee -a "$log") 2>&1 &
   child=$!
   wait "$child" || status=$?
-  if [[ -n $stopped ]]; then # the signal ended the waiting, not the run
+  if [[ -n $stopped ]]; then # the signal ended the wait, not the run
     status=0
     wait "$child" || status=$?
   fi
@@ -57,9 +56,9 @@ for ((number = 0; ; number++)); do
   if [[ -n $stopped ]] || ! ((status == 75 || status == 4 || (status > 128 && status != 130))); then
     exit "$status"
   fi
-  ((number < restarts)) || { say "given $restarts times more; that is enough"; exit "$status"; }
+  ((number < restarts)) || { say "restarted $restarts times; giving up"; exit "$status"; }
   ((SECONDS - began < 600)) || pause=$first
-  say "once more in $pause s ($((number + 1)) of at most $restarts)" | tee -a "$log"
+  say "starting again in $pause s ($((number + 1)) of at most $restarts)" | tee -a "$log"
   sleep "$pause" &
   wait $! || true
   [[ -z $stopped ]] || exit "$status"

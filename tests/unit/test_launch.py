@@ -1,5 +1,6 @@
 """What starts runs elsewhere: the pod on one machine, and scripts that are only ever talked to here."""
 
+import configparser
 import math
 import os
 import re
@@ -16,6 +17,8 @@ import yaml
 from launch.simulate_pod import Pod, main, parse_kill, total_status
 from nutime_jax.cli.main import _parse
 from nutime_jax.config import load_config
+from nutime_jax.objectives.registry import OBJECTIVES
+from nutime_jax.training.loop import check_config
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
@@ -192,12 +195,16 @@ def test_help_is_the_head_of_the_script(untouched, script):
         ("local.sh", ["--often"], "--often is unknown"),
         ("local.sh", ["--restarts=x", "--", "true"], "--restarts is x"),
         ("slurm.sbatch", [], "there is no command"),
-        ("slurm.sbatch", ["nutime"], "this is no Slurm job"),
+        ("slurm.sbatch", ["nutime"], "this is not a Slurm job"),
         ("tpu_pod.sh", ["fly"], "fly is unknown"),
         ("tpu_pod.sh", ["create"], "no name or no zone"),
         ("tpu_pod.sh", ["create", *POD, "--capacity=free"], "--capacity is free"),
+        ("tpu_pod.sh", ["create", *POD, "--slices=2"], "--slices=2 needs --capacity=queued"),
+        ("tpu_pod.sh", ["create", *POD, "--slices=0"], "--slices is 0"),
+        ("tpu_pod.sh", ["create", *POD, "--type=v9x-8"], "the runtime version of --type=v9x-8 is unknown; add --version"),
+        ("tpu_pod.sh", ["run", *POD, "--copy=nowhere.py", "--", "python", "nowhere.py"], "--copy=nowhere.py does not exist"),
         ("tpu_pod.sh", ["watch", *POD], "there is no command"),
-        ("tpu_pod.sh", ["run", *POD, "--", "rm"], "the command begins with rm"),
+        ("tpu_pod.sh", ["run", *POD, "--", "rm"], "the command starts with rm"),
     ],
 )
 def test_what_scripts_refuse(untouched, script, args, said):
@@ -222,8 +229,14 @@ def test_a_dry_run_prints_commands_and_runs_none(untouched):
 @pytest.mark.parametrize(
     ("action", "expected"),
     [
-        ("create", ["tpus queued-resources create pod --node-id=pod --accelerator-type=v6e-64", "--spot --network=mine --zone=somewhere"]),
-        ("install", ["+ git clone", "pip wheel", "tpu-vm scp", "bash tpu_worker.sh install nutime_jax-VERSION-py3-none-any.whl"]),
+        (
+            "create",
+            [
+                "tpus queued-resources create pod --accelerator-type=v6e-64 --runtime-version=v2-alpha-tpuv6e",
+                "--network=mine --spot --node-id=pod --zone=somewhere",
+            ],
+        ),
+        ("install", ["+ git clone", "pip wheel", "queued-resources scp", "bash tpu_worker.sh install nutime_jax-VERSION-py3-none-any.whl"]),
         ("run", ["bash tpu_worker.sh start", "pretrain --config=smoke", "a b", "--multihost=auto"]),
         ("status", ["bash tpu_worker.sh state nutime pretrain"]),
         ("logs", ["bash tpu_worker.sh log 20"]),
@@ -240,6 +253,65 @@ def test_a_dry_run_of_a_slice_calls_nothing(untouched, action, expected):
     for part in expected:
         assert part in rest
         rest = rest[rest.index(part) :]
+
+
+@pytest.mark.parametrize(
+    ("kind", "runtime"),
+    [
+        ("v4-32", "tpu-ubuntu2204-base"),
+        ("v5litepod-16", "v2-alpha-tpuv5-lite"),
+        ("v5p-16", "v2-alpha-tpuv5"),
+        ("v6e-64", "v2-alpha-tpuv6e"),
+    ],
+)
+def test_the_runtime_version_follows_the_type(untouched, kind, runtime):
+    run = shell("tpu_pod.sh", "create", *POD, f"--type={kind}", "--dry-run", tools=untouched)
+    assert f"tpu-vm create pod --accelerator-type={kind} --version={runtime} --spot" in run.stdout
+    run = shell("tpu_pod.sh", "create", *POD, f"--type={kind}", "--version=other", "--dry-run", tools=untouched)
+    assert "--version=other" in run.stdout
+
+
+def test_several_slices_are_one_queued_resource(untouched):
+    flags = [*POD, "--type=v6e-64", "--slices=2", "--capacity=queued-spot", "--ssh=--tunnel-through-iap", "--dry-run"]
+    run = shell("tpu_pod.sh", "watch", *flags, "--", *RUN, tools=untouched)
+    assert run.returncode == 0, run.stderr
+    assert "queued-resources create pod" in run.stdout
+    assert "--spot --node-count=2 --node-prefix=pod" in run.stdout
+    assert "tpu-vm describe pod-0" in run.stdout
+    reached = [line for line in run.stdout.splitlines() if " scp " in line or " ssh " in line]
+    assert len(reached) == 4
+    assert all("queued-resources" in line and "--node=all --worker=all --tunnel-through-iap" in line for line in reached)
+
+
+def test_own_code_travels(untouched):
+    (untouched / "mine.py").touch()
+    try:
+        run = shell("tpu_pod.sh", "run", *POD, "--copy=mine.py", "--dry-run", "--", "python", "mine.py", tools=untouched)
+    finally:
+        (untouched / "mine.py").unlink()
+    assert run.returncode == 0, run.stderr
+    assert "tpu_worker.sh mine.py pod: --worker=all --recurse" in run.stdout
+    assert "install nutime_jax-VERSION-py3-none-any.whl mine.py" in run.stdout
+    assert "python mine.py'" in run.stdout
+    assert "--multihost" not in run.stdout
+
+
+def test_a_configuration_registers_an_objective(tmp_path):
+    (tmp_path / "mine.py").write_text("""
+from nutime_jax.objectives.registry import BYOL, OBJECTIVES
+
+OBJECTIVES["mine"] = OBJECTIVES["byol"]
+
+
+def get_config():
+    return {"objective": {"kind": "mine"}}
+""")
+    config = load_config(str(tmp_path / "mine.py"))
+    try:
+        assert config.objective.kind == "mine"
+        check_config(config)
+    finally:
+        del OBJECTIVES["mine"]
 
 
 def write_run(tmp_path: Path, *ends: str) -> list[str]:
@@ -277,13 +349,15 @@ def test_a_machine_that_is_told_to_stop_lets_the_run_save(tmp_path):
         said = local.communicate(timeout=20)[0]
     assert local.returncode == 75
     assert "saved" in said
-    assert "once more" not in said
+    assert "starting again" not in said
 
 
-# Two tasks, one after the other; like srun it tells the highest status.
+# Two tasks in sequence. Like srun since Slurm 22.05 it returns the highest status, and gives one CPU unless the flag is there.
 SRUN = """
 echo "srun $*" >>../called
-while [[ $1 == --* ]]; do shift; done
+cpus=1
+while [[ $1 == --* ]]; do [[ $1 != --cpus-per-task=* ]] || cpus=${1#*=}; shift; done
+echo $cpus >>../cpus
 worst=0
 for task in 0 1; do SLURM_PROCID=$task "$@"; status=$?; ((status <= worst)) || worst=$status; done
 exit $worst
@@ -306,12 +380,24 @@ def test_a_slurm_job_queues_itself_again(tmp_path, ends, starts, status, requeue
     write_tool(tmp_path / "tools", "srun", SRUN)
     write_tool(tmp_path / "tools", "scontrol", 'echo "scontrol $*" >>../called')
     command = write_run(tmp_path, *ends)
-    job = {"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": starts, "SLURM_SUBMIT_DIR": str(ROOT)}
+    job = {"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": starts, "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_CPUS_PER_TASK": "8"}
     run = shell("slurm.sbatch", *command, tools=tmp_path / "tools", **job)
     assert run.returncode == status, run.stderr
     called = (tmp_path / "called").read_text().splitlines()
     assert called[1:] == (["scontrol requeue 17"] if requeued else [])
     assert (tmp_path / "given").read_text() == "pretrain --workdir=W --multihost=auto\n" * 2
+    assert (tmp_path / "cpus").read_text() == "8\n"
+
+
+def test_a_slurm_array_computes_the_shards_of_a_sweep(tmp_path):
+    write_tool(tmp_path / "tools", "srun", SRUN)
+    write_run(tmp_path, "exit 0", "exit 0")
+    command = ["nutime", "sweep", "--config=sweep", "--out=R", "--shard=%a/8"]
+    job = {"SLURM_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3", "SLURM_CPUS_PER_TASK": ""}
+    run = shell("slurm.sbatch", *command, tools=tmp_path / "tools", **job)
+    assert run.returncode == 0, run.stderr
+    assert set((tmp_path / "given").read_text().splitlines()) == {"sweep --config=sweep --out=R --shard=3/8"}
+    assert (tmp_path / "cpus").read_text() == "1\n"
 
 
 def test_a_cancelled_slurm_job_is_not_queued_again(tmp_path):
@@ -328,21 +414,25 @@ def test_a_cancelled_slurm_job_is_not_queued_again(tmp_path):
     assert not (tmp_path / "requeued").exists()
 
 
-# A cloud of one slice with two workers, whose homes are folders. What a worker is told is done, but for the installation.
+# A cloud of one slice with two workers, whose homes are folders. Workers run what they receive; python3 stands in for uv.
 GCLOUD = """
 cloud=HERE
 shift 3 # compute tpus tpu-vm
 echo "$1" >>$cloud/calls
 case $1 in
-  create) [ ! -e $cloud/pod ] && mkdir -p $cloud/pod/{0,1} && echo READY >$cloud/pod/state ;;
+  create)
+    [ ! -e $cloud/errors ] || { head -n 1 $cloud/errors >&2; sed -i 1d $cloud/errors; [ -s $cloud/errors ] || rm $cloud/errors; exit 1; }
+    [ ! -e $cloud/pod ] && mkdir -p $cloud/pod/{0,1} && echo READY >$cloud/pod/state ;;
   delete) for pid in $cloud/pod/*/nutime/pid; do kill -KILL -- -$(cat $pid); done; rm -r $cloud/pod ;;
   describe) [ -e $cloud/pod ] || { echo "ERROR: NOT_FOUND: no such node" >&2; exit 1; }; cat $cloud/pod/state ;;
-  scp) for home in $cloud/pod/[01]; do cp "$2" "$3" $home; done ;;
-  ssh) for home in $cloud/pod/[01]; do (cd $home && HOME=$home && for one; do case $one in
-    "--command=bash tpu_worker.sh install "*) mkdir -p nutime/venv/bin && cp $cloud/nutime nutime/venv/bin ;;
-    --command=*) bash -c "${one#--command=}" ;;
+  scp) for home in $cloud/pod/[01]; do for file in "${@:2}"; do case $file in *:) break ;; *) cp -r "$file" $home ;; esac; done; done ;;
+  ssh) for home in $cloud/pod/[01]; do (cd $home && export HOME=$home && for flag; do case $flag in
+    --command=*) bash -c "${flag#--command=}" ;;
   esac; done) || exit 1; done ;;
 esac
+"""
+UV = """
+case "$*" in "-m uv venv"*) mkdir -p venv/bin && cp HERE/nutime venv/bin ;; esac
 """
 
 
@@ -350,6 +440,7 @@ def watch_slice(tmp_path: Path, nutime: str, *flags: str) -> tuple[int, str, lis
     """Watches a run on the slice; the status, what was said, and what the cloud was asked for, but for looking."""
     tools = tmp_path / "tools"
     write_tool(tools, "gcloud", GCLOUD.replace("HERE", str(tmp_path)))
+    write_tool(tools, "python3", UV.replace("HERE", str(tmp_path)))
     write_tool(tmp_path, "nutime", nutime.replace("HERE", str(tmp_path)))
     (tools / "any.whl").touch()
     run = shell("tpu_pod.sh", "watch", *POD, "--every=0.1", "--wheel=any.whl", *flags, "--", *RUN, tools=tools)
@@ -364,7 +455,7 @@ def test_a_preempted_slice_is_made_anew_and_goes_on_with_the_identical_command(t
     status, said, calls = watch_slice(tmp_path, f"sleep 0.1; {nutime}")
     assert status == 0, said
     assert calls == ["create", "scp", "delete", "create", "scp"]
-    assert "the slice is PREEMPTED; it is made anew" in said
+    assert "the slice is PREEMPTED; creating it again" in said
     assert "the run ended with 0" in said
     runs = (tmp_path / "given").read_text().splitlines()
     assert len(runs) >= 3
@@ -378,7 +469,7 @@ def test_a_run_that_dies_is_started_again(tmp_path):
     status, said, calls = watch_slice(tmp_path, nutime)
     assert status == 0, said
     assert calls == ["create", "scp"]
-    assert "once more (1 of at most 20)" in said
+    assert "starting again (1 of at most 20)" in said
 
 
 @pytest.mark.slow
@@ -388,6 +479,33 @@ def test_a_watch_ends_with_what_starting_again_does_not_mend(tmp_path, nutime, s
     assert ended == status
     assert calls == ["create", "scp"]
     assert "nutime: no corpus" in said
+
+
+@pytest.mark.slow
+def test_a_watch_waits_for_capacity_copies_files_and_deletes_the_slice(tmp_path):
+    (tmp_path / "errors").write_text('ERROR: There is no more capacity in the zone "somewhere"\n')
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "mine.py").write_text("mine")
+    nutime = "cat mine.py >>HERE/given"
+    status, said, calls = watch_slice(tmp_path, nutime, "--copy=mine.py", "--delete-when-done")
+    assert status == 0, said
+    assert calls == ["create", "create", "scp", "delete"]
+    assert "next attempt in 0.1 s" in said
+    assert (tmp_path / "given").read_text() == "minemine"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ERROR: (gcloud.compute.tpus.tpu-vm.create) unrecognized arguments: --netwrk=mine",
+        "ERROR: PERMISSION_DENIED: Permission 'tpu.nodes.create' denied",
+        "ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptibleLitepodPerProjectPerZoneForTPUAPI' has been exceeded",
+    ],
+)
+def test_a_watch_stops_for_what_does_not_change(tmp_path, error):
+    (tmp_path / "errors").write_text(f"{error}\n")
+    status, _, calls = watch_slice(tmp_path, "exit 0")
+    assert (status, calls) == (2, ["create"])
 
 
 def test_the_job_set_is_what_kubernetes_expects():
@@ -428,7 +546,7 @@ def test_every_file_is_explained_and_every_command_is_understood(untouched):
     for command in map(shlex.split, block.splitlines()):
         if "nutime" in command:
             args = _parse(command[command.index("nutime") + 1 :])
-            load_config(args.config, args.overrides)
+            load_config(args.config, args.overrides, schema=args.schema)
         if command[0].startswith("launch/"):
             flags = command[1:2] * command[0].endswith("tpu_pod.sh") + ["--dry-run"]
             run = shell(Path(command[0]).name, *flags, *command[len(flags) :], tools=untouched)
@@ -443,3 +561,17 @@ def test_the_table_of_the_guide_is_what_its_program_prints(capsys):
     printed = capsys.readouterr().out
     assert printed.count("\n") == 7
     assert printed in GUIDE
+
+
+def test_the_image_installs_extras_that_exist():
+    text = (LAUNCH / "Dockerfile").read_text()
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg")
+    chosen = {extra for extras in re.findall(r"EXTRAS=(\S+)", text) for extra in extras.split(",")}
+    assert {"train", "gcs", "tpu", "cuda"} <= chosen <= set(setup["options.extras_require"])
+    assert [line.split()[0] for line in text.splitlines() if re.match("[A-Z]", line)] == [
+        *("ARG", "FROM", "ARG", "COPY", "RUN", "ENV", "WORKDIR", "CMD"),
+    ]
+    kept = {line[1:] for line in (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert kept >= {"setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "nutime_jax", "configs"}
+    assert all((ROOT / name).exists() for name in kept)
