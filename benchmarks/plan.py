@@ -1,10 +1,10 @@
-"""What `nutime plan` says of the base configuration, for slices of TPUs that are not here.
+"""Plans of the base configuration for TPU slices and GPUs that you do not have (`nutime plan`).
 
     python -m benchmarks.plan --out=benchmarks/results/plan.json
     python -m benchmarks.plan v5e:4x4 v5e:4x4/remat=full --out=benchmarks/results/plan.json
 
-A case is a topology and overrides, separated by slashes; without any, those of the committed table. Needs the compiler
-for TPUs (pip install 'nutime_jax[tpu]') and minutes a case. Cases that the file holds already are kept beside the new.
+A case is a topology and overrides, separated by slashes. The default cases are those of the committed table. Needs the compiler
+for TPUs (pip install 'nutime_jax[tpu]') and minutes per case. Cases that are already in the file are kept.
 """
 
 import argparse
@@ -20,7 +20,7 @@ CASES = (
     "v5e:16x16",
     "v5p:8x8x8",
     "v6e:16x16",
-    # The rows a chip of v5e:16x16 in a batch of a sixteenth: what differs grows with the batch of all chips.
+    # As many rows per chip as v5e:16x16, in 1/16 of its batch: differences grow with the total batch.
     "v5e:4x4/batch_size=256",
     "v5e:4x4/remat=save_dots",
     "v5e:4x4/remat=full",
@@ -31,11 +31,11 @@ CASES = (
 
 
 def measure(case: str) -> dict:
-    """The plan of a case, the seconds that it took, and the machine it was made on."""
+    """Return the plan of a case, the seconds to make it, and the machine."""
     from nutime_jax.cli.plan import SCALING
     from nutime_jax.config import load_config
     from nutime_jax.plan.chips import parse_topology
-    from nutime_jax.plan.work import make_plan
+    from nutime_jax.plan.estimate import make_plan
 
     topology, *overrides = case.split("/")
     config = load_config("nutime_base", [f"batch_size={BATCH}", *overrides])
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=CASES)
     parser.add_argument("--out", type=Path, required=True, help="file for the results, as JSON")
     args = parser.parse_args()
-    from nutime_jax.plan.table import render_plan
+    from nutime_jax.plan.estimate import render_plan
 
     for case in args.cases:
         plan = measure(case)

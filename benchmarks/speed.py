@@ -106,9 +106,9 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
     import jax
     import numpy as np
 
+    from benchmarks.matmul_formula import step_flops
     from nutime_jax.config import load_config
     from nutime_jax.distributed.mesh import make_mesh, place_batch
-    from nutime_jax.plan.products import products_by_formula
     from nutime_jax.training.input_pipeline import streamed_views
     from nutime_jax.training.program import build_program
 
@@ -125,7 +125,7 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
         state, _ = compiled(states.pop(), batch)
         states.append(jax.block_until_ready(state))
 
-    return step, products_by_formula(config), compiled.memory_analysis().temp_size_in_bytes, rows
+    return step, step_flops(config), compiled.memory_analysis().temp_size_in_bytes, rows
 
 
 def steps(peak: float, *, rounds: int) -> dict[str, dict]:
@@ -153,12 +153,12 @@ def embedding(peak: float, *, rounds: int) -> dict[str, dict]:
     import jax
     import numpy as np
 
+    from benchmarks.matmul_formula import embedding_flops
     from nutime_jax.config import load_config
     from nutime_jax.loading import untrained_encoder
-    from nutime_jax.plan.products import encoding_by_formula
 
     encoder = untrained_encoder(load_config("nutime_base"))
-    one = encoding_by_formula(encoder.network, length=LENGTH)
+    one = embedding_flops(encoder.network, length=LENGTH)
     rng = np.random.default_rng(0)
     batches = BATCHES if jax.default_backend() == "cpu" else (256, 4096)
     cases = {str(count): rng.normal(size=(count, LENGTH)).astype(np.float32) for count in batches}

@@ -40,8 +40,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json and not args.json.parent.is_dir():
         raise InputError(f"Cannot write {args.json} (its folder does not exist); choose another --json")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # with its compiler installed, JAX would look for a TPU
-    from nutime_jax.plan.table import render_plan
-    from nutime_jax.plan.work import make_plan
+    from nutime_jax.plan.estimate import make_plan, render_plan
     from nutime_jax.training.input_pipeline import CorpusSize
 
     plan = make_plan(config, topology, size=None if size is None else CorpusSize(*size), chips=SCALING if args.scaling else ())

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import nutime_jax.encoder as encoders
+from benchmarks.matmul_formula import embedding_flops, step_flops
 from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.plan.hlo import count
-from nutime_jax.plan.products import count_products, encoding_by_formula, products_by_formula
+from nutime_jax.plan.hlo import analyse_hlo
+from nutime_jax.plan.step_cost import count_matmuls
 from nutime_jax.training.input_pipeline import describe_batch, make_feed, make_views
 from nutime_jax.training.program import build_program
 
@@ -26,23 +27,23 @@ def program_of(name, *overrides, devices=1):
 
 def test_the_published_step_takes_1266_megaflop_a_series():
     config, program, batch = program_of("nutime_base", "batch_size=256", "encoder_microbatch_size=512")
-    flops = sum(count_products(program.step.trace(program.state, batch).jaxpr).flops.values())
-    assert flops == products_by_formula(config)
+    flops = sum(count_matmuls(program.step.trace(program.state, batch).jaxpr).flops.values())
+    assert flops == step_flops(config)
     assert flops / 256 == pytest.approx(1.2655e9, rel=0.001)
 
 
 def test_chunks_compute_one_forward_pass_of_the_encoder_again():
     config, program, batch = program_of("nutime_base", "batch_size=256", "encoder_microbatch_size=32")
-    flops = sum(count_products(program.step.trace(program.state, batch).jaxpr).flops.values())
-    again = 2 * 256 * encoding_by_formula(untrained_encoder(config).network, length=config.length, last=1)
-    assert flops == pytest.approx(products_by_formula(config) + again, rel=0.01)
+    flops = sum(count_matmuls(program.step.trace(program.state, batch).jaxpr).flops.values())
+    again = 2 * 256 * embedding_flops(untrained_encoder(config).network, length=config.length, last=1)
+    assert flops == pytest.approx(step_flops(config) + again, rel=0.01)
 
 
 def test_a_series_of_512_points_is_encoded_in_170_megaflop():
     encoder = untrained_encoder(load_config("nutime_base"))
     traced = jax.make_jaxpr(encoder.network.apply)(encoder.variables, jax.ShapeDtypeStruct((1, 1, 512), np.float32))
-    flops = sum(count_products(traced.jaxpr).flops.values())
-    assert flops == encoding_by_formula(encoder.network, length=512) == pytest.approx(1.7e8, rel=0.02)
+    flops = sum(count_matmuls(traced.jaxpr).flops.values())
+    assert flops == embedding_flops(encoder.network, length=512) == pytest.approx(1.7e8, rel=0.02)
 
 
 def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics_alone():
@@ -51,7 +52,7 @@ def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics
     _, whole, _ = program_of("smoke", "batch_size=256", "encoder_microbatch_size=512", devices=8)
     temporaries = compiled.memory_analysis().temp_size_in_bytes
     assert temporaries < 0.5 * whole.step.lower(whole.state, batch).compile().memory_analysis().temp_size_in_bytes
-    exchanges = count(compiled.as_text()).collectives
+    exchanges = analyse_hlo(compiled.as_text()).collectives
     assert {one.kind for one in exchanges} == {"all-reduce"}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(program.state.params))
     reduced = sum(one.size * one.times for one in exchanges)

@@ -53,11 +53,12 @@ def test_an_unknown_objective_is_refused():
 
 
 @pytest.mark.parametrize("kind", list(OBJECTIVES))
-def test_products_are_those_of_the_formula(kind):
-    from nutime_jax.plan.products import count_products, products_by_formula
+def test_matmul_flops_match_the_formula(kind):
+    from benchmarks.matmul_formula import step_flops
+    from nutime_jax.plan.step_cost import count_matmuls
     from nutime_jax.training.input_pipeline import describe_batch, make_views
 
     config, mesh = load_config("smoke", [f"objective.kind={kind}", "model.depth=1", "model.dropout=0.0"]), make_mesh(1)
     program = build_program(config, views=make_views(config), mesh=mesh)
     traced = program.step.trace(program.state, describe_batch(config, mesh))
-    assert count_products(traced.jaxpr).flops == {"highest": products_by_formula(config)}
+    assert count_matmuls(traced.jaxpr).flops == {"highest": step_flops(config)}

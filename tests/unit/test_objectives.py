@@ -391,8 +391,9 @@ def test_what_the_official_code_has_not_is_not_converted(tmp_path, override, mes
         pytest.param([], {"mask_ratio": 0.4}, marks=pytest.mark.slow),
     ],
 )
-def test_products_are_those_of_the_formula(overrides, model):
-    from nutime_jax.plan.products import count_products, products_by_formula
+def test_matmul_flops_match_the_formula(overrides, model):
+    from benchmarks.matmul_formula import step_flops
+    from nutime_jax.plan.step_cost import count_matmuls
     from nutime_jax.training.input_pipeline import describe_batch, make_views
     from nutime_jax.training.program import build_program
 
@@ -400,7 +401,7 @@ def test_products_are_those_of_the_formula(overrides, model):
     config = update(config, {"model": model})
     program = build_program(config, views=make_views(config), mesh=mesh)
     traced = program.step.trace(program.state, describe_batch(config, mesh))
-    assert count_products(traced.jaxpr).flops == {"highest": products_by_formula(config)}
+    assert count_matmuls(traced.jaxpr).flops == {"highest": step_flops(config)}
 
 
 def test_a_masked_run_is_planned(capsys):

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
+from benchmarks.matmul_formula import step_flops
 from nutime_jax.config import ModelConfig, load_config, update
 from nutime_jax.convert.arrays import to_torch_state
 from nutime_jax.core.scalars import quantile_edges, symmetric_edges
@@ -21,7 +22,7 @@ from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.layers import Linear
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
-from nutime_jax.plan.products import count_products, products_by_formula
+from nutime_jax.plan.step_cost import count_matmuls
 from nutime_jax.report.nme import plot_nme
 from nutime_jax.training import data_dependent_init as fitting
 from nutime_jax.training import loop
@@ -255,11 +256,11 @@ def test_fitted_edges_are_kept_over_resume_saving_and_in_the_twin(tmp_path, monk
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [KINDS[name] for name in ("nme, located", "periodic", "piecewise", "log")])
-def test_products_of_a_step_are_those_of_the_formula(fields):
+def test_matmul_flops_of_a_step_match_the_formula(fields):
     config = configured(**fields)
     program = build_program(config, views=make_views(config), mesh=make_mesh(1))
-    counted = count_products(program.step.trace(program.state, describe_batch(config, make_mesh(1))).jaxpr)
-    assert counted.flops == {"highest": products_by_formula(config)}
+    counted = count_matmuls(program.step.trace(program.state, describe_batch(config, make_mesh(1))).jaxpr)
+    assert counted.flops == {"highest": step_flops(config)}
 
 
 def test_what_only_the_nme_can_is_refused_of_others():

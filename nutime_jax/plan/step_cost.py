@@ -1,0 +1,206 @@
+"""Cost of one training step per chip: compiled for TPUs that you do not have, analysed for GPUs."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from nutime_jax.config import PretrainConfig
+from nutime_jax.distributed.mesh import make_mesh
+from nutime_jax.errors import InputError
+from nutime_jax.plan.chips import Topology
+from nutime_jax.plan.hlo import Collective, analyse_hlo
+from nutime_jax.training.input_pipeline import CorpusSize, describe_batch, make_views
+from nutime_jax.training.loop import check_config
+from nutime_jax.training.program import build_program
+
+UPDATE_BYTES = 36
+"""Bytes per parameter that an update reads (parameter, gradient, two moments, target) and writes (all but the gradient)."""
+
+# Without these, libtpu queries the TPU that it runs on and locks it. The accelerator type can be any that it knows.
+NO_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+}
+
+
+class StepCost(NamedTuple):
+    """Cost of a step per chip. None is known to a compiler only.
+
+    matmul_flops: FLOPs of matmuls by precision. bytes_accessed: bytes to and from HBM. collectives: see `hlo`.
+    parameters: number of trained parameters.
+    arguments, temporaries, code: bytes of HBM for state and batch, for temporary buffers, and for the executable.
+    flops: all FLOPs. cycles: sum of the compiler's estimates of all operations.
+    unknown_loops: loops that are counted as one trip, because their trip count is not known.
+    """
+
+    matmul_flops: dict[str, float]
+    bytes_accessed: float
+    collectives: tuple[Collective, ...]
+    arguments: float
+    parameters: int = 0
+    temporaries: float | None = None
+    code: float | None = None
+    flops: float | None = None
+    cycles: float | None = None
+    unknown_loops: int = 0
+
+
+class MatmulCost(NamedTuple):
+    """Cost of the matmuls of all devices together. flops: by precision. bytes_accessed: of operands and results, without reuse."""
+
+    flops: dict[str, float]
+    bytes_accessed: float
+
+
+def step_cost(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> StepCost:
+    """Return the cost of a step: compiled for TPUs, analysed for GPUs, whose compiler needs one.
+
+    Args:
+        size: size of the corpus, needed if data.on_device is true.
+
+    Raises:
+        InputError: the configuration is invalid, libtpu is not installed, the slice does not exist, or the step does not fit.
+    """
+    check_config(config)
+    return (compile_step if topology.compiled else analyse_step)(config, topology, size=size)
+
+
+def compile_step(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> StepCost:
+    """Compile the training step for every device of a TPU slice; see `step_cost`."""
+    mesh = make_mesh(_tpu_devices(topology), fsdp=config.parallel.fsdp)
+    program, batch = build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh, size=size)
+    traced = program.step.trace(program.state, batch)
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError(
+            f"Batch size {config.batch_size} does not fit {topology.name} ({_first_line(error)}). "
+            "Choose a smaller batch, more chips, grad_accum_steps=4 or remat=full."
+        ) from error
+    return read_cost(traced.jaxpr, compiled, chips=topology.chips)._replace(parameters=_count_parameters(program.state))
+
+
+def read_cost(jaxpr: Any, compiled: Any, *, chips: int) -> StepCost:
+    """Return the cost of a compiled step.
+
+    JAX counts the body of a loop once, and bytes that stay on the chip. FLOPs are corrected by the ratio of all matmuls to those
+    counted once (matmuls are nearly all FLOPs), bytes by `HloCounts.hbm_ratio`.
+    """
+    costs, memory, counts = compiled.cost_analysis(), compiled.memory_analysis(), analyse_hlo(compiled.as_text())
+    matmuls, counted_once = count_matmuls(jaxpr).flops, count_matmuls(jaxpr, loops=False).flops
+    return StepCost(
+        matmul_flops={precision: flops / chips for precision, flops in matmuls.items()},
+        bytes_accessed=costs["bytes accessed"] * counts.hbm_ratio,
+        collectives=counts.collectives,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        code=memory.generated_code_size_in_bytes,
+        flops=costs["flops"] * sum(matmuls.values()) / sum(counted_once.values()),
+        cycles=counts.cycles or None,
+        unknown_loops=counts.unknown_loops,
+    )
+
+
+def analyse_step(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> StepCost:
+    """Return a lower bound of the cost: matmuls, their operands and results, the update, and one all-reduce of the gradients."""
+    parts = topology.chips * config.grad_accum_steps
+    if config.batch_size % parts:
+        times = f" times grad_accum_steps {config.grad_accum_steps}" if config.grad_accum_steps > 1 else ""
+        nearest = max(config.batch_size // parts, 1) * parts
+        raise InputError(f"batch_size {config.batch_size} is not divisible by {topology.chips} chips{times}. Choose {nearest}.")
+    if config.remat == "none" and not config.encoder_microbatch_size:
+        # The full batch, as on GPUs; the default of the mesh, which is that of a CPU, is smaller.
+        config = dataclasses.replace(config, encoder_microbatch_size=2 * config.batch_size)
+    mesh = make_mesh(1)
+    program, batch = build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh, size=size)
+    matmuls = count_matmuls(program.step.trace(program.state, batch).jaxpr)
+    parameters = _count_parameters(program.state)
+    return StepCost(
+        matmul_flops={precision: flops / topology.chips for precision, flops in matmuls.flops.items()},
+        bytes_accessed=matmuls.bytes_accessed / topology.chips + UPDATE_BYTES * parameters,
+        collectives=(Collective("all-reduce", 4 * parameters, topology.chips, 1, "transpose(jvp())"),),
+        arguments=_tree_bytes(program.state) + _tree_bytes(batch) / (1 if config.data.on_device else topology.chips),
+        parameters=parameters,
+    )
+
+
+def count_matmuls(jaxpr: Any, *, loops: bool = True) -> MatmulCost:
+    """Count all matmuls of a program before it is partitioned; recomputed ones count again, unused ones do not.
+
+    JAX's `cost_analysis` does not separate precisions, which differ up to six times in speed. All branches of a condition count.
+
+    Args:
+        loops: whether the body of a scan counts by its trip count, or once.
+    """
+    flops, bytes_accessed = Counter(), 0
+    for eqn, times in _iter_matmuls(jaxpr, loops=loops):
+        (contracting, _), _ = eqn.params["dimension_numbers"]
+        terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
+        flops[_precision(eqn.params["precision"])] += times * 2 * terms * eqn.outvars[0].aval.size
+        bytes_accessed += times * sum(var.aval.size * var.aval.dtype.itemsize for var in (*eqn.invars, *eqn.outvars))
+    return MatmulCost(dict(flops), bytes_accessed)
+
+
+def _iter_matmuls(jaxpr: Any, *, loops: bool, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """Yield every matmul with its number of executions."""
+    for eqn in _used_equations(jaxpr):
+        if eqn.primitive.name == "dot_general":
+            yield eqn, times
+        trips = eqn.params["length"] if loops and eqn.primitive.name == "scan" else 1
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else [value]:
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    yield from _iter_matmuls(getattr(inner, "jaxpr", inner), loops=loops, times=times * trips)
+
+
+def _used_equations(jaxpr: Any) -> list[Any]:
+    """Return the equations that results depend on; compilers remove the others, such as gradients with respect to inputs."""
+    wanted, used = {id(var) for var in jaxpr.outvars}, []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(id(var) in wanted for var in eqn.outvars):
+            used.append(eqn)
+            wanted |= {id(var) for var in eqn.invars}
+    return used
+
+
+def _precision(precision: Any) -> str:
+    first = precision[0] if isinstance(precision, tuple) else precision
+    return "default" if first is None else jax.lax.Precision(first).name.lower()
+
+
+def _tpu_devices(topology: Topology) -> list[jax.Device]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError("The TPU compiler is not installed: pip install 'nutime_jax[tpu]'. It needs no TPU.")
+    for name, value in NO_TPU.items():
+        os.environ.setdefault(name, value)
+    host = tuple(min(size, 2) for size in (*topology.shape[:2], 1))
+    # On chips with two cores, both are one device; libtpu has no such setting for chips with one.
+    cores = {"chip_config_name": "megacore"} if topology.chip.axes == 3 else {}
+    try:
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, chips_per_host_bounds=host, **cores)
+    except jax.errors.JaxRuntimeError as error:
+        raise InputError(f"Topology {topology.name} does not exist ({_first_line(error)}). Choose another shape.") from error
+    return description.devices
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ").removeprefix("INVALID_ARGUMENT: ").strip(" .")
+
+
+def _count_parameters(state: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def _tree_bytes(tree: Any) -> float:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
