@@ -21,7 +21,7 @@ from nutime_jax.bundle import save_bundle
 from nutime_jax.config import PretrainConfig, to_dict, update
 from nutime_jax.core.resample import resize_all
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
-from nutime_jax.data.series import cut_series, difference, split_offset
+from nutime_jax.data.series import centre_to_float32, difference, split_long_series
 from nutime_jax.distributed.mesh import default_microbatch_size, make_local_mesh, replicated, split
 from nutime_jax.errors import InputError
 from nutime_jax.models.configuration import build_encoder, check_diff_orders, check_input_lengths, check_num_window_offsets
@@ -130,7 +130,7 @@ class Encoder:
         """Features of series of any length and scale, missing values allowed (see `data.series.clean_series`).
 
         Every channel is encoded alone; one that is longer than the corpus's longest (`config.data.max_length`) is cut as
-        corpora are (`data.series.cut_series`), and its features are the mean over the pieces. Neither the batch size nor
+        corpora are (`data.series.split_long_series`), and its features are the mean over the pieces. Neither the batch size nor
         what else is in X changes the features of a case beyond rounding (1e-5). The input is not touched. Only devices of
         this process are used.
 
@@ -227,7 +227,7 @@ class Encoder:
 
         def pieces() -> Iterator[np.ndarray]:
             for case in cases:
-                cut = [piece for channel in case for piece in cut_series(channel, longest)]
+                cut = [piece for channel in case for piece in split_long_series(channel, longest)]
                 shapes.append((len(case), len(cut) // len(case)))
                 yield from cut
 
@@ -271,7 +271,7 @@ def _views(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Series (time,) taken apart, they or their differences, by `orders`, resized to each of `sizes`: (rows, size), and what is to be
     added to each; rows without a series are 0."""
-    values, taken = zip(*map(split_offset, series), strict=True)
+    values, taken = zip(*map(centre_to_float32, series), strict=True)
     offsets = np.zeros(rows, np.float32)
     offsets[: len(series)] = taken
     for order in orders:

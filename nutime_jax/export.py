@@ -23,7 +23,7 @@ from jax import export
 from nutime_jax.bundle import PROGRAM, check_output_dir, is_bundle, load_bundle, read_file, save_bundle
 from nutime_jax.config import to_dict
 from nutime_jax.core.resample import LONGEST, resize
-from nutime_jax.data.series import clean_series, cut_series, pad_series, split_offset
+from nutime_jax.data.series import centre_to_float32, clean_series, pad_series, split_long_series
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError, extra
 from nutime_jax.loading import WEIGHTS, list_pretrained
@@ -62,7 +62,7 @@ class ExportedEncoder:
         for i, case in enumerate(cases):
             if len(case) > 1:
                 raise InputError(f"case {i} has {len(case)} channels; an exported program embeds series of one, so give them one by one")
-        pieces = [cut_series(case[0], self.about["max_length"]) for case in cases]
+        pieces = [split_long_series(case[0], self.about["max_length"]) for case in cases]
         counts = np.array([len(one) for one in pieces])
         flat = list(chain(*pieces))
         order = np.argsort([len(one) for one in flat], kind="stable")  # alike lengths share a padded width
@@ -73,7 +73,7 @@ class ExportedEncoder:
         return np.add.reduceat(features, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
 
     def _run(self, pieces: list[np.ndarray]) -> np.ndarray:
-        values, offsets = zip(*map(split_offset, pieces), strict=True)
+        values, offsets = zip(*map(centre_to_float32, pieces), strict=True)
         width = min(1 << (len(values[-1]) - 1).bit_length(), LONGEST)  # powers of two: few shapes, so few compilations
         return np.asarray(self.program(*pad_series(list(values), width), np.array(offsets, np.float32)))
 
@@ -122,7 +122,7 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
     """The encoder as a program; see `ExportedEncoder` for its arguments.
 
     A row of `series` counts up to its length; what follows is never read. `offsets` is what was taken from each row so
-    that its shape fits float32 (`data.series.split_offset`), zero otherwise. A length outside 1 to t makes all of the
+    that its shape fits float32 (`data.series.centre_to_float32`), zero otherwise. A length outside 1 to t makes all of the
     result NaN. Weights are part of the program: it cannot be run with those of another encoder, nor without its own.
 
     Raises:

@@ -35,7 +35,7 @@ def normalise_windows(
     Args:
         x: series, finite, shape (..., time).
         window, stride: see `count_windows`.
-        offset: what was taken from a series so that its shape fits float32 (`data.series.split_offset`), shape (...);
+        offset: what was taken from a series so that its shape fits float32 (`data.series.centre_to_float32`), shape (...);
             it is added back to the means. None is zero.
         eps: added to the std, in the units of the series. It makes the shape of windows with a std near or below 1e-8
             fade to zero: there, and only there, the shape depends on the scale of the series.

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nutime_jax.data.datasets import BUNDLED, DatasetFiles, find_all_datasets
-from nutime_jax.data.series import cut_series, split_offset
+from nutime_jax.data.series import centre_to_float32, split_long_series
 from nutime_jax.errors import InputError, extra
 
 with extra("train"):
@@ -43,7 +43,7 @@ class Source:
 
 
 class Record(NamedTuple):
-    """A series, taken apart by `series.split_offset`: it is `values` (time,) plus `offset`."""
+    """A series, taken apart by `series.centre_to_float32`: it is `values` (time,) plus `offset`."""
 
     values: np.ndarray
     offset: np.float32
@@ -155,7 +155,7 @@ def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_leng
     Args:
         sources, exclude: see `find_sources`. Only train splits are read.
         data_dir: where parts are kept.
-        max_length: longer series are cut (`series.cut_series`).
+        max_length: longer series are cut (`series.split_long_series`).
 
     Raises:
         InputError: unreadable sources, a folder that cannot be written, or a damaged part.
@@ -244,7 +244,7 @@ class SeriesCorpus(tfds.core.ShardBasedBuilder):
         for one in sets:
             cases = one.read("train")
             for name, series in sorted(_series_of(one.name, cases, self._max_length), key=lambda record: record[0]):
-                values, offset = split_offset(series)
+                values, offset = centre_to_float32(series)
                 key = self._tally.add(name, values, offset)
                 yield str(key), {"record": np.concatenate([[offset], values])}
             self._tally.sets.append([one.name, str(one.train), len(cases.series)])
@@ -303,7 +303,7 @@ def _series_of(name: str, cases, max_length: int) -> Iterator[tuple[str, np.ndar
     labels = [""] * len(cases.series) if cases.labels is None else cases.labels
     for case, label in zip(cases.series, labels, strict=True):
         for channel in case:
-            for piece in cut_series(channel, max_length):
+            for piece in split_long_series(channel, max_length):
                 yield f"{name}/{label}", piece
 
 

@@ -240,6 +240,8 @@ def _read_header(path: Path, layout: TextLayout, columns: Columns) -> Cases | No
             ragged = f"{path}, line {line} is ragged: the header has {len(names)} cells, this line {len(cells)}"
             raise InputError(f"{ragged}; leave cells without a value empty")
         lines.append(line)
+    if not lines and all(map(_is_number, names)):  # a lone series 0, 1, 2, …
+        return None
     missing = [spelling for text in MISSING for spelling in (text, text.upper(), text.title(), "NaN", "-nan", "-NaN")]
     # "null" may be the name of a class.
     label = named_column(path, names, columns.label) if columns.label else find_column(path, names, label_names(names))

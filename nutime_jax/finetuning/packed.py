@@ -9,7 +9,7 @@ import numpy as np
 
 from nutime_jax.core.resample import LONGEST, resize
 from nutime_jax.core.views import random_crop_resize
-from nutime_jax.data.series import split_offset
+from nutime_jax.data.series import centre_to_float32
 from nutime_jax.errors import InputError
 
 LEAST_CASES, LEAST_POINTS, LEAST_CLASSES = 1 << 10, 1 << 20, 1 << 3
@@ -65,7 +65,7 @@ def pack_cases(series: Sequence[np.ndarray], labels: np.ndarray) -> PackedCases:
     for row, case in enumerate(series):
         for place, channel in enumerate(case):
             starts[row, place] = end
-            values[end : end + len(channel)], offsets[row, place] = split_offset(channel)
+            values[end : end + len(channel)], offsets[row, place] = centre_to_float32(channel)
             end += len(channel)
     return PackedCases(*jax.device_put((values, starts, offsets, lengths, numbers)))
 

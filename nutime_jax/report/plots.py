@@ -14,7 +14,7 @@ import numpy as np
 from nutime_jax.core.views import Crop, Views, random_crop, two_views
 from nutime_jax.data.datasets import Cases
 from nutime_jax.data.inspection import in_order
-from nutime_jax.data.series import pad_series, split_offset
+from nutime_jax.data.series import centre_to_float32, pad_series
 from nutime_jax.errors import InputError
 from nutime_jax.report.style import COLOURS, INK, LINES, legend_above, line_style, log_scale, marker_style, plain, styled
 
@@ -110,7 +110,7 @@ def plot_views(series: Sequence[np.ndarray], *, length: int, crop: tuple[float, 
 
     if not series:
         raise InputError("There are no series to plot: pass at least one.")
-    values, offsets = zip(*map(split_offset, series), strict=True)
+    values, offsets = zip(*map(centre_to_float32, series), strict=True)
     padded, lengths = pad_series(list(values), max(map(len, values)))
     views, crops = _make_views(jax.random.key(seed), jnp.asarray(padded), jnp.asarray(lengths), length=length, crop=crop)
     views = np.asarray(views.values)[:, :, 0]

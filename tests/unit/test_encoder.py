@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nutime_jax import bundle
 from nutime_jax.config import load_config
-from nutime_jax.data.series import cut_series
+from nutime_jax.data.series import split_long_series
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
@@ -399,7 +399,7 @@ def test_tokens_are_those_of_windows_in_order(encoder):
     same(tokens.mean(1), encoder.embed(long, pooling="mean"))
     apart = encoder.embed(long, tokens=True, channels="none", layer=1)
     assert apart.shape == (3, 2, 3 * windows, 16)
-    pieces = cut_series(long[1, 1].astype(np.float32), 500)
+    pieces = split_long_series(long[1, 1].astype(np.float32), 500)
     same(apart[1, 1].reshape(3, windows, 16), encoder.embed(pieces, tokens=True, layer=1))
     same(encoder.embed(long, tokens=True, channels="concat", layer=1)[..., 16:], apart[:, 1])
     unequal = [long[0], long[0, :, :400]]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.data.datasets import Cases, find_datasets
-from nutime_jax.data.series import cut_series
+from nutime_jax.data.series import split_long_series
 from nutime_jax.encoder import resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.comparison import compare, format_accuracies
@@ -143,7 +143,7 @@ def test_long_series_are_embedded_in_pieces_as_corpora_cut_them():
     encoder = smoke_encoder("data.max_length=100")
     long, short = np.random.default_rng(0).normal(size=(2, 250))
     features = encoder.embed([long, short[:90]])
-    pieces = encoder.embed(cut_series(long.astype(np.float32), 100))
+    pieces = encoder.embed(split_long_series(long.astype(np.float32), 100))
     assert len(pieces) == 3
     np.testing.assert_allclose(features[0], pieces.mean(0), atol=1e-6)
     np.testing.assert_allclose(features[1], encoder.embed([short[:90]])[0], atol=1e-6)

@@ -11,7 +11,8 @@ from jax import export
 
 from nutime_jax.bundle import load_bundle, save_bundle
 from nutime_jax.config import load_config, update
-from nutime_jax.encoder import _encode, _views
+from nutime_jax.core.resample import resize_all
+from nutime_jax.encoder import _encode
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
 from nutime_jax.loading import load_encoder, untrained_encoder
@@ -52,9 +53,8 @@ def features(encoder, batch):
     """By the programs of `Encoder.embed`."""
     series, lengths, offsets = batch
     variables = jax.tree.map(jnp.asarray, encoder.variables)
-    ((views, _),) = _views(
-        [one[:length] for one, length in zip(series, lengths, strict=True)], (0,), encoder.input_lengths, rows=len(series)
-    )
+    (size,) = encoder.input_lengths
+    views = resize_all([values[:length] for values, length in zip(series, lengths, strict=True)], size, rows=len(series))
     with jax.default_matmul_precision("highest"):
         return np.asarray(
             _encode(variables, views, offsets, read=ReadVector(None, "cls+mean"), network=encoder.network, microbatch_size=None)

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as drawn
 
-from nutime_jax.data.series import clean_block, clean_series, cut_series, difference, pad_series, split_offset
+from nutime_jax.data.series import centre_to_float32, clean_block, clean_series, difference, pad_series, split_long_series
+from nutime_jax.encoder import resize_series
 from nutime_jax.errors import InputError
 
 nan = np.nan
@@ -35,18 +36,35 @@ def test_a_small_signal_keeps_its_shape_on_any_offset(level, decade, seed):
     signal = np.random.default_rng(seed).normal(size=50) * 10.0**decade
     x = level + signal
     (cleaned,) = clean_series(x)
-    values, offset = split_offset(cleaned)
+    values, offset = centre_to_float32(cleaned)
     assert values.dtype == offset.dtype == np.float32
     # Two float32 together: the rounding of what the rounded offset leaves, or that of a series that was not taken apart.
     tolerance = max(2.0**-24 * (np.ptp(x) + np.abs(x).max() * 2.0**-23), np.ptp(x) * 2.0**-20)
     np.testing.assert_allclose(values.astype(np.float64) + np.float64(offset), x, rtol=0, atol=tolerance)
 
 
-def test_what_fits_float32_stays_as_it_is():
-    for x in (np.float32([1e6, 1e6 + 1]), np.full(3, 0.1), np.array([1.0, 2.0, 1e30]), np.array([101325, 101326])):
-        values, offset = split_offset(clean_series(x)[0])
-        np.testing.assert_array_equal(values, x.astype(np.float32))
-        assert offset == 0
+@pytest.mark.parametrize("x", [np.float32([1e6, 1e6 + 1]), np.full(3, 0.1), np.array([1.0, 2.0, 1e30]), np.array([101325, 101326])])
+def test_what_fits_float32_stays_exact(x):
+    values, offset = centre_to_float32(clean_series(x)[0])
+    np.testing.assert_array_equal(values.astype(np.float64) + np.float64(offset), x.astype(np.float32))
+
+
+@given(drawn.arrays(np.float32, st.integers(1, 20), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_an_offset_is_taken_out_of_a_float32_series_without_rounding(x):
+    values, offset = centre_to_float32(x)
+    if offset == 0:
+        assert values is x or not x.any()
+    else:
+        np.testing.assert_array_equal(values.astype(np.float64) + np.float64(offset), x)
+
+
+@pytest.mark.parametrize(("level", "std"), [(300, 0.01), (1e6, 1), (1e5, 0.3)])
+def test_resizing_keeps_the_shape_of_a_float32_series_on_any_level(level, std):
+    x = (level + std * np.random.default_rng(0).normal(size=200)).astype(np.float32)
+    resized = resize_series([clean_series(x)[0]], 512)[0]
+    centres = np.clip((np.arange(512) + 0.5) * (200 / 512) - 0.5, 0, 199)
+    expected = np.interp(centres, np.arange(200), x.astype(np.float64))
+    assert np.abs(resized - expected).max() < 2e-5 * std
 
 
 def test_the_input_is_not_touched():
@@ -78,7 +96,7 @@ def test_what_is_no_series_is_refused_by_name(wrong, message):
 @given(st.integers(1, 500), st.integers(1, 100))
 def test_pieces_are_few_equal_and_whole(length, most):
     x = np.arange(length, dtype=np.float32)
-    pieces = cut_series(x, most)
+    pieces = split_long_series(x, most)
     sizes = [len(piece) for piece in pieces]
     assert max(sizes) <= most
     assert max(sizes) - min(sizes) <= 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nutime_jax.core.windows import count_windows, dense_windows, first_difference, normalise_windows
-from nutime_jax.data.series import split_offset
+from nutime_jax.data.series import centre_to_float32
 from nutime_jax.errors import InputError
 from tests import reference
 
@@ -86,7 +86,7 @@ def test_a_length_that_is_no_multiple_of_the_window_is_refused():
 def test_an_offset_comes_back_in_the_means_alone():
     rng = np.random.default_rng(3)
     x = 101_325 + 0.01 * rng.normal(size=(5, 64))
-    (values, offset) = zip(*(split_offset(one) for one in x), strict=True)
+    (values, offset) = zip(*(centre_to_float32(one) for one in x), strict=True)
     apart = normalise_windows(jnp.asarray(values), window=16, offset=jnp.asarray(offset))
     shape, mean, std = reference.windows(x, 16)
     np.testing.assert_allclose(apart.shape, shape, atol=1e-4)
