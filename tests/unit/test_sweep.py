@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from nutime_jax.evaluation.features import FeatureSpec, layer_features, read_fea
 from nutime_jax.evaluation.protocols import registry
 from nutime_jax.evaluation.results import Row
 from nutime_jax.evaluation.sweep import Sweep, SweepEncoder, find_encoders, make_runs
-from nutime_jax.loading import untrained_encoder
+from tests.encoders import smoke_encoder
 
 SMALL = ["encoders=small=somewhere", "baselines=raw_1nn", "protocols=ridge,clustering", "layers=0,last", "tasks=4"]
 
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder():
-    return untrained_encoder(load_config("smoke"))
+    return smoke_encoder()
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table(folder, tmp_path, mo
 
 
 def test_a_repetition_is_computed_once_whatever_its_number(folder, tmp_path, monkeypatch, encoder):
-    of = {"x": encoder, "y": untrained_encoder(load_config("smoke", ["seed=7"]))}
+    of = {"x": encoder, "y": smoke_encoder("seed=7")}
     monkeypatch.setattr(sweeps, "load_encoder", of.get)
     rest = ["baselines=raw_forest", "protocols=ridge", "layers=last"]
     alone = run(configured(folder, "encoders=e=y", *rest, "seeds=1"), folder, tmp_path, leave_out="d")
@@ -127,7 +128,7 @@ def test_compilations_do_not_grow_with_the_sets(folder, tmp_path):
 def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
     cases = find_datasets(str(folder / "a.npz"))[0].read("train")
     first = layer_features(encoder, cases, cache=tmp_path)
-    assert first.shape == (24, 1, 4, 2, 16)
+    assert first.shape == (24, 1, 3, 2, 16)
     monkeypatch.setattr(type(encoder), "embed_layers", lambda *args, **options: pytest.fail("computed again"))
     np.testing.assert_array_equal(layer_features(encoder, cases, cache=tmp_path), first)
     other = replace(encoder, variables=jax.tree.map(lambda leaf: leaf + 1, encoder.variables))
@@ -138,22 +139,22 @@ def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
         layer_features(encoder, cases, cache=tmp_path)
 
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
-        *(
-            FeatureSpec(),
-            FeatureSpec(0, "cls", "mean"),
-            FeatureSpec(1, "mean"),
-            FeatureSpec(2, "cls+mean", "mean"),
-            FeatureSpec(None, "all_layers"),
-        ),
-        *(
-            FeatureSpec(None, "all_layers", input_lengths=(64, 16)),
-            FeatureSpec(1, "cls", "mean", (128,)),
-            FeatureSpec(2, input_lengths=(32, 64), num_window_offsets=4),
-        ),
-        *(FeatureSpec(None, "all_layers", diff_orders=(0, 1)), FeatureSpec(1, "mean", "mean", (64, 32), 2, (1,))),
+        FeatureSpec(),
+        slow(FeatureSpec(0, "cls", "mean")),
+        FeatureSpec(0, "mean"),
+        slow(FeatureSpec(1, "cls+mean", "mean")),
+        slow(FeatureSpec(None, "all_layers")),
+        slow(FeatureSpec(None, "all_layers", input_lengths=(64, 16))),
+        slow(FeatureSpec(1, "cls", "mean", (128,))),
+        slow(FeatureSpec(1, input_lengths=(32, 64), num_window_offsets=4)),
+        FeatureSpec(None, "all_layers", diff_orders=(0, 1)),
+        FeatureSpec(1, "cls", "mean", (64, 32), 2, (1,)),
     ],
 )
 def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, spec):
@@ -184,7 +185,7 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
     [
         ("encoders=somewhere", "encoder 'somewhere' has no name; write name=somewhere"),
         ("protocols=svm", "protocol 'svm' is unknown; choose of ridge"),
-        ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 2"),
+        ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 1"),
         ("lengths=short", "length short cannot be embedded; choose a multiple of the window, 16, up to"),
         ("input_lengths=64+30", "length 30 cannot be embedded"),
         ("input_lengths=64+64", "lengths are 64, 64; name each once"),
@@ -200,8 +201,8 @@ def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
 
 def test_all_layers_are_read(encoder):
     config = load_config("sweep", [*SMALL[:3], "layers=all"], schema=SweepConfig)
-    assert len([run for run in make_runs(config, encoder.network) if run.protocol == "ridge"]) == 4
-    assert SweepEncoder("e", 0, encoder, "").encoder.config.model.depth == 2
+    assert len([run for run in make_runs(config, encoder.network) if run.protocol == "ridge"]) == 3
+    assert SweepEncoder("e", 0, encoder, "").encoder.config.model.depth == 1
 
 
 def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):
