@@ -95,6 +95,7 @@ def test_embedding_follows_the_encoder(encoder, exported):
             exported.embed(wrong)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_reads_several_lengths_is_one_program(encoder, tmp_path):
     encoder = encoder.with_options(input_lengths=(64, 32), num_window_offsets=3)
     folder = export_encoder(encoder, tmp_path / "several")

@@ -306,7 +306,12 @@ def test_components_are_those_of_the_standardised_channels():
 
 
 @pytest.mark.parametrize(
-    ("strategy", "norm", "members"), [("full", "none", 2), ("head", "batch", 1), pytest.param("head", "layer", 1, marks=pytest.mark.slow)]
+    ("strategy", "norm", "members"),
+    [
+        ("full", "none", 1),
+        ("head", "batch", 1),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("full", "none", 2), ("head", "layer", 1))),
+    ],
 )
 def test_a_saved_classifier_is_the_same_to_the_bit(encoder, tmp_path, strategy, norm, members):
     classifier = fine_tune(encoder, toy(), settings=change(strategy=strategy, head_norm=norm, ensemble_size=members))

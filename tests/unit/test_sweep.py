@@ -186,7 +186,7 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
         ("encoders=somewhere", "encoder 'somewhere' has no name; write name=somewhere"),
         ("protocols=svm", "protocol 'svm' is unknown; choose of ridge"),
         ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 1"),
-        ("lengths=short", "length short cannot be embedded; choose a multiple of the window, 16, up to"),
+        ("input_lengths=short", "length short cannot be embedded; choose a multiple of the window, 16, up to"),
         ("input_lengths=64+30", "length 30 cannot be embedded"),
         ("input_lengths=64+64", "lengths are 64, 64; name each once"),
         ("num_window_offsets=few", "num_window_offsets is 'few'; choose a whole number from 1"),
@@ -206,7 +206,7 @@ def test_all_layers_are_read(encoder):
 
 
 def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):
-    fields = ["lengths=encoder,32,64+32", "num_window_offsets=encoder,2", "protocols=ridge", "layers=last", "baselines="]
+    fields = ["input_lengths=encoder,32,64+32", "num_window_offsets=encoder,2", "protocols=ridge", "layers=last", "baselines="]
     config = configured(folder / "a.npz", *fields)
     rows = [row for row in run(config, folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
     settings = [row.setting.partition("channels=concat")[2].partition(" scaler")[0].strip() for row in rows]

@@ -16,6 +16,7 @@ PERIOD = 128
 LAGS = jnp.arange(PERIOD // 2 + 1, dtype=jnp.float32)
 SAMPLES = 20_000
 KEY = jax.random.key(5)
+stationary_process = jax.jit(processes.stationary_process)
 
 
 def numpy_kernels(scale, alpha, cycles, sharpness):
@@ -32,6 +33,7 @@ def numpy_kernels(scale, alpha, cycles, sharpness):
     }
 
 
+@jax.jit
 def rows(scale, alpha, cycles, sharpness):
     scale, alpha, sharpness = jnp.float32(scale), jnp.float32(alpha), jnp.float32(sharpness)
     return {
@@ -40,7 +42,7 @@ def rows(scale, alpha, cycles, sharpness):
         "matern12": kernels.matern12(LAGS, scale),
         "matern32": kernels.matern32(LAGS, scale),
         "matern52": kernels.matern52(LAGS, scale),
-        "periodic": kernels.periodic(kernels.phase(jnp.int32(cycles), PERIOD, LAGS.astype(jnp.int32)), sharpness),
+        "periodic": kernels.periodic(kernels.phase(cycles, PERIOD, LAGS.astype(jnp.int32)), sharpness),
         "white": kernels.white(LAGS),
         "constant": jnp.ones_like(LAGS),
     }
@@ -48,7 +50,7 @@ def rows(scale, alpha, cycles, sharpness):
 
 def covariance_of_law(row):
     """Covariance of the first LENGTH points, without sampling: the process is linear in its noise."""
-    root = np.asarray(processes.stationary_process(jnp.tile(row, (PERIOD, 1)), jnp.eye(PERIOD)), np.float64)[:, :LENGTH]
+    root = np.asarray(stationary_process(jnp.tile(row, (PERIOD, 1)), jnp.eye(PERIOD)), np.float64)[:, :LENGTH]
     return root.T @ root
 
 
@@ -64,7 +66,7 @@ def rounding(row):
 
 def sample(row, key=0):
     noise = jax.random.normal(jax.random.key(key), (SAMPLES, PERIOD))
-    return np.asarray(processes.stationary_process(jnp.tile(row, (SAMPLES, 1)), noise), np.float64)[:, :LENGTH]
+    return np.asarray(stationary_process(jnp.tile(row, (SAMPLES, 1)), noise), np.float64)[:, :LENGTH]
 
 
 # What dropping negative eigenvalues costs for a length scale of a quarter of the series (computed in float64, and stated in
@@ -98,7 +100,7 @@ def test_random_compositions_are_positive_definite_on_the_circle():
     np.testing.assert_allclose(row[:, 0], 1, rtol=1e-6)
     # The covariance with the first point is all there is: the law is stationary.
     noise = jnp.zeros((1000, PERIOD)).at[:, 0].set(1)
-    root = np.fft.rfft(np.asarray(processes.stationary_process(row, noise), np.float64))
+    root = np.fft.rfft(np.asarray(stationary_process(row, noise), np.float64))
     error = np.abs(np.fft.irfft(np.abs(root) ** 2, PERIOD)[:, :LENGTH] - np.asarray(row)[:, :LENGTH]).max(-1)
     assert error.max() < 3e-3  # as for the worst single kernel: a sum is normalised, a product is smaller
     assert np.median(error) < 1e-5
@@ -118,7 +120,7 @@ def test_samples_are_normal_and_covary_as_the_kernel_says(name):
 def test_a_smooth_process_is_smooth_to_the_rounding_of_float32():
     scale, period = 256.0, 4096
     row = kernels.rbf(jnp.arange(period // 2 + 1, dtype=jnp.float32), jnp.float32(scale))
-    x = np.asarray(processes.stationary_process(jnp.tile(row, (200, 1)), jax.random.normal(jax.random.key(4), (200, period))), np.float64)
+    x = np.asarray(stationary_process(jnp.tile(row, (200, 1)), jax.random.normal(jax.random.key(4), (200, period))), np.float64)
     # The second derivative of an RBF process has variance 3 / scale^4; 200 x 16 length scales: 4 standard errors are 10%.
     curvature = np.square(np.diff(x, n=2)).mean()
     assert 0.9 < curvature * scale**4 / 3 < 1.1
@@ -186,7 +188,7 @@ def test_a_key_gives_the_same_bits_and_another_one_others():
     assert not np.isclose(first, other).all(axis=1).any()
 
 
-@pytest.mark.parametrize("count", [16, 64])
+@pytest.mark.parametrize("count", [16, pytest.param(64, marks=pytest.mark.slow)])
 def test_neither_devices_nor_the_count_change_a_row(count, five_thousand):
     devices = len(jax.devices())
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
@@ -223,7 +225,7 @@ def test_series_are_finite_of_every_scale_and_rarely_constant(five_thousand):
     assert 0.1 < (five_thousand.min(1) == 0).mean() < 0.35
 
 
-@pytest.mark.parametrize("length", [2, 16, 500, 513])
+@pytest.mark.parametrize("length", [2, 16, pytest.param(500, marks=pytest.mark.slow), 513])
 def test_any_length_will_do(length):
     x = synthetic_series(jax.random.key(3), count=9, length=length)
     assert x.shape == (9, length)
