@@ -22,7 +22,7 @@ from nutime_jax.cli.arguments import user_path
 from nutime_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from nutime_jax.convert.encoders import Converted
+    from nutime_jax.convert.encoders import ConversionResult
 
 TORCH_ONLY = {"official_config": "--config", "heads": "--heads", "network": "--network", "length": "--length"}
 """Flags that apply to files of PyTorch weights, by attribute."""
@@ -63,12 +63,12 @@ def _to_torch(source: Path, out: Path) -> None:
 def _from_torch(args: argparse.Namespace) -> None:
     from nutime_jax.bundle import check_output_dir
     from nutime_jax.convert.encoders import encoder_from_torch
-    from nutime_jax.convert.settings import check_settings, read_release_config
+    from nutime_jax.convert.settings import check_settings, read_official_config
     from nutime_jax.convert.torch_files import read_state
     from nutime_jax.encoder import KIND
 
     check_output_dir(args.out, kind=KIND)
-    config = {} if args.official_config is None else read_release_config(args.official_config)
+    config = {} if args.official_config is None else read_official_config(args.official_config)
     if args.heads is not None:
         config = {**config, **check_settings({"transformer_heads": args.heads})}
         config.pop("transformer_head_dim", None)
@@ -79,7 +79,7 @@ def _from_torch(args: argparse.Namespace) -> None:
     print(f"written to {args.out}")
 
 
-def _describe(converted: "Converted") -> Iterator[str]:
+def _describe(converted: "ConversionResult") -> Iterator[str]:
     """Yield one line per finding."""
     model = converted.encoder.config.model
     scales = f"{len(model.scales)} scales from {min(model.scales):g} to {max(model.scales):g}"
@@ -92,10 +92,10 @@ def _describe(converted: "Converted") -> Iterator[str]:
         yield f"assumed, the official defaults: {', '.join(converted.assumed)}"
     if "fusion" in converted.encoder.variables["params"]["embedding"]:
         yield "the channel fusion is saved but not used: embed encodes each channel alone, fine-tuning initialises a new fusion"
-    if converted.twin is not None:
-        yield converted.twin.verdict
-    if converted.left_out:
-        yield f"omitted: {', '.join(converted.left_out)}"
+    if converted.target_drift is not None:
+        yield converted.target_drift.verdict
+    if converted.dropped:
+        yield f"omitted: {', '.join(converted.dropped)}"
 
 
 def _card(source: Path, lines: list[str]) -> str:

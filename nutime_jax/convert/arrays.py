@@ -1,4 +1,4 @@
-"""Arrays of a PyTorch state as variables of a module, and back: their names, their places and their shapes."""
+"""Arrays of a PyTorch state as variables of a Flax module, and back: names, tree paths and shapes."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -11,14 +11,13 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.convert.settings import infer_config
-from nutime_jax.convert.states import arrays_below, is_byol, shape_of
+from nutime_jax.convert.settings import arrays_below, infer_config, is_byol, shape_of
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import Classifier, SiameseNetwork
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.scalar_encoders import rescaled_scales
 
-# Arrays of a PyTorch module -> their names here.
+# PyTorch array -> Flax parameter, for each kind of module.
 _LINEAR = {"weight": "kernel", "bias": "bias"}
 _NORM = {"weight": "scale", "bias": "bias"}
 _EMBEDDING = [
@@ -39,20 +38,20 @@ _COUNTER = "1.num_batches_tracked"
 
 
 def from_torch_state(mapping: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """Turns a PyTorch state into a module of this library and its variables.
+    """Convert a PyTorch state to a module of this library and its variables.
 
     Args:
         mapping: PyTorch names -> arrays.
-        config: the release's configuration, or as much of it as is known (see `infer_config`); dropout is 0 when absent.
+        config: official configuration, complete or in part (see `infer_config`); dropout is 0 if absent.
 
     Returns:
-        For a network: (Classifier, its variables), or (NuTimeEncoder, its variables) when there is no `1.fc`.
+        For a network: (Classifier, variables), or (NuTimeEncoder, variables) without `1.fc`.
         For BYOL: (SiameseNetwork, {"online": variables, "target": variables}).
-        A channel fusion beside `use_channel_emb_sum`, which the release makes and never uses, is kept in a collection
-        of its own, `unused`.
+        With `use_channel_emb_sum` the official implementation has a channel fusion that it never uses; its arrays are in a
+        separate collection, `unused`.
 
     Raises:
-        InputError: a name that is not of these layouts, an array that is missing, or a configuration of another model.
+        InputError: a name is not of these layouts, an array is missing, or the configuration is of another model.
     """
     mapping = {name: np.asarray(array) for name, array in mapping.items()}
     config = infer_config(mapping, config)
@@ -69,21 +68,21 @@ def from_torch_state(mapping: Mapping[str, Any], config: Mapping[str, Any] | Non
 
 
 def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: int = 0) -> dict[str, np.ndarray]:
-    """The PyTorch state of a module, as the official implementation names and shapes it, buffers included.
+    """Return the PyTorch state of a module, with the official names and shapes, including buffers.
 
-    What `from_torch_state` made comes back bit for bit.
+    `to_torch_state` inverts `from_torch_state` bit for bit.
 
     Args:
         module: a NuTimeEncoder, a Classifier, or a SiameseNetwork.
         variables: its variables; {"online": …, "target": …} for a SiameseNetwork.
-        batches: batches that BatchNorm has seen; PyTorch keeps count, and nothing depends on it.
+        batches: number of batches that BatchNorm was trained on; PyTorch counts them but does not use the count.
 
     Raises:
         InputError: the official implementation has no such module.
     """
     encoder = module if isinstance(module, NuTimeEncoder) else getattr(module, "encoder", None)
-    if encoder is not None and (foreign := _foreign(encoder.config)):
-        raise InputError(f"the official implementation has no encoder with {foreign}; convert one that has the released value")
+    if encoder is not None and (option := _unsupported_option(encoder.config)):
+        raise InputError(f"The official implementation has no encoder with {option}. Convert one with the official default.")
     if isinstance(module, SiameseNetwork):
         online, target = variables["online"], variables["target"]
         return {
@@ -94,7 +93,7 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
     if isinstance(module, NuTimeEncoder):
         return _torch_encoder(module, variables)
     if not isinstance(module, Classifier) or (module.norm, module.channels, module.pooling) != ("none", "fusion", "cls"):
-        raise InputError("the official implementation has no such network; convert its encoder, or a Classifier with default options")
+        raise InputError("The official implementation has no such network. Convert its encoder, or a Classifier with default options.")
     head = variables["params"]["head"]
     return {
         **_torch_encoder(module.encoder, _of_encoder(variables)),
@@ -103,8 +102,8 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
     }
 
 
-def _foreign(model: ModelConfig) -> str:
-    """An option that the official implementation does not have, and its value; empty if there is none."""
+def _unsupported_option(model: ModelConfig) -> str:
+    """Return an option that the official implementation lacks, with its value; empty if there is none."""
     names = [
         "pos_embedding",
         "stride",
@@ -120,15 +119,15 @@ def _foreign(model: ModelConfig) -> str:
 
 
 def _check_fit(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...], *, method: str = "__call__") -> None:
-    """Refuses variables that are not exactly those that the model asks for."""
-    asked = flatten_dict(jax.eval_shape(partial(model.init, method=method), jax.random.key(0), jnp.zeros(shape)), sep="/")
+    """Check that names and shapes of variables are exactly those of the model."""
+    expected = flatten_dict(jax.eval_shape(partial(model.init, method=method), jax.random.key(0), jnp.zeros(shape)), sep="/")
     given = flatten_dict({kind: tree for kind, tree in variables.items() if kind != "unused"}, sep="/")
-    for name in sorted(asked.keys() | given.keys()):
-        if name not in given or name not in asked:
-            state = "is missing from the state" if name not in given else "has no place in the model of this configuration"
-            raise InputError(f"{name} {state}; pass the state_dict and the configuration of one and the same model")
-        if given[name].shape != asked[name].shape:
-            raise InputError(f"{name} has shape {given[name].shape} where the configuration asks for {asked[name].shape}")
+    for name in sorted(expected.keys() | given.keys()):
+        if name not in given or name not in expected:
+            problem = "is missing from the state" if name not in given else "does not exist in the model of this configuration"
+            raise InputError(f"{name} {problem}. Pass the state_dict and the configuration of the same model.")
+        if given[name].shape != expected[name].shape:
+            raise InputError(f"{name} has shape {given[name].shape}; the configuration requires {expected[name].shape}.")
 
 
 def _network(mapping: dict[str, np.ndarray], config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
@@ -138,42 +137,46 @@ def _network(mapping: dict[str, np.ndarray], config: Mapping[str, Any]) -> tuple
     if not head:
         return encoder, variables
     if len(head) < 2:
-        raise InputError(f"the state has 1.fc.{next(iter(head))} alone; pass the release's state_dict as it is")
+        raise InputError(f"The state has 1.fc.{next(iter(head))} only. Pass the official state_dict unchanged.")
     model = Classifier(encoder, classes=len(head["bias"]))
     params = {"encoder": variables.pop("params"), "head": {"kernel": head["weight"].T, "bias": head["bias"]}}
     return model, {"params": params, **{kind: {"encoder": tree} for kind, tree in variables.items()}}
 
 
 def _byol(mapping: dict[str, np.ndarray], config: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    if foreign := [name for name in mapping if not name.startswith(("backbone.", "momentum_backbone.", "predictor."))]:
-        raise InputError(f"{foreign[0]!r} is no array of BYOL; pass the release's state_dict of a wne + wint model")
+    for name in mapping:
+        if not name.startswith(("backbone.", "momentum_backbone.", "predictor.")):
+            raise InputError(f"{name!r} is not an array of BYOL. Pass the official state_dict of a wne + wint model.")
     for prefix in ("momentum_backbone.", "predictor."):
         if not arrays_below(mapping, prefix):
-            raise InputError(f"the state has nothing of {prefix.rstrip('.')}; give all of BYOL, or an encoder's arrays without `backbone.`")
+            raise InputError(f"The state has no arrays of {prefix.rstrip('.')}. Pass all of BYOL, or encoder arrays without `backbone.`.")
     online = _siamese_variables(mapping, "backbone.", "predictor.", config)
     target = _siamese_variables(mapping, "momentum_backbone.", None, config)
     dim, hidden = shape_of(mapping, "backbone.1.fc.3.weight")
     both = [arrays_below(mapping, prefix).get("0.multi_bias_encoder.scales") for prefix in ("backbone.", "momentum_backbone.")]
     if not np.array_equal(*both):
-        raise InputError("the scales of the two networks differ, which were trained; convert the arrays of one of them, without its prefix")
+        raise InputError("The scales of the two networks differ, because they were trained. Convert one network, without its prefix.")
     model = SiameseNetwork(_encoder(arrays_below(mapping, "backbone."), config), hidden_dim=hidden, output_dim=dim)
     return model, {"online": online, "target": target}
 
 
 def _siamese_variables(mapping: dict[str, np.ndarray], backbone: str, predictor: str | None, config: Mapping[str, Any]) -> dict[str, Any]:
     arrays = arrays_below(mapping, backbone)
+    encoder = _encoder_variables({name: array for name, array in arrays.items() if not name.startswith("1.fc.")}, config)
+    params, statistics = {"encoder": encoder.pop("params")}, {}
     heads = {"projector": arrays_below(arrays, "1.fc.")}
     if predictor is not None:
         heads["predictor"] = arrays_below(mapping, predictor)
-    encoder = _encoder_variables({name: array for name, array in arrays.items() if not name.startswith("1.fc.")}, config)
-    flat = {name: _flat(head, _places(_HEAD)) for name, head in heads.items()}
-    statistics = {name: {k: v for k, v in head.items() if k[-1] in ("mean", "var")} for name, head in flat.items()}
-    params = {name: {k: v for k, v in head.items() if k[-1] not in ("mean", "var")} for name, head in flat.items()}
-    return {
-        "params": {"encoder": encoder.pop("params"), **{name: unflatten_dict(head) for name, head in params.items()}},
-        "batch_stats": {name: unflatten_dict(head) for name, head in statistics.items()},
-        **{kind: {"encoder": tree} for kind, tree in encoder.items()},
-    }
+    for name, head in heads.items():
+        params[name], statistics[name] = _split_batch_stats(_to_flat(head, _paths(_HEAD)))
+    return {"params": params, "batch_stats": statistics, **{kind: {"encoder": tree} for kind, tree in encoder.items()}}
+
+
+def _split_batch_stats(flat: dict[tuple[str, ...], np.ndarray]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters and the BatchNorm statistics of a head."""
+    params = {path: array for path, array in flat.items() if path[-1] not in ("mean", "var")}
+    statistics = {path: array for path, array in flat.items() if path[-1] in ("mean", "var")}
+    return unflatten_dict(params), unflatten_dict(statistics)
 
 
 def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> NuTimeEncoder:
@@ -182,9 +185,9 @@ def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Nu
     locations = mapping.get("0.multi_bias_encoder.locs", np.zeros(1))
     if "0.multi_bias_encoder.loc_emb" in mapping:
         if not config.get("loc_weighted_sum", True):
-            raise InputError("loc_weighted_sum is false beside vectors of locations; only locations that are weighed can be converted")
+            raise InputError("loc_weighted_sum is false, but the state has vectors of locations. Only weighted locations can be converted.")
     elif locations.any() or len(locations) != 1:
-        raise InputError(f"the locations are {locations.tolist()}, and have no vectors; only those with vectors can be converted")
+        raise InputError(f"The locations {locations.tolist()} have no vectors. Only locations with vectors can be converted.")
     else:
         locations = ()
     model = ModelConfig(
@@ -209,24 +212,24 @@ def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Nu
 
 def _encoder_variables(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, Any]:
     if "1.pos_embed" not in mapping:
-        raise InputError("the state has no 1.pos_embed; only encoders with fixed positions can be converted")
-    places = _encoder_places(config["transformer_depth"])
-    idle = arrays_below(mapping, _FUSION) if config["use_channel_emb_sum"] else {}
-    arrays = {name: array for name, array in mapping.items() if name not in BUFFERS and name.removeprefix(_FUSION) not in idle}
-    variables = {"params": unflatten_dict(_flat(arrays, places)), "constants": {"positions": mapping["1.pos_embed"][0]}}
-    if idle:
-        variables["unused"] = unflatten_dict(_flat({f"{_FUSION}{name}": array for name, array in idle.items()}, places))
+        raise InputError("The state has no 1.pos_embed. Only encoders with fixed positional embeddings can be converted.")
+    paths = _encoder_paths(config["transformer_depth"])
+    unused = arrays_below(mapping, _FUSION) if config["use_channel_emb_sum"] else {}
+    arrays = {name: array for name, array in mapping.items() if name not in BUFFERS and name.removeprefix(_FUSION) not in unused}
+    variables = {"params": unflatten_dict(_to_flat(arrays, paths)), "constants": {"positions": mapping["1.pos_embed"][0]}}
+    if unused:
+        variables["unused"] = unflatten_dict(_to_flat({f"{_FUSION}{name}": array for name, array in unused.items()}, paths))
     return variables
 
 
-def _flat(mapping: Mapping[str, np.ndarray], places: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], np.ndarray]:
+def _to_flat(mapping: Mapping[str, np.ndarray], paths: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], np.ndarray]:
     flat = {}
     for name, array in mapping.items():
         if name == _COUNTER:
             continue
-        if name not in places:
-            raise InputError(f"{name!r} is no array of a NuTime network; pass the release's state_dict of a wne + wint model")
-        flat[places[name]] = _to_kernel(array) if places[name][-1] == "kernel" else array
+        if name not in paths:
+            raise InputError(f"{name!r} is not an array of a NuTime network. Pass the official state_dict of a wne + wint model.")
+        flat[paths[name]] = _to_kernel(array) if paths[name][-1] == "kernel" else array
     return flat
 
 
@@ -237,17 +240,17 @@ def _torch_backbone(encoder: NuTimeEncoder, variables: Mapping[str, Any], prefix
 
 def _torch_head(variables: Mapping[str, Any], head: str, prefix: str, batches: int) -> dict[str, np.ndarray]:
     arrays = {**flatten_dict(variables["params"][head]), **flatten_dict(variables["batch_stats"][head])}
-    state = {name: _from_flat(arrays[path], path) for name, path in _places(_HEAD).items() if path in arrays}
+    state = {name: _from_flat(arrays[path], path) for name, path in _paths(_HEAD).items() if path in arrays}
     return {f"{prefix}{name}": array for name, array in {**state, _COUNTER: np.asarray(batches, np.int64)}.items()}
 
 
 def _torch_encoder(encoder: NuTimeEncoder, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {**flatten_dict(variables["params"]), **flatten_dict(variables.get("unused", {}))}
-    state = {name: _from_flat(arrays[path], path) for name, path in _encoder_places(encoder.config.depth).items() if path in arrays}
-    state["0.window_embedding.weight"] = state["0.window_embedding.weight"][:, None]  # there, a convolution with one input channel
+    state = {name: _from_flat(arrays[path], path) for name, path in _encoder_paths(encoder.config.depth).items() if path in arrays}
+    state["0.window_embedding.weight"] = state["0.window_embedding.weight"][:, None]  # officially a convolution with one input channel
     if encoder.config.window_stats != "none":
         scales, dtype = encoder.config.scales, state["0.multi_bias_encoder.ws"].dtype
-        if encoder.config.learnable_scales:  # there, scales are no parameters: what was learnt of them comes back as fixed
+        if encoder.config.learnable_scales:  # officially scales are buffers: learnt scales become fixed ones
             scales = rescaled_scales(jnp.asarray(scales, jnp.float32), jnp.asarray(arrays["embedding", "nme", "log_stretch"]))
         state["0.multi_bias_encoder.scales"] = np.asarray(scales, dtype)
         state["0.multi_bias_encoder.locs"] = (
@@ -260,29 +263,29 @@ def _of_encoder(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {kind: tree["encoder"] for kind, tree in variables.items() if "encoder" in tree}
 
 
-def _encoder_places(depth: int) -> dict[str, tuple[str, ...]]:
-    """Where the arrays of an encoder live here, by their PyTorch names."""
-    return _places([*_EMBEDDING, *(module for block in range(depth) for module in _block_modules(block))])
+def _encoder_paths(depth: int) -> dict[str, tuple[str, ...]]:
+    """Return PyTorch name -> tree path, for all arrays of an encoder."""
+    return _paths([*_EMBEDDING, *(module for block in range(depth) for module in _block_modules(block))])
 
 
 def _block_modules(block: int) -> Iterator[tuple[str, tuple[str, ...], dict[str, str]]]:
-    """In a block of six modules the first is the attention and the fourth the MLP; the others hold no weights."""
-    attention, mlp = (f"1.transformer.layers.{6 * block + place}" for place in (0, 3))
-    here = f"block_{block}"
-    yield f"{attention}.norm", (here, "attention_norm"), _NORM
-    yield f"{attention}.fn.to_qkv", (here, "attention", "qkv"), _LINEAR
-    yield f"{attention}.fn.to_out.0", (here, "attention", "out"), _LINEAR
-    yield f"{mlp}.norm", (here, "mlp_norm"), _NORM
-    yield f"{mlp}.fn.layers.0", (here, "mlp", "in"), _LINEAR
-    yield f"{mlp}.fn.layers.3", (here, "mlp", "out"), _LINEAR
+    """Yield the modules of a block: of its six, the first is the attention, the fourth the MLP; the others have no weights."""
+    attention, mlp = (f"1.transformer.layers.{6 * block + index}" for index in (0, 3))
+    block_name = f"block_{block}"
+    yield f"{attention}.norm", (block_name, "attention_norm"), _NORM
+    yield f"{attention}.fn.to_qkv", (block_name, "attention", "qkv"), _LINEAR
+    yield f"{attention}.fn.to_out.0", (block_name, "attention", "out"), _LINEAR
+    yield f"{mlp}.norm", (block_name, "mlp_norm"), _NORM
+    yield f"{mlp}.fn.layers.0", (block_name, "mlp", "in"), _LINEAR
+    yield f"{mlp}.fn.layers.3", (block_name, "mlp", "out"), _LINEAR
 
 
-def _places(modules) -> dict[str, tuple[str, ...]]:
+def _paths(modules) -> dict[str, tuple[str, ...]]:
     return {f"{module}.{theirs}": (*path, ours) for module, path, leaves in modules for theirs, ours in leaves.items()}
 
 
 def _to_kernel(weight: np.ndarray) -> np.ndarray:
-    """(out, in), or the (out, 1, in) of a convolution with one input channel -> (in, out)."""
+    """Convert (out, in), or (out, 1, in) of a convolution with one input channel, to (in, out)."""
     return weight.reshape(len(weight), -1).T
 
 

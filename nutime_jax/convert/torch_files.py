@@ -1,7 +1,7 @@
-"""Files of PyTorch states: names and arrays, read without executing anything, written atomically.
+"""Files of PyTorch states: read without executing code, written atomically.
 
-`.safetensors` and `.npz` need no PyTorch. A `.pth` is a pickle, which may hold a program: PyTorch opens it by
-`weights_only`, which builds arrays and nothing else, and without PyTorch it is not opened at all.
+`.safetensors` and `.npz` need no PyTorch. A `.pth` file is a pickle, which may contain code. PyTorch loads it with
+`weights_only`, a restricted unpickler that builds only arrays; without PyTorch it is not opened.
 """
 
 import os
@@ -18,40 +18,40 @@ from nutime_jax.errors import InputError
 from nutime_jax.storage import open_atomically
 
 WRAPPERS = ("state_dict", "model")
-"""Entries under which a checkpoint keeps its state."""
+"""Keys of the state in a checkpoint."""
 
 
 def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The state in a file: PyTorch names -> arrays, without the `module.` that DataParallel puts in front.
+    """Read PyTorch names -> arrays from a file, without the prefix `module.` of DataParallel.
 
     Raises:
-        InputError: the file cannot be read, is of another kind, holds anything but arrays, or values that are not finite.
+        InputError: the file cannot be read, has an unknown format, or contains anything but finite arrays.
     """
     path = Path(path).expanduser()
     if path.suffix not in READERS:
-        raise InputError(f"{path} is no file of weights that is known; give one of {', '.join(READERS)}")
+        raise InputError(f"{path} has an unknown suffix. Pass a file of weights: {', '.join(READERS)}.")
     try:
         path.open("rb").close()
     except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); give a file of weights") from error
+        raise InputError(f"Cannot read {path} ({error.strerror}). Pass a file of weights.") from error
     state = READERS[path.suffix](path)
     if not state:
-        raise InputError(f"{path} holds no arrays; give the checkpoint of a network")
+        raise InputError(f"{path} contains no arrays. Pass the checkpoint of a network.")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): array for name, array in state.items()}
     for name, array in state.items():
         if array.dtype.kind not in "biuf":
-            raise InputError(f"{name} in {path} holds {array.dtype} values; give arrays of real numbers")
+            raise InputError(f"{name} in {path} has dtype {array.dtype}. Pass arrays of real numbers.")
         if not np.isfinite(array).all():
-            raise InputError(f"{name} in {path} holds values that are not finite; use another copy")
+            raise InputError(f"{name} in {path} contains values that are not finite. Use another copy.")
     return state
 
 
 def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> Path:
-    """Writes a state beside its place and moves it there once it is whole; an older file is replaced.
+    """Write a state atomically, replacing an existing file.
 
     Raises:
-        InputError: the file is of another kind than .safetensors and .pth, cannot be written, or PyTorch is missing.
+        InputError: the suffix is not .safetensors, .pth or .pt, the file cannot be written, or PyTorch is not installed.
     """
     path = Path(path).expanduser().absolute()
     write = find_writer(path)
@@ -60,18 +60,18 @@ def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> Pat
         with open_atomically(path, sync=True) as file:
             write(file, {name: np.asarray(array, order="C") for name, array in state.items()})
     except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}); choose another place") from error
+        raise InputError(f"Cannot write {path} ({error.strerror}). Choose another path.") from error
     return path
 
 
 def find_writer(path: Path) -> Callable[[Any, dict[str, np.ndarray]], None]:
-    """What writes a file of this name; known before anything is computed.
+    """Return the writer for a path.
 
     Raises:
-        InputError: nothing does.
+        InputError: the suffix is unknown, or PyTorch is not installed.
     """
     if path.suffix not in WRITERS:
-        raise InputError(f"{path} has no suffix that tells how to write it; choose one of {', '.join(WRITERS)}")
+        raise InputError(f"{path} has an unknown suffix. Choose one of {', '.join(WRITERS)}.")
     if path.suffix != ".safetensors":
         _torch(path)
     return WRITERS[path.suffix]
@@ -82,38 +82,38 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(path)
-    except Exception as error:  # a damaged file, or a kind of number that NumPy lacks, under several names
-        raise InputError(f"{path} is no safetensors file that can be read ({error}); use another copy, in float32") from error
+    except Exception as error:  # several types: a corrupt file, or a dtype that NumPy lacks
+        raise InputError(f"{path} is not a readable safetensors file ({error}). Use another copy, in float32.") from error
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is no .npz file; give names and arrays")
+        raise InputError(f"{path} is not an .npz file. Pass names and arrays.")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged, or holds objects, which are never opened ({error}); use another copy") from error
+        raise InputError(f"{path} is corrupt, or contains objects, which are never opened ({error}). Use another copy.") from error
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     torch = _torch(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # about pickles that PyTorch did not write
+        with warnings.catch_warnings(action="ignore"):  # warns of pickles that PyTorch did not write
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a hostile file provokes
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"holds {found[1]}, which is no array" if found else f"is damaged or no checkpoint ({type(error).__name__})"
-        raise InputError(f"{path} {what}; nothing of it was run: give a file of a state_dict alone") from error
+    except Exception as error:  # a hostile file can raise anything
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        problem = f"contains {match[1]}, which is not an array" if match else f"is corrupt or not a checkpoint ({type(error).__name__})"
+        raise InputError(f"{path} {problem}. No code in it was executed. Pass a file with a state_dict only.") from error
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
             break
     if not isinstance(loaded, dict):
-        raise InputError(f"{path} holds a {type(loaded).__name__}; give the checkpoint of a network")
+        raise InputError(f"{path} contains a {type(loaded).__name__}. Pass the checkpoint of a network.")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise InputError(f"{name!r} in {path} is a {type(value).__name__} and no array; give the checkpoint of a network")
+            raise InputError(f"{name!r} in {path} is a {type(value).__name__}, not an array. Pass the checkpoint of a network.")
     return {name: _to_numpy(value, torch) for name, value in loaded.items()}
 
 
@@ -138,8 +138,8 @@ def _torch(path: Any) -> Any:
         import torch
     except ImportError as error:
         raise InputError(
-            f"{path} is PyTorch's own kind of file, a pickle; install PyTorch (pip install 'nutime_jax[torch]'), which opens it "
-            "without executing it, or use .safetensors"
+            f"{path} is a pickle of PyTorch. Install PyTorch (pip install 'nutime_jax[torch]'), which loads it without executing "
+            "code, or use .safetensors."
         ) from error
     return torch
 

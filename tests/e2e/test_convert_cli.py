@@ -64,7 +64,7 @@ def test_a_checkpoint_becomes_an_encoder_and_a_file_again(capfd, checkpoint, var
     assert status == 0
     assert "BYOL; the encoder has" in text
     assert "depth 1, width 16, heads 2 x 8, MLP 32, window 16, 9 scales from 0.0001 to 10000" in text
-    assert "the target network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29 arrays equal the online ones" in text
+    assert "the target network moved: 10 of its 10 LayerNorm arrays left 1 and 0; 0 of 29 arrays equal those of the online network" in text
     assert text.endswith(f"omitted: projector, the online network\nwritten to {tmp_path / 'encoder'}\n")
     encoder = load_encoder(tmp_path / "encoder")
     assert (encoder.config.length, encoder.config.model.dropout) == (64, 0.2)
@@ -98,15 +98,15 @@ def test_a_shipped_encoder_becomes_a_file(capfd, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{checkpoint}", "{tmp}/encoder"], "heads of 64, as released, do not divide it; give the number of heads"),
-        (["{checkpoint}", "{tmp}/encoder", "--heads=3"], "the attention is 16 wide and 3 heads of 5 are given"),
-        (["{checkpoint}", "{tmp}/encoder", "--heads=0"], "it has to be a whole number above 0"),
+        (["{checkpoint}", "{tmp}/encoder"], "is not divisible by the official head width 64. Pass the number of heads"),
+        (["{checkpoint}", "{tmp}/encoder", "--heads=3"], "The attention is 16 wide and 3 heads of 5 are given"),
+        (["{checkpoint}", "{tmp}/encoder", "--heads=0"], "It must be a whole number above 0"),
         (["{checkpoint}", "{tmp}/encoder", "--heads=2", "--network=both"], "network 'both' is unknown"),
-        (["{checkpoint}", "{tmp}/encoder", "--config={tmp}/hostile.pth"], "is no JSON file"),
+        (["{checkpoint}", "{tmp}/encoder", "--config={tmp}/hostile.pth"], "is not a JSON file"),
         (["{checkpoint}", "{tmp}"], "exists and is not a bundle of kind 'encoder'; choose another directory"),
         (["{tmp}/hostile.pth", "{tmp}/encoder"], "hostile.pth"),
-        (["{tmp}/nowhere", "{tmp}/encoder"], "no file of weights that is known"),
-        (["{workdir}", "{tmp}/byol.bin"], "choose one of .safetensors, .pth"),
+        (["{tmp}/nowhere", "{tmp}/encoder"], "has an unknown suffix. Pass a file of weights"),
+        (["{workdir}", "{tmp}/byol.bin"], "Choose one of .safetensors, .pth"),
         (["{workdir}", "{tmp}/byol.safetensors", "--heads=2"], "--heads is for files of PyTorch weights"),
         (["{tmp}", "{tmp}/byol.safetensors"], "holds no checkpoint"),
     ],

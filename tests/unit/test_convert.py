@@ -7,8 +7,8 @@ import pytest
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
-from nutime_jax.convert.encoders import compare_twin, encoder_from_torch
-from nutime_jax.convert.settings import infer_config, read_release_config
+from nutime_jax.convert.encoders import check_target_moved, encoder_from_torch
+from nutime_jax.convert.settings import infer_config, read_official_config
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder
 from nutime_jax.models.heads import Classifier
@@ -96,7 +96,7 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(ours[name], array, err_msg=name)
 
 
-def test_every_array_finds_its_place(state):
+def test_every_array_is_converted(state):
     model, variables = from_torch_state(state, CONFIG)
     assert isinstance(model, NuTimeEncoder)
     kernel = variables["params"]["embedding"]["shape"]["kernel"]
@@ -111,10 +111,10 @@ def test_locations_come_over_with_their_vectors(state):
     assert model.config.locations == (-1.0, 0.0, 3.0)
     assert variables["params"]["embedding"]["nme"]["location"].shape == (3, 4)
     assert_same(to_torch_state(model, variables), located)
-    assert "locations weighed by distance" in encoder_from_torch(located, CONFIG).assumed
-    with pytest.raises(InputError, match="loc_weighted_sum is false beside vectors of locations; only locations that are weighed"):
+    assert "locations weighted by distance" in encoder_from_torch(located, CONFIG).assumed
+    with pytest.raises(InputError, match="loc_weighted_sum is false, but the state has vectors of locations"):
         from_torch_state(located, CONFIG | {"loc_weighted_sum": False})
-    with pytest.raises(InputError, match=r"the locations are \[-1.0, 0.0, 3.0\], and have no vectors"):
+    with pytest.raises(InputError, match=r"The locations \[-1.0, 0.0, 3.0\] have no vectors"):
         from_torch_state({name: array for name, array in located.items() if not name.endswith("loc_emb")}, CONFIG)
 
 
@@ -123,7 +123,7 @@ def test_learnable_scales_are_written_as_fixed_ones(state, byol):
     variables["params"]["embedding"]["nme"]["log_stretch"] = np.log(np.float32([2, 1, 0.5]))
     written = to_torch_state(NuTimeEncoder(replace(model.config, learnable_scales=True)), variables)
     np.testing.assert_allclose(written["0.multi_bias_encoder.scales"], np.float32([0.2, 1, 5]), rtol=1e-6)
-    with pytest.raises(InputError, match="the scales of the two networks differ, which were trained; convert the arrays of one of them"):
+    with pytest.raises(InputError, match="The scales of the two networks differ, because they were trained"):
         from_torch_state(byol | {"momentum_backbone.0.multi_bias_encoder.scales": np.float32([0.1, 1, 11])}, CONFIG)
 
 
@@ -136,14 +136,14 @@ def test_a_linear_head_makes_a_classifier(state):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"2.odd.weight": np.ones(3)}, "'2.odd.weight' is no array of a NuTime network"),
-        ({"1.norm.odd": np.ones(3)}, "'1.norm.odd' is no array"),
+        ({"2.odd.weight": np.ones(3)}, "'2.odd.weight' is not an array of a NuTime network"),
+        ({"1.norm.odd": np.ones(3)}, "'1.norm.odd' is not an array"),
         ({"1.pos_embed": None}, "has no 1.pos_embed"),
         ({"1.norm.bias": None}, "params/norm/bias is missing"),
-        ({"1.norm.bias": np.ones(9, np.float32)}, r"norm/bias has shape \(9,\) where the configuration asks for \(8,\)"),
+        ({"1.norm.bias": np.ones(9, np.float32)}, r"norm/bias has shape \(9,\); the configuration requires \(8,\)"),
     ],
 )
-def test_what_does_not_fit_is_refused(state, change, message):
+def test_states_that_do_not_fit_are_rejected(state, change, message):
     state = {name: array for name, array in {**state, **change}.items() if array is not None}
     with pytest.raises(InputError, match=message):
         from_torch_state(state, CONFIG)
@@ -166,7 +166,7 @@ def test_byol_comes_back_as_it_was(byol):
     assert_same(to_torch_state(network, jax.tree.map(jnp.asarray, variables), batches=6), byol)
 
 
-def test_what_the_release_has_not_is_refused():
+def test_networks_that_the_official_implementation_lacks_are_rejected():
     classifier = Classifier(NuTimeEncoder(), classes=2, norm="batch")
     with pytest.raises(InputError, match="no such network"):
         to_torch_state(classifier, {})
@@ -181,9 +181,9 @@ def test_what_the_release_has_not_is_refused():
         ({"backbone": "resnet"}, "backbone 'resnet'"),
     ],
 )
-def test_tokens_and_blocks_that_the_release_has_not_are_refused(options, value):
+def test_options_that_the_official_implementation_lacks_are_rejected(options, value):
     for module in (NuTimeEncoder(ModelConfig(**options)), Classifier(NuTimeEncoder(ModelConfig(**options)), classes=2)):
-        with pytest.raises(InputError, match=f"the official implementation has no encoder with {value}; convert one"):
+        with pytest.raises(InputError, match=f"The official implementation has no encoder with {value}. Convert one"):
             to_torch_state(module, {})
 
 
@@ -198,19 +198,19 @@ def test_arrays_tell_the_configuration(state):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "the attention is 8 wide and heads of 64, as released, do not divide it; give the number of heads"),
-        ({"transformer_heads": 3}, "the attention is 8 wide and 3 heads of 2 are given"),
-        ({"transformer_heads": 2, "transformer_head_dim": 5}, "the attention is 8 wide and 2 heads of 5 are given"),
-        ({"transformer_depth": 10**9}, "transformer_depth is 1000000000 in the configuration and 1 by the arrays"),
-        ({"window_size": 32}, "window_size is 32 in the configuration and 16 by the arrays"),
-        ({"transformer_heads": 0}, "transformer_heads is 0 in the configuration; it has to be a whole number above 0"),
+        ({}, "The attention is 8 wide and is not divisible by the official head width 64. Pass the number of heads"),
+        ({"transformer_heads": 3}, "The attention is 8 wide and 3 heads of 2 are given"),
+        ({"transformer_heads": 2, "transformer_head_dim": 5}, "The attention is 8 wide and 2 heads of 5 are given"),
+        ({"transformer_depth": 10**9}, "transformer_depth is 1000000000 in the configuration and 1 in the arrays"),
+        ({"window_size": 32}, "window_size is 32 in the configuration and 16 in the arrays"),
+        ({"transformer_heads": 0}, "transformer_heads is 0 in the configuration. It must be a whole number above 0"),
         ({"transformer_heads": "two"}, "transformer_heads is 'two'"),
-        ({"wne_use_in": 1}, "wne_use_in is 1 in the configuration; it has to be true or false"),
-        ({"dropout": 1.0}, "dropout is 1.0 in the configuration; it has to be a number from 0 to below 1"),
-        ({"transformer_heads": 2, "use_ms_embed": False}, "embedding/merge/bias has no place in the model"),
+        ({"wne_use_in": 1}, "wne_use_in is 1 in the configuration. It must be true or false"),
+        ({"dropout": 1.0}, "dropout is 1.0 in the configuration. It must be a number from 0 to below 1"),
+        ({"transformer_heads": 2, "use_ms_embed": False}, "embedding/merge/bias does not exist in the model"),
     ],
 )
-def test_a_wrong_configuration_is_refused(state, config, message):
+def test_a_wrong_configuration_is_rejected(state, config, message):
     with pytest.raises(InputError, match=message):
         from_torch_state(state, config)
 
@@ -218,14 +218,14 @@ def test_a_wrong_configuration_is_refused(state, config, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"extra.weight": np.ones(3)}, "'extra.weight' is no array of BYOL"),
+        ({"extra.weight": np.ones(3)}, "'extra.weight' is not an array of BYOL"),
         ({"momentum_backbone.1.norm.bias": None}, "params/encoder/norm/bias is missing"),
-        ({"momentum_backbone": None}, "the state has nothing of momentum_backbone"),
-        ({"predictor": None}, "the state has nothing of predictor"),
-        ({"backbone.1.fc.3.weight": np.ones(3)}, r"backbone.1.fc.3.weight has shape \(3,\) where 2 axes are due"),
+        ({"momentum_backbone": None}, "The state has no arrays of momentum_backbone"),
+        ({"predictor": None}, "The state has no arrays of predictor"),
+        ({"backbone.1.fc.3.weight": np.ones(3)}, r"backbone.1.fc.3.weight has shape \(3,\) but must have 2 axes"),
     ],
 )
-def test_byol_that_does_not_fit_is_refused(byol, change, message):
+def test_byol_that_does_not_fit_is_rejected(byol, change, message):
     (name, array), *_ = change.items()
     byol = {one: value for one, value in byol.items() if array is not None or not one.startswith(name)}
     with pytest.raises(InputError, match=message):
@@ -235,53 +235,53 @@ def test_byol_that_does_not_fit_is_refused(byol, change, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read"),
-        ("window_size: 16", "is no JSON file"),
-        ("[" * 100_000, "is no JSON file"),
-        ("[1, 2]", "has none of the release's settings"),
-        ('{"lr": 1}', "has none of the release's settings"),
+        (None, "Cannot read"),
+        ("window_size: 16", "is not a JSON file"),
+        ("[" * 100_000, "is not a JSON file"),
+        ("[1, 2]", "has none of the official settings"),
+        ('{"lr": 1}', "has none of the official settings"),
         ('{"window_size": 16.5}', "window_size is 16.5"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, message):
+def test_a_file_that_is_not_a_configuration_is_rejected(tmp_path, content, message):
     if content is not None:
         (tmp_path / "release.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_release_config(tmp_path / "release.json")
+        read_official_config(tmp_path / "release.json")
 
 
-def test_a_momentum_network_that_never_moved_is_found(byol):
-    assert compare_twin(draw(SHAPES)) is None
-    copied = compare_twin(byol)
+def test_a_target_network_that_never_moved_is_found(byol):
+    assert check_target_moved(draw(SHAPES)) is None
+    copied = check_target_moved(byol)
     assert (copied.arrays, copied.equal) == (29, 29)
     assert copied.verdict.startswith("the target network is a copy of the online network: all 29 arrays are equal")
 
     rng = np.random.default_rng(1)
     moved = {name: array + rng.normal(size=array.shape) if name.startswith("momentum") else array for name, array in byol.items()}
-    assert compare_twin(moved).verdict.startswith("the target network moved: 10 of its 10 layer-norm arrays left 1 and 0; 0 of 29")
+    assert check_target_moved(moved).verdict.startswith("the target network moved: 10 of its 10 LayerNorm arrays left 1 and 0; 0 of 29")
 
     norms = [name for name in moved if "norm." in name or "ms_embed_fc.1." in name]
     start = {name: np.full(byol[name].shape, float(name.endswith("weight"))) for name in norms}
     momentum = {name: array for name, array in start.items() if name.startswith("momentum")}
-    stuck = compare_twin(moved | momentum)
+    stuck = check_target_moved(moved | momentum)
     assert (stuck.norms, stuck.untouched, stuck.online_untouched) == (10, 10, 0)
-    assert stuck.verdict.startswith("the target network never moved: its 10 layer-norm arrays are exactly 1 and 0")
-    assert "nothing tells" in compare_twin(moved | start).verdict
+    assert stuck.verdict.startswith("the target network never moved: its 10 LayerNorm arrays have their initial values")
+    assert "it is unknown whether" in check_target_moved(moved | start).verdict
 
 
 def test_an_encoder_comes_out_of_every_kind_of_state(byol, state, tmp_path):
     online = encoder_from_torch(byol, {"transformer_heads": 2})
-    assert (online.kind, online.left_out) == ("BYOL", ("projector and predictor", "the target network"))
+    assert (online.kind, online.dropped) == ("BYOL", ("projector and predictor", "the target network"))
     # CLS, the window's embedding, two norms, NME, the merge; a block; the last norm.
     assert online.parameters == 8 + 136 + 32 + 24 + 136 + (32 + 192 + 72 + 108 + 104) + 16
     assert online.encoder.config.length == 31 * 16  # as many windows as there are positions for
     assert "dropout 0.1" in online.assumed
-    assert not [words for words in online.assumed if words.startswith("heads")]
+    assert not [text for text in online.assumed if text.startswith("heads")]
 
     fused = state | {f"0.channel_embedding.{name}": array for name, array in draw(FUSION).items()}
     head = {"1.fc.weight": np.ones((3, 8), np.float32), "1.fc.bias": np.zeros(3, np.float32)}
     labelled = encoder_from_torch({name: array.astype(np.float64) for name, array in (fused | head).items()}, CONFIG, length=64)
-    assert (labelled.kind, labelled.left_out, labelled.twin) == ("classifier", ("the head of 3 classes",), None)
+    assert (labelled.kind, labelled.dropped, labelled.target_drift) == ("classifier", ("the head of 3 classes",), None)
     loaded = load_encoder(labelled.encoder.save(tmp_path / "encoder"))
     assert_same(to_torch_state(loaded.network, loaded.variables), fused)
     x = np.random.default_rng(0).normal(size=(2, 3, 100)).astype(np.float32)
@@ -293,12 +293,12 @@ def test_the_network_of_a_state_is_chosen(byol, state):
     byol["momentum_backbone.1.norm.bias"] = np.arange(8, dtype=np.float32)
     momentum = encoder_from_torch(byol, CONFIG, network="target")
     np.testing.assert_array_equal(momentum.encoder.variables["params"]["norm"]["bias"], np.arange(8))
-    assert momentum.left_out == ("projector", "the online network")
-    assert momentum.twin.equal == 28
+    assert momentum.dropped == ("projector", "the online network")
+    assert momentum.target_drift.equal == 28
     for wrong, message in (
         ({"network": "target"}, "no target network"),
-        ({"network": "momentum"}, "network 'momentum' is unknown; choose one of online, target"),
-        ({"length": 40}, "length 40 does not suit the encoder; choose a multiple of 16, at most 496"),
+        ({"network": "momentum"}, "network 'momentum' is unknown. Choose one of online, target"),
+        ({"length": 40}, "length 40 does not suit the encoder. Choose a multiple of 16, at most 496"),
         ({"length": 512}, "length 512 does not suit"),
     ):
         with pytest.raises(InputError, match=message):
