@@ -14,6 +14,7 @@ from nutime_jax.storage import resolve_path
 
 if TYPE_CHECKING:
     from nutime_jax.data.datasets import DatasetFiles
+    from nutime_jax.data.tables import Columns
 
 
 class Action(NamedTuple):
@@ -73,6 +74,20 @@ def add_data(parser: argparse.ArgumentParser, *, accepted: str = "file, bundled 
     parser.add_argument("--split", choices=("train", "test"), help="split of a dataset with two; a single file is its train split")
 
 
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add flags that give roles to the columns of tables."""
+    for role in ("id", "time", "label"):
+        parser.add_argument(f"--{role}_column", metavar="NAME", help=f"{role} column of a table (default: by its name)")
+    parser.add_argument("--value_columns", default="", metavar="NAMES", help="columns of values, separated by commas (default: the others)")
+
+
+def columns_of(args: argparse.Namespace) -> "Columns":
+    """Return the roles of columns that the flags of `add_columns` give."""
+    from nutime_jax.data.tables import Columns
+
+    return Columns(args.id_column, args.time_column, args.label_column, tuple(names_in(args.value_columns)))
+
+
 def user_path(text: str) -> Path:
     """Return a local path; ~ is expanded."""
     if re.match(r"\w+://", text):
@@ -93,11 +108,12 @@ def names_in(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def one_dataset(source: str, *, flag: str) -> "DatasetFiles":
+def one_dataset(source: str, *, flag: str, columns: "Columns | None" = None) -> "DatasetFiles":
     """Return the only dataset of a source."""
     from nutime_jax.data.datasets import find_datasets
+    from nutime_jax.data.tables import BY_NAME
 
-    datasets = find_datasets(source)
+    datasets = find_datasets(source, columns=columns or BY_NAME)
     if len(datasets) > 1:
         names = ", ".join(files.name for files in datasets[:3]) + (", …" if len(datasets) > 3 else "")
         raise InputError(f"{flag}={source} contains {len(datasets)} datasets ({names}); choose one of them")

@@ -9,7 +9,7 @@
 
 import argparse
 
-from nutime_jax.cli.arguments import Action, add_actions, add_config, user_path
+from nutime_jax.cli.arguments import Action, add_actions, add_columns, add_config, columns_of, user_path
 from nutime_jax.config import load_config
 from nutime_jax.errors import InputError
 
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder of files, name of a bundled dataset, or bundled for all")
+    add_columns(parser)
     parser.add_argument("--json", type=user_path, metavar="FILE", help="also write all statistics to FILE, as JSON")
     parser.add_argument("--plot", type=user_path, metavar="FILE.png", help="plot a few training series per class to FILE.png")
 
@@ -40,28 +41,30 @@ def _inspect(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from nutime_jax.data.datasets import find_all_datasets
-    from nutime_jax.data.inspection import inspect_set
-    from nutime_jax.data.report import draw, format_sets, write_json
+    from nutime_jax.data.inspection import inspect_dataset
+    from nutime_jax.data.report import format_datasets, plot_series, write_json
 
     statistics, readable, errors = [], [], {}
-    with tqdm(find_all_datasets(args.paths), desc="inspecting", unit=" datasets", leave=False, disable=None) as bar:
+    with tqdm(
+        find_all_datasets(args.paths, columns=columns_of(args)), desc="inspecting", unit=" datasets", leave=False, disable=None
+    ) as bar:
         for files in bar:
             bar.set_postfix_str(files.name)
             try:
-                statistics.append(inspect_set(files))
+                statistics.append(inspect_dataset(files))
                 readable.append(files)
             except InputError as error:
                 errors[files.name] = str(error)
     if not statistics and len(errors) == 1:
         raise InputError(*errors.values())
     if statistics:
-        print(format_sets(statistics))
+        print(format_datasets(statistics))
     for message in errors.values():
         print(f"\nunreadable: {message}")
     if args.json:
         write_json(statistics, errors, args.json)
     if args.plot and readable:
-        draw(readable, args.plot)
+        plot_series(readable, args.plot)
     if errors:
         raise InputError(f"{len(errors)} of {len(errors) + len(statistics)} datasets cannot be read; fix or remove them")
 

@@ -21,13 +21,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nutime_jax.cli.arguments import add_data, add_encoder, add_features, choose_split, one_dataset, user_path
+from nutime_jax.cli.arguments import add_columns, add_data, add_encoder, add_features, choose_split, columns_of, one_dataset, user_path
 from nutime_jax.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nutime_jax.data.streams import Stream
+    from nutime_jax.data.tables import Columns
 
 CASES_PER_WRITE = 1024
 
@@ -35,6 +36,7 @@ CASES_PER_WRITE = 1024
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder(parser)
     add_data(parser, accepted="file, bundled dataset, folder with one dataset, or corpus")
+    add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="file of the features: .npz, .npy, .parquet or .csv")
     add_features(parser)
     parser.add_argument("--channels", default="mean", help="mean or concat over channels, or none to keep them (default: mean)")
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.data.features import check_output
 
     check_output(args.out)
-    stream, source = _open(args.data, args.split)
+    stream, source = _open(args.data, args.split, columns_of(args))
     from nutime_jax.loading import load_encoder
 
     encoder = load_encoder(args.encoder)
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{count} series embedded, written to {args.out}")
 
 
-def _open(data: str, split: str | None) -> tuple["Stream", str]:
+def _open(data: str, split: str | None, columns: "Columns") -> tuple["Stream", str]:
     """Return the stream of --data, and its name in messages."""
     from nutime_jax.data.streams import is_corpus, open_corpus_stream, open_stream
 
@@ -67,7 +69,7 @@ def _open(data: str, split: str | None) -> tuple["Stream", str]:
         if split == "test":
             raise InputError(f"{data} is a corpus, which contains train splits; remove --split=test")
         return open_corpus_stream(folder), data
-    files = one_dataset(data, flag="--data")
+    files = one_dataset(data, flag="--data", columns=columns)
     split = choose_split(files, split)
     return open_stream(files, split), str(files.path(split))
 

@@ -10,15 +10,20 @@ test split, next to 1-NN on the raw series. The output has one row per dataset, 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nutime_jax.cli.arguments import add_encoder, add_features, user_path
+from nutime_jax.cli.arguments import add_columns, add_encoder, add_features, columns_of, user_path
 from nutime_jax.errors import InputError
 from nutime_jax.storage import error_summary, storage_for
+
+if TYPE_CHECKING:
+    from nutime_jax.data.tables import Columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder(parser)
     parser.add_argument("--datasets", default="bundled", help="names, files or folders, separated by commas (default: bundled)")
+    add_columns(parser)
     add_features(parser, channels="concat")
     parser.add_argument("--out", type=user_path, default=Path("results.csv"), help="table of results (default: results.csv)")
 
@@ -30,10 +35,10 @@ def run(args: argparse.Namespace) -> None:
     encoders = {"untrained": untrained_encoder(pretrained.config, trained=pretrained), "pretrained": pretrained}
     pooling = pretrained.choose_pooling(layer=args.layer, pooling=args.pooling)
     options = {"layer": args.layer, "pooling": pooling, "channels": args.channels}
-    compare_encoders(encoders, args.datasets.split(","), args.out, **options)
+    compare_encoders(encoders, args.datasets.split(","), args.out, columns=columns_of(args), **options)
 
 
-def compare_encoders(encoders: dict, sources: Sequence[str], output: Path, **options) -> None:
+def compare_encoders(encoders: dict, sources: Sequence[str], output: Path, *, columns: "Columns | None" = None, **options) -> None:
     """Compare encoders on the datasets of `sources`, print the table and write the results; `options` as `Encoder.embed`.
 
     Datasets that cannot be evaluated are named below the table.
@@ -41,12 +46,13 @@ def compare_encoders(encoders: dict, sources: Sequence[str], output: Path, **opt
     from tqdm import tqdm
 
     from nutime_jax.data.datasets import find_all_datasets
+    from nutime_jax.data.tables import BY_NAME
     from nutime_jax.evaluation.comparison import RAW, compare, format_accuracies
     from nutime_jax.evaluation.features import read_task
     from nutime_jax.evaluation.results import write_rows
 
     rows, errors = [], []
-    with tqdm(find_all_datasets(sources), desc="evaluating", unit=" datasets") as bar:
+    with tqdm(find_all_datasets(sources, columns=columns or BY_NAME), desc="evaluating", unit=" datasets") as bar:
         for files in bar:
             bar.set_postfix_str(files.name)
             try:

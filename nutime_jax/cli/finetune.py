@@ -10,7 +10,7 @@ learning rate, as in the paper: the printed accuracy is then not an estimate.
 
 import argparse
 
-from nutime_jax.cli.arguments import add_dataset, add_encoder, one_dataset, user_path
+from nutime_jax.cli.arguments import add_columns, add_dataset, add_encoder, columns_of, one_dataset, user_path
 from nutime_jax.config import TuningSettings, override
 from nutime_jax.errors import InputError
 from nutime_jax.options import format_value, options
@@ -19,6 +19,7 @@ from nutime_jax.options import format_value, options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder(parser)
     add_dataset(parser)
+    add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier in it is replaced")
     parser.add_argument("--seed", type=int, default=0, help="seed of new weights, validation cases, order and crops (default: 0)")
     for name, option in options(TuningSettings).items():
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     given = {name: getattr(args, name) for name in options(TuningSettings)}
     settings = override(TuningSettings(), *(f"{name}={text}" for name, text in given.items() if text is not None))
     check_output_dir(args.out, kind=KIND)
-    files = one_dataset(args.dataset, flag="--dataset")
+    files = one_dataset(args.dataset, flag="--dataset", columns=columns_of(args))
     train, test = files.read_labelled("train"), _read_test(files)
     selects_on_test = settings.selection == "test"
     encoder = load_encoder(args.encoder)

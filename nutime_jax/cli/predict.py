@@ -11,7 +11,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from nutime_jax.cli.arguments import add_data, choose_split, one_dataset, user_path
+from nutime_jax.cli.arguments import add_columns, add_data, choose_split, columns_of, one_dataset, user_path
 from nutime_jax.errors import InputError
 from nutime_jax.storage import open_atomically
 
@@ -19,6 +19,7 @@ from nutime_jax.storage import open_atomically
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, type=user_path, help="folder that `nutime finetune` wrote")
     add_data(parser)
+    add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="CSV file of the labels")
     parser.add_argument("--proba", action="store_true", help="also write the probability of every class")
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.finetuning.classifier import load_classifier
 
-    files = one_dataset(args.data, flag="--data")
+    files = one_dataset(args.data, flag="--data", columns=columns_of(args))
     split = choose_split(files, args.split)
     classifier, cases = load_classifier(args.model), files.read(split)
     probabilities = classifier.predict_proba(cases.series)

@@ -12,7 +12,7 @@ import argparse
 import re
 from pathlib import Path
 
-from nutime_jax.cli.arguments import add_config, user_path
+from nutime_jax.cli.arguments import add_columns, add_config, columns_of, user_path
 from nutime_jax.config import SweepConfig, load_config
 from nutime_jax.errors import InputError
 
@@ -20,6 +20,7 @@ from nutime_jax.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, SweepConfig)
     parser.add_argument("--out", required=True, type=user_path, metavar="FOLDER", help="folder of cells and results")
+    add_columns(parser)
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="compute every Nth dataset, from the Ith (default: 0/1, all)")
 
 
@@ -34,7 +35,14 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.evaluation.sweep import Sweep
 
     point_anomaly = [series for path in config.point_anomaly for series in read_point_anomaly_series(Path(path).expanduser())]
-    sweep = Sweep(config, find_all_datasets(config.sources), args.out, point_anomaly=point_anomaly, shard=index, shards=count)
+    sweep = Sweep(
+        config,
+        find_all_datasets(config.sources, columns=columns_of(args)),
+        args.out,
+        point_anomaly=point_anomaly,
+        shard=index,
+        shards=count,
+    )
     with tqdm(desc=config.name, unit=" cells") as bar:
         for progress in sweep.run():
             bar.total = progress.total

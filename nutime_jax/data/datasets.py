@@ -84,7 +84,7 @@ class DatasetFiles:
             raise InputError(f"cases of {path} ({split}) have {channels} channels; every case of a dataset needs the same number")
         if cases.constant_channels:
             names = ", ".join(cases.constant_channels)
-            log.warning("column %s of %s is constant within every series; if it is the label, pass --label", names, path)
+            log.warning("column %s of %s is constant within every series; if it is the label, pass --label_column", names, path)
         return text_cases(replace(cases, series=series), f"{path} ({split})")
 
     def clean(self, raw: Cases, split: str) -> Cases:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nutime_jax.core.views import Crop, Views, random_crop, two_views
 from nutime_jax.data.datasets import Cases
-from nutime_jax.data.inspection import in_order
+from nutime_jax.data.inspection import sort_labels
 from nutime_jax.data.series import centre_to_float32, pad_series
 from nutime_jax.errors import InputError
 from nutime_jax.report.style import COLOURS, INK, LINES, legend_above, line_style, log_scale, marker_style, plain, styled
@@ -55,7 +55,7 @@ def plot_embedding(
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel, title=plain(title))
     handles = []
-    for index, label in enumerate(in_order(classes.tolist())):
+    for index, label in enumerate(sort_labels(classes.tolist())):
         style = marker_style(index)
         for fill, face in ((True, style["color"]), (False, "none")):
             chosen = points[(classes == label) & (filled == fill)]
@@ -149,7 +149,7 @@ def _make_views(key: jax.Array, padded: jax.Array, lengths: jax.Array, *, length
 def spread_over_classes(cases: Cases, count: int) -> list[int]:
     """Return indices of `count` cases: the first of every class, then the second of every class, and so on."""
     labels = [""] * len(cases.series) if cases.labels is None else cases.labels.tolist()
-    order = {label: index for index, label in enumerate(in_order(labels))}
+    order = {label: index for index, label in enumerate(sort_labels(labels))}
     seen: Counter[str] = Counter()
     ranks = []
     for label in labels:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nutime_jax.data.datasets import find_datasets
-from nutime_jax.data.inspection import in_order, inspect_set, total
-from nutime_jax.data.report import draw, format_sheet, format_table, write_json
+from nutime_jax.data.inspection import inspect_dataset, sort_labels, total
+from nutime_jax.data.report import format_details, format_table, plot_series, write_json
 from nutime_jax.errors import InputError
 
 NAN = np.nan
@@ -16,7 +16,7 @@ NAN = np.nan
 
 def save(path, **arrays):
     np.savez(path, **{name: np.asarray(values) for name, values in arrays.items()})
-    return inspect_set(find_datasets(str(path))[0])
+    return inspect_dataset(find_datasets(str(path))[0])
 
 
 @pytest.fixture
@@ -63,24 +63,24 @@ def test_padding_does_not_hide_repetitions(tmp_path):
 
 
 def test_labels_are_in_order():
-    assert in_order(["10", "b", "9", "a", "-1", "9"]) == ["9", "10", "-1", "a", "b"]
+    assert sort_labels(["10", "b", "9", "a", "-1", "9"]) == ["9", "10", "-1", "a", "b"]
 
 
 def test_a_sheet_and_a_table_fit_the_terminal(known, tmp_path):
     lone = save(tmp_path / ("long" * 20 + ".npz"), X_train=[[1.0, 2.0]])
-    sheet, table = format_sheet(known), format_table([known, lone])
+    sheet, table = format_details(known), format_table([known, lone])
     assert max(map(len, table.splitlines())) <= 100
     assert all(line == line.rstrip() for line in [*sheet.splitlines(), *table.splitlines()])
     for line in ("cases that are in train too", "classes of test that train does not have: 7"):
         assert line in sheet
     for line in ("longlong", "2 sets", "known, test cases that are in train too: 1 of 3", "known, repeated train cases: 1 of 4"):
         assert line in table
-    assert "classes of test" not in format_sheet(lone)
+    assert "classes of test" not in format_details(lone)
 
 
 def test_names_of_many_classes_are_cut_short(tmp_path):
     facts = save(tmp_path / "a.npz", X_train=[[1, 2]], y_train=[9], X_test=np.ones((5, 2)), y_test=range(5))
-    assert format_sheet(facts).endswith("train does not have: 0, 1, 2 and 2 more")
+    assert format_details(facts).endswith("train does not have: 0, 1, 2 and 2 more")
 
 
 def test_json_holds_everything(known, tmp_path):
@@ -100,10 +100,10 @@ def test_a_figure_is_drawn(tmp_path, known):
     sets = find_datasets(str(tmp_path))
     for chosen in (sets[:1], sets[1:], sets):
         path = tmp_path / f"{len(chosen)}{chosen[0].name[0]}.png"
-        draw(chosen, path)
+        plot_series(chosen, path)
         assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"cannot write .*a\.words"):
-        draw(sets, tmp_path / "a.words")
+        plot_series(sets, tmp_path / "a.words")
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_sets_of_the_archives(pytestconfig, part):
     if not data.is_dir():
         pytest.skip("the archives are not on this machine")
     for one in find_datasets(str(data / part)):
-        facts = inspect_set(one)
+        facts = inspect_dataset(one)
         with np.load(one.train, allow_pickle=False) as file:
             for split, found in facts.splits.items():
                 x = file[f"X_{split}"]
