@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from nutime_jax.config import ModelConfig, PretrainConfig
-from nutime_jax.core.masking import count_hidden
+from nutime_jax.core.masking import count_masked
 from nutime_jax.core.windows import count_windows
-from nutime_jax.models.backbones import KERNELS
-from nutime_jax.models.configuration import build_encoder
-from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.pooling import last_tokens
+from nutime_jax.models.layers import KERNELS
+from nutime_jax.models.network import NuTimeEncoder, build_encoder
+from nutime_jax.models.pooling import required_output_tokens
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.objectives.registry import make_objective
 from nutime_jax.plan.step_cost import count_matmuls
@@ -38,10 +37,10 @@ def step_flops(config: PretrainConfig) -> float:
     windows = encoder.count_tokens(config.length) - 1
     if objective.masking is not None:
         first, rest = _encoding(encoder, length=config.length, last=None)
-        head = count_hidden(windows, objective.masking.share) * model.width * (model.window_size + 2)
+        head = count_masked(windows, objective.masking.share) * model.width * (model.window_size + 2)
         return 2.0 * 2 * config.batch_size * (3 * (first + rest + head) - first)
-    dropped = count_hidden(windows, model.mask_ratio) if model.mask_ratio and model.mask_strategy == "drop" else 0
-    first, rest = _encoding(encoder, length=config.length, last=last_tokens(section.pooling), dropped=dropped)
+    dropped = count_masked(windows, model.mask_ratio) if model.mask_ratio and model.mask_strategy == "drop" else 0
+    first, rest = _encoding(encoder, length=config.length, last=required_output_tokens(section.pooling), dropped=dropped)
     projector = len(section.pooling.split("+")) * model.width * section.hidden_dim + section.hidden_dim * section.output_dim
     predictor = 2 * section.output_dim * section.hidden_dim
     once = first + rest + projector

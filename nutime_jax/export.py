@@ -22,13 +22,13 @@ from jax import export
 
 from nutime_jax.bundle import PROGRAM, check_output_dir, is_bundle, load_bundle, read_file, save_bundle
 from nutime_jax.config import to_dict
-from nutime_jax.core.resample import LONGEST, resize
+from nutime_jax.core.resample import MAX_LENGTH, resize
+from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.series import centre_to_float32, clean_series, pad_series, split_long_series
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError, extra
 from nutime_jax.loading import WEIGHTS, list_pretrained
 from nutime_jax.models.pooling import pool_tokens
-from nutime_jax.models.window_offsets import average_over_offsets, make_offset_views, window_offset_starts
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SHAPES = r"float32\[b,t\], int32\[b\], float32\[b\] -> float32\[b,\d+\]"
@@ -74,7 +74,7 @@ class ExportedEncoder:
 
     def _run(self, pieces: list[np.ndarray]) -> np.ndarray:
         values, offsets = zip(*map(centre_to_float32, pieces), strict=True)
-        width = min(1 << (len(values[-1]) - 1).bit_length(), LONGEST)  # powers of two: few shapes, so few compilations
+        width = min(1 << (len(values[-1]) - 1).bit_length(), MAX_LENGTH)  # powers of two: few shapes, so few compilations
         return np.asarray(self.program(*pad_series(list(values), width), np.array(offsets, np.float32)))
 
 
@@ -157,7 +157,7 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
 
         return jnp.concatenate([embed_at(order, length) for order in encoder.diff_orders for length in encoder.input_lengths], axis=-1)
 
-    batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {LONGEST}"])
+    batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {MAX_LENGTH}"])
     shapes = (((batch, time), np.float32), ((batch,), np.int32), ((batch,), np.float32))
     return export.export(jax.jit(embed), platforms=PLATFORMS)(*(jax.ShapeDtypeStruct(*one) for one in shapes))
 
@@ -265,7 +265,7 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 
 | | |
 |---|---|
-| `series` | float32 (b, t): a series a row, finite up to its length; t at most {LONGEST:,} |
+| `series` | float32 (b, t): a series a row, finite up to its length; t at most {MAX_LENGTH:,} |
 | `lengths` | int32 (b,): points of each row that count, 1 to t; one outside of that makes all of the result NaN |
 | third argument | float32 (b,): what was subtracted from a row that float32 cannot hold (small changes at a high level); else 0 |
 | result | float32 (b, {about["features"]}) |

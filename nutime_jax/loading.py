@@ -1,4 +1,4 @@
-"""Where encoders come from: shipped ones by name, folders and checkpoints by path, and untrained twins by configuration."""
+"""Sources of encoders: pretrained ones by name, bundles and checkpoints by path, untrained baselines by configuration."""
 
 import difflib
 import os
@@ -14,109 +14,125 @@ from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.config import PretrainConfig, from_dict
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
+from nutime_jax.models.network import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.scalar_encoders import UnknownScalarEncoderError
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""A folder a shipped encoder, by name."""
+"""Directory of the pretrained encoders, one bundle per name."""
 
 
 def list_pretrained() -> list[str]:
-    """Names of the encoders that come with the package."""
+    """Return the names of the pretrained encoders in the package."""
     return sorted(path.name for path in WEIGHTS.glob("*") if is_bundle(path))
 
 
 def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
-    """Loads an encoder.
+    """Load an encoder.
 
     Args:
-        name_or_path: the name of a shipped encoder (a folder of that name is "./name"), a folder that `Encoder.save`
-            wrote, a workdir of `nutime pretrain` (its newest intact checkpoint; WORKDIR/best is the best by `run.best_metric`),
-            one checkpoint, or either in a bucket, gs://….
+        name_or_path: name of a pretrained encoder (a directory of that name is "./name"), a bundle that `Encoder.save`
+            wrote, a workdir of `nutime pretrain` (its newest intact checkpoint; WORKDIR/best is the best by
+            `run.best_metric`), or a checkpoint. Workdirs and checkpoints may be in a bucket, gs://….
+
+    Returns:
+        The frozen encoder.
 
     Raises:
-        InputError: there is no encoder, or it is damaged.
+        InputError: no encoder is found, or it is corrupt.
     """
     enable_compilation_cache()
     if not isinstance(name_or_path, (str, os.PathLike)):
-        raise InputError(f"an encoder is loaded by a name or a path, not by {name_or_path!r}; give one of them")
-    name, shipped = os.fspath(name_or_path), list_pretrained()
-    path = WEIGHTS / name if name in shipped else Path(name).expanduser()
+        raise InputError(f"The encoder is {name_or_path!r}; pass a name or a path")
+    name, pretrained = os.fspath(name_or_path), list_pretrained()
+    path = WEIGHTS / name if name in pretrained else Path(name).expanduser()
     try:
         if is_bundle(path):
-            return _load_bundle(path)
-        if not (path.exists() or path.parts[:1] == ("gs:",) or (path.name == "best" and path.parent.exists())):
-            near = difflib.get_close_matches(name, shipped, n=1)
-            guess = f", did you mean {near[0]!r}?" if near else ""
-            known = f"shipped: {', '.join(shipped)}" if shipped else "none is shipped"
-            raise InputError(f"there is no encoder {name!r}{guess}; {known}, or give a folder of one, or a workdir of `nutime pretrain`")
+            return _load_encoder_bundle(path)
+        remote = path.parts[:1] == ("gs:",)
+        if not (path.exists() or remote or (path.name == "best" and path.parent.exists())):
+            raise InputError(_not_found(name, pretrained))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{name!r} cannot be a path ({error}); give the name or the folder of an encoder") from error
+        raise InputError(f"{name!r} is not a valid path ({error}); pass the name or the directory of an encoder") from error
+    return _load_checkpoint(path)
+
+
+def _not_found(name: str, pretrained: list[str]) -> str:
+    similar = difflib.get_close_matches(name, pretrained, n=1)
+    guess = f" Did you mean {similar[0]!r}?" if similar else ""
+    names = f"a pretrained name ({', '.join(pretrained)}), " if pretrained else ""
+    return f"Encoder {name!r} not found.{guess} Pass {names}a saved encoder directory, or a `nutime pretrain` workdir."
+
+
+def _load_checkpoint(path: Path) -> Encoder:
     from nutime_jax.training.checkpoints import find_checkpoint, read_about, read_arrays
     from nutime_jax.training.state import encoder_variables
 
-    found = find_checkpoint(path)
-    return Encoder(from_dict(PretrainConfig, read_about(found)["config"]), encoder_variables(read_arrays(found, ("params", "variables"))))
+    checkpoint = find_checkpoint(path)
+    variables = encoder_variables(read_arrays(checkpoint, ("params", "variables")))
+    return Encoder(from_dict(PretrainConfig, read_about(checkpoint)["config"]), variables)
 
 
 def untrained_encoder(config: PretrainConfig, *, trained: Encoder | None = None) -> Encoder:
-    """The untrained twin: the encoder of a configuration as its run starts, drawn from its seed.
+    """Return the untrained baseline: the encoder at the start of a run, initialised from its seed.
 
     Args:
-        trained: the encoder whose twin it is; what was fitted to its data before the first step (`train.fitting`) is taken
-            over. None leaves such constants as they are without data.
+        config: configuration of the run.
+        trained: trained encoder whose data-fitted constants (`training.data_dependent_init`) are copied. None keeps the
+            initial constants.
     """
     enable_compilation_cache()
-    # A weight is drawn by its name: the heads have no part in it, and may be as small as they like.
+    # Flax derives initial weights from their names, so the size of the heads does not matter.
     network = SiameseNetwork(build_encoder(config.model), hidden_dim=1, output_dim=1)
-    variables = jax.jit(network.init, static_argnames="train")(
-        jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False
-    )
-    found = jax.tree.map(np.asarray, encoder_part(variables))
+    init = jax.jit(network.init, static_argnames="train")
+    variables = init(jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)), train=False)
+    variables = jax.tree.map(np.asarray, encoder_part(variables))
     if trained is not None and "embedding" in trained.variables.get("constants", {}):
-        found["constants"] = {**found["constants"], "embedding": trained.variables["constants"]["embedding"]}
-    return Encoder(config, found)
+        variables["constants"] = {**variables["constants"], "embedding": trained.variables["constants"]["embedding"]}
+    return Encoder(config, variables)
 
 
-def _load_bundle(folder: str | os.PathLike) -> Encoder:
+def _load_encoder_bundle(folder: str | os.PathLike) -> Encoder:
     about, arrays, _ = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()}
     try:
         encoder = Encoder(from_dict(PretrainConfig, about["encoder"]), unflatten_dict(arrays, sep="/"))
-        # A name that goes on where another ends would hide it.
+        # A name that is a prefix of another would hide it.
         clash = flatten_dict(encoder.variables, sep="/").keys() != arrays.keys()
-        problem = "two names clash" if clash else _misfit(encoder)
+        problem = "two array names clash" if clash else _mismatch(encoder)
     except UnknownScalarEncoderError:
         raise
-    except (LookupError, TypeError, AttributeError, ValueError) as error:  # a bundle of something else
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # the bundle was written by other code
         problem = str(error)
     if problem:
-        raise InputError(f"{folder} is damaged: its weights are no encoder's of its {CONFIG} ({problem}); use another copy")
+        raise InputError(f"{folder} is corrupt: the weights do not match {CONFIG} ({problem}). Use another copy.")
     return encoder
 
 
-def _misfit(encoder: Encoder) -> str | None:
-    """How the weights differ from those that the configuration describes, in words; None where they do not."""
-    given, network, model = flatten_dict(encoder.variables, sep="/"), encoder.network, encoder.config.model
+def _mismatch(encoder: Encoder) -> str | None:
+    """Return the difference between the weights and those that the configuration describes; None if there is none."""
+    actual, network, model = flatten_dict(encoder.variables, sep="/"), encoder.network, encoder.config.model
     check_input_lengths(encoder.input_lengths, network)
     check_num_window_offsets(encoder.num_window_offsets, network)
-    blocks = {name.split("/")[1] for name in given if name.startswith("params/block_")}
-    # Looked at before anything is made of them: a description may ask for more than there is memory.
+    blocks = {name.split("/")[1] for name in actual if name.startswith("params/block_")}
+    # Checked before the network is traced: a corrupt configuration may need more memory than there is.
     table = {"sinusoidal": "constants/positions", "learned": "params/positions"}.get(model.pos_embedding)
-    if (table and given[table].shape != (model.max_tokens, model.width)) or len(blocks) != model.depth:
-        return "they are of another size"
+    if (table and actual[table].shape != (model.max_tokens, model.width)) or len(blocks) != model.depth:
+        return "they have another size"
     for size in model.extra_window_sizes:
-        if given[f"params/embedding/shape_{size}/kernel"].shape[0] != size:
-            return f"they are of other windows than {size} points"
-    channels = given["params/embedding/fusion/kernel"].shape[0] // model.width if "params/embedding/fusion/kernel" in given else 1
-    asked = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, model.min_length))))
-    asked = flatten_dict(asked, sep="/")
-    for name in sorted(asked.keys() | given.keys()):
-        if name not in given or name not in asked:
-            return f"{name} is {'missing' if name not in given else 'foreign'}"
-        if (given[name].shape, given[name].dtype) != (asked[name].shape, asked[name].dtype):
-            return f"{name} is {given[name].dtype}{list(given[name].shape)}"
+        if actual[f"params/embedding/shape_{size}/kernel"].shape[0] != size:
+            return f"they have other windows than {size} time points"
+    fusion = actual.get("params/embedding/fusion/kernel")
+    channels = 1 if fusion is None else fusion.shape[0] // model.width
+    expected = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, channels, model.min_length))))
+    expected = flatten_dict(expected, sep="/")
+    for name in sorted(expected.keys() | actual.keys()):
+        if name not in actual:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{name} is unexpected"
+        if (actual[name].shape, actual[name].dtype) != (expected[name].shape, expected[name].dtype):
+            return f"{name} is {actual[name].dtype}{list(actual[name].shape)}"
     return None

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Int, Key
 from nutime_jax.errors import InputError
 
 
-def count_hidden(windows: int, share: float) -> int:
+def count_masked(windows: int, share: float) -> int:
     """How many of so many windows a share is: one at least is hidden, and one is seen.
 
     Raises:
@@ -20,8 +20,8 @@ def count_hidden(windows: int, share: float) -> int:
     return min(max(round(share * windows), 1), windows - 1)
 
 
-def draw_mask(key: Key[Array, ""], rows: int, windows: int, *, share: float, kind: str) -> Bool[Array, "{rows} {windows}"]:
-    """True where a window is hidden, `count_hidden` of every row; each window is hidden as often as any other.
+def sample_mask(key: Key[Array, ""], rows: int, windows: int, *, share: float, kind: str) -> Bool[Array, "{rows} {windows}"]:
+    """True where a window is hidden, `count_masked` of every row; each window is hidden as often as any other.
 
     Args:
         key: one key for all rows; masks do not depend on the number of devices.
@@ -33,12 +33,12 @@ def draw_mask(key: Key[Array, ""], rows: int, windows: int, *, share: float, kin
     Raises:
         InputError: an unknown kind, or less than two windows.
     """
-    if kind not in KINDS:
-        raise InputError(f"mask kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
-    return KINDS[kind](key, rows, windows, count_hidden(windows, share))
+    if kind not in MASK_SAMPLERS:
+        raise InputError(f"mask kind {kind!r} is unknown; choose one of {', '.join(MASK_SAMPLERS)}")
+    return MASK_SAMPLERS[kind](key, rows, windows, count_masked(windows, share))
 
 
-def hidden_places(mask: Bool[Array, "rows windows"], count: int) -> Int[Array, "rows {count}"]:
+def masked_indices(mask: Bool[Array, "rows windows"], count: int) -> Int[Array, "rows {count}"]:
     """Where the windows stand that are hidden, in the order of time; `count` is how many a row has."""
     return jnp.argsort(~mask, axis=1, stable=True)[:, :count]
 
@@ -53,5 +53,5 @@ def _block(key: Key[Array, ""], rows: int, windows: int, count: int) -> Bool[Arr
     return (jnp.arange(windows)[None] - start) % windows < count
 
 
-KINDS: dict[str, Callable[[Key[Array, ""], int, int, int], Bool[Array, "rows windows"]]] = {"random": _random, "block": _block}
+MASK_SAMPLERS: dict[str, Callable[[Key[Array, ""], int, int, int], Bool[Array, "rows windows"]]] = {"random": _random, "block": _block}
 """By the name that a configuration has for it: (key, rows, windows, hidden of each row) -> mask."""

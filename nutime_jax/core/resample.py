@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from nutime_jax.errors import InputError
 
-LONGEST = 2**24 - 1
+MAX_LENGTH = 2**24 - 1
 """Points of the longest series: positions are float32."""
 
 
@@ -39,11 +39,11 @@ def resize(
         x: series, finite, shape (..., time); what lies outside the stretch is never read.
         size: points of the result.
         start: first point of the stretch.
-        length: points of the stretch, at least 1 and at most LONGEST; None takes all that follows `start`.
+        length: points of the stretch, at least 1 and at most MAX_LENGTH; None takes all that follows `start`.
         fusion_barrier: identity function that keeps XLA from fusing a multiply with the next add; see the module docstring.
 
     Raises:
-        InputError: the stretch has more than LONGEST points (told only where its length is no traced value).
+        InputError: the stretch has more than MAX_LENGTH points (told only where its length is no traced value).
     """
     length = x.shape[-1] - start if length is None else length
     if isinstance(length, int):
@@ -58,14 +58,14 @@ def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[
     Compiled, `resize` may differ in the last bit, where a product and a sum are fused.
 
     Raises:
-        InputError: the series have more than LONGEST points.
+        InputError: the series have more than MAX_LENGTH points.
     """
     length = x.shape[-1]
     _check_length(length)
     return x.copy() if length == size else _interpolate(np, x, size, 0, np.int32(length), lambda product: product)
 
 
-def resize_all(series: Sequence[Float32[np.ndarray, "_"]], size: int, *, rows: int) -> Float32[np.ndarray, "{rows} {size}"]:
+def resize_batch(series: Sequence[Float32[np.ndarray, "_"]], size: int, *, rows: int) -> Float32[np.ndarray, "{rows} {size}"]:
     """`resize_on_host` of series of any lengths, those of one length at once; rows without a series are 0."""
     places = defaultdict(list)
     for place, one in enumerate(series):
@@ -77,8 +77,8 @@ def resize_all(series: Sequence[Float32[np.ndarray, "_"]], size: int, *, rows: i
 
 
 def _check_length(length: int) -> None:
-    if length > LONGEST:
-        raise InputError(f"a series of {length} points is too long to be resized; cut it into pieces of at most {LONGEST}")
+    if length > MAX_LENGTH:
+        raise InputError(f"a series of {length} points is too long to be resized; cut it into pieces of at most {MAX_LENGTH}")
 
 
 def _interpolate(xp: ModuleType, x, size: int, start, length, fusion_barrier):

@@ -29,7 +29,7 @@ def scale_weights(x: Float[Array, "*batch"], scales: Float[Array, " scales"], *,
         x: scalars, shape (...).
         scales: positive scales, shape (scales,).
     """
-    ratio = jnp.abs(x)[..., None] / align(scales, x.ndim)
+    ratio = jnp.abs(x)[..., None] / expand_leading_dims(scales, x.ndim)
     weights = 1 / (jnp.abs(jnp.log(ratio + eps)) + eps)
     return weights / weights.sum(-1, keepdims=True)
 
@@ -67,10 +67,12 @@ def embed_scalar(
     offset = bias - bias.mean(-1, keepdims=True)
     line = x[..., None]
     if scale_eps == "relative":
-        line = jnp.clip(line / align(scales, x.ndim), -SCALAR_LIMIT, SCALAR_LIMIT)
+        line = jnp.clip(line / expand_leading_dims(scales, x.ndim), -SCALAR_LIMIT, SCALAR_LIMIT)
     else:
         offset = offset * scales[:, None]
-    quadratic, linear, constant = (align((a * b).mean(-1), x.ndim) for a, b in ((slope, slope), (slope, offset), (offset, offset)))
+    quadratic, linear, constant = (
+        expand_leading_dims((a * b).mean(-1), x.ndim) for a, b in ((slope, slope), (slope, offset), (offset, offset))
+    )
     variance = (quadratic * line + 2 * linear) * line + constant
     factor = 1 / jnp.sqrt(jnp.maximum(variance, 0) + eps)
     if weighted:
@@ -100,15 +102,15 @@ def embed_at_locations(
         locations: where scalars are seen from, shape (locations,).
         table: the embedding of each location itself, shape (locations, dim).
     """
-    seen = embed(_distances(x, locations)) + align(table, x.ndim)
+    seen = embed(_distances(x, locations)) + expand_leading_dims(table, x.ndim)
     return jnp.einsum("...l,...ld->...d", location_weights(x, locations), seen, precision="highest")
 
 
 def _distances(x: Float[Array, "*batch"], locations: Float[Array, " locations"]) -> Float[Array, "*batch locations"]:
-    return jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None] - align(locations, x.ndim)
+    return jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None] - expand_leading_dims(locations, x.ndim)
 
 
-def align(array: Array, leading: int) -> Array:
+def expand_leading_dims(array: Array, leading: int) -> Array:
     """Puts `leading` axes of size one in front: broadcasting over the batch is said, never implied."""
     return array.reshape((1,) * leading + array.shape)
 
@@ -129,7 +131,7 @@ def periodic_features(x: Float[Array, "*batch"], coefficients: Float[Array, " n"
         coefficients: turns a unit of x, shape (n,).
     """
     x = jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None]
-    turns = jnp.clip(x * align(coefficients, x.ndim - 1), -TURNS_LIMIT, TURNS_LIMIT)
+    turns = jnp.clip(x * expand_leading_dims(coefficients, x.ndim - 1), -TURNS_LIMIT, TURNS_LIMIT)
     angle = 2 * math.pi * (turns - jnp.round(turns))  # whole turns are left out before pi rounds them
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
@@ -143,7 +145,7 @@ def piecewise_linear(x: Float[Array, "*batch"], edges: Float[Array, " edges"]) -
         x: scalars, shape (...).
         edges: of the bins, ascending, at most EDGE_LIMIT in magnitude, shape (bins + 1,).
     """
-    low, high = (align(one, x.ndim) for one in (edges[:-1], edges[1:]))
+    low, high = (expand_leading_dims(one, x.ndim) for one in (edges[:-1], edges[1:]))
     line = x[..., None]
     width = high - low
     wide = width >= jnp.finfo(x.dtype).tiny  # accelerators count smaller ones as zero

@@ -21,8 +21,7 @@ from nutime_jax.evaluation.protocols.point_anomaly import Scorer, encoder_scores
 from nutime_jax.evaluation.protocols.registry import EncodedDataset, ProtocolRun, plan_runs
 from nutime_jax.evaluation.results import Failure, Row
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models.configuration import check_diff_orders, check_input_lengths, check_num_window_offsets
-from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.network import NuTimeEncoder, check_diff_orders, check_input_lengths, check_num_window_offsets
 
 UNTRAINED = "untrained:"
 """Before the path of an encoder: its untrained twin, drawn from the seed of its run."""

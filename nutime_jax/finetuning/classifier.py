@@ -16,8 +16,8 @@ from nutime_jax.errors import InputError
 from nutime_jax.finetuning.channels import ChannelMap
 from nutime_jax.finetuning.ensemble import Network, predict_cases
 from nutime_jax.finetuning.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
-from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.heads import Classifier
+from nutime_jax.models.network import build_encoder
 
 KIND, SCHEMA = "classifier", 1
 BATCH = 64

@@ -12,11 +12,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nutime_jax.config import TuningSettings
+from nutime_jax.core.windows import window_offset_starts
 from nutime_jax.errors import extra
 from nutime_jax.finetuning.packed import PackedCases, Views, class_mask, draw_views, whole_views
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.layers import uniform_fan_in
-from nutime_jax.models.window_offsets import window_offset_starts
 
 with extra("train"):
     import optax

@@ -24,8 +24,8 @@ from nutime_jax.finetuning.channels import ChannelMap, fit_channels
 from nutime_jax.finetuning.classifier import FineTunedClassifier, Training, build_classifier
 from nutime_jax.finetuning.ensemble import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
 from nutime_jax.finetuning.packed import PackedCases, pack_cases
-from nutime_jax.models.configuration import check_num_window_offsets
 from nutime_jax.models.heads import Classifier
+from nutime_jax.models.network import check_num_window_offsets
 
 log = logging.getLogger(__name__)
 

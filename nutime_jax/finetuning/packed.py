@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nutime_jax.core.resample import LONGEST, resize
+from nutime_jax.core.resample import MAX_LENGTH, resize
 from nutime_jax.core.views import random_crop_resize
 from nutime_jax.data.series import centre_to_float32
 from nutime_jax.errors import InputError
@@ -51,9 +51,9 @@ def pack_cases(series: Sequence[np.ndarray], labels: np.ndarray) -> PackedCases:
         InputError: a series or the set is too long to be numbered.
     """
     longest, points = max(case.shape[1] for case in series), sum(case.size for case in series)
-    if longest > LONGEST or points > 1 << 30:
+    if longest > MAX_LENGTH or points > 1 << 30:
         raise InputError(
-            f"the set has {points} points, {longest} in its longest series; at most {1 << 30} and {LONGEST} can be resident: "
+            f"the set has {points} points, {longest} in its longest series; at most {1 << 30} and {MAX_LENGTH} can be resident: "
             "shorten the series, or keep fewer channels or cases"
         )
     count, channels = round_up(len(series), LEAST_CASES), len(series[0])

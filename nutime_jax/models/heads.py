@@ -1,4 +1,4 @@
-"""What sits on an encoder: a classifier's linear layer, or the projector and predictor of self-supervised training."""
+"""Heads on an encoder: linear classifier; projector and predictor of self-supervised training."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,13 +10,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
-from nutime_jax.models.microbatch import COLLECTIONS, map_microbatches
-from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.pooling import last_tokens, pool_tokens
+from nutime_jax.models.network import COLLECTIONS, NuTimeEncoder, map_microbatches
+from nutime_jax.models.pooling import pool_tokens, required_output_tokens
 
 
 class MLPHead(nn.Module):
-    """Projector or predictor of BYOL: Linear (no bias), BatchNorm, ReLU, Linear; the release's hidden_dim is 4096, output_dim 256."""
+    """Projector or predictor of BYOL: Linear (no bias), BatchNorm, ReLU, Linear. Official defaults: 4096 and 256."""
 
     hidden_dim: int
     output_dim: int
@@ -29,13 +28,13 @@ class MLPHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Encoder and a linear head on its feature: (batch, channels, time) -> logits (batch, classes).
+    """Encoder with a linear head: (batch, channels, time) -> logits (batch, classes).
 
-    norm: what normalises the feature before the head: "none" (published), "batch" or "layer".
-    channels: "fusion" (the encoder makes one token of a window's channels) or "independent" (each channel is encoded
-        alone, and the features are averaged).
-    pooling: see `models.pooling.pool_tokens`; "cls" is published.
-    frozen: the encoder runs as it does in evaluation, without dropout.
+    norm: normalisation of the features before the head: "none" (paper default), "batch" or "layer".
+    channels: "fusion" (one token per window for all channels) or "independent" (channels are encoded separately and their
+        features averaged).
+    pooling: see `pooling.pool_tokens`; "cls" is the paper default.
+    frozen: whether the encoder runs without dropout in training.
     """
 
     encoder: NuTimeEncoder
@@ -51,9 +50,13 @@ class Classifier(nn.Module):
             self.head_norm = BatchNorm() if self.norm == "batch" else LayerNorm()
 
     def __call__(
-        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+        self,
+        x: Float[Array, "batch channels time"],
+        offset: Float[Array, "batch channels"] | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "batch classes"]:
-        """Logits; `offset` as in `NuTimeEncoder`."""
+        """Return logits; `offset` as in `NuTimeEncoder`."""
         features = self.features(x, offset, train=train)
         if self.norm == "batch":
             features = self.head_norm(features, train=train)
@@ -62,24 +65,27 @@ class Classifier(nn.Module):
         return self.head(features)
 
     def features(
-        self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+        self,
+        x: Float[Array, "batch channels time"],
+        offset: Float[Array, "batch channels"] | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "batch features"]:
-        """One vector a case, before the head and its norm."""
+        """Return one feature vector per case, before the head and its norm."""
         batch, channels, time = x.shape
         if self.channels == "independent":
             x = x.reshape(batch * channels, 1, time)
             offset = None if offset is None else offset.reshape(batch * channels, 1)
-        encoding = self.encoder(x, offset, train=train and not self.frozen, last=last_tokens(self.pooling))
-        features = pool_tokens(encoding, pooling=self.pooling)
+        features = _encode(self.encoder, x, offset, train=train and not self.frozen, pooling=self.pooling)
         return features.reshape(batch, -1, features.shape[-1]).mean(1)
 
 
 class Outputs(NamedTuple):
-    """What the online network makes of two views of each series.
+    """Outputs of the online network for two views per series.
 
-    projections: what must not collapse, (batch, 2, dim).
-    predictions: what the loss compares with targets.
-    targets: those it is compared with where there is no target network, of the same shape.
+    projections: (batch, 2, dim); monitored for collapse.
+    predictions: compared with the targets by the loss.
+    targets: targets without a target network, of the same shape as predictions.
     """
 
     projections: Float[Array, "batch 2 dim"]
@@ -88,13 +94,15 @@ class Outputs(NamedTuple):
 
 
 class SiameseNetwork(nn.Module):
-    """Encoder, projector and, if it predicts, predictor over two views of every series.
+    """Encoder, projector and optional predictor over two views of each series.
 
-    The encoder sees both views as one batch. Projector and predictor see one view after the other, so that the
-    statistics of their BatchNorm are per view, as in the release.
+    The encoder processes both views as one batch. Projector and predictor process one view after the other, so that their
+    BatchNorm statistics are per view, as in the official implementation.
 
-    pooling: what the projector sees, see `models.pooling.pool_tokens`; "cls" is published.
-    microbatch_size: views that the encoder sees at a time, see `microbatch.map_microbatches`; None is all.
+    hidden_dim, output_dim: widths of projector and predictor.
+    predicts: whether a predictor follows the projector.
+    pooling: input of the projector, see `pooling.pool_tokens`; "cls" is the paper default.
+    microbatch_size: minimum number of views that the encoder processes together, see `network.map_microbatches`.
     """
 
     encoder: NuTimeEncoder
@@ -110,30 +118,38 @@ class SiameseNetwork(nn.Module):
             self.predictor = MLPHead(self.hidden_dim, self.output_dim)
 
     def __call__(
-        self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+        self,
+        views: Float[Array, "batch 2 channels time"],
+        offset: Float[Array, "batch channels"] | None = None,
+        *,
+        train: bool = False,
     ) -> Outputs:
-        """The online network: projections, which are the targets too, and what is predicted of them (themselves, if there is
-        no predictor).
+        """Return outputs of the online network; without a predictor, predictions are the projections.
 
-        `offset` is of both views, see `NuTimeEncoder`.
+        `offset` belongs to both views, see `NuTimeEncoder`.
         """
         projections = self.project(views, offset, train=train)
         predictions = _per_view(self.predictor, projections, train=train) if self.predicts else projections
         return Outputs(projections, predictions, projections)
 
     def project(
-        self, views: Float[Array, "batch 2 channels time"], offset: Float[Array, "batch channels"] | None = None, *, train: bool = False
+        self,
+        views: Float[Array, "batch 2 channels time"],
+        offset: Float[Array, "batch channels"] | None = None,
+        *,
+        train: bool = False,
     ) -> Float[Array, "batch 2 dim"]:
-        """The target network: projections alone; needs no predictor weights."""
+        """Return the projections of the target network; needs no predictor weights."""
         batch, count, channels, time = views.shape
         offset = None if offset is None else jnp.repeat(offset, count, axis=0)
         encode = partial(_encode, train=train, pooling=self.pooling)
-        features = map_microbatches(encode, self.encoder, views.reshape(-1, channels, time), offset, microbatch_size=self.microbatch_size)
+        views = views.reshape(-1, channels, time)
+        features = map_microbatches(encode, self.encoder, views, offset, microbatch_size=self.microbatch_size)
         return _per_view(self.projector, features.reshape(batch, count, -1), train=train)
 
 
 def encoder_part(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder's variables, out of those of a network that holds one; not every encoder has constants."""
+    """Return the variables of the encoder in a network; an encoder may have no constants."""
     return {name: variables[name]["encoder"] for name in COLLECTIONS if "encoder" in variables.get(name, {})}
 
 
@@ -145,7 +161,8 @@ def _encode(
     train: bool,
     pooling: str,
 ) -> Float[Array, "batch features"]:
-    return pool_tokens(encoder(x, offset, train=train, last=last_tokens(pooling)), pooling=pooling)
+    encoding = encoder(x, offset, train=train, num_output_tokens=required_output_tokens(pooling))
+    return pool_tokens(encoding, pooling=pooling)
 
 
 def _per_view(head: MLPHead, x: Float[Array, "batch 2 in"], *, train: bool) -> Float[Array, "batch 2 out"]:

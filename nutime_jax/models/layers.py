@@ -1,4 +1,4 @@
-"""Layers of the release, with PyTorch's initialisation and PyTorch's statistics."""
+"""Layers of the official implementation, with the initialisation and the BatchNorm statistics of PyTorch."""
 
 import math
 from functools import partial
@@ -11,14 +11,16 @@ from jaxtyping import Array, Float
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.core.dropout import drop
-from nutime_jax.models.positions import rotate
+from nutime_jax.models.positions import apply_rotary
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
-"""Two-pass variance: the fast form is off by thousands at an offset of 1e6."""
+"""Layer norm with two-pass variance: at an offset of 1e6, the fast variance is wrong by thousands."""
+KERNELS = (8, 5, 3)
+"""Kernel sizes of the convolutions of a residual block, in tokens (Wang et al., 2017)."""
 
 
 def uniform_fan_in(fan_in: int):
-    """PyTorch's default for the weights *and biases* of a linear layer: U(-1, 1) / sqrt(fan_in)."""
+    """Return PyTorch's default initialiser of weights and biases of a linear layer: U(-1, 1) / sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(key, shape, dtype=jnp.float32):
@@ -29,9 +31,9 @@ def uniform_fan_in(fan_in: int):
 
 @jax.custom_vjp
 def multiply(x: Float[Array, "*batch in"], kernel: Float[Array, "in out"]) -> Float[Array, "*batch out"]:
-    """x @ kernel, whose gradient by the kernel is one product that turns the narrower of its two factors.
+    """Return x @ kernel; in the gradient of the kernel, the narrower factor of the matmul is transposed.
 
-    Left to itself, XLA on CPUs turns the wider one: of an attention of 8 x 64 that copy costs as much as the product.
+    By default XLA transposes the wider one on CPU. For an attention of 8 x 64 that copy costs as much as the matmul.
     """
     return x @ kernel
 
@@ -40,18 +42,18 @@ def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Arra
     return x @ kernel, (x, kernel)
 
 
-def _multiply_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, kernel = kept
+def _multiply_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
     rows, out = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    by_kernel = rows.T @ out if rows.shape[1] <= out.shape[1] else (out.T @ rows).T
-    return gradient @ kernel.T, by_kernel
+    kernel_gradient = rows.T @ out if rows.shape[1] <= out.shape[1] else (out.T @ rows).T
+    return gradient @ kernel.T, kernel_gradient
 
 
 multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 class Linear(nn.Module):
-    """Linear layer, initialised as PyTorch does (Flax's defaults differ, and move the untrained twin)."""
+    """Linear layer with PyTorch's initialisation, which the untrained baseline depends on."""
 
     features: int
     use_bias: bool = True
@@ -66,10 +68,10 @@ class Linear(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the first axis; running statistics as PyTorch keeps them.
+    """Batch normalisation over the first axis, with the running statistics of PyTorch.
 
-    The running variance is the unbiased one (Linen's is not), momentum 0.1 in PyTorch's sense. Under jit on a sharded
-    batch the statistics are those of the *global* batch.
+    The running variance is unbiased (Linen's is biased); `momentum` is the weight of the new value, as in PyTorch. Under
+    jit on a sharded batch, the statistics are those of the global batch.
     """
 
     momentum: float = 0.1
@@ -95,12 +97,12 @@ class BatchNorm(nn.Module):
 
 
 def gelu(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Exact GELU by erf, as PyTorch computes it; JAX's own, by erfc, takes three times as long on a CPU."""
+    """Return the exact GELU, computed with erf as in PyTorch; JAX uses erfc, which takes three times as long on CPU."""
     return x * (0.5 + 0.5 * jax.lax.erf(x / math.sqrt(2)))
 
 
 class Dropout(nn.Module):
-    """Dropout with masks of `dropout.drop`; in training only."""
+    """Dropout with the masks of `core.dropout.drop`; in training only."""
 
     rate: float
 
@@ -110,32 +112,35 @@ class Dropout(nn.Module):
 
 
 class QKV(nn.Module):
-    """Queries, of the first `count` tokens (None is all), and keys and values, (batch, heads, tokens, head_dim) each.
+    """Queries, keys and values, each (batch, heads, tokens, head_dim); queries of the first `num_output_tokens` tokens (None: all).
 
-    One kernel holds all three, as in the release; there is no bias.
+    One kernel contains all three, as in the official implementation; there is no bias.
     """
 
     num_heads: int
     head_dim: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens width"], *, count: int | None) -> list[Float[Array, "batch heads _ head_dim"]]:
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], *, num_output_tokens: int | None
+    ) -> list[Float[Array, "batch heads _ head_dim"]]:
         width, inner = x.shape[-1], self.num_heads * self.head_dim
         kernel = self.param("kernel", uniform_fan_in(width), (width, 3 * inner))
-        if count is None:
+        if num_output_tokens is None:
             return self._split(multiply(x, kernel))
-        return self._split(multiply(x[:, :count], kernel[:, :inner])) + self._split(multiply(x, kernel[:, inner:]))
+        queries = self._split(multiply(x[:, :num_output_tokens], kernel[:, :inner]))
+        return queries + self._split(multiply(x, kernel[:, inner:]))
 
     def _split(self, x: Float[Array, "batch tokens inner"]) -> list[Float[Array, "batch heads tokens head_dim"]]:
-        # Heads beside the batch *before* attention's products: XLA's CPU backend falls to a slow path for batch axes inside.
+        # Heads next to the batch before the matmuls of attention: XLA on CPU is slow with inner batch axes.
         return list(x.reshape(*x.shape[:2], -1, self.num_heads, self.head_dim).transpose(2, 0, 3, 1, 4))
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; dropout on the attention weights and on the output.
+    """Multi-head self-attention, with dropout of the attention weights and of the output.
 
-    All tokens are looked at, from the first `count` of them (None is all). `angles` are those by which queries and keys are
-    turned, see `positions.rotary_angles`; None is not at all.
+    The first `num_output_tokens` tokens (None: all) attend to all tokens. `angles` apply_rotary queries and keys, see
+    `positions.rotary_angles`; None applies no rotation.
     """
 
     num_heads: int
@@ -148,13 +153,13 @@ class Attention(nn.Module):
         x: Float[Array, "batch tokens width"],
         *,
         train: bool,
-        count: int | None = None,
+        num_output_tokens: int | None = None,
         angles: Float[np.ndarray, "tokens pairs"] | None = None,
-    ) -> Float[Array, "batch count width"]:
+    ) -> Float[Array, "batch outputs width"]:
         batch, _, width = x.shape
-        q, k, v = QKV(self.num_heads, self.head_dim, name="qkv")(x, count=count)
+        q, k, v = QKV(self.num_heads, self.head_dim, name="qkv")(x, num_output_tokens=num_output_tokens)
         if angles is not None:
-            q, k = rotate(q, angles[:count]), rotate(k, angles)
+            q, k = apply_rotary(q, angles[:num_output_tokens]), apply_rotary(k, angles)
         scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(self.head_dim)
         weights = Dropout(self.dropout)(jax.nn.softmax(scores), train=train)
         mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, v).transpose(0, 2, 1, 3).reshape(batch, -1, self.num_heads * self.head_dim)
@@ -162,21 +167,21 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers around an exact GELU, dropout after each."""
+    """Two linear layers with an exact GELU between them; dropout after each."""
 
-    hidden: int
+    hidden_dim: int
     dropout: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"], *, train: bool) -> Float[Array, "batch tokens width"]:
         width = x.shape[-1]
-        x = gelu(Linear(self.hidden, name="in")(x))
+        x = gelu(Linear(self.hidden_dim, name="in")(x))
         x = Dropout(self.dropout)(x, train=train)
         return Dropout(self.dropout)(Linear(width, name="out")(x), train=train)
 
 
 class Block(nn.Module):
-    """Pre-norm Transformer block: the first `count` tokens of what comes out (None is all); `angles` as in `Attention`."""
+    """Pre-norm Transformer block that returns the first `num_output_tokens` tokens (None: all); `angles` as in `Attention`."""
 
     config: ModelConfig
 
@@ -186,11 +191,52 @@ class Block(nn.Module):
         x: Float[Array, "batch tokens width"],
         *,
         train: bool,
-        count: int | None = None,
+        num_output_tokens: int | None = None,
         angles: Float[np.ndarray, "tokens pairs"] | None = None,
-    ) -> Float[Array, "batch count width"]:
+    ) -> Float[Array, "batch outputs width"]:
         config = self.config
         attention = Attention(config.num_heads, config.head_dim, config.dropout, name="attention")
-        x = x[:, :count] + attention(LayerNorm(name="attention_norm")(x), train=train, count=count, angles=angles)
+        normalised = LayerNorm(name="attention_norm")(x)
+        x = x[:, :num_output_tokens] + attention(normalised, train=train, num_output_tokens=num_output_tokens, angles=angles)
         mlp = MLP(config.mlp_dim, config.dropout, name="mlp")
         return x + mlp(LayerNorm(name="mlp_norm")(x), train=train)
+
+
+class ResidualBlock(nn.Module):
+    """Residual block of three convolutions over time, applied to tokens (ResNet of Wang et al., 2017).
+
+    Each convolution is followed by a norm, all but the last by a ReLU, and the residual sum by a ReLU. Layer norm of each
+    token replaces the original BatchNorm, whose running statistics would differ per microbatch. Dropout is applied to the
+    residual branch.
+
+    The first token, in and out, is the mean of the others (`with_mean`) and is not convolved.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], *, train: bool, num_output_tokens: int | None = None
+    ) -> Float[Array, "batch outputs width"]:
+        series = x[:, 1:]
+        y = series
+        for i, kernel in enumerate(KERNELS):
+            y = jax.nn.relu(y) if i else y
+            y = LayerNorm(name=f"norm_{i}")(Linear(x.shape[-1], name=f"convolution_{i}")(neighbours(y, kernel)))
+        y = jax.nn.relu(series + Dropout(self.config.dropout)(y, train=train))
+        return with_mean(y)[:, :num_output_tokens]
+
+
+def neighbours(x: Float[Array, "batch tokens width"], kernel: int) -> Float[Array, "batch tokens {kernel}*width"]:
+    """Concatenate the `kernel` tokens around each token, with zero padding.
+
+    A linear layer of the result is a convolution, computed as a matmul: fast on all platforms, and counted by `plan`.
+    """
+    before = (kernel - 1) // 2
+    padded = jnp.pad(x, ((0, 0), (before, kernel - 1 - before), (0, 0)))
+    return jnp.concatenate([padded[:, start : start + x.shape[1]] for start in range(kernel)], axis=-1)
+
+
+def with_mean(series: Float[Array, "batch windows width"]) -> Float[Array, "batch tokens width"]:
+    """Return the mean of all tokens, in the position of CLS, and the tokens."""
+    return jnp.concatenate([series.mean(1, keepdims=True), series], axis=1)

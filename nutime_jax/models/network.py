@@ -1,6 +1,7 @@
-"""The NuTime encoder: windows, tokens of shape, mean and std, and a small Transformer over them."""
+"""NuTime encoder: window tokens (shape, mean, std) and a small Transformer over them; checks of its input options."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,30 +10,37 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.core.masking import count_hidden, draw_mask, hidden_places
+from nutime_jax.core.masking import count_masked, masked_indices, sample_mask
 from nutime_jax.core.windows import count_windows
 from nutime_jax.errors import InputError
-from nutime_jax.models.backbones import ResidualBlock, with_mean
-from nutime_jax.models.layers import Block, LayerNorm
-from nutime_jax.models.positions import read_table, rotary_angles, sinusoidal_positions, token_places
+from nutime_jax.models.layers import Block, LayerNorm, ResidualBlock, with_mean
+from nutime_jax.models.positions import (
+    interpolate_pos_embedding,
+    rotary_angles,
+    sinusoidal_positions,
+    token_positions,
+)
+from nutime_jax.models.scalar_encoders import check_scalar_encoder
 from nutime_jax.models.tokens import WindowEmbedding
 
 REMAT = {
     "none": None,
-    # What the matrix products of weights give is kept; attention, dropout, norms and activations are computed again.
+    # Saves outputs of weight matmuls; attention, dropout, norms and activations are recomputed.
     "save_dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    # Only what goes into a block is kept.
+    # Saves block inputs only.
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-"""What the blocks keep for the way back, by name; numbers are the same up to rounding."""
+"""Rematerialisation policies of the blocks, by name. Results are equal up to rounding."""
+COLLECTIONS = ("params", "constants")
+"""Collections of the variables of an encoder."""
 
 
 class Encoding(NamedTuple):
-    """Everything the encoder computes; under jit, what is not read costs nothing.
+    """Outputs of the encoder. Under jit, unused outputs are not computed.
 
-    layers: residual stream before the first block and after each, depth + 1 arrays (batch, 1 + windows, width); the
-        first token is CLS, or, of a backbone without one, the mean of the others.
-    normalised: the last of them after the final layer norm; its CLS token is the published feature.
+    layers: residual stream before the first block and after each, depth + 1 arrays (batch, 1 + windows, width). The first
+        token is CLS; for a backbone without CLS, it is the mean of the window tokens.
+    normalised: the last of them after the final layer norm; its CLS token is the feature of the paper.
     """
 
     layers: tuple[Float[Array, "batch tokens width"], ...]
@@ -40,10 +48,10 @@ class Encoding(NamedTuple):
 
 
 class NuTimeEncoder(nn.Module):
-    """NuTime encoder. The default is the published model.
+    """NuTime encoder (paper section 3). The defaults are the model of the paper.
 
-    config: options of the network; docs/configuration.md explains each.
-    remat: activations that blocks recompute in the backward pass, see REMAT.
+    config: options of the network; see docs/configuration.md.
+    remat: rematerialisation of the blocks, a key of REMAT.
     """
 
     config: ModelConfig = ModelConfig()
@@ -51,16 +59,16 @@ class NuTimeEncoder(nn.Module):
 
     @nn.nowrap
     def count_tokens(self, length: int) -> int:
-        """CLS and the windows of a series.
+        """Return the number of tokens, CLS included, of a series of this length in time points.
 
         Raises:
-            InputError: the windows do not end where the series ends.
+            InputError: windows do not tile the length exactly.
         """
         return 1 + sum(self._count_windows(length).values())
 
     @nn.nowrap
     def _count_windows(self, length: int) -> dict[int, int]:
-        return {size: count_windows(length, window=size, stride=step) for size, step in self.config.window_specs}
+        return {size: count_windows(length, window=size, stride=stride) for size, stride in self.config.window_specs}
 
     @nn.compact
     def __call__(
@@ -69,58 +77,73 @@ class NuTimeEncoder(nn.Module):
         offset: Float[Array, "batch channels"] | None = None,
         *,
         train: bool = False,
-        last: int | None = None,
-        hidden: Bool[Array, "batch windows"] | None = None,
-        filling: Float[Array, " width"] | None = None,
+        num_output_tokens: int | None = None,
+        masked: Bool[Array, "batch windows"] | None = None,
+        mask_embedding: Float[Array, " width"] | None = None,
     ) -> Encoding:
-        """Encodes series of any finite scale; see `Encoding` for what comes out.
+        """Encode series of any finite scale.
 
         Args:
-            offset: what was taken from a channel so that its shape fits float32; None is nothing.
+            x: series, (batch, channels, time).
+            offset: constant to add to each channel, see `data.series.centre_to_float32`; None is 0.
             train: whether dropout and `mask_ratio` are active.
-            last: how many tokens come out of the last block, CLS first; None is all. Where CLS alone is read, two thirds
-                of that block need not be computed.
-            hidden, filling: windows that are hidden whatever `mask_ratio` says, True where they are, and what stands in their place;
-                given together.
+            num_output_tokens: number of tokens that the last block returns, CLS first; None is all. With CLS alone, two
+                thirds of that block are not computed.
+            masked, mask_embedding: windows to mask (True) regardless of `mask_ratio`, and their replacement; pass both.
 
         Raises:
-            InputError: the windows do not end where the series ends, or there are too many.
+            InputError: windows do not tile the length exactly, or need more than `max_tokens` tokens.
         """
         config = self.config
         tokens = WindowEmbedding(config, name="embedding")(x, offset)
-        count = tokens.shape[1] + 1
-        if count > config.max_tokens:
+        num_tokens = tokens.shape[1] + 1
+        if num_tokens > config.max_tokens:
             raise InputError(
-                f"a length of {x.shape[-1]} makes {count} tokens, more than max_tokens {config.max_tokens}; "
+                f"length {x.shape[-1]} needs {num_tokens} tokens, more than max_tokens {config.max_tokens}; "
                 "shorten the series or raise model.max_tokens"
             )
-        places = token_places(self._count_windows(x.shape[-1]), config.window_size)
+        positions = token_positions(self._count_windows(x.shape[-1]), config.window_size)
         transformer = config.backbone == "transformer"
         if transformer:
             cls = self.param("cls", nn.initializers.normal(1e-6), (1, 1, config.width))
-        # After the CLS token: weights are drawn in turn, and it is to be drawn as it is without a mask.
-        if config.mask_ratio and config.mask_strategy == "learned":
-            filling = self.param("mask_token", nn.initializers.normal(0.02), (config.width,))
-        if config.mask_ratio and train:
-            hidden = draw_mask(self.make_rng("dropout"), *tokens.shape[:2], share=config.mask_ratio, kind=config.mask_type)
-        if hidden is not None and filling is not None:
-            tokens = jnp.where(hidden[..., None], filling[None, None], tokens)
+        # After the CLS token: initialisers share a key stream, and masking must not change the CLS token.
+        masked, mask_embedding = self._mask(tokens, masked, mask_embedding, train=train)
+        if masked is not None and mask_embedding is not None:
+            tokens = jnp.where(masked[..., None], mask_embedding[None, None], tokens)
         if transformer:
             tokens = jnp.concatenate([jnp.broadcast_to(cls, (tokens.shape[0], 1, config.width)), tokens], axis=1)
-            tokens = self._add_positions(tokens, places)
+            tokens = self._add_positions(tokens, positions)
         else:
-            tokens = with_mean(self._add_positions(tokens, places[1:]))
-        if hidden is not None and filling is None:
-            tokens = _seen(tokens, hidden, count_hidden(count - 1, config.mask_ratio))
-        rotation = {"angles": rotary_angles(places, config.head_dim)} if config.pos_embedding == "rotary" else {}
+            tokens = with_mean(self._add_positions(tokens, positions[1:]))
+        if masked is not None and mask_embedding is None:
+            tokens = _drop_masked(tokens, masked, count_masked(num_tokens - 1, config.mask_ratio))
+        return self._run_blocks(tokens, positions, num_output_tokens, train=train)
 
-        def run(block: Block | ResidualBlock, tokens: Array, count: int | None) -> Array:
-            return block(tokens, train=train, count=count, **rotation)
+    @nn.nowrap
+    def _mask(self, tokens: Array, masked: Array | None, mask_embedding: Array | None, *, train: bool) -> tuple[Array | None, Array | None]:
+        """Return masked windows and their replacement, by `mask_ratio` where it applies."""
+        config = self.config
+        if config.mask_ratio and config.mask_strategy == "learned":
+            mask_embedding = self.param("mask_token", nn.initializers.normal(0.02), (config.width,))
+        if config.mask_ratio and train:
+            key = self.make_rng("dropout")
+            masked = sample_mask(key, *tokens.shape[:2], ratio=config.mask_ratio, mask_type=config.mask_type)
+        return masked, mask_embedding
 
-        run = run if self.remat == "none" else nn.remat(run, policy=REMAT[self.remat], static_argnums=2)
+    @nn.nowrap
+    def _run_blocks(self, tokens: Array, positions: np.ndarray, num_output_tokens: int | None, *, train: bool) -> Encoding:
+        config = self.config
+        rotary = {"angles": rotary_angles(positions, config.head_dim)} if config.pos_embedding == "rotary" else {}
+
+        def run(block: Block | ResidualBlock, tokens: Array, num_output_tokens: int | None) -> Array:
+            return block(tokens, train=train, num_output_tokens=num_output_tokens, **rotary)
+
+        if self.remat != "none":
+            run = nn.remat(run, policy=REMAT[self.remat], static_argnums=2)
         layers = [tokens]
         for i in range(config.depth):
-            layers.append(run(self._block(f"block_{i}"), layers[-1], last if i == config.depth - 1 else None))
+            last = i == config.depth - 1
+            layers.append(run(self._block(f"block_{i}"), layers[-1], num_output_tokens if last else None))
         return Encoding(tuple(layers), LayerNorm(name="norm")(layers[-1]))
 
     @nn.nowrap
@@ -128,20 +151,140 @@ class NuTimeEncoder(nn.Module):
         return (ResidualBlock if self.config.backbone == "resnet" else Block)(self.config, name=name)
 
     @nn.nowrap
-    def _add_positions(self, tokens: Array, places: np.ndarray) -> Array:
+    def _add_positions(self, tokens: Array, positions: np.ndarray) -> Array:
         config = self.config
         shape = (config.max_tokens, config.width)
         if config.pos_embedding == "sinusoidal":
-            # A variable, not a constant: converted weights bring their own table, to the last bit.
+            # A variable, so that converted weights keep their own table, bit for bit.
             table = self.variable("constants", "positions", lambda: jnp.asarray(sinusoidal_positions(*shape))).value
         elif config.pos_embedding == "learned":
             table = self.param("positions", nn.initializers.normal(0.02), shape)
         else:
             return tokens
-        return tokens + read_table(table, places)[None].astype(tokens.dtype)
+        return tokens + interpolate_pos_embedding(table, positions)[None].astype(tokens.dtype)
 
 
-def _seen(tokens: Float[Array, "batch tokens width"], hidden: Bool[Array, "batch windows"], count: int) -> Float[Array, "batch seen width"]:
-    """The CLS token and those of windows that are not hidden, where `count` of each series are."""
-    places = 1 + hidden_places(~hidden, hidden.shape[1] - count)
-    return jnp.concatenate([tokens[:, :1], jnp.take_along_axis(tokens, places[..., None], axis=1)], axis=1)
+def _drop_masked(
+    tokens: Float[Array, "batch tokens width"], masked: Bool[Array, "batch windows"], count: int
+) -> Float[Array, "batch visible width"]:
+    """Return the CLS token and the tokens of visible windows; `count` windows of each series are masked."""
+    indices = 1 + masked_indices(~masked, masked.shape[1] - count)
+    return jnp.concatenate([tokens[:, :1], jnp.take_along_axis(tokens, indices[..., None], axis=1)], axis=1)
+
+
+def build_encoder(model: ModelConfig, *, remat: str = "none") -> NuTimeEncoder:
+    """Return the encoder network of a configuration.
+
+    Args:
+        model: options of the network.
+        remat: rematerialisation of the blocks, a key of REMAT.
+
+    Raises:
+        InputError: the scalar encoder is not registered, or an option does not fit it.
+    """
+    check_scalar_encoder(model)
+    return NuTimeEncoder(model, remat=remat)
+
+
+def map_microbatches(fn: Callable[..., Any], module: nn.Module, *arrays: Any, microbatch_size: int | None) -> Any:
+    """Return fn(module, *arrays), computed in microbatches that are rematerialised in the backward pass.
+
+    The backward pass saves only the inputs of a microbatch. Row i is in microbatch i % count: each device has rows of every
+    microbatch, and no row moves between devices.
+
+    Args:
+        fn: function of a module and arrays (batch, …) that returns arrays (batch, …); rows are independent.
+        module: Flax module, passed to `fn`.
+        arrays: trees of arrays (batch, …), or None.
+        microbatch_size: minimum number of rows of a microbatch. All have equal size, so a batch of a prime number of rows
+            is one microbatch. None is the full batch.
+    """
+    count = 1 if microbatch_size is None else _num_microbatches(len(arrays[0]), microbatch_size)
+    if count == 1:
+        return fn(module, *arrays)
+
+    def body(module: nn.Module, carry: tuple, microbatch: tuple) -> tuple[tuple, Any]:
+        return carry, fn(module, *microbatch)
+
+    body = nn.remat(body, prevent_cse=False)
+    scan = nn.scan(body, variable_broadcast=COLLECTIONS, split_rngs={"params": False, "dropout": True})
+    _, outputs = scan(module, (), _split(arrays, count))
+    return _merge(outputs)
+
+
+def _num_microbatches(batch: int, min_size: int) -> int:
+    """Return the largest divisor of the batch size for which microbatches have `min_size` rows or more."""
+    return max(count for count in range(1, max(batch // min_size, 1) + 1) if batch % count == 0)
+
+
+def _split(tree: Any, count: int) -> Any:
+    """(batch, …) -> (count, batch / count, …)."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), tree)
+
+
+def _merge(tree: Any) -> Any:
+    """(count, size, …) -> (count * size, …); the inverse of `_split`."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), tree)
+
+
+def check_input_lengths(input_lengths: Sequence[int | str], network: NuTimeEncoder) -> tuple[int, ...]:
+    """Return input lengths as integers.
+
+    Args:
+        input_lengths: lengths in time points, integers or their digits.
+        network: encoder network.
+
+    Raises:
+        InputError: a length occurs twice, is not tiled by windows exactly, or needs more than `max_tokens` tokens.
+    """
+    for length in input_lengths:
+        if not str(length).isdecimal() or not _fits(int(length), network):
+            raise InputError(f"length {length} cannot be embedded; choose {_accepted_lengths(network.config)}")
+    if len(set(input_lengths)) < len(input_lengths):
+        raise InputError(f"input_lengths are {', '.join(map(str, input_lengths))}; name each once")
+    return tuple(int(length) for length in input_lengths)
+
+
+def _fits(length: int, network: NuTimeEncoder) -> bool:
+    try:
+        return length > 0 and network.count_tokens(length) <= network.config.max_tokens
+    except InputError:
+        return False
+
+
+def _accepted_lengths(model: ModelConfig) -> str:
+    if model.window_stride == model.window_size and not model.extra_window_sizes:
+        longest = (model.max_tokens - 1) * model.window_size
+        return f"a multiple of window_size {model.window_size}, up to {longest}"
+    windows = " and ".join(f"of {size} time points every {stride}" for size, stride in model.window_specs)
+    return f"a length that windows {windows} tile exactly, at most {model.max_tokens - 1} windows"
+
+
+def check_num_window_offsets(num_window_offsets: object, network: NuTimeEncoder) -> int:
+    """Return the number of window offsets as an integer.
+
+    Raises:
+        InputError: it is not an integer from 1 to the window stride.
+    """
+    stride = network.config.window_stride
+    integer = isinstance(num_window_offsets, (int, np.integer)) and not isinstance(num_window_offsets, bool)
+    if not integer or not 1 <= num_window_offsets <= stride:
+        raise InputError(f"num_window_offsets is {num_window_offsets!r}; choose an integer from 1 to the window stride, {stride}")
+    return int(num_window_offsets)
+
+
+def check_diff_orders(diff_orders: Sequence[int | str]) -> tuple[int, ...]:
+    """Return difference orders as integers.
+
+    Args:
+        diff_orders: 0 (the series) and 1 (its first difference), integers or their digits.
+
+    Raises:
+        InputError: an order occurs twice, or is neither 0 nor 1.
+    """
+    for order in diff_orders:
+        if isinstance(order, bool) or str(order) not in ("0", "1"):
+            raise InputError(f"diff_orders has {order}; choose 0 (the series), 1 (its first difference), or both")
+    if len(set(diff_orders)) < len(diff_orders):
+        raise InputError(f"diff_orders are {', '.join(map(str, diff_orders))}; name each once")
+    return tuple(int(order) for order in diff_orders)

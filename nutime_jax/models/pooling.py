@@ -1,4 +1,4 @@
-"""What is read of an encoding: features of series, and the same as values that compiled programs are told apart by."""
+"""Pooling of tokens to features, and the outputs of an encoder as hashable values (static arguments of jit)."""
 
 import dataclasses
 
@@ -14,15 +14,19 @@ POOLINGS = ("cls", "mean", "cls+mean", "all_layers")
 
 
 def pool_tokens(encoding: Encoding, *, layer: int | None = None, pooling: str = "cls+mean") -> Float[Array, "batch features"]:
-    """Features of a series from its tokens.
+    """Return the features of series.
 
     Args:
-        layer: 0 (tokens before the first block) to depth (after the last block); None is the last after the final norm.
-        pooling: "cls" (the CLS token), "mean" (the mean of the window tokens), "cls+mean" (both, concatenated), or "all_layers"
-            ("cls+mean" of every layer, from before the first block on, concatenated).
+        encoding: tokens of all layers.
+        layer: 0 (before the first block) to depth (after the last block); None is the last layer after the final norm.
+        pooling: "cls" (CLS token), "mean" (mean of the window tokens), "cls+mean" (both, concatenated), or "all_layers"
+            ("cls+mean" of layers 0 to depth, concatenated).
+
+    Returns:
+        (batch, features): width for "cls" and "mean", 2 width for "cls+mean", 2 (depth + 1) width for "all_layers".
 
     Raises:
-        InputError: no such layer or pooling.
+        InputError: the layer or the pooling does not exist.
     """
     check_pooling(len(encoding.layers) - 1, layer=layer, pooling=pooling)
     if pooling == "all_layers":
@@ -33,58 +37,61 @@ def pool_tokens(encoding: Encoding, *, layer: int | None = None, pooling: str = 
     return jnp.concatenate(parts[pooling], axis=-1)
 
 
-def last_tokens(pooling: str) -> int | None:
-    """How many tokens of the last block a pooling needs, CLS first (`last` of `NuTimeEncoder`); None is all."""
+def required_output_tokens(pooling: str) -> int | None:
+    """Return the number of tokens of the last block that a pooling needs (`num_output_tokens` of `NuTimeEncoder`)."""
     return 1 if pooling == "cls" else None
 
 
 def check_pooling(depth: int, *, layer: object, pooling: object) -> None:
-    """Raises InputError unless an encoder of so many blocks has such a layer, and there is such a pooling."""
+    """Check layer and pooling for an encoder of `depth` blocks.
+
+    Raises:
+        InputError: the layer or the pooling does not exist, or they exclude each other.
+    """
     if not isinstance(pooling, str) or pooling not in POOLINGS:
         raise InputError(f"pooling {pooling!r} is unknown; choose one of {', '.join(POOLINGS)}")
-    whole = layer is None or (isinstance(layer, (int, np.integer)) and not isinstance(layer, bool))
-    if not whole or (layer is not None and not 0 <= layer <= depth):
+    integer = isinstance(layer, (int, np.integer)) and not isinstance(layer, bool)
+    if layer is not None and not (integer and 0 <= layer <= depth):
         raise InputError(f"layer {layer!r} does not exist; choose 0 to {depth}, or none for the normalised last layer")
     if pooling == "all_layers" and layer is not None:
-        raise InputError(f"pooling 'all_layers' reads every layer, and layer is {layer}; leave one of them out")
+        raise InputError(f"pooling 'all_layers' excludes layer (layer is {layer}); set only one of them")
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadTokens:
-    """The window tokens of a layer, (batch, windows, width)."""
+class TokenOutput:
+    """Window tokens of a layer, (batch, windows, width)."""
 
     layer: int | None
-    last = None
+    num_output_tokens = None
 
     def __call__(self, encoding: Encoding) -> jax.Array:
         return (encoding.normalised if self.layer is None else encoding.layers[self.layer])[:, 1:]
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadVector:
-    """One vector a series, see `pool_tokens`."""
+class PooledOutput:
+    """One feature vector per series, (batch, features), see `pool_tokens`."""
 
     layer: int | None
     pooling: str
 
     @property
-    def last(self) -> int | None:
-        """How many tokens the last block need give, CLS first; None is all."""
-        return last_tokens(self.pooling)
+    def num_output_tokens(self) -> int | None:
+        return required_output_tokens(self.pooling)
 
     def __call__(self, encoding: Encoding) -> jax.Array:
         return pool_tokens(encoding, layer=self.layer, pooling=self.pooling)
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadLayers:
+class LayerwiseOutput:
     """CLS token and mean window token of every layer, (batch, layers, 2, width)."""
 
-    last = None
+    num_output_tokens = None
 
     def __call__(self, encoding: Encoding) -> jax.Array:
         layers = jnp.stack([*encoding.layers, encoding.normalised], axis=1)  # (batch, layers, tokens, width)
         return jnp.stack([layers[:, :, 0], layers[:, :, 1:].mean(2)], axis=2)
 
 
-Read = ReadTokens | ReadVector | ReadLayers
+Output = TokenOutput | PooledOutput | LayerwiseOutput

@@ -1,7 +1,8 @@
-"""Encoders of a single number: what turns the mean and the std of a window into vectors.
+"""Scalar encoders: embeddings of the mean and std of a window.
 
-Each is a Flax module, (...) -> (..., dim), finite in value and gradient at any finite number. Mean and std share it. SCALAR_ENCODERS
-is the table of them, by the name in `model.scalar_encoder`; it is open, and what is fitted to data is in FITTED.
+Each is a Flax module (…) -> (…, dim) with finite values and gradients for every finite number. Mean and std share it.
+SCALAR_ENCODERS maps values of `model.scalar_encoder` to modules; it is open. DATA_FITTED_CONSTANTS lists constants that are
+fitted to the training data.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,26 +30,25 @@ from nutime_jax.errors import InputError
 from nutime_jax.models.layers import Linear
 
 STRETCH_LIMIT = 1e6
-"""A trained scale stays within a factor of 1e6 of where it began."""
+"""Maximum factor between a learnable scale and its initial value."""
 
 
 class UnknownScalarEncoderError(InputError):
-    """A scalar encoder that is not in the table, or not yet: one from outside is put there before what it trained is loaded."""
+    """The scalar encoder is not registered. One from outside the package must be registered before its weights are loaded."""
 
 
 class NME(nn.Module):
-    """Numerically multi-scaled embedding with trained weights and biases, both drawn from U(-1, 1).
+    """Numerically multi-scaled embedding (paper section 3.3), with weights and biases initialised from U(-1, 1).
 
-    The release sums over locations, too: by default as they are, by options of its own with weights that fall with the
-    distance, and with a trained vector a location. Here locations always have both; without any, the scalar is seen from
-    zero, as published.
+    The official code also sums over locations: unweighted by default, optionally with weights that fall with the distance
+    and with a learnable vector per location. Here locations always have both. Without locations, the form is the paper's.
 
-    scales: the magnitudes k_i (published: 1e-4 … 1e4).
+    scales: magnitudes k_i (paper: 1e-4 to 1e4).
     dim: width of the embedding.
-    weighted: weigh the scales by the distance of the scalar's magnitude from them.
-    trained: train the logarithm of what each scale is multiplied by, from 0 on.
+    weighted: whether scales are weighted by their distance from the magnitude of the scalar.
+    trained: whether the log of a factor per scale is trained, initially 0.
     scale_eps: see `core.scalars.embed_scalar`.
-    locations: numbers that the scalar is seen from, see `core.scalars.embed_at_locations`; none is zero alone.
+    locations: see `core.scalars.embed_at_locations`; empty is location 0 alone.
     """
 
     scales: Sequence[float]
@@ -63,7 +63,7 @@ class NME(nn.Module):
         shape = (len(self.scales), self.dim)
         weight = self.param("weight", _uniform, shape)
         bias = self.param("bias", _uniform, shape)
-        # The release keeps its scales in float32; float64 runs see the same numbers.
+        # The official code stores its scales in float32; float64 runs use the same values.
         scales = jnp.asarray(self.scales, jnp.float32).astype(x.dtype)
         if self.trained:
             scales = rescaled_scales(scales, self.param("log_stretch", nn.initializers.zeros, (len(self.scales),)))
@@ -75,21 +75,21 @@ class NME(nn.Module):
 
 
 def rescaled_scales(scales: Float[Array, " scales"], log_stretch: Float[Array, " scales"]) -> Float[Array, " scales"]:
-    """Scales as trained; they stay positive."""
+    """Return learnable scales: initial scales times exp(log_stretch), limited by STRETCH_LIMIT; they stay positive."""
     limit = float(np.log(STRETCH_LIMIT))
     return scales * jnp.exp(jnp.clip(log_stretch, -limit, limit))
 
 
 class Periodic(nn.Module):
-    """cos(2 pi c x) and sin(2 pi c x), with dim / 2 coefficients c; see `core.scalars.periodic_features`.
+    """cos(2 pi c x) and sin(2 pi c x) with dim / 2 coefficients c, see `core.scalars.periodic_features`.
 
-    The release has it in place of the NME as well, and lays its features over the windows along the wrong axis, which
-    mixes those of several windows; here each window has its own.
+    The official code has this encoder too, but arranges its features along the wrong axis, which mixes windows. Here each
+    window has its own features.
 
     dim: width of the embedding, an even number.
-    initial: "normal" (c from N(0, scale^2)) or "log-linear" (c_i = scale^(i / n), for i from 0 to n - 1).
-    scale: published, 0.027.
-    trained: train the coefficients; they are fixed as published.
+    initial: "normal" (c from N(0, scale^2)) or "log-linear" (c_i = scale^(i / n), i from 0 to n - 1).
+    scale: paper default 0.027.
+    trained: whether the coefficients are trained (paper: fixed).
     """
 
     dim: int
@@ -100,22 +100,22 @@ class Periodic(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch"]) -> Float[Array, "*batch dim"]:
         shape = (self.dim // 2,)
-        draw = nn.initializers.normal(self.scale) if self.initial == "normal" else partial(_geometric, self.scale)
+        init = nn.initializers.normal(self.scale) if self.initial == "normal" else partial(_geometric, self.scale)
         if self.trained:
-            coefficients = self.param("coefficients", draw, shape)
+            coefficients = self.param("coefficients", init, shape)
         else:
-            coefficients = self.variable("constants", "coefficients", lambda: draw(self.make_rng("params"), shape)).value
+            coefficients = self.variable("constants", "coefficients", lambda: init(self.make_rng("params"), shape)).value
         return periodic_features(x, coefficients.astype(x.dtype))
 
 
 class Piecewise(nn.Module):
-    """How far a scalar is into each of several bins, and a linear layer; see `core.scalars.piecewise_linear`.
+    """Position within each of several bins, then a linear layer, see `core.scalars.piecewise_linear`.
 
-    The edges of the bins are fitted to the training data before the first step (`train.fitting`), and are no parameters.
-    Until then they are `core.scalars.symmetric_edges`. The release fits means and stds apart, and goes on in a line
-    beyond the outermost edges, without end; here one set of edges is for both, and beyond them nothing changes.
+    Bin edges are constants, fitted to the training data before the first step (`training.data_dependent_init`); before
+    that they are `core.scalars.symmetric_edges`. The official code fits means and stds separately and extrapolates beyond
+    the outermost edges without limit. Here both share the edges, and features are constant beyond them.
 
-    bins: their number.
+    bins: number of bins.
     dim: width of the embedding.
     """
 
@@ -129,9 +129,9 @@ class Piecewise(nn.Module):
 
 
 class Logarithmic(nn.Module):
-    """Two layers on the sign and the logarithm of the magnitude, `core.scalars.log_magnitude`; a baseline.
+    """Two layers on `core.scalars.log_magnitude` (sign and log of the magnitude); a baseline.
 
-    dim: width of the embedding, and between the layers.
+    dim: width of the embedding and between the layers.
     """
 
     dim: int
@@ -142,8 +142,8 @@ class Logarithmic(nn.Module):
         return Linear(self.dim, name="out")(hidden)
 
 
-class Affine(nn.Module):
-    """One linear layer on the scalar itself, clipped to SCALAR_LIMIT; a baseline.
+class LinearScalarEncoder(nn.Module):
+    """Linear layer on the scalar, clipped to SCALAR_LIMIT; a baseline.
 
     dim: width of the embedding.
     """
@@ -155,34 +155,52 @@ class Affine(nn.Module):
         return Linear(self.dim, name="out")(jnp.clip(x, -SCALAR_LIMIT, SCALAR_LIMIT)[..., None])
 
 
+def _nme(model: ModelConfig, name: str | None) -> NME:
+    return NME(
+        scales=model.scales,
+        dim=model.scale_dim,
+        weighted=model.scale_weighting,
+        trained=model.learnable_scales,
+        scale_eps=model.scale_eps,
+        locations=model.locations,
+        name=name,
+    )
+
+
+def _periodic(model: ModelConfig, name: str | None) -> Periodic:
+    return Periodic(
+        dim=model.scale_dim,
+        initial=model.frequency_init,
+        scale=model.frequency_scale,
+        trained=model.learnable_frequencies,
+        name=name,
+    )
+
+
 SCALAR_ENCODERS: dict[str, Callable[[ModelConfig, str | None], nn.Module]] = {
-    "nme": lambda model, name: NME(
-        model.scales, model.scale_dim, model.scale_weighting, model.learnable_scales, model.scale_eps, model.locations, name=name
-    ),
-    "periodic": lambda model, name: Periodic(
-        model.scale_dim, model.frequency_init, model.frequency_scale, model.learnable_frequencies, name=name
-    ),
+    "nme": _nme,
+    "periodic": _periodic,
     "piecewise": lambda model, name: Piecewise(model.bins, model.scale_dim, name=name),
     "log": lambda model, name: Logarithmic(model.scale_dim, name=name),
-    "linear": lambda model, name: Affine(model.scale_dim, name=name),
+    "linear": lambda model, name: LinearScalarEncoder(model.scale_dim, name=name),
 }
-"""Name -> module, from the options of the model and the name of the module."""
+"""Name -> function of the model options and the module name that returns the module."""
 
-FITTED: dict[str, Callable[[ModelConfig, np.ndarray], Mapping[str, np.ndarray]]] = {
+DATA_FITTED_CONSTANTS: dict[str, Callable[[ModelConfig, np.ndarray], Mapping[str, np.ndarray]]] = {
     "piecewise": lambda model, values: {"edges": quantile_edges(values, model.bins)},
 }
-"""Name -> fitted constants, from the options of the model and a sample of the scalars of the training data."""
+"""Name -> function of the model options and a sample of training scalars that returns the fitted constants."""
 
-PLACE = "scalars"
+SCOPE = "scalars"
 
 
 def scalar_encoder_scope(kind: str) -> str:
-    """The name under which the variables of a scalar encoder are found in those of the embedding."""
-    return "nme" if kind == "nme" else PLACE
+    """Return the name of a scalar encoder's variables within those of the embedding."""
+    return "nme" if kind == "nme" else SCOPE
 
 
 def build_scalar_encoder(model: ModelConfig) -> nn.Module:
-    """Return the scalar encoder of a model; called within the module that it is a part of."""
+    """Return the scalar encoder of a model; call it within the parent module."""
     return SCALAR_ENCODERS[model.scalar_encoder](model, scalar_encoder_scope(model.scalar_encoder))
 
 
@@ -192,15 +210,16 @@ def check_scalar_encoder(model: ModelConfig) -> None:
     Raises:
         InputError: the scalar encoder is not registered, or an option does not fit it.
     """
-    if model.scalar_encoder not in tuple(SCALAR_ENCODERS):
+    if model.scalar_encoder not in SCALAR_ENCODERS:
         known = ", ".join(SCALAR_ENCODERS)
         raise UnknownScalarEncoderError(
-            f"model.scalar_encoder is {model.scalar_encoder!r}; choose one of {known}, or put it into models.scalars.SCALAR_ENCODERS"
+            f"model.scalar_encoder is {model.scalar_encoder!r}; choose one of {known}, or register it in "
+            "models.scalar_encoders.SCALAR_ENCODERS"
         )
     if model.scalar_encoder == "periodic" and model.scale_dim % 2:
         raise InputError(f"model.scale_dim is {model.scale_dim}, and periodic features come in pairs; choose an even number")
     if model.scalar_encoder == "nme" and model.window_stats != "none" and not model.scales:
-        raise InputError("model.scales is empty, and the NME needs a scale; choose numbers above 0")
+        raise InputError("model.scales is empty, and the NME needs at least one scale; choose numbers above 0")
 
 
 def _uniform(key, shape, dtype=jnp.float32):

@@ -1,4 +1,4 @@
-"""Windows as tokens: shape, mean and standard deviation of each, in one vector (paper section 3.2)."""
+"""Window tokens: shape, mean and std of each window in one vector (paper section 3.2)."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -28,10 +28,10 @@ class DenseShape(nn.Module):
 
 
 class WindowEmbedding(nn.Module):
-    """Windows -> tokens: the linear embedding of the shape, merged with that of mean and std (paper section 3.2).
+    """Linear embedding of the window shape, merged with the embeddings of mean and std (paper section 3.2).
 
-    Every window size has its own embedding of the shape, as it has other time points. All else is shared: mean and std
-    have the units of the series for every size. With several sizes, a trained vector per size is added to its tokens.
+    Each window size has its own shape embedding; all other weights are shared. With several sizes, a learnable vector per
+    size is added to its tokens.
     """
 
     config: ModelConfig
@@ -58,9 +58,9 @@ class WindowEmbedding(nn.Module):
             if config.dense_stride:
                 tokens = embed_dense(x)
             elif config.normalisation == "window":
-                tokens = norm(Linear(config.width, name=f"shape{name}")(windows.shape))
+                tokens = norm(Linear(config.width, name=f"shape{name}")(windows.normalised))
             else:
-                shape = cut_windows(instance.shape.reshape(x.shape), window=size, stride=stride)
+                shape = cut_windows(instance.normalised.reshape(x.shape), window=size, stride=stride)
                 tokens = norm(Linear(config.width, name=f"shape{name}")(shape))
             if embed_scalars is not None:
                 source = windows if config.window_stats == "window" else instance
@@ -69,13 +69,13 @@ class WindowEmbedding(nn.Module):
                 tokens = jnp.concatenate([tokens, embedded.reshape(*tokens.shape[:-1], -1)], axis=-1)
                 tokens = merge_norm(merge(tokens))
 
-            if config.channel_fusion == "sum":  # the release's ablation: one layer norm serves twice
+            if config.channel_fusion == "sum":  # ablation of the official implementation: one layer norm is used twice
                 return norm(tokens.sum(1))
             tokens = jnp.moveaxis(tokens, 1, 2).reshape(batch, -1, channels * config.width)
             return fusion_norm(fusion(tokens)) if channels > 1 else tokens
 
-        tokens = [embed(size, stride, f"_{size}" if place else "") for place, (size, stride) in enumerate(config.window_specs)]
+        tokens = [embed(size, stride, f"_{size}" if i else "") for i, (size, stride) in enumerate(config.window_specs)]
         if len(tokens) == 1:
             return tokens[0]
-        told = self.param("size", nn.initializers.normal(0.02), (len(tokens), config.width))
-        return jnp.concatenate([one + size[None, None] for one, size in zip(tokens, told, strict=True)], axis=1)
+        vectors = self.param("size", nn.initializers.normal(0.02), (len(tokens), config.width))
+        return jnp.concatenate([part + vector[None, None] for part, vector in zip(tokens, vectors, strict=True)], axis=1)

@@ -11,7 +11,7 @@ from nutime_jax.core.windows import Windows
 
 
 class Masking(NamedTuple):
-    """Which windows are hidden, see `token_masks.draw_mask`."""
+    """Which windows are hidden, see `core.masking.sample_mask`."""
 
     share: float
     kind: str
@@ -19,7 +19,7 @@ class Masking(NamedTuple):
 
 def window_targets(windows: Windows) -> Float[Array, "*batch windows target"]:
     """What is predicted of a window: its normalised shape, then the signed logarithms of mean and std, (…, window + 2)."""
-    return jnp.concatenate([windows.shape, signed_log(jnp.stack([windows.mean, windows.std], -1))], axis=-1)
+    return jnp.concatenate([windows.normalised, signed_log(jnp.stack([windows.mean, windows.std], -1))], axis=-1)
 
 
 def masked_loss(predictions: Float[Array, "*batch target"], targets: Float[Array, "*batch target"]) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ GROUP = 8
 ROOTS = 4
 """Gaussian processes at the roots of a graph; they are series of their own, the other ones are made of them."""
 
-LONGEST = 2**20
+MAX_LENGTH = 2**20
 """Points of the longest series."""
 
 
@@ -37,15 +37,15 @@ def synthetic_series(key: Key[Array, ""], *, count: int, length: int) -> Float[A
     Args:
         key: one key.
         count: number of series, at least 1; groups of GROUP share a graph.
-        length: points of a series, 2 to LONGEST.
+        length: points of a series, 2 to MAX_LENGTH.
 
     Raises:
         InputError: count or length is out of range.
     """
     if count < 1:
         raise InputError(f"{count} synthetic series were asked for; ask for at least 1")
-    if not 2 <= length <= LONGEST:
-        raise InputError(f"synthetic series of {length} points cannot be drawn; choose a length of 2 to {LONGEST}")
+    if not 2 <= length <= MAX_LENGTH:
+        raise InputError(f"synthetic series of {length} points cannot be drawn; choose a length of 2 to {MAX_LENGTH}")
     graphs = -(-count // GROUP)
 
     # The key of a graph follows from its place, whatever the number of graphs.

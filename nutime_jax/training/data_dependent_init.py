@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from nutime_jax.config import PretrainConfig
 from nutime_jax.core.windows import normalise_windows
 from nutime_jax.distributed.mesh import replicated
-from nutime_jax.models.scalar_encoders import FITTED, scalar_encoder_scope
+from nutime_jax.models.scalar_encoders import DATA_FITTED_CONSTANTS, scalar_encoder_scope
 from nutime_jax.training.input_pipeline import Feed, MakeViews
 from nutime_jax.training.state import TrainState
 
@@ -21,7 +21,7 @@ SERIES = 4096
 
 
 def fit_scalars(state: TrainState, config: PretrainConfig, feed: Feed, mesh: Mesh) -> TrainState:
-    """A fresh state, in which constants that its scalar encoder takes from data (`models.scalars.FITTED`) have their values.
+    """A fresh state, in which constants that its scalar encoder takes from data (`models.scalars.DATA_FITTED_CONSTANTS`) have their values.
 
     They are fitted to the means and stds of what the first steps would see, under keys of no step; the same on every process.
     Without anything to fit the state is as it was, and no batch is read.
@@ -30,10 +30,10 @@ def fit_scalars(state: TrainState, config: PretrainConfig, feed: Feed, mesh: Mes
         InputError: nothing can be fitted to these data.
     """
     model = config.model
-    if model.scalar_encoder not in FITTED or model.window_stats == "none":
+    if model.scalar_encoder not in DATA_FITTED_CONSTANTS or model.window_stats == "none":
         return state
     values = np.concatenate(list(_scalars(config, feed, mesh)))
-    fitted = FITTED[model.scalar_encoder](model, values)
+    fitted = DATA_FITTED_CONSTANTS[model.scalar_encoder](model, values)
     place_of = ("constants", "encoder", "embedding", scalar_encoder_scope(model.scalar_encoder))
     return state.replace(
         variables=_replaced(state.variables, place_of, fitted), target_variables=_replaced(state.target_variables, place_of, fitted)

@@ -21,7 +21,7 @@ from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, place
 from nutime_jax.distributed.processes import Processes
 from nutime_jax.errors import InputError
-from nutime_jax.models.configuration import build_encoder, check_input_lengths, check_num_window_offsets
+from nutime_jax.models.network import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.storage import resolve_path, storage_for
 from nutime_jax.training import hooks
 from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, latest, read_about, read_arrays

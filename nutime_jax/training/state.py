@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from nutime_jax.config import PretrainConfig
 from nutime_jax.errors import InputError, extra
-from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
+from nutime_jax.models.network import build_encoder
 from nutime_jax.objectives.masked_network import MaskedNetwork
 from nutime_jax.objectives.registry import make_objective
 

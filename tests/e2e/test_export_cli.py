@@ -41,7 +41,7 @@ def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp
         (["--encoder={source}", "--layer=2"], "layer 2 does not exist; choose 0 to 1"),
         (["--encoder={source}", "--pooling=max"], "pooling 'max' is unknown; choose one of cls, mean, cls+mean, all_layers"),
         (["--encoder={source}", "--out={tmp}"], "exists and is not a bundle of kind 'encoder'; choose another directory"),
-        (["--encoder={tmp}/nowhere"], "there is no encoder"),
+        (["--encoder={tmp}/nowhere"], "nowhere' not found"),
         (["--encoder={tmp}/classifier"], "is not a bundle of kind 'encoder' (its kind is 'classifier')"),
     ],
 )

@@ -95,7 +95,7 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
         ),
         (["--learning_rates=0"], "learning_rates is (0.0,); choose one or more numbers above 0"),
         (["--out={tmp}"], "exists and is not a bundle of kind 'classifier'; choose another directory"),
-        (["--encoder={tmp}/nowhere"], "there is no encoder"),
+        (["--encoder={tmp}/nowhere"], "nowhere' not found"),
     ],
 )
 def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, message):

@@ -55,7 +55,7 @@ def finished(smoke_run, tmp_path):
         ("--config.evaluation.pooling=max", "evaluation.pooling is 'max'; choose one of cls, mean, cls+mean, all_layers"),
         ("--config.evaluation.layer=9", "layer 9 does not exist"),
         ("--config.augment.transforms=noise=1", "augment.transforms has 'noise=1'; write name=strength, with one of jitter"),
-        ("--config.evaluation.input_lengths=64,50", "length 50 cannot be embedded; choose a multiple of the window, 16"),
+        ("--config.evaluation.input_lengths=64,50", "length 50 cannot be embedded; choose a multiple of window_size 16"),
         ("--config.evaluation.sources=Gunpoint", "'Gunpoint' is not a file"),
         ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is not a file"),
         ("--config.step=4", "did you mean 'steps'?"),

@@ -28,7 +28,7 @@ from nutime_jax.config import (
     update,
     values,
 )
-from nutime_jax.core.resample import LONGEST
+from nutime_jax.core.resample import MAX_LENGTH
 from nutime_jax.errors import InputError
 from nutime_jax.objectives.registry import OBJECTIVES
 from nutime_jax.options import format_value
@@ -337,7 +337,7 @@ def test_an_encoder_has_its_own_fields():
 
 
 def test_the_longest_series_is_the_longest_that_can_be_resized():
-    assert options(PretrainConfig)["data.max_length"].limits.high == LONGEST
+    assert options(PretrainConfig)["data.max_length"].limits.high == MAX_LENGTH
 
 
 def test_what_may_change_when_a_run_resumes():

@@ -11,12 +11,12 @@ from jax import export
 
 from nutime_jax.bundle import load_bundle, save_bundle
 from nutime_jax.config import load_config, update
-from nutime_jax.core.resample import resize_all
+from nutime_jax.core.resample import resize_batch
 from nutime_jax.encoder import _encode
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models.pooling import ReadVector
+from nutime_jax.models.pooling import PooledOutput
 from tests.encoders import smoke_encoder
 
 TOLERANCE = 1e-6  # of features of order one, in float32
@@ -54,10 +54,10 @@ def features(encoder, batch):
     series, lengths, offsets = batch
     variables = jax.tree.map(jnp.asarray, encoder.variables)
     (size,) = encoder.input_lengths
-    views = resize_all([values[:length] for values, length in zip(series, lengths, strict=True)], size, rows=len(series))
+    views = resize_batch([values[:length] for values, length in zip(series, lengths, strict=True)], size, rows=len(series))
     with jax.default_matmul_precision("highest"):
         return np.asarray(
-            _encode(variables, views, offsets, read=ReadVector(None, "cls+mean"), network=encoder.network, microbatch_size=None)
+            _encode(variables, views, offsets, output=PooledOutput(None, "cls+mean"), network=encoder.network, microbatch_size=None)
         )
 
 

@@ -336,7 +336,7 @@ def test_shifts_average_what_is_said_of_stretches_that_begin_later(fitted):
 
 
 def test_a_window_has_no_more_shifts_than_points(encoder):
-    with pytest.raises(InputError, match="num_window_offsets is 17; choose a whole number from 1 to the points of a window, 16"):
+    with pytest.raises(InputError, match="num_window_offsets is 17; choose an integer from 1 to the window stride, 16"):
         fine_tune(encoder, toy(), settings=change(num_window_offsets=17))
 
 

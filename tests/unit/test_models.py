@@ -9,12 +9,9 @@ import pytest
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
-from nutime_jax.models.backbones import KERNELS, ResidualBlock, with_mean
-from nutime_jax.models.configuration import check_input_lengths, check_num_window_offsets
 from nutime_jax.models.heads import SiameseNetwork
-from nutime_jax.models.layers import BatchNorm, Linear, gelu, multiply
-from nutime_jax.models.microbatch import map_microbatches
-from nutime_jax.models.network import Encoding, NuTimeEncoder
+from nutime_jax.models.layers import KERNELS, BatchNorm, Linear, ResidualBlock, gelu, multiply, with_mean
+from nutime_jax.models.network import Encoding, NuTimeEncoder, check_input_lengths, check_num_window_offsets, map_microbatches
 from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.positions import sinusoidal_positions
 from nutime_jax.models.tokens import WindowEmbedding
@@ -126,7 +123,7 @@ def test_every_layer_can_be_read(encoding, layer):
 def test_all_layers_can_be_read_together(encoding):
     together = pool_tokens(encoding, pooling="all_layers")
     np.testing.assert_array_equal(together, np.concatenate([pool_tokens(encoding, layer=layer) for layer in range(3)], axis=1))
-    with pytest.raises(InputError, match="pooling 'all_layers' reads every layer, and layer is 1; leave one of them out"):
+    with pytest.raises(InputError, match=r"pooling 'all_layers' excludes layer \(layer is 1\)"):
         pool_tokens(encoding, layer=1, pooling="all_layers")
 
 
@@ -166,7 +163,7 @@ def test_gelu_is_exact():
 def test_the_first_tokens_of_the_last_block_are_those_of_the_whole():
     network, x = NuTimeEncoder(ModelConfig(**SMALL)), jax.random.normal(jax.random.key(3), (4, 1, 64))
     variables = draw(network, (1, 1, 64))
-    whole, *parts = jax.jit(lambda x: [network.apply(variables, x, last=last) for last in (None, 1, 2)])(x)
+    whole, *parts = jax.jit(lambda x: [network.apply(variables, x, num_output_tokens=last) for last in (None, 1, 2)])(x)
     for last, part in enumerate(parts, 1):
         assert part.normalised.shape[1] == part.layers[-1].shape[1] == last
         np.testing.assert_allclose(part.normalised, whole.normalised[:, :last], atol=2e-6)
@@ -237,7 +234,7 @@ def test_a_residual_block_follows_the_reference(x64):
     found = jax.jit(partial(block.apply, train=False))({"params": params}, x)
     expected = reference.residual_block(np.asarray(x[:, 1:]), jax.tree.map(np.asarray, params), KERNELS)
     np.testing.assert_allclose(found, with_mean(jnp.asarray(expected)), atol=1e-12)
-    first = jax.jit(partial(block.apply, train=False, count=1))({"params": params}, x)
+    first = jax.jit(partial(block.apply, train=False, num_output_tokens=1))({"params": params}, x)
     np.testing.assert_allclose(first, found[:, :1], atol=1e-12)
 
 
@@ -340,13 +337,17 @@ def test_lengths_and_shifts_go_by_the_stride_and_by_every_size():
     assert check_input_lengths((16, 44), overlapping) == (16, 44)  # one window, and the most that there are rows for
     assert (overlapping.count_tokens(44), check_num_window_offsets(4, overlapping)) == (9, 4)
     for length in (12, 18, 48):
-        with pytest.raises(InputError, match=f"length {length} cannot be embedded; .* windows of 16 points every 4 fill .*, at most 8"):
+        with pytest.raises(
+            InputError, match=f"length {length} cannot be embedded; .* windows of 16 time points every 4 tile exactly, at most 8"
+        ):
             check_input_lengths((length,), overlapping)
-    with pytest.raises(InputError, match=r"num_window_offsets is 5; .* the points from a window to the next, 4"):
+    with pytest.raises(InputError, match=r"num_window_offsets is 5; .* the window stride, 4"):
         check_num_window_offsets(5, overlapping)
     several = NuTimeEncoder(ModelConfig(extra_window_sizes=(8, 64)))
     assert (several.config.min_length, several.count_tokens(128)) == (64, 1 + 8 + 16 + 2)
-    with pytest.raises(InputError, match=r"length 32 cannot be embedded; .* of 16 points every 16 and of 8 points every 8 and of 64"):
+    with pytest.raises(
+        InputError, match=r"length 32 cannot be embedded; .* of 16 time points every 16 and of 8 time points every 8 and of 64"
+    ):
         check_input_lengths((32,), several)
     with pytest.raises(InputError, match="length 32 is not divisible by window 64"):
         jax.eval_shape(several.init, jax.random.key(0), jnp.zeros((1, 1, 32)))

@@ -13,7 +13,7 @@ import pytest
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, to_dict, update
 from nutime_jax.convert.encoders import torch_state_of
-from nutime_jax.core.masking import draw_mask
+from nutime_jax.core.masking import sample_mask
 from nutime_jax.core.scalars import signed_log
 from nutime_jax.core.views import Views
 from nutime_jax.core.windows import Windows, normalise_windows
@@ -159,13 +159,13 @@ class Reference:
 
 
 def spied(drawn):
-    """`draw_mask` of a key of its own, so that masks are known: a constant per place in the order of the program."""
+    """`sample_mask` of a key of its own, so that masks are known: a constant per place in the order of the program."""
     places = itertools.count()
 
     def draw(key, *args, **options):
         place = next(places)
         with jax.ensure_compile_time_eval():
-            drawn[place] = np.asarray(draw_mask(jax.random.key(place), *args, **options))
+            drawn[place] = np.asarray(sample_mask(jax.random.key(place), *args, **options))
         return jnp.asarray(drawn[place])
 
     return draw
@@ -174,8 +174,8 @@ def spied(drawn):
 def three_steps(config, monkeypatch):
     """Run three steps, each beside the reference: the loss, the gradient along directions, AdamW and the moving average."""
     drawn, rng = {}, np.random.default_rng(3)
-    monkeypatch.setattr(masked_network, "draw_mask", spied(drawn))
-    monkeypatch.setattr("nutime_jax.models.network.draw_mask", spied(drawn))
+    monkeypatch.setattr(masked_network, "sample_mask", spied(drawn))
+    monkeypatch.setattr("nutime_jax.models.network.sample_mask", spied(drawn))
     network, objective, optim = build_network(config), make_objective(config.objective), config.optim
     tx, momenta = make_optimizer(optim, steps=config.steps), [0.0, 0.6, 0.8, 0.9]
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 2, 1, config.length)))

@@ -7,23 +7,23 @@ import pytest
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.models.positions import read_table, rotary_angles, rotate, sinusoidal_positions, token_places
+from nutime_jax.models.positions import apply_rotary, interpolate_pos_embedding, rotary_angles, sinusoidal_positions, token_positions
 from tests import reference
 from tests.unit.test_models import SMALL, draw
 
 
 def test_windows_that_begin_together_have_one_place():
-    places = token_places({16: 4, 8: 8, 32: 2}, 16)
+    places = token_positions({16: 4, 8: 8, 32: 2}, 16)
     np.testing.assert_array_equal(places, [0, 1, 2, 3, 4, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 1, 3])
     # Every 8 points: seven windows of 16; every 4, fifteen of 8.
-    np.testing.assert_array_equal(token_places({16: 7, 8: 15}, 16)[8:], 1 + np.arange(15) / 2)
+    np.testing.assert_array_equal(token_positions({16: 7, 8: 15}, 16)[8:], 1 + np.arange(15) / 2)
 
 
 def test_a_table_is_read_by_rows_and_linearly_between_them():
     table = jnp.asarray(np.random.default_rng(0).normal(size=(9, 4)), jnp.float32)
-    np.testing.assert_array_equal(read_table(table, np.arange(5.0)), table[:5])
-    np.testing.assert_array_equal(read_table(table, np.array([0.0, 3, 8])), table[np.array([0, 3, 8])])
-    np.testing.assert_allclose(read_table(table, np.array([1.25]))[0], 0.75 * table[1] + 0.25 * table[2], rtol=1e-5)
+    np.testing.assert_array_equal(interpolate_pos_embedding(table, np.arange(5.0)), table[:5])
+    np.testing.assert_array_equal(interpolate_pos_embedding(table, np.array([0.0, 3, 8])), table[np.array([0, 3, 8])])
+    np.testing.assert_allclose(interpolate_pos_embedding(table, np.array([1.25]))[0], 0.75 * table[1] + 0.25 * table[2], rtol=1e-5)
 
 
 def test_scores_depend_on_differences_of_places_alone(x64):
@@ -33,14 +33,14 @@ def test_scores_depend_on_differences_of_places_alone(x64):
 
     def scores(places):
         angles = rotary_angles(places, 8)
-        return np.asarray(jnp.einsum("bhqd,bhkd->bhqk", rotate(q, angles), rotate(k, angles)))
+        return np.asarray(jnp.einsum("bhqd,bhkd->bhqk", apply_rotary(q, angles), apply_rotary(k, angles)))
 
     np.testing.assert_allclose(scores(places + 17.3), scores(places), atol=1e-11)
     assert np.abs(scores(places[::-1]) - scores(places)).max() > 0.1
     # A token turns nothing of itself, and CLS, at place 0, is not turned.
     np.testing.assert_allclose(np.diagonal(scores(places), axis1=2, axis2=3), (q * k).sum(-1), atol=1e-11)
-    np.testing.assert_array_equal(rotate(q, rotary_angles(np.zeros(6), 8)), q)
-    np.testing.assert_allclose(rotate(q, rotary_angles(places, 8)), reference.rotate(np.asarray(q), places), atol=1e-12)
+    np.testing.assert_array_equal(apply_rotary(q, rotary_angles(np.zeros(6), 8)), q)
+    np.testing.assert_allclose(apply_rotary(q, rotary_angles(places, 8)), reference.rotate(np.asarray(q), places), atol=1e-12)
 
 
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
@@ -76,7 +76,7 @@ def test_without_positions_the_order_of_windows_is_not_seen():
     for positions in ("sinusoidal", "learned", "rotary", "none"):
         network = NuTimeEncoder(ModelConfig(**{**SMALL, "depth": 1}, pos_embedding=positions))
         variables = draw(network, (1, 1, 64))
-        encode = jax.jit(lambda x, network=network, variables=variables: network.apply(variables, x, last=1).normalised)
+        encode = jax.jit(lambda x, network=network, variables=variables: network.apply(variables, x, num_output_tokens=1).normalised)
         moved[positions] = float(jnp.abs(encode(ordered) - encode(mixed)).max())
     assert moved.pop("none") < 1e-5
     assert min(moved.values()) > 1e-3, moved

@@ -18,9 +18,8 @@ from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.models.configuration import build_encoder
 from nutime_jax.models.layers import Linear
-from nutime_jax.models.network import NuTimeEncoder
+from nutime_jax.models.network import NuTimeEncoder, build_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.plan.step_cost import count_matmuls
 from nutime_jax.report.nme import plot_nme
@@ -155,7 +154,10 @@ def test_locations_follow_the_reference():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"scalar_encoder": "nmee"}, "model.scalar_encoder is 'nmee'; choose one of nme, periodic, piecewise, log, linear, or put it into"),
+        (
+            {"scalar_encoder": "nmee"},
+            "model.scalar_encoder is 'nmee'; choose one of nme, periodic, piecewise, log, linear, or register it in",
+        ),
         ({"scale_eps": "none"}, "model.scale_eps is 'none'; choose one of absolute, relative"),
         ({"frequency_init": "uniform"}, "model.frequency_init is 'uniform'; choose one of normal, log-linear"),
         ({"scalar_encoder": "piecewise", "bins": 0}, "model.bins is 0; choose an integer from 1 to 4,096"),
@@ -187,7 +189,8 @@ def test_the_table_is_open(monkeypatch, tmp_path):
     assert load_encoder(tmp_path / "one").network == made.network
     monkeypatch.delitem(SCALAR_ENCODERS, "sign")
     with pytest.raises(
-        InputError, match=r"^model.scalar_encoder is 'sign'; choose one of nme, .*, or put it into models.scalars.SCALAR_ENCODERS$"
+        InputError,
+        match=r"^model.scalar_encoder is 'sign'; choose one of nme, .*, or register it in models.scalar_encoders.SCALAR_ENCODERS$",
     ):
         load_encoder(tmp_path / "one")
 
@@ -247,7 +250,7 @@ def test_fitted_edges_are_kept_over_resume_saving_and_in_the_twin(tmp_path, monk
     assert not np.array_equal(edges, symmetric_edges(8))
 
     # The run is over: it is resumed at its last step, and takes no other.
-    monkeypatch.setattr(fitting, "FITTED", {"piecewise": lambda *_: pytest.fail("fitted again")})
+    monkeypatch.setattr(fitting, "DATA_FITTED_CONSTANTS", {"piecewise": lambda *_: pytest.fail("fitted again")})
     resumed = loop.pretrain(config, tmp_path / "run", devices=1)
     jax.tree.map(np.testing.assert_array_equal, resumed.variables, state.variables)
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from nutime_jax.errors import InputError
 from nutime_jax.synthetic import draws, graphs, kernels, processes, sensors, synthetic_series
-from nutime_jax.synthetic.series import GROUP, LONGEST, ROOTS
+from nutime_jax.synthetic.series import GROUP, MAX_LENGTH, ROOTS
 
 LENGTH = 64
 PERIOD = 128
@@ -150,7 +150,7 @@ def test_the_linear_kernel_is_added_and_multiplied_in_closed_form():
 
 
 def test_phases_are_exact_on_the_longest_circle():
-    period = kernels.circle(LONGEST)
+    period = kernels.circle(MAX_LENGTH)
     lags, cycles = np.array([1, 12345, period // 2]), 65537
     turns = kernels.phase(jnp.int32(cycles), period, jnp.asarray(lags, jnp.int32))
     np.testing.assert_array_equal(turns, np.float32((lags * cycles) % period / period))
@@ -243,7 +243,7 @@ def test_float64_is_never_made(x64):
     [
         (0, 16, "0 synthetic series were asked for; ask for at least 1"),
         (4, 1, "synthetic series of 1 points cannot be drawn; choose a length of 2 to 1048576"),
-        (4, LONGEST + 1, "synthetic series of 1048577 points cannot be drawn"),
+        (4, MAX_LENGTH + 1, "synthetic series of 1048577 points cannot be drawn"),
     ],
 )
 def test_refusals(count, length, sentence):

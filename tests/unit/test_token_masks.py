@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.core.masking import KINDS, count_hidden, draw_mask, hidden_places
+from nutime_jax.core.masking import MASK_SAMPLERS, count_masked, masked_indices, sample_mask
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens
@@ -18,21 +18,21 @@ ROWS, WINDOWS, SHARE = 8000, 12, 0.25  # at a half, a mask and its inverse look 
 
 
 def draw(kind, seed):
-    return np.asarray(draw_mask(jax.random.key(seed), ROWS, WINDOWS, share=SHARE, kind=kind))
+    return np.asarray(sample_mask(jax.random.key(seed), ROWS, WINDOWS, ratio=SHARE, mask_type=kind))
 
 
 @pytest.mark.parametrize(
     ("windows", "share", "count"), [(32, 0.5, 16), (10, 0.25, 2), (9, 0.3, 3), (4, 0.01, 1), (4, 0.99, 3), (2, 0.5, 1)]
 )
 def test_one_window_at_least_is_hidden_and_one_is_seen(windows, share, count):
-    assert count_hidden(windows, share) == count
+    assert count_masked(windows, share) == count
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MASK_SAMPLERS)
 def test_every_row_hides_its_share_and_every_window_is_hidden_equally_often(kind):
     mask, again, other = draw(kind, 1), draw(kind, 1), draw(kind, 2)
     assert mask.shape == (ROWS, WINDOWS)
-    assert (mask.sum(1) == count_hidden(WINDOWS, SHARE)).all()
+    assert (mask.sum(1) == count_masked(WINDOWS, SHARE)).all()
     assert np.abs(mask.mean(0) - SHARE).max() < 5 * np.sqrt(SHARE * (1 - SHARE) / ROWS)
     np.testing.assert_array_equal(mask, again)
     assert (mask != other).any(1).mean() > 0.85  # of twelve blocks one is the same
@@ -49,8 +49,8 @@ def test_a_block_is_of_neighbours_and_random_windows_are_not():
 
 def test_places_are_in_the_order_of_time():
     mask = jnp.array([[False, True, True, False], [True, False, False, True]])
-    np.testing.assert_array_equal(hidden_places(mask, 2), [[1, 2], [0, 3]])
-    np.testing.assert_array_equal(hidden_places(~mask, 2), [[0, 3], [1, 2]])
+    np.testing.assert_array_equal(masked_indices(mask, 2), [[1, 2], [0, 3]])
+    np.testing.assert_array_equal(masked_indices(~mask, 2), [[0, 3], [1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_masks_that_cannot_be_are_refused(masking, message):
 
 def test_one_window_cannot_be_masked():
     with pytest.raises(InputError, match="a series of 1 window cannot be masked"):
-        draw_mask(jax.random.key(0), 3, 1, share=0.5, kind="random")
-    with pytest.raises(InputError, match="mask kind 'stripes' is unknown; choose one of random, block"):
-        draw_mask(jax.random.key(0), 3, 8, share=0.5, kind="stripes")
+        sample_mask(jax.random.key(0), 3, 1, ratio=0.5, mask_type="random")
+    with pytest.raises(InputError, match="mask_type 'stripes' is unknown; choose one of random, block"):
+        sample_mask(jax.random.key(0), 3, 8, ratio=0.5, mask_type="stripes")
 
 
 X = jax.random.normal(jax.random.key(7), (6, 1, 128)).cumsum(-1)

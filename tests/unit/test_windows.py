@@ -21,7 +21,7 @@ series = st.lists(finite, min_size=16, max_size=16)
 
 @jax.jit
 def values_and_gradient(x):
-    gradient = jax.grad(lambda x: (jnp.sin(normalise_windows(x, window=8).shape) / 8).sum())(x)
+    gradient = jax.grad(lambda x: (jnp.sin(normalise_windows(x, window=8).normalised) / 8).sum())(x)
     return *normalise_windows(x, window=8), gradient
 
 
@@ -62,7 +62,7 @@ def test_shape_survives_scale_and_shift_above_a_std_of_1e_4(unit, exponent, shif
     moved = (x * scale + shift * scale).astype(np.float32)
     before, after = (normalise_jitted(np.float32(v)) for v in (x, moved))
     # eps is 1e-8 beside a std of at least 1e-4; float32 resolves 10 * scale to 1e-6 * scale, beside a std of 1e-2 * scale.
-    np.testing.assert_allclose(after.shape, before.shape, atol=2e-3)
+    np.testing.assert_allclose(after.normalised, before.normalised, atol=2e-3)
     exact = moved.astype(np.float64)
     np.testing.assert_allclose(after.mean[0], exact.mean(), rtol=1e-6, atol=2e-6 * scale)
     np.testing.assert_allclose(after.std[0], exact.std(ddof=1), rtol=1e-4)
@@ -73,7 +73,7 @@ def test_values_and_gradient_are_those_of_the_published_form(x64):
     for ours, theirs in zip(normalise_jitted(x), reference.windows(x, 16), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     weights = np.random.default_rng(2).normal(size=(4, 3, 6, 16))
-    gradient = jax.jit(jax.grad(lambda x: (normalise_windows(x, window=16).shape * weights).sum()))(x)
+    gradient = jax.jit(jax.grad(lambda x: (normalise_windows(x, window=16).normalised * weights).sum()))(x)
     _, _, std = reference.windows(x, 16)
     np.testing.assert_allclose(gradient, (weights / (std + 1e-8)[..., None]).reshape(x.shape), rtol=1e-12)
 
@@ -89,11 +89,11 @@ def test_an_offset_comes_back_in_the_means_alone():
     (values, offset) = zip(*(centre_to_float32(one) for one in x), strict=True)
     apart = normalise_windows(jnp.asarray(values), window=16, offset=jnp.asarray(offset))
     shape, mean, std = reference.windows(x, 16)
-    np.testing.assert_allclose(apart.shape, shape, atol=1e-4)
+    np.testing.assert_allclose(apart.normalised, shape, atol=1e-4)
     np.testing.assert_allclose(apart.mean, mean, rtol=1e-7)
     np.testing.assert_allclose(apart.std, std, rtol=1e-4)
     together = normalise_windows(jnp.asarray(x, jnp.float32), window=16)
-    assert np.abs(together.shape - shape).max() > 0.1  # what float32 alone makes of it
+    assert np.abs(together.normalised - shape).max() > 0.1  # what float32 alone makes of it
 
 
 @pytest.mark.parametrize("window", [1, 2, 12, 16, 512])
@@ -129,7 +129,7 @@ def test_overlapping_windows_are_those_of_the_published_form(window, stride, x64
 
     def loss(x):
         windows = normalise_windows(x, window=window, stride=stride)
-        return (windows.shape * weights).sum(), windows
+        return (windows.normalised * weights).sum(), windows
 
     gradient, windows = jax.jit(jax.grad(loss, has_aux=True))(x)
     for ours, theirs in zip(windows, expected, strict=True):
@@ -159,9 +159,9 @@ def test_overlapping_windows_of_finite_floats_are_finite_and_those_without_overl
 @pytest.mark.parametrize(
     ("length", "stride", "message"),
     [
-        (97, 8, "length 97 does not end with a window of 16 points every 8; choose 16 and a multiple of 8 more"),
-        (8, 4, "length 8 does not end with a window"),
-        (96, 20, "windows of 16 points every 20 points leave gaps; choose a stride of 1 to 16, or 0 for 16"),
+        (97, 8, "length 97 is not tiled by windows of 16 time points every 8; choose 16 plus a multiple of 8"),
+        (8, 4, "length 8 is not tiled by windows"),
+        (96, 20, "windows of 16 time points every 20 leave gaps; choose a stride of 1 to 16, or 0 for 16"),
         (96, -1, "leave gaps"),
     ],
 )
