@@ -1,4 +1,4 @@
-"""Which windows of a series are hidden in training: keyed and pure, and of every series the same number."""
+"""Masks of windows: pure functions of a key, with the same number of masked windows in every series."""
 
 from collections.abc import Callable
 
@@ -9,43 +9,48 @@ from jaxtyping import Array, Bool, Int, Key
 from nutime_jax.errors import InputError
 
 
-def count_masked(windows: int, share: float) -> int:
-    """How many of so many windows a share is: one at least is hidden, and one is seen.
+def count_masked(windows: int, ratio: float) -> int:
+    """Return the number of masked windows for a mask ratio; at least one is masked and one is visible.
 
     Raises:
-        InputError: there are less than two windows.
+        InputError: there are fewer than two windows.
     """
     if windows < 2:
         raise InputError(f"a series of {windows} window cannot be masked; choose a length of 2 windows or more")
-    return min(max(round(share * windows), 1), windows - 1)
+    return min(max(round(ratio * windows), 1), windows - 1)
 
 
-def sample_mask(key: Key[Array, ""], rows: int, windows: int, *, share: float, kind: str) -> Bool[Array, "{rows} {windows}"]:
-    """True where a window is hidden, `count_masked` of every row; each window is hidden as often as any other.
+def sample_mask(
+    key: Key[Array, ""], rows: int, windows: int, *, ratio: float, mask_type: str
+) -> Bool[Array, "{rows} {windows}"]:
+    """Sample a mask: True for masked windows, `count_masked` per row; all windows are masked equally often.
 
     Args:
         key: one key for all rows; masks do not depend on the number of devices.
-        rows, windows: how many series, and windows of each.
-        share: of the windows, between 0 and 1.
-        kind: "random" (any set of windows is as likely as any other) or "block" (neighbours; a block that meets the end
-            goes on at the beginning).
+        rows: number of series.
+        windows: windows per series.
+        ratio: mask ratio, between 0 and 1.
+        mask_type: "random" (uniform over sets of windows) or "block" (adjacent windows, wrapping around at the end).
+
+    Returns:
+        (rows, windows).
 
     Raises:
-        InputError: an unknown kind, or less than two windows.
+        InputError: the mask type is unknown, or there are fewer than two windows.
     """
-    if kind not in MASK_SAMPLERS:
-        raise InputError(f"mask kind {kind!r} is unknown; choose one of {', '.join(MASK_SAMPLERS)}")
-    return MASK_SAMPLERS[kind](key, rows, windows, count_masked(windows, share))
+    if mask_type not in MASK_SAMPLERS:
+        raise InputError(f"mask_type {mask_type!r} is unknown; choose one of {', '.join(MASK_SAMPLERS)}")
+    return MASK_SAMPLERS[mask_type](key, rows, windows, count_masked(windows, ratio))
 
 
 def masked_indices(mask: Bool[Array, "rows windows"], count: int) -> Int[Array, "rows {count}"]:
-    """Where the windows stand that are hidden, in the order of time; `count` is how many a row has."""
+    """Return the indices of masked windows in ascending order; each row has `count`."""
     return jnp.argsort(~mask, axis=1, stable=True)[:, :count]
 
 
 def _random(key: Key[Array, ""], rows: int, windows: int, count: int) -> Bool[Array, "{rows} {windows}"]:
     order = jnp.argsort(jax.random.uniform(key, (rows, windows)), axis=1)
-    return jnp.argsort(order, axis=1) < count  # by rank, so that a tie hides no window more
+    return jnp.argsort(order, axis=1) < count  # ranks, so that ties do not mask further windows
 
 
 def _block(key: Key[Array, ""], rows: int, windows: int, count: int) -> Bool[Array, "{rows} {windows}"]:
@@ -53,5 +58,6 @@ def _block(key: Key[Array, ""], rows: int, windows: int, count: int) -> Bool[Arr
     return (jnp.arange(windows)[None] - start) % windows < count
 
 
-MASK_SAMPLERS: dict[str, Callable[[Key[Array, ""], int, int, int], Bool[Array, "rows windows"]]] = {"random": _random, "block": _block}
-"""By the name that a configuration has for it: (key, rows, windows, hidden of each row) -> mask."""
+MaskSampler = Callable[[Key[Array, ""], int, int, int], Bool[Array, "rows windows"]]
+MASK_SAMPLERS: dict[str, MaskSampler] = {"random": _random, "block": _block}
+"""Mask type -> function of (key, rows, windows, masked windows per row)."""

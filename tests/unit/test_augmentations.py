@@ -129,11 +129,11 @@ def test_two_views_are_augmented_separately():
     ("entry", "message"),
     [
         ("noise=1", "augment.transforms has 'noise=1'; write name=strength, with one of jitter, scale"),
-        ("jitter", "augment.transforms has 'jitter'; its strength is a number from 0 up"),
-        ("jitter=-1", "its strength is a number from 0 up"),
-        ("jitter=inf", "its strength is a number from 0 up"),
-        ("jitter=nan", "its strength is a number from 0 up"),
-        ("mask_blocks=1.1", "augment.transforms has 'mask_blocks=1.1'; its strength is a number from 0 to 1"),
+        ("jitter", "augment.transforms has 'jitter'; choose a strength of 0 or more"),
+        ("jitter=-1", "choose a strength of 0 or more"),
+        ("jitter=inf", "choose a strength of 0 or more"),
+        ("jitter=nan", "choose a strength of 0 or more"),
+        ("mask_blocks=1.1", "augment.transforms has 'mask_blocks=1.1'; choose a strength from 0 to 1"),
     ],
 )
 def test_what_cannot_be_done_is_refused(entry, message):
