@@ -20,9 +20,7 @@ def count_masked(windows: int, ratio: float) -> int:
     return min(max(round(ratio * windows), 1), windows - 1)
 
 
-def sample_mask(
-    key: Key[Array, ""], rows: int, windows: int, *, ratio: float, mask_type: str
-) -> Bool[Array, "{rows} {windows}"]:
+def sample_mask(key: Key[Array, ""], rows: int, windows: int, *, ratio: float, mask_type: str) -> Bool[Array, "{rows} {windows}"]:
     """Sample a mask: True for masked windows, `count_masked` per row; all windows are masked equally often.
 
     Args:

@@ -61,5 +61,5 @@ class MaskedNetwork(nn.Module):
         return Outputs(tokens.mean(1).reshape(batch, count, -1), predictions, _take(truth, places).reshape(predictions.shape))
 
 
-def _take(x: Float[Array, "batch windows *rest"], places: Int[Array, "batch hidden"]) -> Float[Array, "batch masked *rest"]:
+def _take(x: Float[Array, "batch windows *rest"], places: Int[Array, "batch masked"]) -> Float[Array, "batch masked *rest"]:
     return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)

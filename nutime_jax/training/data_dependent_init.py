@@ -21,7 +21,7 @@ SERIES = 4096
 
 
 def fit_scalars(state: TrainState, config: PretrainConfig, feed: Feed, mesh: Mesh) -> TrainState:
-    """A fresh state, in which constants that its scalar encoder takes from data (`models.scalars.DATA_FITTED_CONSTANTS`) have their values.
+    """Return a new state with data-fitted constants (`models.scalar_encoders.DATA_FITTED_CONSTANTS`).
 
     They are fitted to the means and stds of what the first steps would see, under keys of no step; the same on every process.
     Without anything to fit the state is as it was, and no batch is read.
