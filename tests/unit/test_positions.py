@@ -9,7 +9,7 @@ from nutime_jax.config import ModelConfig
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.positions import apply_rotary, interpolate_pos_embedding, rotary_angles, sinusoidal_positions, token_positions
 from tests import reference
-from tests.unit.test_models import SMALL, draw
+from tests.unit.test_models import SHALLOW, SMALL, draw
 
 
 def test_windows_that_begin_together_have_one_place():
@@ -74,7 +74,7 @@ def test_without_positions_the_order_of_windows_is_not_seen():
     ordered, mixed = (one.reshape(2, 1, 64) for one in (x, x[:, np.array([2, 0, 3, 1])]))
     moved = {}
     for positions in ("sinusoidal", "learned", "rotary", "none"):
-        network = NuTimeEncoder(ModelConfig(**{**SMALL, "depth": 1}, pos_embedding=positions))
+        network = NuTimeEncoder(ModelConfig(**SHALLOW, pos_embedding=positions))
         variables = draw(network, (1, 1, 64))
         encode = jax.jit(lambda x, network=network, variables=variables: network.apply(variables, x, num_output_tokens=1).normalised)
         moved[positions] = float(jnp.abs(encode(ordered) - encode(mixed)).max())
@@ -84,7 +84,7 @@ def test_without_positions_the_order_of_windows_is_not_seen():
 
 def test_a_learned_table_is_small_and_moves_no_other_weight():
     drawn = {
-        positions: jax.jit(NuTimeEncoder(ModelConfig(**SMALL, pos_embedding=positions)).init)(jax.random.key(0), jnp.zeros((1, 1, 64)))
+        positions: jax.jit(NuTimeEncoder(ModelConfig(**SHALLOW, pos_embedding=positions)).init)(jax.random.key(0), jnp.zeros((1, 1, 64)))
         for positions in ("learned", "sinusoidal")
     }
     table = np.asarray(drawn["learned"]["params"].pop("positions"))

@@ -11,7 +11,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens
 
-SMALL = {"width": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8, "dropout": 0.0}
+SMALL = {"width": 16, "depth": 1, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8, "dropout": 0.0}
 
 
 ROWS, WINDOWS, SHARE = 8000, 12, 0.25  # at a half, a mask and its inverse look the same

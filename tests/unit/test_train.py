@@ -18,7 +18,7 @@ from nutime_jax.training.step import make_train_step
 
 @pytest.fixture(scope="module")
 def config():
-    return load_config("smoke", ["model.dropout=0.0"])
+    return load_config("smoke", ["model.depth=1", "model.dropout=0.0"])
 
 
 @pytest.fixture(scope="module")
