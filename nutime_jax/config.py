@@ -339,14 +339,14 @@ class TuningSettings(Section):
         if self.crop_ratio[0] > self.crop_ratio[1]:
             raise InputError(f"{self._prefix}crop_ratio is {self.crop_ratio}; choose a minimum that is not above the maximum")
 
-    def lengthened(self, cases: int) -> "TuningSettings":
+    def with_min_updates(self, cases: int) -> "TuningSettings":
         """Return the settings with as many epochs as `min_updates` needs with this number of training cases."""
         updates = self.epochs * math.ceil(cases / self.batch_size)
         factor = max(1.0, self.min_updates / updates)
         grown = {name: math.ceil(getattr(self, name) * factor) for name in ("epochs", "patience")}
         return dataclasses.replace(self, **grown)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Return the strategy and the values that differ from the defaults, the setting of a row of results."""
         other = [f for f in dataclasses.fields(self) if f.name != "strategy" and getattr(self, f.name) != f.default]
         parts = [f"strategy={self.strategy}"]

@@ -1,4 +1,4 @@
-"""Few channels out of many, chosen on training cases alone."""
+"""Reduction of channels, fitted on training cases only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from nutime_jax.errors import InputError
 
 @dataclass(frozen=True)
 class ChannelMap:
-    """What is done to the channels of a case before it is encoded; plain numbers, so that it can be written as text.
+    """Selection or projection of the channels of a case, as plain numbers that can be written as text.
 
-    count: channels that a case must have.
-    kept: those that are kept, in their order; all of them where there are few.
-    weight, bias: instead, by PCA: rows of (components, count), and a number a component.
+    count: number of channels of a case.
+    kept: indices of the selected channels, ascending.
+    weight, bias: of a PCA projection instead: (components, count) and (components,).
     """
 
     count: int
@@ -25,11 +25,11 @@ class ChannelMap:
 
     @property
     def channels(self) -> int:
-        """Channels that come out."""
+        """Number of channels after the reduction."""
         return len(self.weight) or len(self.kept)
 
     def apply(self, case: np.ndarray, *, name: str) -> np.ndarray:
-        """The channels to encode, of a case as `clean_series` leaves it.
+        """Return the channels to encode of a case from `clean_series`.
 
         Raises:
             InputError: the case has another number of channels.
@@ -43,10 +43,10 @@ class ChannelMap:
 
 
 def fit_channels(series: Sequence[np.ndarray], *, limit: int, reduction: str) -> ChannelMap:
-    """Chooses at most `limit` channels; a set that has no more keeps all.
+    """Reduce to at most `limit` channels; a dataset without more channels keeps all.
 
-    "variance" keeps the channels whose points vary most over the training cases, in the units of the data; "pca" mixes
-    standardised channels into their first principal components.
+    "variance" selects the channels with the largest variance over the training cases, in the units of the data; "pca"
+    projects standardised channels to their first principal components.
     """
     count = len(series[0])
     if count <= limit:
@@ -59,7 +59,7 @@ def fit_channels(series: Sequence[np.ndarray], *, limit: int, reduction: str) ->
         return ChannelMap(count, tuple(sorted(int(i) for i in np.argsort(-variance, kind="stable")[:limit])))
     deviation = np.where(variance > 0, np.sqrt(variance), 1)
     directions = np.linalg.eigh(covariance / np.outer(deviation, deviation))[1][:, ::-1][:, :limit].T
-    # The sign of a direction is LAPACK's whim: the largest entry is made positive.
+    # LAPACK does not define the sign of a direction: make the largest entry positive.
     largest = np.take_along_axis(directions, np.abs(directions).argmax(1)[:, None], 1)
     weight = directions * np.sign(largest) / deviation
     return ChannelMap(count, (), tuple(map(tuple, weight.tolist())), tuple((-weight @ mean).tolist()))

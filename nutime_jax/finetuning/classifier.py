@@ -1,4 +1,4 @@
-"""A fine-tuned encoder with its head: it labels series, and is kept in a bundle (`bundle`), without pickle."""
+"""Fine-tuned classifiers: encoder and head, saved as a bundle with checksums, without pickle."""
 
 import dataclasses
 import os
@@ -24,12 +24,12 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Training:
-    """How training went; a number a member where there is a tuple.
+class TrainingRecord:
+    """Record of a training. Tuples have one value per ensemble member.
 
-    selection: "train", or "test" if the test split chose epoch and rate (the published protocol).
-    accuracies, losses: of the kept epoch on the validating cases; empty where no class had a case to spare. Under
-        settings.refit they are those by which rate and epoch were chosen, before all cases were trained on.
+    selection: "train", or "test" if the test split chose epoch and learning rate (the published protocol).
+    accuracies, losses: of the selected epoch on the validation cases; empty without validation cases. With settings.refit,
+        those of the selection, before the training on all cases.
     """
 
     selection: str
@@ -45,18 +45,18 @@ class Training:
 
     @property
     def accuracy(self) -> float:
-        """Mean validation accuracy of the members; NaN where nobody validated."""
+        """Mean validation accuracy of the members; NaN without validation cases."""
         return float(np.mean(self.accuracies)) if self.accuracies else float("nan")
 
 
 @dataclass(frozen=True)
 class FineTunedClassifier:
-    """Labels series of any length and scale.
+    """Classifier of series of any length and scale.
 
-    config: the encoder's; see `encoder.Encoder`.
-    classes_: labels as text, sorted; columns of `predict_proba` are in this order.
-    channels: what is done to the channels of a case.
-    members: arrays of each network in the ensemble, members first. shared: those that all have in common.
+    config: configuration of the encoder; see `encoder.Encoder`.
+    classes_: labels as text, sorted, in the order of the columns of `predict_proba`.
+    channels: reduction of the channels of a case.
+    members: arrays of the ensemble members, with a leading axis (members,). shared: arrays that all members share.
     """
 
     config: PretrainConfig
@@ -65,27 +65,27 @@ class FineTunedClassifier:
     channels: ChannelMap
     members: dict[str, np.ndarray]
     shared: dict[str, np.ndarray]
-    training: Training
+    training: TrainingRecord
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable label of each case; see `predict_proba`."""
+        """Return the most probable label of each case; see `predict_proba`."""
         return self.classes_[self.predict_proba(X).argmax(1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities, float32 (cases, classes), averaged over the members.
+        """Return probabilities, float32 (cases, classes), averaged over the members.
 
-        A series is resized as a whole, however long, as in training.
+        Series of any length are resized, as in training.
 
         Args:
             X: series in any form of `data.inputs.read_series`.
 
         Raises:
-            InputError: see `read_series`; or X has other channels than those fitted on.
+            InputError: see `read_series`; or X has another number of channels than the training cases.
         """
         cases = [self.channels.apply(case, name=f"case {i}") for i, case in enumerate(clean_cases(X))]
         network, members = self.network, self._padded_members()
         parts = []
-        for chunk in _chunks(cases):
+        for chunk in _split_chunks(cases):
             packed = pack_cases(chunk, np.zeros(len(chunk), np.int32))
             options = {
                 "network": network,
@@ -97,21 +97,21 @@ class FineTunedClassifier:
             parts.append(np.asarray(probabilities)[: len(chunk), : len(self.classes_)])
         return np.concatenate(parts)
 
-    def alone(self, member: int) -> "FineTunedClassifier":
-        """One member of the ensemble."""
+    def single(self, member: int) -> "FineTunedClassifier":
+        """Return a classifier with one member of the ensemble."""
         return dataclasses.replace(self, members={name: leaf[member : member + 1] for name, leaf in self.members.items()})
 
     def accuracy(self, X: Sequence[np.ndarray], labels: np.ndarray) -> float:
-        """Share of cases that are labelled rightly."""
+        """Return the fraction of cases with the correct label."""
         return float(np.mean(self.predict(X) == np.asarray(labels, str)))
 
     @property
     def network(self) -> Classifier:
-        """The Flax module, with as many outputs as its programs have."""
+        """Flax module, with outputs padded as in its compiled functions."""
         return build_classifier(self.config, self.settings, classes=len(self.classes_))
 
     def _padded_members(self) -> Network:
-        """Arrays as `predict_cases` takes them: outputs that are no class are zero, and masked there."""
+        """Return the arrays for `predict_cases`, with zeros for outputs that are not classes."""
         blank = self.network.classes - len(self.classes_)
         arrays = {
             name: np.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, blank)]) if name.startswith("params/head/") else leaf
@@ -121,10 +121,10 @@ class FineTunedClassifier:
         return Network({name: leaf for name, leaf in arrays.items() if name not in statistics}, statistics)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Writes the classifier, beside its place, and moves it there once it is whole; an older one is replaced.
+        """Write the classifier atomically. An older classifier in the folder is replaced.
 
         Raises:
-            InputError: the folder cannot be written, or holds something else.
+            InputError: the folder cannot be written, or contains anything else.
         """
         about = {
             "encoder": to_dict(self.config, encoder=True),
@@ -138,7 +138,7 @@ class FineTunedClassifier:
 
 
 def build_classifier(config: PretrainConfig, settings: TuningSettings, *, classes: int) -> Classifier:
-    """The network of a set with so many classes: outputs are rounded up, so that sets share programs."""
+    """Return the network for a number of classes, rounded up so that datasets share compiled functions."""
     return Classifier(
         build_encoder(config.model),
         classes=round_up(classes, LEAST_CLASSES),
@@ -150,10 +150,10 @@ def build_classifier(config: PretrainConfig, settings: TuningSettings, *, classe
 
 
 def load_classifier(folder: str | os.PathLike) -> FineTunedClassifier:
-    """Loads what `FineTunedClassifier.save` wrote.
+    """Load a classifier that `FineTunedClassifier.save` wrote.
 
     Raises:
-        InputError: the folder holds no classifier, or one of another schema, or a damaged one.
+        InputError: the folder contains no classifier, a classifier of another schema, or a corrupt one.
     """
     about, leaves, _ = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime finetune`")
     arrays: dict[str, dict] = {"members": {}, "shared": {}}
@@ -166,15 +166,15 @@ def load_classifier(folder: str | os.PathLike) -> FineTunedClassifier:
             settings=TuningSettings(**about["settings"]),
             classes_=np.asarray(about["classes"]),
             channels=ChannelMap(**{name: _tuples(value) for name, value in about["channels"].items()}),
-            training=Training(**{name: _tuples(value) for name, value in about["training"].items()}),
+            training=TrainingRecord(**{name: _tuples(value) for name, value in about["training"].items()}),
             **arrays,
         )
     except (KeyError, TypeError, AttributeError) as error:  # a bundle of something else
-        raise InputError(f"{folder} is damaged: what it describes is no classifier ({error}); use another copy") from error
+        raise InputError(f"{folder} is corrupt: its config.json does not describe a classifier ({error}). Use another copy.") from error
 
 
-def _chunks(cases: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
-    """Runs of cases that fit the smallest packing, so that all share one program; a larger case stands alone."""
+def _split_chunks(cases: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    """Yield runs of cases that fit the minimum capacities, so that all share a compiled function; a larger case is alone."""
     first, points = 0, 0
     for i, case in enumerate(cases):
         if i > first and (i - first == LEAST_CASES or points + case.size > LEAST_POINTS):
@@ -185,4 +185,4 @@ def _chunks(cases: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
 
 
 def _tuples(value):
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value

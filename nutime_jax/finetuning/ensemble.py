@@ -1,6 +1,6 @@
-"""Fine-tuned networks side by side: one for each seed and learning rate, trained by one program.
+"""Ensembles of fine-tuned networks: one per seed and learning rate, trained together by vmap.
 
-A network's arrays are a flat dictionary, "collection/module/…/name" -> array. What the members do not train is held once.
+The arrays of a network are a flat dictionary, "collection/module/…/name" -> array. Arrays that members do not train are shared.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from nutime_jax.config import TuningSettings
 from nutime_jax.core.windows import window_offset_starts
 from nutime_jax.errors import extra
-from nutime_jax.finetuning.packed import PackedCases, Views, class_mask, draw_views, whole_views
+from nutime_jax.finetuning.packed import EvalViews, PackedCases, class_mask, full_views, sample_views
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.layers import uniform_fan_in
 
@@ -22,12 +22,12 @@ with extra("train"):
     import optax
 
 Flat = dict[str, jax.Array]
-FRESH = ("params/head", "params/encoder/embedding/fusion")
-"""Where the names of arrays begin that no pretraining has seen: the head and its norm; the fusion of channels and its norm."""
+NEW_PARAM_PREFIXES = ("params/head", "params/encoder/embedding/fusion")
+"""Prefixes of the arrays without pretraining: the head with its norm, and the fusion of channels with its norm."""
 
 
-class Folds(NamedTuple):
-    """Who trains and who validates, a row a seed: places of cases, (seeds, capacity), and how many of them count."""
+class TrainValSplits(NamedTuple):
+    """Training and validation cases per seed: indices, (seeds, capacity), of which the first `…_count` are valid."""
 
     train: jax.Array
     train_count: jax.Array
@@ -36,35 +36,35 @@ class Folds(NamedTuple):
 
 
 class Score(NamedTuple):
-    """accuracy and mean loss on the validating cases."""
+    """Accuracy and mean loss on the validation cases."""
 
     accuracy: jax.Array
     loss: jax.Array
 
 
 class Network(NamedTuple):
-    """weights: what is trained. statistics: running statistics of a BatchNorm, if any."""
+    """Trained weights, and running statistics of BatchNorm, if any."""
 
     weights: Flat
     statistics: Flat
 
 
 class Member(NamedTuple):
-    """One network in training, and its best epoch so far; every leaf of a group leads with (seeds, rates).
+    """A network in training, and its best epoch. In an ensemble all leaves have leading axes (seeds, learning rates).
 
-    moments: of Adam. epoch: of the best, from 1; 0 is none yet. stale: epochs since.
+    opt_state: of `make_optimizer`. epoch: number of the best epoch, from 1; 0 if there is none yet.
     """
 
-    now: Network
-    moments: Any
+    current: Network
+    opt_state: Any
     best: Network
     score: Score
     epoch: jax.Array
-    stale: jax.Array
+    epochs_since_best: jax.Array
 
 
-class Report(NamedTuple):
-    """What the host sees of an epoch, (seeds, rates) each: training loss, score, the best epoch so far, whether it stopped."""
+class EpochReport(NamedTuple):
+    """Results of an epoch, (seeds, learning rates) each: training loss, score, best score and epoch, early stop."""
 
     loss: jax.Array
     score: Score
@@ -73,10 +73,13 @@ class Report(NamedTuple):
     stopped: jax.Array
 
 
-class Numbers(NamedTuple):
-    """Settings that are arguments of the program: another value compiles nothing; see `TuningSettings`."""
+class Hyperparams(NamedTuple):
+    """Settings that are arguments of the compiled function: other values need no compilation. See `TuningSettings`.
 
-    learning_rates: jax.Array
+    learning_rate: peaks, (learning rates,) for an ensemble.
+    """
+
+    learning_rate: jax.Array
     epochs: jax.Array
     warmup_fraction: jax.Array
     weight_decay: jax.Array
@@ -85,71 +88,94 @@ class Numbers(NamedTuple):
     patience: jax.Array
 
 
-def numbers_of(settings: TuningSettings) -> Numbers:
-    """The numbers among the settings."""
-    return Numbers(*(np.asarray(getattr(settings, name), _DTYPES.get(name, np.float32)) for name in Numbers._fields))
+class EpochInputs(NamedTuple):
+    """Inputs of an epoch besides the members.
+
+    shared: arrays that members do not train. classes: number of classes. seed: (seeds,). epoch: from 0.
+    """
+
+    shared: Flat
+    cases: PackedCases
+    classes: jax.Array
+    splits: TrainValSplits
+    seed: jax.Array
+    hyperparams: Hyperparams
+    epoch: jax.Array
 
 
-_DTYPES = {"epochs": np.int32, "patience": np.int32}
+def hyperparams(settings: TuningSettings) -> Hyperparams:
+    """Return the numeric settings as arrays."""
+    return Hyperparams(
+        learning_rate=np.asarray(settings.learning_rates, np.float32),
+        epochs=np.int32(settings.epochs),
+        warmup_fraction=np.float32(settings.warmup_fraction),
+        weight_decay=np.float32(settings.weight_decay),
+        layer_decay=np.float32(settings.layer_decay),
+        label_smoothing=np.float32(settings.label_smoothing),
+        patience=np.int32(settings.patience),
+    )
 
 
 def split_encoder(network: Classifier, encoder: Any) -> tuple[Flat, Flat]:
-    """The encoder's arrays: those that members train, and those that they share. A fusion of channels is always fresh."""
-    known = flatten_dict({name: {"encoder": tree} for name, tree in encoder.items()}, sep="/")
-    known = {name: leaf for name, leaf in known.items() if not name.startswith(FRESH)}
-    trained = {name: leaf for name, leaf in known.items() if name.startswith("params/") and not network.frozen}
-    return trained, {name: leaf for name, leaf in known.items() if name not in trained}
+    """Split the encoder's arrays into those that members train and those that they share, without the fusion of channels."""
+    flat = flatten_dict({name: {"encoder": tree} for name, tree in encoder.items()}, sep="/")
+    pretrained = {name: leaf for name, leaf in flat.items() if not name.startswith(NEW_PARAM_PREFIXES)}
+    trained = {name: leaf for name, leaf in pretrained.items() if name.startswith("params/") and not network.frozen}
+    return trained, {name: leaf for name, leaf in pretrained.items() if name not in trained}
 
 
-@partial(jax.jit, static_argnames=("network", "channels", "size", "learning_rates"))
-def create_members(trained: Flat, seeds: jax.Array, *, network: Classifier, channels: int, size: int, learning_rates: int) -> Member:
-    """Members at the start: the encoder's weights, and fresh ones of each seed, the same for every rate.
+@partial(jax.jit, static_argnames=("network", "channels", "size", "num_rates"))
+def create_members(trained: Flat, seeds: jax.Array, *, network: Classifier, channels: int, size: int, num_rates: int) -> Member:
+    """Return initial members: the encoder's weights, and new weights per seed, equal for all learning rates.
 
     Args:
         trained: the encoder's arrays that members train.
-        channels: of a case.
-        size: points of a view.
-        learning_rates: how many.
+        channels: channels per case.
+        size: length of a view in time points.
+        num_rates: number of learning rates.
     """
 
     def create(seed):
-        fresh = _draw_fresh(seed, network=network, channels=channels, size=size)
-        statistics = {name: leaf for name, leaf in fresh.items() if name.startswith("batch_stats/")}
-        start = Network({**trained, **{name: leaf for name, leaf in fresh.items() if name not in statistics}}, statistics)
-        moments, never = optax.scale_by_adam().init(start.weights), Score(jnp.float32(-1), jnp.float32(jnp.inf))
-        return Member(start, moments, start, never, epoch=jnp.int32(0), stale=jnp.int32(0))
+        new = _init_new_arrays(seed, network=network, channels=channels, size=size)
+        statistics = {name: leaf for name, leaf in new.items() if name.startswith("batch_stats/")}
+        weights = {**trained, **{name: leaf for name, leaf in new.items() if name not in statistics}}
+        optimizer = make_optimizer(optax.constant_schedule(0.0), weight_decay=0.0, factors={})
+        return Member(
+            current=Network(weights, statistics),
+            opt_state=optimizer.init(weights),
+            best=Network(weights, statistics),
+            score=Score(jnp.float32(-1), jnp.float32(jnp.inf)),
+            epoch=jnp.int32(0),
+            epochs_since_best=jnp.int32(0),
+        )
 
-    return jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], learning_rates, axis=1), jax.vmap(create)(seeds))
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], num_rates, axis=1), jax.vmap(create)(seeds))
 
 
 @partial(jax.jit, static_argnames=("network", "crop_ratio", "size", "batch_size", "precision"), donate_argnames="members")
 def run_epoch(
     members: Member,
-    shared: Flat,
-    cases: PackedCases,
-    classes: jax.Array,
-    folds: Folds,
-    seeds: jax.Array,
-    numbers: Numbers,
-    epoch: jax.Array,
+    inputs: EpochInputs,
     *,
     network: Classifier,
     crop_ratio: tuple[float, float],
     size: int,
     batch_size: int,
     precision: str,
-) -> tuple[Member, Report]:
-    """One pass of every member over its training cases, and its score on the validating ones.
+) -> tuple[Member, EpochReport]:
+    """Train every member for one epoch and score it on its validation cases.
 
-    Order, crops and dropout depend on the seed and the epoch alone, so a member does what it would do alone. How many
-    cases and classes there are is an argument, not a shape: sets that fit the same `PackedCases` share the program.
+    Order, crops and dropout depend only on the seed and the epoch, so a member does not depend on the others. The numbers of
+    cases and classes are arguments, not shapes: datasets with equal capacities of `PackedCases` share the compiled function.
     """
     run = partial(_run_member, network=network, crop_ratio=crop_ratio, size=size, batch_size=batch_size)
-    each_rate, each_fold = Numbers(0, *[None] * 6), Folds(0, None, 0, None)
-    over_rates = jax.vmap(run, in_axes=(0, None, None, None, None, None, each_rate, None))
-    over_seeds = jax.vmap(over_rates, in_axes=(0, None, None, None, each_fold, 0, None, None))
+    unmapped = EpochInputs(**dict.fromkeys(EpochInputs._fields))
+    rate_axes = Hyperparams(**dict.fromkeys(Hyperparams._fields))._replace(learning_rate=0)
+    split_axes = TrainValSplits(train=0, train_count=None, valid=0, valid_count=None)
+    over_rates = jax.vmap(run, in_axes=(0, unmapped._replace(hyperparams=rate_axes)))
+    over_seeds = jax.vmap(over_rates, in_axes=(0, unmapped._replace(splits=split_axes, seed=0)))
     with jax.default_matmul_precision(precision):
-        return over_seeds(members, shared, cases, classes, folds, seeds, numbers, epoch)
+        return over_seeds(members, inputs)
 
 
 @partial(jax.jit, static_argnames=("network", "size", "batch_size", "num_window_offsets"))
@@ -165,158 +191,176 @@ def predict_cases(
     batch_size: int,
     num_window_offsets: int = 1,
 ) -> jax.Array:
-    """Probabilities of the first `count` cases, averaged over members (leading axis) and window offsets, (cases, classes)."""
+    """Return probabilities of the first `count` cases, averaged over members (leading axis) and window offsets.
+
+    Returns:
+        Shape (capacity of cases, capacity of classes).
+    """
     starts = window_offset_starts(num_window_offsets, network.encoder.config.window_stride)
 
-    def predict(member: Network, views: Views) -> jax.Array:
+    def predict(member: Network, views: EvalViews) -> jax.Array:
         return jax.nn.softmax(_logits(member, shared, views, classes, network=network))
 
-    def one_batch(i, probabilities):
+    def predict_batch(i, probabilities):
         first = i * batch_size
-        whole = whole_views(cases, first + jnp.arange(batch_size), size=size + starts[-1])
-        cut = [whole._replace(values=whole.values[..., start : start + size]) for start in starts]
-        mean = sum(jax.vmap(predict, in_axes=(0, None))(members, views).mean(0) for views in cut) / num_window_offsets
+        full = full_views(cases, first + jnp.arange(batch_size), size=size + starts[-1])
+        shifted = [full._replace(values=full.values[..., start : start + size]) for start in starts]
+        mean = sum(jax.vmap(predict, in_axes=(0, None))(members, views).mean(0) for views in shifted) / num_window_offsets
         return jax.lax.dynamic_update_slice(probabilities, mean, (first, 0))
 
     with jax.default_matmul_precision("highest"):
         empty = jnp.zeros((len(cases.labels), network.classes))
-        return jax.lax.fori_loop(0, -(-count // batch_size), one_batch, empty)
+        return jax.lax.fori_loop(0, -(-count // batch_size), predict_batch, empty)
 
 
-def rate_factor(progress: jax.Array, *, warmup_fraction: jax.Array) -> jax.Array:
-    """Share of the peak learning rate: a line up over the first `warmup_fraction` of the run, then half a cosine down to 0."""
-    falling = 0.5 * (1 + jnp.cos(jnp.pi * (progress - warmup_fraction) / (1 - warmup_fraction)))
-    return jnp.where(progress < warmup_fraction, progress / jnp.maximum(warmup_fraction, 1e-9), falling)
+def learning_rate_schedule(peak: jax.Array, *, warmup_fraction: jax.Array, steps: jax.Array) -> optax.Schedule:
+    """Return linear warm-up to `peak`, then cosine decay to 0, at the middle of each step.
+
+    Numbers of steps are traced, and optax needs constants: its schedules run on the fraction of their phase.
+    """
+    warmup, decay = optax.linear_schedule(0.0, peak, 1), optax.cosine_decay_schedule(peak, 1)
+
+    def schedule(count):
+        progress = (count + 0.5) / steps
+        rising, falling = progress / jnp.maximum(warmup_fraction, 1e-9), (progress - warmup_fraction) / (1 - warmup_fraction)
+        return jnp.where(progress < warmup_fraction, warmup(rising), decay(falling))
+
+    return schedule
+
+
+def make_optimizer(schedule: optax.Schedule, *, weight_decay: jax.Array | float, factors: Flat) -> optax.GradientTransformation:
+    """Return AdamW with a factor of the learning rate per array."""
+    scale = optax.stateless(lambda updates, _: {name: factors[name] * update for name, update in updates.items()})
+    return optax.chain(optax.adamw(schedule, weight_decay=weight_decay), scale)
 
 
 def layer_factor(name: str, *, depth: int, decay: jax.Array) -> jax.Array | float:
-    """Factor of the learning rate of an array: the head and the final norm have 1, every block below it `decay` less."""
-    if name.startswith(FRESH) or name.startswith("params/encoder/norm/"):
+    """Return the learning-rate factor of an array: 1 for the head and the final norm, times `decay` per block below."""
+    if name.startswith(NEW_PARAM_PREFIXES) or name.startswith("params/encoder/norm/"):
         return 1.0
     _, _, block = name.partition("params/encoder/block_")
     below = depth - int(block.split("/")[0]) if block else depth + 1
     return decay**below
 
 
-def _draw_fresh(seed: jax.Array, *, network: Classifier, channels: int, size: int) -> Flat:
-    """What no pretraining has seen."""
+def _init_new_arrays(seed: jax.Array, *, network: Classifier, channels: int, size: int) -> Flat:
+    """Return the arrays without pretraining."""
     key = jax.random.key(seed)
     flat = flatten_dict(network.init(key, jnp.zeros((2, channels, size))), sep="/")
-    fresh = {name: leaf for name, leaf in flat.items() if name.startswith((*FRESH, "batch_stats/"))}
-    return {**fresh, **_draw_head(key, *flat["params/head/kernel"].shape)}
+    new = {name: leaf for name, leaf in flat.items() if name.startswith((*NEW_PARAM_PREFIXES, "batch_stats/"))}
+    return {**new, **_init_head(key, *flat["params/head/kernel"].shape)}
 
 
-def _draw_head(key: jax.Array, features: int, classes: int) -> Flat:
-    """The head as `Linear` draws it, but class by class: a class's weights do not depend on how many there are."""
+def _init_head(key: jax.Array, features: int, classes: int) -> Flat:
+    """Initialise the head as `Linear` does, per class: the weights of a class do not depend on the number of classes."""
 
-    def draw(number):
+    def init_class(number):
         kernel_key, bias_key = jax.random.split(jax.random.fold_in(key, number))
         return uniform_fan_in(features)(kernel_key, (features,)), uniform_fan_in(features)(bias_key, ())
 
-    kernel, bias = jax.vmap(draw, out_axes=(1, 0))(jnp.arange(classes))
+    kernel, bias = jax.vmap(init_class, out_axes=(1, 0))(jnp.arange(classes))
     return {"params/head/kernel": kernel, "params/head/bias": bias}
 
 
 def _run_member(
     member: Member,
-    shared: Flat,
-    cases: PackedCases,
-    classes: jax.Array,
-    folds: Folds,
-    seed: jax.Array,
-    numbers: Numbers,
-    epoch: jax.Array,
+    inputs: EpochInputs,
     *,
     network: Classifier,
     crop_ratio: tuple[float, float],
     size: int,
     batch_size: int,
-) -> tuple[Member, Report]:
-    """An epoch of one network; the loops have as many turns as the set needs."""
-    order_key, *step_keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), epoch), 3)
-    order = _shuffle(order_key, folds.train, folds.train_count)
-    steps = -(-folds.train_count // batch_size)
-    adam = optax.scale_by_adam()
-    factors = {name: layer_factor(name, depth=network.encoder.config.depth, decay=numbers.layer_decay) for name in member.now.weights}
+) -> tuple[Member, EpochReport]:
+    """Run an epoch of one network. The number of steps depends on the dataset."""
+    cases, splits, settings = inputs.cases, inputs.splits, inputs.hyperparams
+    order_key, *step_keys = jax.random.split(jax.random.fold_in(jax.random.key(inputs.seed), inputs.epoch), 3)
+    order = _shuffle(order_key, splits.train, splits.train_count)
+    steps = -(-splits.train_count // batch_size)
+    depth = network.encoder.config.depth
+    optimizer = make_optimizer(
+        learning_rate_schedule(settings.learning_rate, warmup_fraction=settings.warmup_fraction, steps=settings.epochs * steps),
+        weight_decay=settings.weight_decay,
+        factors={name: layer_factor(name, depth=depth, decay=settings.layer_decay) for name in member.current.weights},
+    )
 
     def loss_fn(weights, statistics, views, labels, key):
-        logits, updated = _apply(Network(weights, statistics), shared, views, network=network, train=True, key=key)
-        return _losses(logits, labels, classes, label_smoothing=numbers.label_smoothing).mean(), updated
+        logits, updated = _apply(Network(weights, statistics), inputs.shared, views, network=network, train=True, key=key)
+        return _losses(logits, labels, inputs.classes, label_smoothing=settings.label_smoothing).mean(), updated
 
     def update(i, carry):
-        now, moments, total = carry
-        rows = order[(i * batch_size + jnp.arange(batch_size)) % folds.train_count]
+        current, opt_state, total = carry
+        rows = order[(i * batch_size + jnp.arange(batch_size)) % splits.train_count]
         view_key, dropout_key = (jax.random.fold_in(key, i) for key in step_keys)
-        views = draw_views(view_key, cases, rows, size=size, ratio=crop_ratio)
+        views = sample_views(view_key, cases, rows, size=size, ratio=crop_ratio)
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, statistics), grads = gradient(now.weights, now.statistics, views, cases.labels[rows], dropout_key)
-        updates, moments = adam.update(grads, moments)
-        progress = (epoch * steps + i + 0.5) / (numbers.epochs * steps)
-        rate = numbers.learning_rates * rate_factor(progress, warmup_fraction=numbers.warmup_fraction)
-        updates = {name: updates[name] + numbers.weight_decay * leaf for name, leaf in now.weights.items()}  # AdamW
-        weights = {name: leaf - rate * factors[name] * updates[name] for name, leaf in now.weights.items()}
-        return Network(weights, statistics), moments, total + loss / steps
+        (loss, statistics), grads = gradient(current.weights, current.statistics, views, cases.labels[rows], dropout_key)
+        updates, opt_state = optimizer.update(grads, opt_state, current.weights)
+        return Network(optax.apply_updates(current.weights, updates), statistics), opt_state, total + loss / steps
 
-    now, moments, loss = jax.lax.fori_loop(0, steps, update, (member.now, member.moments, jnp.zeros(())))
-    score = _validate(now, shared, cases, classes, folds, network=network, size=size, batch_size=batch_size)
-    # Where nobody validates, only the training loss can tell that a network is lost.
+    current, opt_state, loss = jax.lax.fori_loop(0, steps, update, (member.current, member.opt_state, jnp.zeros(())))
+    score = _validate(current, inputs, network=network, size=size, batch_size=batch_size)
+    # Without validation cases only the training loss shows divergence.
     score = score._replace(loss=jnp.where(jnp.isfinite(loss), score.loss, jnp.nan))
-    member = _keep_best(member._replace(now=now, moments=moments), score, epoch + 1, folds.valid_count, patience=numbers.patience)
-    stopped = (member.stale >= numbers.patience) & (numbers.patience > 0)
-    return member, Report(loss, score, member.score, member.epoch, stopped)
+    trained = member._replace(current=current, opt_state=opt_state)
+    member = _keep_best(trained, score, inputs.epoch + 1, splits.valid_count, patience=settings.patience)
+    stopped = (member.epochs_since_best >= settings.patience) & (settings.patience > 0)
+    return member, EpochReport(loss, score, member.score, member.epoch, stopped)
 
 
 def _keep_best(member: Member, score: Score, epoch: jax.Array, valid_count: jax.Array, *, patience: jax.Array) -> Member:
-    """Takes the present weights if they validate better: by accuracy, then by loss; always where nobody validates.
+    """Keep the current weights if they validate better, by accuracy, then by loss; always without validation cases.
 
-    A member that has stopped takes nothing more: what becomes of it does not depend on how long the others go on.
+    A stopped member keeps its best epoch: its result does not depend on how long others train.
     """
     better = (score.accuracy > member.score.accuracy) | ((score.accuracy == member.score.accuracy) & (score.loss < member.score.loss))
-    running = (patience == 0) | (member.stale < patience)
-    take = ((better & running) | (valid_count == 0)) & jnp.isfinite(score.loss)
-    chosen = (member.now, score, epoch), (member.best, member.score, member.epoch)
-    best, score, epoch = jax.tree.map(lambda new, old: jnp.where(take, new, old), *chosen)
-    return member._replace(best=best, score=score, epoch=epoch, stale=jnp.where(take, 0, member.stale + 1))
+    running = (patience == 0) | (member.epochs_since_best < patience)
+    keep = ((better & running) | (valid_count == 0)) & jnp.isfinite(score.loss)
+    new, old = (member.current, score, epoch), (member.best, member.score, member.epoch)
+    best, score, epoch = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new, old)
+    epochs_since_best = jnp.where(keep, 0, member.epochs_since_best + 1)
+    return member._replace(best=best, score=score, epoch=epoch, epochs_since_best=epochs_since_best)
 
 
-def _validate(now: Network, shared, cases, classes, folds: Folds, *, network: Classifier, size: int, batch_size: int) -> Score:
-    def one_batch(i, sums):
-        places = i * batch_size + jnp.arange(batch_size)
-        counts = places < folds.valid_count
-        rows = folds.valid[jnp.minimum(places, len(folds.valid) - 1)]
-        logits = _logits(now, shared, whole_views(cases, rows, size=size), classes, network=network)
-        right = (logits.argmax(-1) == cases.labels[rows]) & counts
-        losses = jnp.where(counts, _losses(logits, cases.labels[rows], classes, label_smoothing=0.0), 0)
-        return Score(sums.accuracy + right.sum(), sums.loss + losses.sum())
+def _validate(current: Network, inputs: EpochInputs, *, network: Classifier, size: int, batch_size: int) -> Score:
+    cases, splits = inputs.cases, inputs.splits
+
+    def add_batch(i, sums):
+        indices = i * batch_size + jnp.arange(batch_size)
+        counts = indices < splits.valid_count
+        rows = splits.valid[jnp.minimum(indices, len(splits.valid) - 1)]
+        logits = _logits(current, inputs.shared, full_views(cases, rows, size=size), inputs.classes, network=network)
+        correct = (logits.argmax(-1) == cases.labels[rows]) & counts
+        losses = jnp.where(counts, _losses(logits, cases.labels[rows], inputs.classes, label_smoothing=0.0), 0)
+        return Score(sums.accuracy + correct.sum(), sums.loss + losses.sum())
 
     start = Score(jnp.zeros((), jnp.int32), jnp.zeros(()))
-    sums = jax.lax.fori_loop(0, -(-folds.valid_count // batch_size), one_batch, start)
-    count = jnp.maximum(folds.valid_count, 1)
+    sums = jax.lax.fori_loop(0, -(-splits.valid_count // batch_size), add_batch, start)
+    count = jnp.maximum(splits.valid_count, 1)
     return Score(sums.accuracy / count, sums.loss / count)
 
 
 def _shuffle(key: jax.Array, rows: jax.Array, count: jax.Array) -> jax.Array:
-    """The first `count` rows in random order, then the others; no draw depends on how many others there are."""
-    places = jnp.arange(len(rows))
-    draws = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(key, place)))(places)
-    return rows[jnp.argsort(jnp.where(places < count, draws, 2.0))]
+    """Return the first `count` rows in random order, then the others. The order does not depend on the capacity."""
+    indices = jnp.arange(len(rows))
+    draws = jax.vmap(lambda index: jax.random.uniform(jax.random.fold_in(key, index)))(indices)
+    return rows[jnp.argsort(jnp.where(indices < count, draws, 2.0))]
 
 
-def _logits(now: Network, shared: Flat, views: Views, classes: jax.Array, *, network: Classifier) -> jax.Array:
-    logits = _apply(now, shared, views, network=network, train=False)[0]
+def _logits(current: Network, shared: Flat, views: EvalViews, classes: jax.Array, *, network: Classifier) -> jax.Array:
+    logits = _apply(current, shared, views, network=network, train=False)[0]
     return jnp.where(class_mask(network.classes, classes)[None], logits, -1e30)
 
 
-def _apply(now: Network, shared: Flat, views: Views, *, network: Classifier, train: bool, key: jax.Array | None = None):
-    """Logits of all outputs, and the running statistics after them."""
-    variables = unflatten_dict({**shared, **now.weights, **now.statistics}, sep="/")
+def _apply(current: Network, shared: Flat, views: EvalViews, *, network: Classifier, train: bool, key: jax.Array | None = None):
+    """Return logits of all outputs, and the updated running statistics."""
+    variables = unflatten_dict({**shared, **current.weights, **current.statistics}, sep="/")
     rngs = {} if key is None else {"dropout": key}
     logits, updated = network.apply(variables, *views, train=train, rngs=rngs, mutable=["batch_stats"])
-    return logits, {**now.statistics, **flatten_dict(updated, sep="/")}
+    return logits, {**current.statistics, **flatten_dict(updated, sep="/")}
 
 
 def _losses(logits: jax.Array, labels: jax.Array, classes: jax.Array, *, label_smoothing: jax.Array | float) -> jax.Array:
-    """Cross-entropy of each case; outputs that are no class have no part, and a label that is no class costs nothing."""
+    """Return the cross-entropy per case over the outputs that are classes; 0 for an unknown label (-1)."""
     mask = class_mask(logits.shape[-1], classes)
     targets = (1 - label_smoothing) * jax.nn.one_hot(labels, len(mask)) + label_smoothing * (mask / classes)[None]
     scores = jax.nn.log_softmax(jnp.where(mask[None], logits, -1e30))

@@ -1,10 +1,8 @@
-"""Fine-tuning: an encoder and a head trained on labelled cases. Test cases choose nothing unless that is asked for by name.
+"""Fine-tuning of an encoder and a head on labelled cases. Test cases choose nothing unless `selection` is "test".
 
-How many programs a sweep compiles does not grow with its sets. An epoch is one program for each combination of
-(cases rounded up to a power of two, at least 1024; points likewise, at least 2**20; classes likewise, at least 8; channels);
-all sets of the archives with up to 1024 cases, 2**20 points, 8 classes and one channel share one. Prediction has one for each
-(classes likewise, channels), since it goes through long splits in packs of the smallest size. Drawing fresh weights is a
-third, of a few arrays, under the same key as prediction.
+Datasets share compiled functions. An epoch is compiled per combination of capacities: cases (powers of two from 1,024), time
+points (from 2**20), classes (from 8) and channels; all archive datasets up to the minimum, with one channel, share one.
+Prediction is compiled per classes and channels only, since it splits cases into packs of the minimum capacity.
 """
 
 import dataclasses
@@ -21,8 +19,18 @@ from nutime_jax.data.datasets import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.finetuning.channels import ChannelMap, fit_channels
-from nutime_jax.finetuning.classifier import FineTunedClassifier, Training, build_classifier
-from nutime_jax.finetuning.ensemble import Flat, Folds, Member, Report, create_members, numbers_of, run_epoch, split_encoder
+from nutime_jax.finetuning.classifier import FineTunedClassifier, TrainingRecord, build_classifier
+from nutime_jax.finetuning.ensemble import (
+    EpochInputs,
+    EpochReport,
+    Flat,
+    Member,
+    TrainValSplits,
+    create_members,
+    hyperparams,
+    run_epoch,
+    split_encoder,
+)
 from nutime_jax.finetuning.packed import PackedCases, pack_cases
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.network import check_num_window_offsets
@@ -33,12 +41,20 @@ DEFAULTS = TuningSettings()
 
 
 class _Prepared(NamedTuple):
-    """A set on the device: what is done to its channels, its classes, its cases, and who trains and who validates."""
+    """A dataset on the device: its reduction of channels, classes, cases, and training and validation cases."""
 
     channels: ChannelMap
     classes: np.ndarray
     packed: PackedCases
-    folds: Folds
+    splits: TrainValSplits
+
+
+class _Trained(NamedTuple):
+    """Members after the last epoch, its report, and the number of epochs."""
+
+    members: Member
+    report: EpochReport
+    epochs: int
 
 
 def fine_tune(
@@ -49,141 +65,155 @@ def fine_tune(
     seed: int = 0,
     test: Cases | None = None,
     only: Sequence[np.ndarray] | None = None,
-    progress: Callable[[int, Report], None] | None = None,
+    progress: Callable[[int, EpochReport], None] | None = None,
 ) -> FineTunedClassifier:
-    """Trains a classifier on labelled cases.
+    """Train a classifier on labelled cases.
 
-    Every member of the ensemble (seed, seed + 1, …) carves its own validating cases from each class, is trained with every
-    rate, and keeps the epoch and the rate that validate best: by accuracy, then by loss. Classes of a single case are
-    for training. If no class has a case to spare, all epochs are run with the middle one of the rates, and a warning says so.
+    Every member of the ensemble (seed, seed + 1, …) holds out its own validation cases from each class, trains with every
+    learning rate, and keeps the epoch and the rate with the best validation accuracy, then loss. Classes of a single case
+    train. If no class has a case to hold out, all epochs run with the middle learning rate, with a warning.
 
     Args:
-        train: the training split.
-        seed: of fresh weights, folds, order, crops and dropout.
-        test: the test split, for settings.selection "test" alone: it then chooses epoch and rate, and all
-            of `train` is for training. The classifier's `training.selection` says "test".
-        only: places of the cases that each member trains on, equally many for each; all epochs are then run, with the
-            middle one of the rates. None carves validating cases, as above.
-        progress: called after every epoch with its number, from 1, and what happened in it.
+        train: the train split.
+        seed: of new weights, validation cases, order, crops and dropout.
+        test: the test split, only if settings.selection is "test": it chooses epoch and rate, and all of `train` trains.
+        only: indices of the training cases of each member, equally many; all epochs run with the middle learning rate.
+        progress: called after every epoch with its number, from 1, and its report.
 
     Raises:
-        InputError: no labels, one class, test cases under honest selection, or more window offsets than a window has points.
-        DivergenceError: no member ever had a finite loss.
+        InputError: no labels, a single class, test cases under selection "train", or too many window offsets.
+        DivergenceError: no member had a finite loss.
     """
     started = time.monotonic()
     _check(train, settings, test)
     seeds = tuple(range(seed, seed + settings.ensemble_size))
     prepared = _prepare(train, test, seeds, settings, only)
-    validated = prepared.folds.valid_count > 0
+    validated = prepared.splits.valid_count > 0
     if not validated and only is None:
         rate = settings.learning_rates[len(settings.learning_rates) // 2]
-        log.warning("no case can be spared for validation: all %d epochs are run, with rate %g", settings.epochs, rate)
+        log.warning("no case can be held out for validation: all %d epochs run with learning rate %g", settings.epochs, rate)
     network = build_classifier(encoder.config, settings, classes=len(prepared.classes))
     check_num_window_offsets(settings.num_window_offsets, network.encoder)
-    shared = split_encoder(network, encoder.variables)[1]
-    long = settings.lengthened(int(prepared.folds.train_count))
-    members, report, epochs = _train(encoder, network, prepared, seeds, long, progress)
-    chosen = _choose_rates(report, validated=validated)
-    training = Training(
-        selection="train" if test is None else "test",
+    long = settings.with_min_updates(int(prepared.splits.train_count))
+    trained = _train(encoder, network, prepared, seeds, long, progress)
+    chosen = _choose_rates(trained.report, validated=validated)
+    record = _record(trained, chosen, prepared, seeds, long, validated=validated)
+    if settings.refit and validated and test is None:
+        trained, record = _refit(encoder, network, prepared, long, trained.report, record)
+        chosen = _choose_rates(trained.report, validated=False)
+    return FineTunedClassifier(
+        config=encoder.config,
+        settings=settings,
+        classes_=prepared.classes,
+        channels=prepared.channels,
+        members=_best_arrays(trained.members, chosen, classes=len(prepared.classes)),
+        shared=jax.device_get(split_encoder(network, encoder.variables)[1]),
+        training=dataclasses.replace(record, seconds=time.monotonic() - started),
+    )
+
+
+def _record(
+    trained: _Trained, chosen: list[int], prepared: _Prepared, seeds: tuple[int, ...], settings: TuningSettings, *, validated: bool
+) -> TrainingRecord:
+    report = trained.report
+    return TrainingRecord(
+        selection=settings.selection,
         seeds=seeds,
         learning_rates=tuple(settings.learning_rates[i] for i in chosen),
         best_epochs=_pick(report.best_epoch, chosen, int),
         accuracies=_pick(report.best.accuracy, chosen, float) if validated else (),
         losses=_pick(report.best.loss, chosen, float) if validated else (),
-        epochs=epochs,
-        train_cases=int(prepared.folds.train_count),
-        validation_cases=int(prepared.folds.valid_count),
+        epochs=trained.epochs,
+        train_cases=int(prepared.splits.train_count),
+        validation_cases=int(prepared.splits.valid_count),
         seconds=0.0,
     )
-    if settings.refit and validated and test is None:
-        members, chosen, changes = _refit(encoder, network, prepared, seeds, long, report)
-        training = dataclasses.replace(training, **changes)
-    arrays = _best_arrays(members, chosen, classes=len(prepared.classes))
-    training = dataclasses.replace(training, seconds=time.monotonic() - started)
-    return FineTunedClassifier(encoder.config, settings, prepared.classes, prepared.channels, arrays, jax.device_get(shared), training)
 
 
 def _refit(
-    encoder: Encoder, network: Classifier, prepared: _Prepared, seeds: tuple[int, ...], settings: TuningSettings, report: Report
-) -> tuple[Member, list[int], dict]:
-    """Members trained on all cases, with the rate and up to the epoch that were best on average; and what that changes in `Training`."""
+    encoder: Encoder, network: Classifier, prepared: _Prepared, settings: TuningSettings, report: EpochReport, record: TrainingRecord
+) -> tuple[_Trained, TrainingRecord]:
+    """Train on all cases, with the learning rate and the number of epochs that are best on average over members."""
     best = int(np.lexsort((report.best.loss.mean(0), -report.best.accuracy.mean(0)))[0])
     epochs = max(1, round(float(report.best_epoch[:, best].mean())))
-    every = np.arange(int(prepared.folds.train_count + prepared.folds.valid_count))
-    folds = _folds([(every, every[:0])] * len(seeds), capacity=prepared.folds.train.shape[1])
-    alone = dataclasses.replace(settings, learning_rates=(settings.learning_rates[best],))
-    members, last, _ = _train(encoder, network, prepared._replace(folds=folds), seeds, alone, None, stop=epochs)
-    changes = {"learning_rates": alone.learning_rates * len(seeds), "best_epochs": (epochs,) * len(seeds), "train_cases": len(every)}
-    changes |= {
-        name: tuple(map(float, getattr(report.best, kind)[:, best])) for name, kind in (("accuracies", "accuracy"), ("losses", "loss"))
-    }
-    return members, _choose_rates(last, validated=False), changes
+    every = np.arange(int(prepared.splits.train_count + prepared.splits.valid_count))
+    splits = _pad_splits([(every, every[:0])] * len(record.seeds), capacity=prepared.splits.train.shape[1])
+    one_rate = dataclasses.replace(settings, learning_rates=(settings.learning_rates[best],))
+    trained = _train(encoder, network, prepared._replace(splits=splits), record.seeds, one_rate, None, stop=epochs)
+    record = dataclasses.replace(
+        record,
+        learning_rates=one_rate.learning_rates * len(record.seeds),
+        best_epochs=(epochs,) * len(record.seeds),
+        accuracies=tuple(map(float, report.best.accuracy[:, best])),
+        losses=tuple(map(float, report.best.loss[:, best])),
+        train_cases=len(every),
+    )
+    return trained, record
 
 
-def carve_validation(labels: np.ndarray, *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the cases that train and of those that validate, each sorted.
+def stratified_validation_split(labels: np.ndarray, *, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sorted indices of training and of validation cases.
 
-    Every class of two cases or more gives `share` of them, at least one and never all; how many does not depend on the seed.
+    Every class of two or more cases gives `fraction` of them, at least one and never all; the number does not depend on the seed.
     """
     rng = np.random.default_rng(seed)
     valid = []
     for label in np.unique(labels):
-        places = rng.permutation(np.flatnonzero(labels == label))
-        wanted = max(1, round(share * len(places))) if share else 0
-        valid.append(places[: min(wanted, len(places) - 1)])
+        indices = rng.permutation(np.flatnonzero(labels == label))
+        wanted = max(1, round(fraction * len(indices))) if fraction else 0
+        valid.append(indices[: min(wanted, len(indices) - 1)])
     valid = np.sort(np.concatenate(valid))
     return np.setdiff1d(np.arange(len(labels)), valid), valid
 
 
 def _check(train: Cases, settings: TuningSettings, test: Cases | None) -> None:
     if train.labels is None:
-        raise InputError("the training split has no labels; fine-tuning needs them")
+        raise InputError("The train split has no labels; fine-tuning needs them.")
     if len(set(train.labels)) < 2:
-        raise InputError(f"every training case is of class {str(train.labels[0])!r}; fine-tuning needs two classes or more")
+        raise InputError(f"Every training case has class {str(train.labels[0])!r}; fine-tuning needs two or more classes.")
     if settings.selection == "test" and test is None:
-        raise InputError("selection 'test' validates on the test split; give a set that has one, or choose selection 'train'")
+        raise InputError("selection 'test' validates on the test split; pass a dataset with a test split, or choose selection 'train'.")
     if settings.selection == "train" and test is not None:
-        raise InputError("selection 'train' sees no test case; leave the test split out, or choose selection 'test'")
+        raise InputError("selection 'train' uses no test cases; omit the test split, or choose selection 'test'.")
     if test is not None and test.labels is None:
-        raise InputError("the test split has no labels; selection 'test' needs them")
+        raise InputError("The test split has no labels; selection 'test' needs them.")
 
 
 def _prepare(
     train: Cases, test: Cases | None, seeds: tuple[int, ...], settings: TuningSettings, only: Sequence[np.ndarray] | None
 ) -> _Prepared:
-    """Places the training cases on the device, and behind them the test cases if these validate."""
+    """Copy the training cases to the device, followed by the test cases if these validate."""
     channels = fit_channels(train.series, limit=settings.max_channels, reduction=settings.reduction)
-    classes, numbers = np.unique(np.asarray(train.labels, str), return_inverse=True)
-    series, labels = [channels.apply(case, name="a case") for case in train.series], [numbers]
+    classes, codes = np.unique(np.asarray(train.labels, str), return_inverse=True)
+    series, labels = [channels.apply(case, name="a case") for case in train.series], [codes]
     if test is not None:
         series += [channels.apply(case, name=f"case {i} of the test split") for i, case in enumerate(test.series)]
-        labels.append(_numbers(np.asarray(test.labels, str), classes))
+        labels.append(_encode_labels(np.asarray(test.labels, str), classes))
     packed = pack_cases(series, np.concatenate(labels))
     every = np.arange(len(series))
     if only is not None:
-        pairs = [(np.sort(places), every[:0]) for places in only]
+        pairs = [(np.sort(indices), every[:0]) for indices in only]
     elif test is not None:
-        pairs = [np.split(every, [len(numbers)])] * len(seeds)
+        pairs = [np.split(every, [len(codes)])] * len(seeds)
     else:
-        pairs = [carve_validation(numbers, share=settings.validation_fraction, seed=seed) for seed in seeds]
-    return _Prepared(channels, classes, packed, _folds(pairs, capacity=len(packed.labels)))
+        pairs = [stratified_validation_split(codes, fraction=settings.validation_fraction, seed=seed) for seed in seeds]
+    return _Prepared(channels, classes, packed, _pad_splits(pairs, capacity=len(packed.labels)))
 
 
-def _numbers(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Number of each label's class; -1 for one that training has not."""
-    places = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    return np.where(classes[places] == labels, places, -1)
+def _encode_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the index of each label's class; -1 for a class without training cases."""
+    indices = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    return np.where(classes[indices] == labels, indices, -1)
 
 
-def _folds(pairs: Sequence[Sequence[np.ndarray]], *, capacity: int) -> Folds:
-    """Who trains and who validates, a pair a seed; their numbers do not depend on the seed."""
+def _pad_splits(pairs: Sequence[Sequence[np.ndarray]], *, capacity: int) -> TrainValSplits:
+    """Stack the training and validation indices of each seed; all seeds have equally many."""
     train, valid = zip(*pairs, strict=True)
 
     def pad(rows: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack([np.pad(row, (0, capacity - len(row))) for row in rows]).astype(np.int32)
 
-    return Folds(pad(train), np.int32(len(train[0])), pad(valid), np.int32(len(valid[0])))
+    return TrainValSplits(pad(train), np.int32(len(train[0])), pad(valid), np.int32(len(valid[0])))
 
 
 def _train(
@@ -192,42 +222,45 @@ def _train(
     prepared: _Prepared,
     seeds: tuple[int, ...],
     settings: TuningSettings,
-    progress: Callable[[int, Report], None] | None,
+    progress: Callable[[int, EpochReport], None] | None,
     *,
     stop: int | None = None,
-) -> tuple[Member, Report, int]:
-    """Epochs until every member has stopped, and how many; of each, a few numbers come to the host.
-
-    Args:
-        stop: the last epoch, however many the settings plan for.
-    """
+) -> _Trained:
+    """Train until every member has stopped, or for `stop` epochs. Only reports are copied to the host."""
     trained, shared = split_encoder(network, encoder.variables)
     options = {"network": network, "size": encoder.config.length}
-    counts = {"channels": prepared.channels.channels, "learning_rates": len(settings.learning_rates)}
+    counts = {"channels": prepared.channels.channels, "num_rates": len(settings.learning_rates)}
     members = create_members(trained, np.asarray(seeds), **counts, **options)
     options |= {"crop_ratio": settings.crop_ratio, "batch_size": settings.batch_size}
     options["precision"] = encoder.config.matmul_precision
-    classes, numbers = np.int32(len(prepared.classes)), numbers_of(settings)
-    arguments = (jax.device_put(shared), prepared.packed, classes, prepared.folds, np.asarray(seeds), numbers)
+    inputs = EpochInputs(
+        shared=jax.device_put(shared),
+        cases=prepared.packed,
+        classes=np.int32(len(prepared.classes)),
+        splits=prepared.splits,
+        seed=np.asarray(seeds),
+        hyperparams=hyperparams(settings),
+        epoch=np.int32(0),
+    )
     for epoch in range(settings.epochs if stop is None else stop):
-        members, report = run_epoch(members, *arguments, np.int32(epoch), **options)
+        members, report = run_epoch(members, inputs._replace(epoch=np.int32(epoch)), **options)
         report = jax.device_get(report)
         if progress:
             progress(epoch + 1, report)
         if report.stopped.all():
             break
-    return members, report, epoch + 1
+    return _Trained(members, report, epoch + 1)
 
 
-def _choose_rates(report: Report, *, validated: bool) -> list[int]:
-    """Of each member, the rate that validates best, the first of equals; the middle one where nobody validates."""
+def _choose_rates(report: EpochReport, *, validated: bool) -> list[int]:
+    """Return per member the index of the learning rate with the best validation; of the middle rate without validation."""
     if validated:
         tables = zip(report.best.accuracy, report.best.loss, strict=True)
         chosen = [int(np.lexsort((losses, -accuracies))[0]) for accuracies, losses in tables]
     else:
         chosen = [report.best.loss.shape[1] // 2] * len(report.best.loss)
     if 0 in _pick(report.best_epoch, chosen, int) or not (validated or np.isfinite(_pick(report.loss, chosen, float)).all()):
-        raise DivergenceError("the loss was not finite in any epoch; choose lower learning rates")
+        raise DivergenceError("The loss was not finite in any epoch; choose lower learning rates.")
     return chosen
 
 
@@ -236,7 +269,7 @@ def _pick(table: np.ndarray, chosen: list[int], kind: type) -> tuple:
 
 
 def _best_arrays(members: Member, chosen: list[int], *, classes: int) -> Flat:
-    """The best epoch of each member's chosen rate, on the host, without the outputs that are no class."""
+    """Return the arrays of each member's best epoch and rate, on the host, without padding of the head."""
     best = jax.device_get(members.best)
     arrays = {name: leaf[np.arange(len(chosen)), chosen] for name, leaf in {**best.weights, **best.statistics}.items()}
     return {name: leaf[..., :classes] if name.startswith("params/head/") else leaf for name, leaf in arrays.items()}

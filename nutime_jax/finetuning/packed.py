@@ -32,15 +32,15 @@ class PackedCases(NamedTuple):
     labels: jax.Array
 
 
-class Views(NamedTuple):
-    """Cases as the encoder takes them: values (batch, channels, points) and offsets (batch, channels)."""
+class EvalViews(NamedTuple):
+    """Inputs of the encoder: values (batch, channels, time) and offsets (batch, channels)."""
 
     values: jax.Array
     offsets: jax.Array
 
 
 def round_up(size: int, least: int) -> int:
-    """The next power of two, at least `least`."""
+    """Return the next power of two, at least `least`."""
     return max(least, 1 << max(size - 1, 0).bit_length())
 
 
@@ -70,25 +70,25 @@ def pack_cases(series: Sequence[np.ndarray], labels: np.ndarray) -> PackedCases:
     return PackedCases(*jax.device_put((values, starts, offsets, lengths, numbers)))
 
 
-def draw_views(key: jax.Array, cases: PackedCases, rows: jax.Array, *, size: int, ratio: tuple[float, float]) -> Views:
-    """A random crop of each of `rows`, resized to `size` points; the channels of a case share it."""
+def sample_views(key: jax.Array, cases: PackedCases, rows: jax.Array, *, size: int, ratio: tuple[float, float]) -> EvalViews:
+    """Return a random crop of each of `rows`, resized to `size` time points; the channels of a case share it."""
 
-    def one(key, starts, length):
+    def view_case(key, starts, length):
         return jax.vmap(lambda start: random_crop_resize(key, cases.values, length, start=start, size=size, ratio=ratio))(starts)
 
-    values = jax.vmap(one)(jax.random.split(key, len(rows)), cases.starts[rows], cases.lengths[rows])
-    return Views(values, cases.offsets[rows])
+    values = jax.vmap(view_case)(jax.random.split(key, len(rows)), cases.starts[rows], cases.lengths[rows])
+    return EvalViews(values, cases.offsets[rows])
 
 
-def whole_views(cases: PackedCases, rows: jax.Array, *, size: int) -> Views:
-    """Each of `rows`, resized to `size` points."""
+def full_views(cases: PackedCases, rows: jax.Array, *, size: int) -> EvalViews:
+    """Return each of `rows`, resized to `size` time points."""
 
-    def one(starts, length):
+    def view_case(starts, length):
         return jax.vmap(lambda start: resize(cases.values, size, start=start, length=length))(starts)
 
-    return Views(jax.vmap(one)(cases.starts[rows], cases.lengths[rows]), cases.offsets[rows])
+    return EvalViews(jax.vmap(view_case)(cases.starts[rows], cases.lengths[rows]), cases.offsets[rows])
 
 
 def class_mask(capacity: int, classes: jax.Array) -> jax.Array:
-    """Which of the head's outputs are classes of the set."""
+    """Return which outputs of the head are classes of the dataset."""
     return jnp.arange(capacity) < classes

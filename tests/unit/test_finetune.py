@@ -14,8 +14,8 @@ from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewsh
 from nutime_jax.finetuning import packed
 from nutime_jax.finetuning.channels import fit_channels
 from nutime_jax.finetuning.classifier import load_classifier
-from nutime_jax.finetuning.ensemble import layer_factor, rate_factor, run_epoch
-from nutime_jax.finetuning.loop import carve_validation, fine_tune
+from nutime_jax.finetuning.ensemble import layer_factor, learning_rate_schedule, make_optimizer, run_epoch
+from nutime_jax.finetuning.loop import fine_tune, stratified_validation_split
 from tests.encoders import smoke_encoder
 
 QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, learning_rates=(1e-3, 1e-2), patience=0)
@@ -115,9 +115,34 @@ def test_the_factors_of_layers_go_down_from_the_head():
 
 
 def test_the_learning_rate_rises_and_falls():
-    values = rate_factor(np.array([0.0, 0.05, 0.1, 0.55, 1.0]), warmup_fraction=0.1)
-    np.testing.assert_allclose(values, [0, 0.5, 1, 0.5, 0], atol=1e-6)
-    np.testing.assert_allclose(rate_factor(np.array([0.0, 1.0]), warmup_fraction=0.0), [1, 0], atol=1e-6)
+    counts = 100 * np.array([0.0, 0.05, 0.1, 0.55, 1.0]) - 0.5
+    np.testing.assert_allclose(learning_rate_schedule(1.0, warmup_fraction=0.1, steps=100)(counts), [0, 0.5, 1, 0.5, 0], atol=1e-6)
+    without = learning_rate_schedule(1.0, warmup_fraction=0.0, steps=100)
+    np.testing.assert_allclose(without(np.array([-0.5, 99.5])), [1, 0], atol=1e-6)
+
+
+def test_the_optimiser_is_adamw_with_a_factor_per_array():
+    """Twenty steps against the published update rule, by hand in float64."""
+    rng = np.random.default_rng(0)
+    factors, peak, decay, steps = {"a": 1.0, "b": 0.5}, 1e-2, 0.1, 20
+    weights = {name: rng.normal(size=(3, 4)).astype(np.float32) for name in factors}
+    optimizer = make_optimizer(learning_rate_schedule(peak, warmup_fraction=0.2, steps=steps), weight_decay=decay, factors=factors)
+    state, ours = optimizer.init(weights), weights
+    expected = {name: leaf.astype(np.float64) for name, leaf in weights.items()}
+    first, second = ({name: np.zeros((3, 4)) for name in factors} for _ in range(2))
+    for step in range(steps):
+        grads = {name: rng.normal(size=(3, 4)).astype(np.float32) for name in factors}
+        updates, state = optimizer.update(grads, state, ours)
+        ours = {name: ours[name] + updates[name] for name in factors}
+        progress = (step + 0.5) / steps
+        rate = peak * (progress / 0.2 if progress < 0.2 else 0.5 * (1 + np.cos(np.pi * (progress - 0.2) / 0.8)))
+        for name, factor in factors.items():
+            first[name] = 0.9 * first[name] + 0.1 * grads[name]
+            second[name] = 0.999 * second[name] + 0.001 * grads[name].astype(np.float64) ** 2
+            adam = first[name] / (1 - 0.9 ** (step + 1)) / (np.sqrt(second[name] / (1 - 0.999 ** (step + 1))) + 1e-8)
+            expected[name] = expected[name] - rate * factor * (adam + decay * expected[name])
+    for name in factors:
+        np.testing.assert_allclose(ours[name], expected[name], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -175,9 +200,9 @@ def test_a_refit_of_all_epochs_is_training_on_all_cases(encoder):
 @pytest.mark.parametrize(("cases", "epochs", "patience"), [(4, 50, 25), (8, 50, 25), (20, 17, 9), (80, 10, 5)])
 def test_small_sets_are_gone_through_more_often(encoder, cases, epochs, patience):
     settings = change(epochs=10, patience=5, min_updates=50)
-    long = settings.lengthened(cases)
+    long = settings.with_min_updates(cases)
     assert (long.epochs, long.patience) == (epochs, patience)
-    assert change(settings, min_updates=0).lengthened(cases) == change(settings, min_updates=0)
+    assert change(settings, min_updates=0).with_min_updates(cases) == change(settings, min_updates=0)
 
 
 @pytest.mark.slow
@@ -233,18 +258,18 @@ def test_a_test_class_that_training_has_not_is_wrong_and_no_more(encoder):
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_validation_takes_of_every_class_and_leaves_some(share):
     labels = np.repeat([0, 1, 2, 3], [1, 2, 7, 40])
-    train, valid = carve_validation(labels, share=share, seed=0)
+    train, valid = stratified_validation_split(labels, fraction=share, seed=0)
     assert sorted([*train, *valid]) == list(range(50))
     assert set(labels[train]) == {0, 1, 2, 3}
     assert set(labels[valid]) == {1, 2, 3}
-    other = carve_validation(labels, share=share, seed=1)[1]
+    other = stratified_validation_split(labels, fraction=share, seed=1)[1]
     assert len(other) == len(valid)
     assert other.tolist() != valid.tolist()
 
 
 def test_one_case_a_class_is_trained_to_the_end_and_said(encoder, caplog):
     classifier = fine_tune(encoder, toy(each=1), settings=change(patience=1))
-    assert "no case can be spared for validation: all 4 epochs are run, with rate 0.01" in caplog.text
+    assert "no case can be held out for validation: all 4 epochs run with learning rate 0.01" in caplog.text
     assert classifier.training.best_epochs == (4,)
     assert classifier.training.learning_rates == (1e-2,)
     assert np.isnan(classifier.training.accuracy)
@@ -369,7 +394,7 @@ def test_a_damaged_or_foreign_folder_is_refused(fitted, tmp_path):
     with pytest.raises(InputError, match="is not a bundle of kind 'classifier'"):
         load_classifier(tmp_path / "nowhere")
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="exists and is no classifier's"):
+    with pytest.raises(InputError, match="exists and is not a bundle of kind 'classifier'"):
         fitted.save(folder)
 
 
@@ -390,11 +415,11 @@ def test_sets_share_their_programs(encoder):
 @pytest.mark.parametrize(
     ("train", "fields", "test", "message"),
     [
-        (Cases(toy().series, None), {}, None, "the training split has no labels"),
-        (Cases(toy().series, np.array(["a"] * 16)), {}, None, "every training case is of class 'a'"),
+        (Cases(toy().series, None), {}, None, "The train split has no labels"),
+        (Cases(toy().series, np.array(["a"] * 16)), {}, None, "Every training case has class 'a'"),
         (toy(), {"selection": "test"}, None, "selection 'test' validates on the test split"),
-        (toy(), {}, toy(1), "selection 'train' sees no test case"),
-        (toy(), {"selection": "test"}, Cases(toy(1).series, None), "the test split has no labels"),
+        (toy(), {}, toy(1), "selection 'train' uses no test cases"),
+        (toy(), {"selection": "test"}, Cases(toy(1).series, None), "The test split has no labels"),
         (toy(), {"selection": "test"}, toy(1, channels=2), "case 0 of the test split has 2 channels"),
     ],
 )

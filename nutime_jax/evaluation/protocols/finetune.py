@@ -12,14 +12,14 @@ from nutime_jax.evaluation.features import Task
 from nutime_jax.evaluation.protocols.fewshot import draw_tasks
 from nutime_jax.evaluation.results import Row
 from nutime_jax.finetuning.classifier import FineTunedClassifier
-from nutime_jax.finetuning.ensemble import Report
+from nutime_jax.finetuning.ensemble import EpochReport
 from nutime_jax.finetuning.loop import DEFAULTS, fine_tune
 
 CHUNK = 10
 """Tasks that are trained side by side; more need more memory."""
 
 
-class TunedTask(NamedTuple):
+class FineTunedTask(NamedTuple):
     """A fitted classifier, and what it scored: a row for the validating cases (if any) and one for the test split."""
 
     classifier: FineTunedClassifier
@@ -33,8 +33,8 @@ def fine_tune_task(
     settings: TuningSettings = DEFAULTS,
     seed: int = 0,
     method: str = "pretrained",
-    progress: Callable[[int, Report], None] | None = None,
-) -> TunedTask:
+    progress: Callable[[int, EpochReport], None] | None = None,
+) -> FineTunedTask:
     """Fine-tunes on a set's training split, then scores its test split, once; see `fine_tune`.
 
     Under settings.selection "test" the rows carry selection "test".
@@ -46,7 +46,7 @@ def fine_tune_task(
         "method": method,
         "dataset": task.name,
         "protocol": "finetune",
-        "setting": settings.words(),
+        "setting": settings.describe(),
         "seed": seed,
         "selection": training.selection,
         "train_cases": len(task.train.series),
@@ -56,7 +56,7 @@ def fine_tune_task(
     rows = [Row(metric="accuracy", value=classifier.accuracy(task.test.series, task.test.labels), **fields)]
     if training.accuracies and test is None:
         rows.insert(0, Row(metric="validation_accuracy", value=training.accuracy, **fields))
-    return TunedTask(classifier, rows)
+    return FineTunedTask(classifier, rows)
 
 
 def tuned_fewshot_metrics(
@@ -82,6 +82,6 @@ def tuned_fewshot_metrics(
         chunk = places[first : first + CHUNK]
         one_rate = dataclasses.replace(settings, learning_rates=rate, ensemble_size=len(chunk), selection="train")
         classifier = fine_tune(encoder, task.train, settings=one_rate, seed=seed + first, only=chunk)
-        accuracies += [classifier.alone(i).accuracy(task.test.series, task.test.labels) for i in range(len(chunk))]
+        accuracies += [classifier.single(i).accuracy(task.test.series, task.test.labels) for i in range(len(chunk))]
     std = float(np.std(accuracies, ddof=1)) if tasks > 1 else 0.0
     return {"accuracy": float(np.mean(accuracies)), "std": std, "stderr": std / tasks**0.5}

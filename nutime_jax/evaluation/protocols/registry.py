@@ -106,7 +106,7 @@ def _plan_finetune(name: str, config: SweepConfig, specs: Sequence[FeatureSpec])
         tuned = fine_tune_task(dataset.encoder, dataset.task, settings=settings, seed=seed)
         return {row.metric: row.value for row in tuned.rows}
 
-    return [ProtocolRun(name, settings.words(), compute, selection=settings.selection)]
+    return [ProtocolRun(name, settings.describe(), compute, selection=settings.selection)]
 
 
 def _plan_fewshot_finetune(name: str, config: SweepConfig, specs: Sequence[FeatureSpec]) -> list[ProtocolRun]:
@@ -115,7 +115,7 @@ def _plan_fewshot_finetune(name: str, config: SweepConfig, specs: Sequence[Featu
     def compute(dataset: EncodedDataset, seed: int, *, shots: int) -> dict[str, float]:
         return tuned_fewshot_metrics(dataset.encoder, dataset.task, shots=shots, seed=seed, **options)
 
-    setting = f"finetune {config.finetune.words()}"
+    setting = f"finetune {config.finetune.describe()}"
     return [
         ProtocolRun("fewshot", f"{setting} shots={shots} tasks={config.tuned_tasks}", partial(compute, shots=shots))
         for shots in config.shots
