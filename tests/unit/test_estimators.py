@@ -87,7 +87,7 @@ def trainings(monkeypatch):
         called.append(Training(cases.labels, options))
         raise InterruptedError
 
-    monkeypatch.setattr("nutime_jax.estimators.classifier.fine_tune", train)
+    monkeypatch.setattr("nutime_jax.finetuning.loop.fine_tune", train)
     return called
 
 
