@@ -10,6 +10,7 @@ import pytest
 from nutime_jax.cli.main import main
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.loading import load_encoder
+from tests.encoders import smoke_encoder
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,6 @@ def test_three_lines_load_little_and_say_nothing(tmp_path):
     code = """
 import sys
 from nutime_jax import load_encoder
-from tests.encoders import smoke_encoder
 features = load_encoder("nutime-small").embed([[1.0, 2.0, 3.0], [4.0, 5.0]])
 assert features.shape == (2, 2560)
 print(sorted({"orbax", "grain", "tensorflow_datasets", "optax", "pandas", "sklearn", "pyarrow", "scipy"} & set(sys.modules)))
