@@ -24,13 +24,13 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from nutime_jax.config import ModelConfig, PretrainConfig
 from nutime_jax.data.datasets import Cases, DatasetFiles, find_all_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS, check_scalar_encoder
 from nutime_jax.options import option
+from nutime_jax.progress import ProgressBar
 from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
@@ -147,7 +147,7 @@ def study_scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> Study
     variants, datasets = make_variants(config, base), find_all_datasets(config.probe.sources) if config.seeds else []
     decades = np.arange(config.decades[0], config.decades[1])
     coverage = {}
-    with tqdm(variants, desc="scalars", unit=" variants") as bar:
+    with ProgressBar(variants, desc="scalars", unit=" variants") as bar:
         for variant in bar:
             bar.set_postfix_str(variant.name)
             coverage[variant.name] = measure_coverage(variant, config)

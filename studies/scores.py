@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nutime_jax.config import SweepConfig
 from nutime_jax.data.datasets import DatasetFiles
@@ -15,6 +14,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.results import Row, write_rows
 from nutime_jax.evaluation.sweep import UNTRAINED, Sweep
+from nutime_jax.progress import ProgressBar
 from studies.report import StudyTable, seed_stats
 from studies.variants import ProbeConfig, Run, untrained_names
 
@@ -99,7 +99,7 @@ def _sweep_config(probe: ProbeConfig, encoders: Sequence[str]) -> SweepConfig:
 def _run_sweep(sweep: Sweep, features: Path) -> None:
     """Compute the missing cells. The cached features of a dataset are deleted after it, since they are large."""
     last = None
-    with tqdm(desc="probing", unit=" cells") as bar:
+    with ProgressBar(desc="probing", unit=" cells") as bar:
         for progress in sweep.run():
             if last not in (None, progress.dataset):
                 shutil.rmtree(features, ignore_errors=True)

@@ -38,14 +38,13 @@ def _inspect(args: argparse.Namespace) -> None:
     One dataset is described in detail, several in a table. Datasets that cannot be read are named below it, with exit
     status 2. Test splits are only described; they choose nothing.
     """
-    from tqdm import tqdm
-
     from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.data.inspection import inspect_dataset
     from nutime_jax.data.report import format_datasets, plot_series, write_json
+    from nutime_jax.progress import ProgressBar
 
     statistics, readable, errors = [], [], {}
-    with tqdm(
+    with ProgressBar(
         find_all_datasets(args.paths, columns=columns_of(args)), desc="inspecting", unit=" datasets", leave=False, disable=None
     ) as bar:
         for files in bar:
@@ -106,9 +105,8 @@ def _download(args: argparse.Namespace) -> None:
     Existing datasets are skipped. The transfer datasets are PyTorch files; their conversion needs torch. For the licences
     of the archives see timeseriesclassification.com, and the deposits of TF-C at figshare.
     """
-    from tqdm import tqdm
-
     from nutime_jax.data.download import ARCHIVES, archive_sets, download_set
+    from nutime_jax.progress import ProgressBar
 
     wanted = []
     for name in args.names or ARCHIVES:
@@ -117,7 +115,7 @@ def _download(args: argparse.Namespace) -> None:
         if dataset and dataset not in available:
             raise InputError(f"Archive {archive} has no dataset {dataset!r}; choose one of {', '.join(available)}")
         wanted += [(archive, chosen) for chosen in ([dataset] if dataset else available)]
-    with tqdm(wanted, desc="downloading", unit=" datasets", disable=None) as bar:
+    with ProgressBar(wanted, desc="downloading", unit=" datasets", disable=None) as bar:
         for archive, name in bar:
             bar.set_postfix_str(name)
             download_set(archive, name, args.to)

@@ -103,12 +103,12 @@ class _Cases:
 def _write(rows: Iterator["np.ndarray"], cases: _Cases, path: Path, *, source: str) -> int:
     """Write all features, with the texts of their cases; return the number of cases."""
     import numpy as np
-    from tqdm import tqdm
 
     from nutime_jax.data.features import open_features
+    from nutime_jax.progress import ProgressBar
 
     count = 0
-    with open_features(path) as file, tqdm(total=cases.count, desc="embedding", unit=" series", disable=None) as bar:
+    with open_features(path) as file, ProgressBar(total=cases.count, desc="embedding", unit=" series", disable=None) as bar:
         while block := list(islice(rows, CASES_PER_WRITE)):
             file.write(np.stack(block), **cases.take_texts(len(block)))
             count += len(block)

@@ -43,16 +43,15 @@ def compare_encoders(encoders: dict, sources: Sequence[str], output: Path, *, co
 
     Datasets that cannot be evaluated are named below the table.
     """
-    from tqdm import tqdm
-
     from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.data.tables import BY_NAME
     from nutime_jax.evaluation.comparison import RAW, compare, format_accuracies
     from nutime_jax.evaluation.features import read_task
     from nutime_jax.evaluation.results import write_rows
+    from nutime_jax.progress import ProgressBar
 
     rows, errors = [], []
-    with tqdm(find_all_datasets(sources, columns=columns or BY_NAME), desc="evaluating", unit=" datasets") as bar:
+    with ProgressBar(find_all_datasets(sources, columns=columns or BY_NAME), desc="evaluating", unit=" datasets") as bar:
         for files in bar:
             bar.set_postfix_str(files.name)
             try:

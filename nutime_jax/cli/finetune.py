@@ -84,9 +84,9 @@ class _ProgressBar:
     """A bar with the loss and the best validation accuracy so far."""
 
     def __init__(self, epochs: int, *, label: str):
-        from tqdm import tqdm
+        from nutime_jax.progress import ProgressBar
 
-        self._bar = tqdm(total=epochs, desc=label, unit=" epochs", dynamic_ncols=True)
+        self._bar = ProgressBar(total=epochs, desc=label, unit=" epochs")
 
     def __enter__(self):
         return self

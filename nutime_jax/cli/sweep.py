@@ -27,12 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     index, count = _parse_shard(args.shard)
     config = load_config(args.config, args.overrides, schema=args.schema)
-    from tqdm import tqdm
-
     from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.data.point_anomaly import read_point_anomaly_series
     from nutime_jax.evaluation.results import FAILURES, write_failures, write_rows
     from nutime_jax.evaluation.sweep import Sweep
+    from nutime_jax.progress import ProgressBar
 
     point_anomaly = [series for path in config.point_anomaly for series in read_point_anomaly_series(Path(path).expanduser())]
     sweep = Sweep(
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         shard=index,
         shards=count,
     )
-    with tqdm(desc=config.name, unit=" cells") as bar:
+    with ProgressBar(desc=config.name, unit=" cells") as bar:
         for progress in sweep.run():
             bar.total = progress.total
             bar.set_postfix_str(f"{progress.dataset} {progress.method}", refresh=False)

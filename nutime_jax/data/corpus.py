@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from nutime_jax.data.datasets import BUNDLED, DatasetFiles, find_all_datasets
 from nutime_jax.data.series import centre_to_float32, split_long_series
 from nutime_jax.errors import InputError, extra
+from nutime_jax.progress import ProgressBar
 
 with extra("train"):
     import tensorflow_datasets as tfds
@@ -222,7 +222,7 @@ class SeriesCorpus(tfds.core.ShardBasedBuilder):
     # To be raised when the same files would give other records: parts built before are then built anew.
     VERSION = tfds.core.Version("2.0.0")
 
-    def __init__(self, *, source: Source, max_length: int, progress: tqdm, **kwargs):
+    def __init__(self, *, source: Source, max_length: int, progress: ProgressBar, **kwargs):
         self._source, self._max_length, self._progress = source, max_length, progress
         self._tally = _Tally()
         super().__init__(**kwargs)
@@ -330,8 +330,8 @@ def _build(source: Source, data_dir: Path, config: str, max_length: int) -> None
         tfds.enable_progress_bar()
 
 
-def _progress(source: Source) -> tqdm:
-    return tqdm(total=len(source.sets), desc=f"building {source.name}", unit="set", delay=1, leave=False)
+def _progress(source: Source) -> ProgressBar:
+    return ProgressBar(total=len(source.sets), desc=f"building {source.name}", unit="set", delay=1, leave=False)
 
 
 @contextlib.contextmanager

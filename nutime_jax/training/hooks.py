@@ -13,9 +13,9 @@ from typing import Protocol
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from nutime_jax.errors import DivergenceError, PreemptedError, extra
+from nutime_jax.progress import ProgressBar
 from nutime_jax.training.checkpoints import CheckpointStore
 from nutime_jax.training.metrics import MetricWriter, NoWriter
 from nutime_jax.training.state import TrainState
@@ -111,21 +111,19 @@ class Progress:
 
     def __init__(self, *, start: int, steps: int, batch_size: int, every: int, label: str, shown: bool):
         self._batch_size, self._every = batch_size, every
-        self.bar = tqdm(
+        self.bar = ProgressBar(
             total=steps * batch_size,
             initial=start * batch_size,
             desc=label,
             unit=" series",
             unit_scale=True,
-            dynamic_ncols=True,
             disable=not shown,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
         )
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         if step % self._every == 0:
             self.bar.set_postfix_str(
-                f"loss {float(metrics['loss']):.5f} projection std {float(metrics['projection_std']):.2f}", refresh=False
+                f"step {step} loss {float(metrics['loss']):.5f} projection std {float(metrics['projection_std']):.2f}", refresh=False
             )
         self.bar.update(self._batch_size)
 

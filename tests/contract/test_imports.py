@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 
 # From the bottom to the top; packages of one line do not use each other. docs/architecture.md explains the order.
 FLOORS = [
-    {"errors"},
+    {"errors", "progress"},
     {"options", "storage"},
     {"config"},
     {"core", "bundle", "compilation_cache"},

@@ -29,7 +29,7 @@ def run(*arguments):
 
 def test_a_run_shows_progress_and_ends_in_a_table(smoke_run):
     out, err = smoke_run.with_suffix(".out").read_text(), smoke_run.with_suffix(".err").read_text()
-    assert re.search(r"smoke: +100%.*series/s, loss 0\.\d+ projection std 0\.\d+", err)
+    assert re.search(r"smoke: +100%.*series/s, step 12 loss 0\.\d+ projection std 0\.\d+", err)
     assert "Traceback" not in err
     assert "Warning" not in err
     assert re.search(r"^set +untrained +pretrained +raw 1-NN$", out, re.MULTILINE)
