@@ -14,6 +14,7 @@ from nutime_jax.errors import DivergenceError, InputError, PreemptedError
 
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and evaluate it",
+    "status": "print step, throughput, time left and newest checkpoint of a run",
     "evaluate": "compare a pretrained encoder with its untrained baseline on labelled datasets",
     "sweep": "evaluate encoders and classical methods on many datasets, with every protocol",
     "report": "write one HTML page and a CSV file from tables of results",
