@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""A pod on one machine: several processes, each with a few CPU devices, that make one run; and what becomes of it when some die.
+"""Simulate a pod on one machine: several processes of one run, each with a few CPU devices, some of which are killed.
 
     python launch/simulate_pod.py --processes=3 --devices=2 -- nutime pretrain --config=smoke --workdir=runs/pod
     python launch/simulate_pod.py --processes=3 --devices=2 --kill=SIGKILL:1@20s --restarts=5 -- nutime pretrain ...
 
---kill=SIGNAL:WHO@WHEN. WHO is a number, several (0,2), random or all; WHEN is a time since the start (20s), one drawn from
-a range (5-20s), or file:PATTERN, as soon as such a file exists. The first --kill strikes the first start, the second one the
-second. --restarts gives the identical command again until it ends with 0, 2 or 3.
+--kill=SIGNAL:WHO@WHEN. WHO is an index, several (0,2), random or all; WHEN is a time since the start (20s), a time sampled from
+a range (5-20s), or file:PATTERN, as soon as such a file exists. The first --kill applies to the first start, the second to the
+second. --restarts runs the same command again until it exits with 0, 2 or 3.
 
-Every process has a log. Exit status: 0 if that of all processes is 0; 2, 3 or 4 if that of any is; 75 if the run was told to
-stop and has saved its state; else that of the first process to fail, 128 + the signal if it was killed.
+Each process has a log. Exit status: 0 if that of all processes is 0; 2, 3 or 4 if that of any process is; 75 if the run was
+preempted and has saved its state; else that of the first process that failed, 128 + signal if it was killed.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from pathlib import Path
 
 PREEMPTED = 75
 FINAL = (0, 2, 3)
-"""Exit statuses after which the same command would do the same again."""
+"""Exit statuses after which a restart would end in the same way."""
 
 
 class Pod:
-    """Several processes of one run, on this machine. A context manager: whatever still runs at its end is killed.
+    """Several processes of one run on this machine. A context manager; processes that still run at its end are killed.
 
         with Pod(["nutime", "pretrain", ...], processes=2, devices=4, logs=tmp_path) as pod:
             pod.start()
@@ -41,12 +41,11 @@ class Pod:
             pod.kill(1)
             statuses = pod.wait(timeout=60)
 
-    command: what each process runs; --multihost=localhost:PORT is added, at a free port, anew at every start. `nutime` is the one
-        of this Python.
-    processes, devices: how many, and how many CPU devices each has.
-    logs: folder of process-0.log, process-1.log, ..., to which every start appends, and of compiled programs where one process runs.
-    environment: variables set, or changed, beside those of this process.
-    grace: seconds that the others have to end by themselves once one has failed; then they are killed.
+    command: command of each process, plus --multihost=localhost:PORT with a free port per start. `nutime` is that of this Python.
+    processes, devices: number of processes, and of CPU devices of each.
+    logs: folder of process-0.log, process-1.log, ..., to which every start appends, and of compiled programs of a single process.
+    environment: variables that differ from those of this process.
+    grace: seconds in which the other processes may exit after a failure; then they are killed.
     """
 
     def __init__(
@@ -63,9 +62,9 @@ class Pod:
         self.folder = Path(logs).absolute()
         self.environment = dict(environment or {})
         self.failed: list[int] = []
-        """Those that ended with another status than 0, in the order in which they did."""
+        """Processes that exited with another status than 0, in order of exit."""
         self.stopped: set[int] = set()
-        """Those that this pod killed because another one had failed, or time was up."""
+        """Processes that this pod killed after a failure or a timeout."""
         self._running: list[subprocess.Popen] = []
         self._offsets: list[int] = []
         self._deadline: float | None = None
@@ -77,7 +76,7 @@ class Pod:
         self.stop()
 
     def start(self) -> "Pod":
-        """Starts every process; after they have ended, the identical command once more."""
+        """Start every process; after all have exited, start the same command again."""
         if self.alive():
             raise RuntimeError("this pod is running; wait for it, or stop it")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,16 +92,16 @@ class Pod:
         return self
 
     def alive(self) -> list[int]:
-        """Which processes run."""
+        """Return the indices of the running processes."""
         return [index for index, process in enumerate(self._running) if process.poll() is None]
 
     def kill(self, *who: int, signum: int = signal.SIGKILL) -> None:
-        """Sends a signal to some processes; those that have ended do not mind."""
+        """Send a signal to processes; those that have exited ignore it."""
         for index in who:
             self._running[index].send_signal(signum)
 
     def poll(self) -> bool:
-        """Whether every process has ended. Those that survive a failure are killed once their time is up."""
+        """Return whether every process has exited. After a failure the others are killed when `grace` has passed."""
         for index, process in enumerate(self._running):
             if process.poll() and index not in self.failed:
                 self.failed.append(index)
@@ -114,10 +113,10 @@ class Pod:
         return not alive
 
     def wait(self, *, timeout: float) -> list[int]:
-        """The exit statuses, once every process has ended: of one that was killed, minus the number of the signal.
+        """Wait until every process has exited; return the exit statuses, minus the signal number for a killed process.
 
         Raises:
-            TimeoutError: some still ran after so many seconds; they are killed, and the message has the end of a log.
+            TimeoutError: processes still run after `timeout` seconds; they are killed, and the message has the end of a log.
         """
         self.wait_until(lambda: False, timeout=timeout)
         return [process.returncode for process in self._running]
@@ -136,14 +135,14 @@ class Pod:
         return True
 
     def stop(self) -> None:
-        """Kills whatever runs, and waits for its end."""
+        """Kill the running processes, and wait for their exit."""
         alive = self.alive()
         self.stopped |= set(alive)
         self.kill(*alive)
         self.failed += [index for index in alive if self._running[index].wait()]
 
     def line(self, index: int) -> str:
-        """The command of a process, as one would type it."""
+        """Return the command of a process as a shell command."""
         changed = [f"{name}={value}" for name, value in self._environment(index).items() if os.environ.get(name) != value]
         return shlex.join(["env", *changed, *_resolve(self.command), "--multihost=localhost:PORT"])
 
@@ -151,7 +150,7 @@ class Pod:
         return self.folder / f"process-{index}.log"
 
     def output(self, index: int) -> str:
-        """What a process has said since the last start."""
+        """Return the output of a process since the last start."""
         with open(self.log(index), "rb") as file:
             file.seek(self._offsets[index])
             return file.read().decode(errors="replace")
@@ -160,9 +159,9 @@ class Pod:
         return "\n".join(re.split(r"[\r\n]+", self.output(index).rstrip())[-lines:])
 
     def _environment(self, index: int) -> dict[str, str]:
-        flags = [one for one in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in one]
-        # On CPU the first process alone finds its compiled programs again: its peers would compile while it waits for them, and
-        # it waits for half a minute at most. So all of them compile.
+        flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
+        # On CPU only process 0 finds its compiled programs again: it would wait for the others, which compile, for half a minute
+        # at most. So all processes compile.
         cached = self.processes == 1
         return {
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compilations"),
@@ -179,7 +178,7 @@ class Pod:
 
 
 def total_status(statuses: Sequence[int], *, first: int | None = None) -> int:
-    """One exit status for many.
+    """Return one exit status for several processes.
 
     Args:
         statuses: of every process, minus the signal for one that was killed.
@@ -190,25 +189,25 @@ def total_status(statuses: Sequence[int], *, first: int | None = None) -> int:
             return said
     if set(statuses) <= {0, PREEMPTED}:
         return max(statuses)
-    status = statuses[first] if first is not None else next(one for one in statuses if one)
+    status = statuses[first] if first is not None else next(status for status in statuses if status)
     return 128 - status if status < 0 else status
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A signal to some processes, at a time."""
+    """A signal to processes, at a time."""
 
     signum: signal.Signals
     who: str
     when: str
 
     def due(self, pod: Pod, *, draw: random.Random) -> tuple[Callable[[], bool], list[int]]:
-        """When it strikes, and whom, if the pod starts now."""
+        """Return a function that tells whether to send the signal, and the processes, if the pod starts now."""
         everyone = list(range(pod.processes))
         if self.who == "all":
             who = everyone
         else:
-            who = [draw.choice(everyone)] if self.who == "random" else [int(one) for one in self.who.split(",")]
+            who = [draw.choice(everyone)] if self.who == "random" else [int(index) for index in self.who.split(",")]
         if self.when.startswith("file:"):
             pattern = Path(self.when.removeprefix("file:")).absolute()
             root = Path(pattern.anchor)
@@ -219,30 +218,30 @@ class Kill:
 
 
 def parse_kill(text: str, *, processes: int) -> Kill:
-    """Reads SIGNAL:WHO@WHEN.
+    """Parse SIGNAL:WHO@WHEN.
 
     Raises:
-        ValueError: it is not of this form, or there is no such signal or process.
+        ValueError: the text has another form, or the signal or the process does not exist.
     """
-    example = "write, say, SIGKILL:1@20s, SIGTERM:random@5-20s or SIGKILL:0,2@file:runs/pod/checkpoints/00000003"
+    example = "write SIGKILL:1@20s, SIGTERM:random@5-20s or SIGKILL:0,2@file:runs/pod/checkpoints/00000003"
     match = re.fullmatch(r"(SIG[A-Z0-9]+):(all|random|\d+(?:,\d+)*)@(file:.+|\d+(?:\.\d+)?(?:-\d+(?:\.\d+)?)?s)", text)
     if match is None or match[1] not in signal.Signals.__members__:
-        raise ValueError(f"--kill={text} is not understood; {example}")
+        raise ValueError(f"--kill={text} is invalid; {example}")
     if match[2][0].isdigit() and max(map(int, match[2].split(","))) >= processes:
-        raise ValueError(f"--kill={text} names a process that is not there; the last of {processes} is {processes - 1}")
+        raise ValueError(f"--kill={text} names a process that does not exist; the last of {processes} is {processes - 1}")
     return Kill(signal.Signals[match[1]], match[2], match[3])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("--processes", type=int, default=2, help="how many (default: 2)")
-    parser.add_argument("--devices", type=int, default=2, help="CPU devices of each (default: 2)")
-    parser.add_argument("--kill", action="append", default=[], metavar="SIGNAL:WHO@WHEN", help="may be given several times")
-    parser.add_argument("--restarts", type=int, default=0, help="how often to give the command again (default: 0)")
-    parser.add_argument("--grace", type=float, default=15, help="seconds for the others to end once one has failed (default: 15)")
-    parser.add_argument("--timeout", type=float, default=3600, help="seconds for each start (default: 3600)")
+    parser.add_argument("--processes", type=int, default=2, help="number of processes (default: 2)")
+    parser.add_argument("--devices", type=int, default=2, help="CPU devices per process (default: 2)")
+    parser.add_argument("--kill", action="append", default=[], metavar="SIGNAL:WHO@WHEN", help="repeatable")
+    parser.add_argument("--restarts", type=int, default=0, help="maximum number of restarts (default: 0)")
+    parser.add_argument("--grace", type=float, default=15, help="seconds in which the others may exit after a failure (default: 15)")
+    parser.add_argument("--timeout", type=float, default=3600, help="time limit per start in seconds (default: 3600)")
     parser.add_argument("--logs", default="runs/simulated_pod", help="folder of the logs (default: runs/simulated_pod)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random kills (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="print the command of every process, and run nothing")
     parser.add_argument("command", nargs="+", help="-- nutime pretrain --config=... --workdir=...")
     args = parser.parse_args(argv)
@@ -266,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(pod: Pod, kills: list[Kill], told: list[int], *, restarts: int, timeout: float, draw: random.Random) -> int:
-    """Starts the pod until it ends for good; returns its last status."""
+    """Start the pod until it is done; return its last status."""
     for number in range(restarts + 1):
         _say(f"start {number + 1} of at most {restarts + 1}")
         began = time.monotonic()
@@ -285,6 +284,7 @@ def _run(pod: Pod, kills: list[Kill], told: list[int], *, restarts: int, timeout
         status = total_status(statuses, first=pod.failed[0] if pod.failed else None)
         _say(f"ended after {time.monotonic() - began:.1f} s with {status}: {_describe(pod, statuses)}")
         if pod.failed:
+            _say(f"end of {pod.log(pod.failed[0])}:")
             print(_indent(pod.tail(pod.failed[0]), f"[{pod.failed[0]}] "), flush=True)
         if status in FINAL or told:
             break
@@ -293,7 +293,7 @@ def _run(pod: Pod, kills: list[Kill], told: list[int], *, restarts: int, timeout
 
 @contextlib.contextmanager
 def _forwarded(pod: Pod, told: list[int]):
-    """SIGTERM goes on to every process, as a scheduler would send it; the run is not started again after it."""
+    """Forward SIGTERM to every process, as a scheduler sends it; the run is then not started again."""
 
     def forward(signum: int, _) -> None:
         told.append(signum)
@@ -319,9 +319,9 @@ def _resolve(command: Sequence[str]) -> list[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("localhost", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 def _commit() -> str:
