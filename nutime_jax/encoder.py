@@ -128,7 +128,7 @@ class Encoder:
         *,
         layer: int | None = None,
         pooling: str | None = None,
-        channels: str = "mean",
+        channels: str = "concat",
         batch_size: int = 256,
         tokens: bool = False,
     ) -> np.ndarray | Iterator[np.ndarray]:
@@ -139,11 +139,11 @@ class Encoder:
         `batch_size` and on the other cases only by rounding (1e-5). X is not modified. All local devices are used.
 
         Args:
-            X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), or a pandas frame
-                (see `data.inputs.clean_cases`); or an iterator of such arrays, one per case.
+            X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a table, or another
+                form of `data.inputs.read_series`; or an iterator of such arrays, one per case.
             layer, pooling: see `models.pooling.pool_tokens`. None is the default pooling of the encoder; with a layer,
                 "cls+mean" in place of "all_layers". Features of all difference orders and input lengths are concatenated.
-            channels: "mean" over the channels of a case, "concat", or "none": (cases, channels, features).
+            channels: "concat" of the features of the channels of a case, their "mean", or "none": (cases, channels, features).
             batch_size: maximum number of segments per batch.
             tokens: return the window tokens of `layer` in order of time, without CLS, of the series itself at
                 `config.length` time points; `pooling` is ignored. Tokens of the segments of a long series are

@@ -15,7 +15,7 @@ class StubEncoder(Encoder):
     The features of a case do not depend on the other cases. CLS and mean token, and the layers, have projections of their own.
     """
 
-    def embed(self, X, *, layer=None, pooling=None, channels="mean", batch_size=256):
+    def embed(self, X, *, layer=None, pooling=None, channels="concat", batch_size=256):
         """Return float32 (cases, features), as `Encoder.embed`."""
         pooling = self.choose_pooling(layer=layer, pooling=pooling)
         self._check_options(layer=layer, pooling=pooling, channels=channels, batch_size=batch_size, tokens=False)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="file of the features: .npz, .npy, .parquet or .csv")
     add_features(parser)
-    parser.add_argument("--channels", default="mean", help="mean or concat over channels, or none to keep them (default: mean)")
+    parser.add_argument("--channels", default="concat", help="concat or mean over channels, or none to keep them (default: concat)")
     parser.add_argument("--batch_size", type=int, default=256, help="channels per batch (default: 256)")
 
 

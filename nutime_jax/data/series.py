@@ -154,7 +154,7 @@ def centre_to_float32(x: Float[np.ndarray, " time"]) -> tuple[Float32[np.ndarray
     """
     half_range = x.max() / 2 - x.min() / 2
     offset = np.float32(x.max() / 2 + x.min() / 2)
-    if x.dtype == np.float32 and abs(offset) <= 2 * half_range:
+    if x.dtype == np.float32 and abs(offset) / 2 <= half_range:
         return x, np.float32(0)
     return (x - np.float64(offset)).astype(np.float32), offset
 
