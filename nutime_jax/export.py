@@ -1,8 +1,8 @@
-"""An encoder as a program that needs none of this library: a folder with the program, the weights and a card.
+"""Export of an encoder as a StableHLO program that runs without this library.
 
-The folder is an encoder's bundle (`bundle`), which `load_encoder` reads, with one file more: `program.jax`, the
-encoder by `jax.export`, for CPU, CUDA and TPU, any number of series and any length. Weights and configuration are the
-archive. The program is not: an older JAX does not read it, so it is made anew from them whenever it is needed.
+The folder is a bundle that `load_encoder` reads, plus `program.jax`: the encoder serialised by `jax.export`, for CPU, CUDA and
+TPU, any number of series and any length. Archive the weights and the configuration: an older JAX may not read the program, but
+`nutime export` can make it again from them.
 """
 
 import importlib.metadata
@@ -32,14 +32,14 @@ from nutime_jax.models.pooling import pool_tokens
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SHAPES = r"float32\[b,t\], int32\[b\], float32\[b\] -> float32\[b,\d+\]"
-"""Arguments and result of a program: series, lengths, offsets; features."""
+"""Arguments and result of a program: series, lengths, offsets -> features."""
 
 
 @dataclass(frozen=True)
 class ExportedEncoder:
-    """A program that embeds series, loaded.
+    """A loaded program that embeds series.
 
-    about: what its folder says of it: jax, platforms, length, max_length, layer, readout, features.
+    about: metadata: jax, platforms, lengths, orders, shifts, max_length, layer, readout, features.
     program: (series float32 (b, t), lengths int32 (b,), offsets float32 (b,)) -> features float32 (b, features).
     """
 
@@ -47,48 +47,48 @@ class ExportedEncoder:
     program: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
     def embed(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
-        """Features of series of one channel, as `Encoder.embed` makes them; float32, (cases, features).
+        """Return features of univariate series, equal to those of `Encoder.embed`; float32, shape (cases, features).
 
         Args:
-            series: (time,) each, of any length and scale, missing values allowed.
-            batch_size: pieces embedded at once.
+            series: one array of shape (time,) per case, of any length and scale; missing values are allowed.
+            batch_size: segments per call of the program.
 
         Raises:
-            InputError: no series, or one that is not numbers of such a shape.
+            InputError: there are no series, or one is not numeric or has another shape.
         """
         if not len(series):
-            raise InputError("there is no series to embed")
-        cases = [clean_series(one, name=f"case {i}") for i, one in enumerate(series)]
+            raise InputError("There are no series to embed. Pass at least one.")
+        cases = [clean_series(values, name=f"case {i}") for i, values in enumerate(series)]
         for i, case in enumerate(cases):
             if len(case) > 1:
-                raise InputError(f"case {i} has {len(case)} channels; an exported program embeds series of one, so give them one by one")
-        pieces = [split_long_series(case[0], self.about["max_length"]) for case in cases]
-        counts = np.array([len(one) for one in pieces])
-        flat = list(chain(*pieces))
-        order = np.argsort([len(one) for one in flat], kind="stable")  # alike lengths share a padded width
+                raise InputError(f"case {i} has {len(case)} channels. An exported program embeds single channels: pass each as a series.")
+        segments = [split_long_series(case[0], self.about["max_length"]) for case in cases]
+        counts = np.array([len(parts) for parts in segments])
+        flat = list(chain(*segments))
+        order = np.argsort([len(segment) for segment in flat], kind="stable")  # similar lengths share a padded width
         features = np.empty((len(flat), self.about["features"]), np.float32)
         for begin in range(0, len(order), batch_size):
             rows = order[begin : begin + batch_size]
             features[rows] = self._run([flat[i] for i in rows])
         return np.add.reduceat(features, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
 
-    def _run(self, pieces: list[np.ndarray]) -> np.ndarray:
-        values, offsets = zip(*map(centre_to_float32, pieces), strict=True)
-        width = min(1 << (len(values[-1]) - 1).bit_length(), MAX_LENGTH)  # powers of two: few shapes, so few compilations
+    def _run(self, segments: list[np.ndarray]) -> np.ndarray:
+        values, offsets = zip(*map(centre_to_float32, segments), strict=True)
+        width = min(1 << (len(values[-1]) - 1).bit_length(), MAX_LENGTH)  # powers of two: few shapes and compilations
         return np.asarray(self.program(*pad_series(list(values), width), np.array(offsets, np.float32)))
 
 
 def export_encoder(
     encoder: Encoder, folder: str | os.PathLike, *, layer: int | None = None, pooling: str | None = None, card: str = ""
 ) -> Path:
-    """Writes a folder with an encoder's program, weights, configuration and card; an older encoder there is replaced.
+    """Write a folder with program, weights, configuration and model card; an existing encoder in it is replaced.
 
     Args:
-        layer, pooling: what the program reads out; see `Encoder.embed`.
-        card: a text about the encoder, in Markdown, that is put below what is said of the program.
+        layer, pooling: features of the program; see `Encoder.embed`.
+        card: Markdown text about the encoder, appended to the description of the program.
 
     Raises:
-        InputError: no such layer or pooling, or the folder cannot be written, or holds something else.
+        InputError: the layer or pooling does not exist, or the folder cannot be written or has other contents.
     """
     _check_serialization()
     check_output_dir(folder, kind=KIND)
@@ -119,14 +119,14 @@ def export_encoder(
 
 
 def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str | None = None) -> export.Exported:
-    """The encoder as a program; see `ExportedEncoder` for its arguments.
+    """Return the encoder as a program; see `ExportedEncoder` for its arguments.
 
-    A row of `series` counts up to its length; what follows is never read. `offsets` is what was taken from each row so
-    that its shape fits float32 (`data.series.centre_to_float32`), zero otherwise. A length outside 1 to t makes all of the
-    result NaN. Weights are part of the program: it cannot be run with those of another encoder, nor without its own.
+    Values of a row beyond its length are ignored. `offsets` was subtracted from each row so that its shape fits float32
+    (`data.series.centre_to_float32`); it is zero otherwise. A length outside 1 to t makes the entire result NaN. The program
+    includes the weights.
 
     Raises:
-        InputError: no such layer or pooling.
+        InputError: the layer or pooling does not exist.
     """
     network = encoder.network
     pooling = encoder.choose_pooling(layer=layer, pooling=pooling)
@@ -139,14 +139,14 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
             # XLA fuses across `optimization_barrier`, but not across a branch; core/resample.py says why that matters.
             return jax.lax.cond(known, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
 
-        # Otherwise XLA computes with the weights as it compiles, and rounds otherwise than the device.
+        # Without this, XLA folds constants of the weights at compile time, with other rounding than the device.
         held = jax.lax.optimization_barrier(variables)
 
         def embed_at(order: int, length: int) -> jax.Array:
             size = length + window_offset_starts(encoder.num_window_offsets, network.config.window_stride)[-1]
             values, points = _difference(series, lengths) if order else (series, lengths)
             views = fusion_barrier(
-                jax.vmap(lambda one, points: resize(one, size, length=points, fusion_barrier=fusion_barrier))(values, points)
+                jax.vmap(lambda row, points: resize(row, size, length=points, fusion_barrier=fusion_barrier))(values, points)
             )
             added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.num_window_offsets, axis=0)
             arrays = make_offset_views(views, encoder.num_window_offsets, network.config.window_stride)[:, None], added[:, None]
@@ -159,11 +159,11 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
 
     batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {MAX_LENGTH}"])
     shapes = (((batch, time), np.float32), ((batch,), np.int32), ((batch,), np.float32))
-    return export.export(jax.jit(embed), platforms=PLATFORMS)(*(jax.ShapeDtypeStruct(*one) for one in shapes))
+    return export.export(jax.jit(embed), platforms=PLATFORMS)(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
 
 
 def _difference(series: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`data.series.difference` of rows (batch, time) that count up to their lengths, and the lengths of what is left."""
+    """Return first differences of rows (batch, time), as `data.series.difference` computes them, and their lengths."""
     largest = jnp.finfo(series.dtype).max
     steps = jnp.clip(jnp.diff(series, append=series[:, -1:]), -largest, largest)
     return jnp.where(lengths[:, None] > 1, steps, 0), jnp.where(lengths > 1, lengths - 1, lengths)
@@ -175,33 +175,33 @@ def _check_serialization() -> None:
 
 
 def load_exported(folder: str | os.PathLike) -> ExportedEncoder:
-    """Loads the program of a folder that `export_encoder` wrote.
+    """Load the program of a folder that `export_encoder` wrote.
 
-    A program is code. This one is run only if it is what was written, and calls nothing outside of itself.
+    A program is code. It is accepted only if its checksum matches and it makes no external calls.
 
     Raises:
-        InputError: the folder holds no program, or a damaged one, or one that this JAX does not read.
+        InputError: the folder contains no program, or the program is corrupt or not readable by this version of JAX.
     """
     _check_serialization()
     about = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime export`").about
     if Path(PROGRAM).stem not in about or not isinstance(about.get("export"), dict):
-        raise InputError(f"{folder} holds an encoder and no program; make one of it by `nutime export`")
+        raise InputError(f"{folder} contains an encoder without a program. Make one with `nutime export`.")
     try:
         program = export.deserialize(bytearray(read_file(folder, PROGRAM, about)))
         text = program.mlir_module()
     except InputError:
         raise
-    except Exception as error:  # another version of its format, or bytes that are none
+    except Exception as error:  # another format version, or corrupt bytes
         raise InputError(
-            f"{folder} has a program of JAX {about['export'].get('jax')}, which JAX {jax.__version__} does not read "
-            f"({type(error).__name__}); make it anew by `nutime export --encoder={folder}`"
+            f"{folder} has a program of JAX {about['export'].get('jax')}, which JAX {jax.__version__} cannot read "
+            f"({type(error).__name__}). Make it again with `nutime export --encoder={folder}`."
         ) from error
-    # Checks of shapes are spelt as calls, and are all that is ever written. Any other reaches into the machine.
+    # Shape assertions are the only custom calls that export writes. Any other would run code outside the program.
     if text.count("custom_call") != text.count("custom_call @shape_assertion("):
-        raise InputError(f"{folder} has a program that calls what is outside of it; make it anew by `nutime export --encoder={folder}`")
-    shapes, longest = _shapes(program), about["export"].get("max_length")
-    if re.fullmatch(SHAPES, shapes) is None or type(longest) is not int or longest < 1:
-        raise InputError(f"{folder} has a program of another form ({shapes}); make it anew by `nutime export --encoder={folder}`")
+        raise InputError(f"{folder} has a program with external calls. Make it again with `nutime export --encoder={folder}`.")
+    shapes, max_length = _shapes(program), about["export"].get("max_length")
+    if re.fullmatch(SHAPES, shapes) is None or type(max_length) is not int or max_length < 1:
+        raise InputError(f"{folder} has a program with other arguments ({shapes}). Make it again with `nutime export --encoder={folder}`.")
     return ExportedEncoder({**about["export"], "features": program.out_avals[0].shape[1]}, jax.jit(program.call))
 
 
@@ -210,10 +210,13 @@ def _shapes(program: export.Exported) -> str:
 
 
 def read_card(name_or_path: str | os.PathLike) -> str:
-    """What the card of an encoder says of it, by what `load_encoder` takes; empty where there is none.
+    """Return the text of a model card, without the description of a program; empty if there is no card.
+
+    Args:
+        name_or_path: as for `load_encoder`.
 
     Raises:
-        InputError: the folder is damaged.
+        InputError: the folder is corrupt.
     """
     path = WEIGHTS / name_or_path if os.fspath(name_or_path) in list_pretrained() else name_or_path
     if not is_bundle(path):
@@ -221,7 +224,7 @@ def read_card(name_or_path: str | os.PathLike) -> str:
     contents = load_bundle(path, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     if "export" not in contents.about:
         return contents.card.strip()
-    return contents.card.partition(HEADING)[2].strip().partition("\n\n")[2]  # below the line that is written anew
+    return contents.card.partition(HEADING)[2].strip().partition("\n\n")[2]  # without the line that export writes
 
 
 def _library_version() -> str:
@@ -236,14 +239,8 @@ import jax, numpy as np
 from jax import export
 embed = jax.jit(export.deserialize(bytearray(Path("program.jax").read_bytes())).call)
 features = embed(series, lengths, np.zeros(len(series), np.float32))"""
-"""The lines of the card that load a program; a test runs them."""
+"""Python code in the card that loads a program; a test runs it."""
 HEADING = "## The encoder"
-
-
-def _read(orders: Sequence[int]) -> str:
-    """What is read of series, with its verb."""
-    words = {(0,): "Series", (1,): "Differences of neighbouring points"}
-    return f"{words.get(tuple(orders), 'Series, and differences of neighbouring points,')} are"
 
 
 def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
@@ -254,10 +251,11 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
     windows = " and ".join(str(size) if step == size else f"{size} every {step}" for size, step in model.window_specs)
     size = f"{model.backbone} of depth {model.depth}, width {model.width}{heads}, window {windows}"
     below = f"\n{text.strip()}\n" if text.strip() else ""
+    inputs = {(0,): "Series", (1,): "First differences"}.get(tuple(about["orders"]), "Series and their first differences")
     return f"""# Exported NuTime encoder
 
-`program.jax` turns time series of any length and numerical scale into {about["features"]} features each. It needs
-`jax>={about["jax"]}` and `flatbuffers`, and nothing else:
+`program.jax` computes {about["features"]} features per time series, of any length and numerical scale. It needs only
+`jax>={about["jax"]}` and `flatbuffers`:
 
 ```python
 {LOADING}
@@ -265,21 +263,21 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 
 | | |
 |---|---|
-| `series` | float32 (b, t): a series a row, finite up to its length; t at most {MAX_LENGTH:,} |
-| `lengths` | int32 (b,): points of each row that count, 1 to t; one outside of that makes all of the result NaN |
-| third argument | float32 (b,): what was subtracted from a row that float32 cannot hold (small changes at a high level); else 0 |
+| `series` | float32 (b, t): one series per row, finite up to its length; t at most {MAX_LENGTH:,} |
+| `lengths` | int32 (b,): time points per row, 1 to t; any other length makes the entire result NaN |
+| third argument | float32 (b,): the value subtracted from a row whose small changes at a high level do not fit float32; else 0 |
 | result | float32 (b, {about["features"]}) |
 | platforms | {", ".join(about["platforms"])} |
 
-- Every new (b, t) is compiled once: pad t to a power of two and keep b.
-- Missing values: cut them off at the ends, interpolate them inside; NaN in a row makes its features NaN.
-- A series of more than {about["max_length"]} points is to be cut into the fewest pieces of (nearly) equal length that are no
-  longer (`np.array_split`), and the features of its pieces averaged.
-- Several channels: every channel is a row; average or concatenate their features.
-- {_read(about["orders"])} resized to {" and to ".join(map(str, about["lengths"]))} points, and cut into windows {about["shifts"]} times, a
-  part of a window further on each time; {layer}, pooling {about["readout"]}, is read out and averaged; all in float32.
-- A program is code: run it only if you trust where it comes from. An older JAX than {about["jax"]} may not read it. The
-  archive is `weights.safetensors` with `config.json`, from which `nutime export --encoder=FOLDER` makes it anew.
+- Each new (b, t) is compiled once: pad t to a power of two and keep b.
+- Missing values: remove them at the ends, interpolate them inside; NaN in a row makes its features NaN.
+- Split a series of more than {about["max_length"]} points into the minimum number of (nearly) equal segments (`np.array_split`),
+  and average their features.
+- Several channels: pass each channel as a row; average or concatenate their features.
+- {inputs} are resized to {" and to ".join(map(str, about["lengths"]))} points. Features ({layer}, pooling {about["readout"]}) are
+  averaged over {about["shifts"]} window offsets. All computation is in float32.
+- A program is code: run it only if you trust its source. A JAX older than {about["jax"]} may not read it. Archive
+  `weights.safetensors` and `config.json`: `nutime export --encoder=FOLDER` makes the program again from them.
 
 {HEADING}
 

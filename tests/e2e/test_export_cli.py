@@ -45,9 +45,9 @@ def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp
         (["--encoder={tmp}/classifier"], "is not a bundle of kind 'encoder' (its kind is 'classifier')"),
     ],
 )
-def test_what_cannot_be_exported_is_one_sentence(capfd, source, tmp_path, arguments, message):
+def test_impossible_exports_are_rejected(capfd, source, tmp_path, arguments, message):
     save_bundle(tmp_path / "classifier", {}, {"head": np.ones(2)}, kind="classifier", schema=1)
-    given = [f"--out={tmp_path / 'out'}", *(one.format(source=source, tmp=tmp_path) for one in arguments)]
+    given = [f"--out={tmp_path / 'out'}", *(argument.format(source=source, tmp=tmp_path) for argument in arguments)]
     status, _, sentences = say(capfd, *given)
     assert (status, len(sentences)) == (2, 1)
     assert message in sentences[0]

@@ -90,7 +90,7 @@ def test_embedding_follows_the_encoder(encoder, exported):
     series.append(101_325 + 0.01 * np.sin(np.arange(80.0)))
     expected = encoder.embed([one[None] for one in series])
     np.testing.assert_allclose(exported.embed(series, batch_size=4), expected, rtol=0, atol=TOLERANCE)
-    for wrong, message in (([], "no series"), ([np.ones((2, 9))], "case 0 has 2 channels"), ([np.full(3, np.nan)], "no value")):
+    for wrong, message in (([], "There are no series"), ([np.ones((2, 9))], "case 0 has 2 channels"), ([np.full(3, np.nan)], "no value")):
         with pytest.raises(InputError, match=message):
             exported.embed(wrong)
 
@@ -171,33 +171,33 @@ def test_the_folder_is_an_encoder_with_a_card(encoder, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"), [({"layer": 2}, "layer 2 does not exist; choose 0 to 1"), ({"pooling": "max"}, "pooling 'max' is unknown")]
 )
-def test_wrong_options_are_refused(encoder, tmp_path, options, message):
+def test_wrong_options_are_rejected(encoder, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         export_encoder(encoder, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-def reaching_out():
-    """A program that calls a library outside of it: a solver here, whatever else its writer likes."""
+def with_external_call():
+    """A program with an external call, here to a solver."""
     return export.export(jax.jit(jnp.linalg.cholesky))(jax.ShapeDtypeStruct((2, 2), np.float32)).serialize()
 
 
-def of_another_form():
+def with_other_arguments():
     return export.export(jax.jit(jnp.sin))(jax.ShapeDtypeStruct((2, 2), np.float32)).serialize()
 
 
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        (lambda: b"no program", "which JAX .* does not read"),
-        (lambda: b"\x00" * 4096, "which JAX .* does not read"),
-        (reaching_out, "calls what is outside of it; make it anew by `nutime export"),
-        (of_another_form, r"of another form \(float32\[2,2\] -> float32\[2,2\]\)"),
-        (lambda: b"", "holds an encoder and no program; make one of it by `nutime export`"),
+        (lambda: b"no program", "which JAX .* cannot read"),
+        (lambda: b"\x00" * 4096, "which JAX .* cannot read"),
+        (with_external_call, "with external calls. Make it again with `nutime export"),
+        (with_other_arguments, r"with other arguments \(float32\[2,2\] -> float32\[2,2\]\)"),
+        (lambda: b"", "contains an encoder without a program. Make one with `nutime export`"),
     ],
     ids=["text", "zeros", "calls", "form", "none"],
 )
-def test_a_program_that_is_none_is_refused(folder, tmp_path, program, message):
+def test_invalid_programs_are_rejected(folder, tmp_path, program, message):
     about, arrays, card = load_bundle(folder, kind="encoder", schema=1, writer="")
     about = {name: value for name, value in about.items() if name != "program"}
     save_bundle(tmp_path / "sealed", about, arrays, kind="encoder", schema=1, card=card, program=bytes(program()))
@@ -214,7 +214,7 @@ def test_a_program_that_is_none_is_refused(folder, tmp_path, program, message):
         ("program.jax", None, "program.jax cannot be read"),
     ],
 )
-def test_damage_is_found(encoder, folder, tmp_path, name, content, message):
+def test_corruption_is_found(encoder, folder, tmp_path, name, content, message):
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / name).unlink()
