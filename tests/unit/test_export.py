@@ -61,12 +61,12 @@ def features(encoder, batch):
         )
 
 
-def test_a_program_does_what_the_encoder_does(exported, batch, features):
+def test_a_program_gives_the_features_of_the_encoder(exported, batch, features):
     assert features.shape == (6, 32)
     np.testing.assert_allclose(exported.program(*batch), features, rtol=0, atol=TOLERANCE)
 
 
-def test_a_program_needs_nothing_but_jax(folder, batch, features, tmp_path):
+def test_a_program_needs_only_jax(folder, batch, features, tmp_path):
     np.savez(tmp_path / "batch.npz", *batch)
     barred = ("nutime_jax", "flax", "ml_collections", "safetensors", "optax", "orbax")
     code = "\n".join(
@@ -83,7 +83,7 @@ def test_a_program_needs_nothing_but_jax(folder, batch, features, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "features.npy"), features, rtol=0, atol=TOLERANCE)
 
 
-def test_embedding_follows_the_encoder(encoder, exported):
+def test_embedding_matches_the_encoder(encoder, exported):
     rng = np.random.default_rng(1)
     series = [rng.normal(size=n).cumsum() * 10.0**k for n, k in ((30, -3), (70, 0), (64, 5), (301, 1))]  # the last in three pieces
     series[1][[0, 20]] = np.nan
@@ -96,7 +96,7 @@ def test_embedding_follows_the_encoder(encoder, exported):
 
 
 @pytest.mark.slow
-def test_an_encoder_that_reads_several_lengths_is_one_program(encoder, tmp_path):
+def test_an_encoder_with_several_input_lengths_is_one_program(encoder, tmp_path):
     encoder = encoder.with_options(input_lengths=(64, 32), num_window_offsets=3)
     folder = export_encoder(encoder, tmp_path / "several")
     series = np.random.default_rng(1).normal(size=(3, 70)).cumsum(1)
@@ -113,7 +113,7 @@ def test_differences_are_a_part_of_the_program(encoder, tmp_path):
     draw = np.random.default_rng(1)
     series = [draw.normal(size=n).cumsum() for n in (70, 3, 2, 1, 64)] + [1e8 + draw.normal(size=70).cumsum()]
     np.testing.assert_allclose(load_exported(folder).embed(series), encoder.embed(series), rtol=0, atol=1e-5)
-    words = "Series, and differences of neighbouring points, are resized to 64 and to 32 points"
+    words = "Series and their first differences are resized to 64 and to 32 points"
     assert words in (folder / "card.md").read_text()
 
 
@@ -127,7 +127,7 @@ def test_differences_are_a_part_of_the_program(encoder, tmp_path):
     ],
     ids=str,
 )
-def test_every_kind_of_tokens_and_blocks_is_a_program(model, tmp_path):
+def test_all_tokens_and_blocks_can_be_exported(model, tmp_path):
     config = update(load_config("smoke", ["model.depth=1", "evaluation.num_window_offsets=2"]), {"model": model})
     encoder = untrained_encoder(config)
     folder = export_encoder(encoder, tmp_path / "exported")
@@ -138,12 +138,12 @@ def test_every_kind_of_tokens_and_blocks_is_a_program(model, tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 129, -1])
-def test_a_length_that_cannot_be_spoils_the_result(exported, batch, length):
+def test_an_impossible_length_makes_the_result_nan(exported, batch, length):
     series, lengths, offsets = batch
     assert np.isnan(exported.program(series, np.where(np.arange(6) == 2, length, lengths).astype(np.int32), offsets)).all()
 
 
-def test_a_program_has_no_sizes_but_limits(encoder):
+def test_a_program_accepts_any_size_up_to_its_limit(encoder):
     program = export_program(encoder, layer=0, pooling="mean")
     assert program.platforms == ("cpu", "cuda", "tpu")
     assert [str(one) for one in program.in_avals] == ["float32[b,t]", "int32[b]", "float32[b]"]
@@ -153,7 +153,7 @@ def test_a_program_has_no_sizes_but_limits(encoder):
         jax.eval_shape(program.call, *(jax.ShapeDtypeStruct(*one) for one in shapes))
 
 
-def test_the_folder_is_an_encoder_with_a_card(encoder, folder, tmp_path):
+def test_the_folder_is_an_encoder_with_a_model_card(encoder, folder, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["card.md", "config.json", "program.jax", "weights.safetensors"]
     jax.tree.map(np.testing.assert_array_equal, load_encoder(folder).variables, encoder.variables)
     about = json.loads((folder / "config.json").read_text())["export"]
