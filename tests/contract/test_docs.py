@@ -175,6 +175,12 @@ def test_links_lead_somewhere(page):
             assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings], target
 
 
+def test_paths_of_the_architecture_exist():
+    for path in inline_codes(DOCS / "architecture.md"):
+        if re.fullmatch(r"[a-z_/]+(/|\.py|\.j2)", path):
+            assert (ROOT / "nutime_jax" / path).exists() or (ROOT / path).exists(), path
+
+
 def test_the_index_names_every_page():
     listed = set(re.findall(r"\]\(([a-z]+\.md)\)", (DOCS / "README.md").read_text()))
     assert listed == {page.name for page in PAGES} - {"README.md"}
