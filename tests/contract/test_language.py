@@ -108,8 +108,6 @@ PENDING = (
     "nutime_jax/evaluation/cells.py",
     "nutime_jax/evaluation/comparison.py",
     "nutime_jax/evaluation/features.py",
-    "nutime_jax/evaluation/folds.py",
-    "nutime_jax/evaluation/logistic.py",
     "nutime_jax/evaluation/protocols/anomaly.py",
     "nutime_jax/evaluation/protocols/baselines.py",
     "nutime_jax/evaluation/protocols/clustering.py",

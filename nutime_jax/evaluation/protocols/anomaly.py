@@ -9,9 +9,8 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 
 from nutime_jax.errors import InputError
+from nutime_jax.evaluation.classifiers import nearest_distances, stratified_folds
 from nutime_jax.evaluation.features import FeatureSet
-from nutime_jax.evaluation.folds import deal_folds
-from nutime_jax.evaluation.neighbours import nearest_distances
 
 NEIGHBOURS = 5
 QUANTILE = 0.95
@@ -77,7 +76,7 @@ def score_cases(known: np.ndarray, features: np.ndarray, *, detector: str) -> np
 
 def score_held_out(known: np.ndarray, *, detector: str) -> np.ndarray:
     """Score of every known case by a detector that knows those of the other folds."""
-    folds = deal_folds(np.zeros(len(known), np.int64), folds=min(FOLDS, len(known)))
+    folds = stratified_folds(np.zeros(len(known), np.int64), folds=min(FOLDS, len(known)))
     scores = np.empty(len(known))
     for fold in np.unique(folds):
         scores[folds == fold] = score_cases(known[folds != fold], known[folds == fold], detector=detector)

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from nutime_jax.data.point_anomaly import PointAnomalySeries, Record
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.neighbours import nearest_distances
+from nutime_jax.evaluation.classifiers import nearest_distances
 
 QUANTILE = 0.999
 """Of training scores that is taken for normal, where no training point is labelled anomalous."""

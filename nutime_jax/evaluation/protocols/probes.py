@@ -13,15 +13,17 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardSca
 from threadpoolctl import threadpool_limits
 
 from nutime_jax.errors import InputError
+from nutime_jax.evaluation.classifiers import (
+    CrossValidatedLogisticRegression,
+    LeaveOneOutNeighbours,
+    LeaveOneOutRidge,
+    stratified_folds,
+)
 from nutime_jax.evaluation.features import FeatureSet
-from nutime_jax.evaluation.folds import deal_folds
-from nutime_jax.evaluation.logistic import FoldedLogistic
-from nutime_jax.evaluation.neighbours import LeaveOneOutNeighbours
-from nutime_jax.evaluation.ridge import LeaveOneOutRidge
 
 PROBES: dict[str, Callable[[], ClassifierMixin]] = {
     "ridge": LeaveOneOutRidge,
-    "logistic": FoldedLogistic,
+    "logistic": CrossValidatedLogisticRegression,
     "knn": LeaveOneOutNeighbours,
     "1nn": lambda: KNeighborsClassifier(1),
     "forest": lambda: RandomForestClassifier(200, random_state=0),
@@ -85,7 +87,7 @@ def cross_validated_accuracy(name: str, train: FeatureSet, *, folds: int = 5, sc
     codes, counts = np.unique(train.labels, return_inverse=True, return_counts=True)[1:]
     if counts.max() < 2:
         raise InputError("every class has one case; cross-validation needs a class of two or more")
-    dealt = deal_folds(codes, folds=max(2, min(folds, int(counts.min()))))
+    dealt = stratified_folds(codes, folds=max(2, min(folds, int(counts.min()))))
     scores = []
     for fold in np.unique(dealt):
         inside = dealt != fold
