@@ -21,8 +21,8 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
     import numpy as np
 
     from nutime_jax.config import load_config
-    from nutime_jax.distributed.mesh import make_mesh, place_batch
-    from nutime_jax.training.checkpoints import CheckpointStore
+    from nutime_jax.distributed.mesh import make_global_batch, make_mesh
+    from nutime_jax.training.checkpoints import CheckpointManager
     from nutime_jax.training.input_pipeline import streamed_views
     from nutime_jax.training.program import build_program
 
@@ -30,7 +30,7 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
     mesh = make_mesh()
     rows, length = config.batch_size, config.length
     series = np.random.default_rng(0).normal(size=(rows, length)).astype(np.float32)
-    batch = place_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
+    batch = make_global_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
     views = lambda key, batch: streamed_views(key, batch, size=length, ratio=tuple(config.augment.crop_ratio))  # noqa: E731
     program = build_program(config, views=views, mesh=mesh)
     state = program.init()
@@ -38,7 +38,7 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     times: dict[str, list[float]] = {"steps": [], "stall": [], "behind": []}
     with tempfile.TemporaryDirectory() as folder:
-        store = CheckpointStore(folder)
+        store = CheckpointManager(folder)
         for number in range(rounds + 1):  # the first opens files and libraries for the first time
             jax.block_until_ready(state)
             start = time.perf_counter()
@@ -46,7 +46,7 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
                 state, metrics = program.step(state, batch)
                 jax.block_until_ready(metrics)
             stepped = time.perf_counter()
-            store.save(state, step=number, about={})
+            store.save(state, step=number, metadata={})
             saved = time.perf_counter()
             store.wait()
             whole = time.perf_counter()

@@ -73,7 +73,7 @@ def measure(sources: list[str]) -> dict[str, object]:
     from nutime_jax.data.loader import batches, class_shares
     from nutime_jax.distributed.mesh import make_mesh
     from nutime_jax.synthetic import synthetic_series
-    from nutime_jax.training.input_pipeline import make_feed, streamed_views
+    from nutime_jax.training.input_pipeline import make_input_pipeline, make_views, streamed_views
     from nutime_jax.training.program import build_program
 
     results: dict[str, object] = {}
@@ -101,8 +101,12 @@ def measure(sources: list[str]) -> dict[str, object]:
         }
         for name, overrides in feeds.items():
             config = load_config("quickstart", [*base, *overrides])
-            feed = make_feed(config, corpus, make_mesh(1))
-            stream, views = feed.batches(0), jax.jit(feed.views)
+            feed = make_input_pipeline(
+                config.data, corpus, make_mesh(1), batch_size=config.batch_size, seed=config.seed, steps=config.steps
+            )
+            stream = feed.iterate(0)
+            views = make_views(config.data, config.augment, batch_size=config.batch_size, length=config.length)
+            views = jax.jit(views)
             rates[f"views_{name}"] = rate(lambda n, stream=stream, views=views: views(jax.random.key(n), next(stream)), BATCH)
         generate = jax.jit(synthetic_series, static_argnames=("count", "length"))
         rates["synthetic_series_alone"] = rate(lambda n: generate(jax.random.key(n), count=BATCH, length=LENGTH), BATCH)

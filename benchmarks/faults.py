@@ -47,9 +47,9 @@ def pretrain_command(workdir: Path, *overrides: str) -> list[str]:
 
 def final_state(workdir: Path) -> dict:
     """All arrays of the newest intact checkpoint of a workdir."""
-    from nutime_jax.training.checkpoints import latest, read_arrays
+    from nutime_jax.training.checkpoints import latest_checkpoint, read_arrays
 
-    return read_arrays(latest(workdir / "checkpoints"), FIELDS)
+    return read_arrays(latest_checkpoint(workdir / "checkpoints"), FIELDS)
 
 
 def metrics(workdir: Path) -> list[dict]:
@@ -237,9 +237,9 @@ def refused(said: list[str]) -> bool:
 
 
 def intact(workdir: Path) -> set[str]:
-    from nutime_jax.training.checkpoints import find_damage, steps
+    from nutime_jax.training.checkpoints import list_checkpoints, verify_checkpoint
 
-    return {path.name for path in steps(workdir / "checkpoints") if find_damage(path) is None}
+    return {path.name for path in list_checkpoints(workdir / "checkpoints") if verify_checkpoint(path) is None}
 
 
 def run_here(workdir: Path, *overrides: str, subprocess_limit: int = 0) -> tuple[int, list[str]]:
@@ -305,7 +305,7 @@ def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
         pod.wait_until(lambda: bool(pod.failed), timeout=120)
         noticed = time.monotonic() - stopped
         statuses = pod.wait(timeout=120)
-        said = "no step ended for" in "".join(pod.output(i) for i in range(3))
+        said = "No step finished within" in "".join(pod.output(i) for i in range(3))
     stacks = [path.name for path in sorted((folder / "hung").glob("stacks-*.txt")) if "train/loop.py" in path.read_text()]
     figures = {"watchdog_timeout_s": seconds, "noticed_after_seconds": noticed, "statuses": statuses, "stacks": stacks, "said": said}
     return {**figures, "detected": statuses[0] == statuses[2] == HUNG and len(stacks) == 2 and said}

@@ -12,7 +12,7 @@ from nutime_jax.models.layers import KERNELS
 from nutime_jax.models.network import NuTimeEncoder, build_encoder
 from nutime_jax.models.pooling import required_output_tokens
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
-from nutime_jax.objectives.registry import make_objective
+from nutime_jax.objectives import make_objective
 from nutime_jax.plan.step_cost import count_matmuls
 
 
@@ -35,9 +35,9 @@ def step_flops(config: PretrainConfig) -> float:
     objective, section = make_objective(config.objective), config.objective
     encoder, model = build_encoder(config.model), config.model
     windows = encoder.count_tokens(config.length) - 1
-    if objective.masking is not None:
+    if objective.network is not None:
         first, rest = _encoding(encoder, length=config.length, last=None)
-        head = count_masked(windows, objective.masking.share) * model.width * (model.window_size + 2)
+        head = count_masked(windows, config.objective.mask_ratio) * model.width * (model.window_size + 2)
         return 2.0 * 2 * config.batch_size * (3 * (first + rest + head) - first)
     dropped = count_masked(windows, model.mask_ratio) if model.mask_ratio and model.mask_strategy == "drop" else 0
     first, rest = _encoding(encoder, length=config.length, last=required_output_tokens(section.pooling), dropped=dropped)

@@ -38,13 +38,13 @@ import jax, nutime_jax.training.loop, nutime_jax.config
 imported = time.perf_counter()
 from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.distributed.mesh import make_mesh
-from nutime_jax.training.input_pipeline import make_feed
+from nutime_jax.training.input_pipeline import make_input_pipeline
 from nutime_jax.training.program import build_program
 enable_compilation_cache()
 config, mesh = nutime_jax.config.load_config("smoke", ["data.synthetic_fraction=1"]), make_mesh(1)
-feed = make_feed(config, None, mesh)
-program = build_program(config, views=feed.views, mesh=mesh)
-jax.block_until_ready(program.step(program.init(), next(feed.batches(0))))
+feed = make_input_pipeline(config.data, None, mesh, batch_size=config.batch_size, seed=config.seed, steps=config.steps)
+program = build_program(config, mesh=mesh)
+jax.block_until_ready(program.step(program.init(), next(feed.iterate(0))))
 print(imported - start, time.perf_counter() - imported)
 """
 
@@ -108,14 +108,14 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
 
     from benchmarks.matmul_formula import step_flops
     from nutime_jax.config import load_config
-    from nutime_jax.distributed.mesh import make_mesh, place_batch
+    from nutime_jax.distributed.mesh import make_global_batch, make_mesh
     from nutime_jax.training.input_pipeline import streamed_views
     from nutime_jax.training.program import build_program
 
     config = load_config("nutime_base", ["batch_size=256", *overrides])
     mesh, rows, length = make_mesh(), config.batch_size, config.length
     series = np.random.default_rng(0).normal(size=(rows, length)).astype(np.float32)
-    batch = place_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
+    batch = make_global_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
     views = partial(streamed_views, size=length, ratio=tuple(config.augment.crop_ratio))
     program = build_program(config, views=views, mesh=mesh)
     compiled = program.step.lower(program.state, batch).compile()
@@ -221,15 +221,15 @@ def feed(*, rounds: int) -> dict[str, float]:
     from nutime_jax.config import load_config
     from nutime_jax.data.corpus import open_corpus
     from nutime_jax.distributed.mesh import make_mesh
-    from nutime_jax.training.input_pipeline import make_feed
+    from nutime_jax.training.input_pipeline import make_input_pipeline
     from nutime_jax.training.program import build_program
 
     config, mesh = load_config("quickstart", ["data.sources=bundled"]), make_mesh()
     with tempfile.TemporaryDirectory() as folder:
         corpus = open_corpus(list(config.data.sources), data_dir=Path(folder), max_length=config.data.max_length)
-        source = make_feed(config, corpus, mesh)
-        stream = source.batches(0)
-        program = build_program(config, views=source.views, mesh=mesh)
+        source = make_input_pipeline(config.data, corpus, mesh, batch_size=config.batch_size, seed=config.seed, steps=config.steps)
+        stream = source.iterate(0)
+        program = build_program(config, mesh=mesh)
         fixed, states = next(stream), [program.init()]
 
         def step(next_batch: Callable[[], object]) -> None:

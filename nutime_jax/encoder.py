@@ -22,7 +22,7 @@ from nutime_jax.core.resample import resize_batch
 from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
 from nutime_jax.data.series import centre_to_float32, difference, split_long_series
-from nutime_jax.distributed.mesh import default_microbatch_size, make_local_mesh, replicated, split
+from nutime_jax.distributed.mesh import batch_sharding, default_microbatch_size, make_local_mesh, replicated_sharding
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import (
     NuTimeEncoder,
@@ -111,7 +111,7 @@ class Encoder:
         """Mesh of all devices of this process, and the weights, replicated on them."""
         mesh = make_local_mesh()
         # Through NumPy: weights of a run may be on devices of other processes as well.
-        return mesh, jax.device_put(jax.tree.map(np.asarray, self.variables), replicated(mesh))
+        return mesh, jax.device_put(jax.tree.map(np.asarray, self.variables), replicated_sharding(mesh))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields, without arrays on devices, for pickles and copies."""
@@ -287,7 +287,7 @@ class Encoder:
             rows, started = _padded_rows(len(batch), batch_size, mesh.size), []
             for arrays in _views(batch, encoder.diff_orders, sizes, rows=rows):
                 if mesh.size > 1:  # with one device, jit transfers the arrays in a tenth of the time
-                    arrays = jax.device_put(arrays, split(mesh))
+                    arrays = jax.device_put(arrays, batch_sharding(mesh))
                 with jax.default_matmul_precision("highest"):
                     started.append(encode(variables, *arrays))
             yield from _join(pending, count)

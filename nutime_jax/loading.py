@@ -67,12 +67,12 @@ def _not_found(name: str, pretrained: list[str]) -> str:
 
 
 def _load_checkpoint(path: Path) -> Encoder:
-    from nutime_jax.training.checkpoints import find_checkpoint, read_about, read_arrays
+    from nutime_jax.training.checkpoints import find_checkpoint, read_arrays, read_metadata
     from nutime_jax.training.state import encoder_variables
 
     checkpoint = find_checkpoint(path)
     variables = encoder_variables(read_arrays(checkpoint, ("params", "variables")))
-    return Encoder(from_dict(PretrainConfig, read_about(checkpoint)["config"]), variables)
+    return Encoder(from_dict(PretrainConfig, read_metadata(checkpoint)["config"]), variables)
 
 
 def untrained_encoder(config: PretrainConfig, *, trained: Encoder | None = None) -> Encoder:

@@ -142,7 +142,7 @@ def byol_loss(predictions, targets):
     return ((p[0] - z[1]) ** 2).mean() + ((p[1] - z[0]) ** 2).mean()
 
 
-def contrastive_loss(predictions, targets, *, temperature):
+def info_nce_loss(predictions, targets, *, temperature):
     """NT-Xent, anchor by anchor."""
     ours, theirs = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (predictions, targets))
     places, losses = list(np.ndindex(ours.shape[:2])), []

@@ -23,7 +23,7 @@ from nutime_jax.cli.evaluate import compare_encoders
 from nutime_jax.config import PretrainConfig, load_config
 
 if TYPE_CHECKING:
-    from nutime_jax.distributed.processes import Processes
+    from nutime_jax.distributed.processes import ProcessGroup
     from nutime_jax.encoder import Encoder
 
 
@@ -40,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.overrides)
-    from nutime_jax.distributed.processes import join_processes
+    from nutime_jax.distributed.processes import initialize_distributed
 
-    with join_processes(args.multihost) as processes:
-        if not processes.first:
+    with initialize_distributed(args.multihost) as processes:
+        if not processes.is_primary:
             logging.getLogger().setLevel(logging.WARNING)
         encoder = _pretrain(config, args, processes)
     # The other processes may exit now: process 0 alone makes the table.
-    if processes.first and any(config.evaluation.sources):
+    if processes.is_primary and any(config.evaluation.sources):
         from nutime_jax.loading import untrained_encoder
 
         encoders = {"untrained": untrained_encoder(config, trained=encoder), "pretrained": encoder}
@@ -59,11 +59,11 @@ def _feature_options(config: PretrainConfig) -> dict[str, Any]:
     return {"layer": evaluation.layer, "pooling": evaluation.pooling, "channels": evaluation.channels}
 
 
-def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Processes") -> "Encoder":
+def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "ProcessGroup") -> "Encoder":
     import numpy as np
 
     from nutime_jax.data.datasets import Cases, find_all_datasets
-    from nutime_jax.distributed.mesh import fetch
+    from nutime_jax.distributed.mesh import gather_to_host
     from nutime_jax.encoder import Encoder
     from nutime_jax.evaluation.features import encode_cases
     from nutime_jax.evaluation.protocols.probes import cross_validated_accuracy
@@ -80,8 +80,8 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     probe_cases = [files.read_labelled("train") for files in find_all_datasets(config.run.probe_sources)]
 
     def probe(state: TrainState) -> dict[str, float]:
-        encoder = Encoder(config, fetch(encoder_variables(state)))
-        if not processes.first:
+        encoder = Encoder(config, gather_to_host(encoder_variables(state)))
+        if not processes.is_primary:
             return {}
         accuracies = [cross_validated_accuracy("ridge", encode_cases(encoder, cases, **options)) for cases in probe_cases]
         return {"probe_accuracy": sum(accuracies) / len(accuracies)}
@@ -95,4 +95,4 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
         devices=args.devices,
         processes=processes,
     )
-    return Encoder(config, fetch(encoder_variables(state)))
+    return Encoder(config, gather_to_host(encoder_variables(state)))

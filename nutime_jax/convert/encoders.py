@@ -16,9 +16,9 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import list_pretrained, load_encoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
-from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.training.checkpoints import find_checkpoint, read_about, read_arrays
-from nutime_jax.training.state import build_network
+from nutime_jax.models.network import NuTimeEncoder, build_encoder
+from nutime_jax.objectives import build_network
+from nutime_jax.training.checkpoints import find_checkpoint, read_arrays, read_metadata
 
 NETWORKS = ("online", "target")
 OFFICIAL_DROPOUT, OFFICIAL_WINDOWS, MAX_LENGTH = 0.1, 32, 4096
@@ -141,7 +141,7 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
         encoder = load_encoder(name_or_path)
         return to_torch_state(encoder.network, encoder.variables)
     found = find_checkpoint(name_or_path)
-    about = read_about(found)
+    about = read_metadata(found)
     config = from_dict(PretrainConfig, about["config"])
     if config.objective.kind != "byol":
         raise InputError(
@@ -157,7 +157,8 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
     online = {"params": fields["params"], **fields["variables"]}
     target = {"params": fields["target_params"], **fields["target_variables"]}
     # BatchNorm processes the two views of a step one after the other.
-    return to_torch_state(build_network(config), {"online": online, "target": target}, batches=2 * about["step"])
+    network = build_network(build_encoder(config.model), config.objective)
+    return to_torch_state(network, {"online": online, "target": target}, batches=2 * about["step"])
 
 
 def _encoder_config(model: ModelConfig, length: int | None) -> PretrainConfig:

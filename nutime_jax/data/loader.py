@@ -71,7 +71,7 @@ def batches(
     Args:
         shares: how often each class is drawn, see `class_shares`.
         batch_size: size of the global batch.
-        rows: those of this process, see `parallel.local_rows`; None is all of them.
+        rows: those of this process, see `parallel.process_local_rows`; None is all of them.
         threads: reader threads; they read ahead.
     """
     rows = np.arange(batch_size) if rows is None else rows

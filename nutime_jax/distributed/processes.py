@@ -1,4 +1,4 @@
-"""The processes of a run: how they find each other, agree, and learn that they are about to be stopped."""
+"""Processes of a run: start, agreement on decisions, and notice of a preemption."""
 
 import contextlib
 import os
@@ -14,9 +14,9 @@ from jax.experimental import multihost_utils
 from nutime_jax.errors import DivergenceError, InputError, PreemptedError
 
 PROCESS, PROCESSES = "NUTIME_PROCESS", "NUTIME_PROCESSES"
-"""Environment variables that number the processes where nothing else does."""
-SENTENCE = 4096
-"""Bytes of the longest text that processes agree on."""
+"""Environment variables with index and number of processes, for clusters that JAX does not recognise."""
+MAX_TEXT_BYTES = 4096
+"""Limit of a text that is broadcast."""
 
 
 def _never(step: int) -> bool:
@@ -24,12 +24,13 @@ def _never(step: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Processes:
-    """Which of the processes of a run this is.
+class ProcessGroup:
+    """The processes of a run, and the index of this one.
 
-    index, count: its number, and how many there are.
-    preempted: step -> whether to stop after it: every process hears the same answer for the same step. It has to be
-        asked after every step, in order.
+    index, count: index of this process, and number of processes.
+    preempted: number of steps since the start of the processes -> whether to stop after that step. All processes get the
+        same answer. It must be called after every step, with 1, 2, …: JAX agrees on the step that follows the last call,
+        counted from 0.
     """
 
     index: int = 0
@@ -37,88 +38,97 @@ class Processes:
     preempted: Callable[[int], bool] = _never
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes what is written once."""
+    def is_primary(self) -> bool:
+        """Whether this process writes the files of the run."""
         return self.index == 0
 
-    def agree(self, decide: Callable[[], str]) -> str:
-        """What the first process decides, on every process; where it refuses, all of them do. All have to call it."""
+    def broadcast_from_primary(self, decide: Callable[[], str]) -> str:
+        """Return the result of `decide` on process 0, on every process. All processes must call it.
+
+        Raises:
+            InputError: process 0 raised it; then all processes do.
+        """
         if self.count == 1:
             return decide()
-        text, refused = "", False
-        if self.first:
+        text, failed = "", False
+        if self.is_primary:
             try:
                 text = decide()
             except InputError as error:
-                text, refused = str(error), True
-        told = np.frombuffer(text.encode()[:SENTENCE].ljust(SENTENCE, b"\0"), np.uint8)
-        refused, told = multihost_utils.broadcast_one_to_all((np.array(refused), told))
-        text = np.asarray(told).tobytes().rstrip(b"\0").decode(errors="ignore")
-        if refused:
+                text, failed = str(error), True
+        content = np.frombuffer(text.encode()[:MAX_TEXT_BYTES].ljust(MAX_TEXT_BYTES, b"\0"), np.uint8)
+        failed, content = multihost_utils.broadcast_one_to_all((np.array(failed), content))
+        text = np.asarray(content).tobytes().rstrip(b"\0").decode(errors="ignore")
+        if failed:
             raise InputError(text)
         return text
 
 
+SINGLE_PROCESS = ProcessGroup()
+
+
 @contextlib.contextmanager
-def join_processes(multihost: str) -> Iterator[Processes]:
-    """Joins the processes of a run, for as long as the context lasts; SIGTERM then means a preemption.
+def initialize_distributed(multihost: str) -> Iterator[ProcessGroup]:
+    """Connect the processes of a run for the duration of the context. SIGTERM then requests a checkpoint and an exit.
 
     Args:
-        multihost: "off" (this process alone), "auto" (Cloud TPU, Slurm, Kubernetes and Open MPI say who is there), or
-            "host:port" of the first process; which one this is, the cluster says or the environment variables
-            NUTIME_PROCESS and NUTIME_PROCESSES.
+        multihost: "off" (a single process), "auto" (Cloud TPU, Slurm, Kubernetes and Open MPI), or "host:port" of
+            process 0. With host:port the index comes from the cluster, or from NUTIME_PROCESS and NUTIME_PROCESSES.
 
     Raises:
-        InputError: another value, no cluster, or nobody answers.
+        InputError: another value, no cluster, or no answer from process 0.
     """
     signalled = threading.Event()
-    before = _listen(signalled)
+    previous_handler = _set_on_sigterm(signalled)
     if multihost == "off":
         try:
-            yield Processes(preempted=lambda step: signalled.is_set())
+            yield ProcessGroup(preempted=lambda step: signalled.is_set())
         finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            if previous_handler is not None:
+                signal.signal(signal.SIGTERM, previous_handler)
         return
     if jax.config.jax_compilation_cache_dir is None:
-        # Programs that only the first process finds make it wait for the others; a folder that all see has to be chosen.
+        # A process waits for the others if only process 0 finds a compiled function; users have to choose a shared directory.
         jax.config.update("jax_enable_compilation_cache", False)
     try:
-        jax.distributed.initialize(**_explicit(multihost))
+        jax.distributed.initialize(**_coordinator(multihost))
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"--multihost={multihost} does not work ({reason}); write off, or host:port of the first process") from error
+        accepted = "choose off, or host:port of process 0"
+        raise InputError(f"--multihost={multihost} does not work ({reason}); {accepted}") from error
     if signalled.is_set():
-        signal.raise_signal(signal.SIGTERM)  # came before anybody else listened
-    ended = True
+        signal.raise_signal(signal.SIGTERM)  # received before JAX had its handler
+    shut_down = True
     try:
-        yield Processes(jax.process_index(), jax.process_count(), multihost_utils.reached_preemption_sync_point)
+        yield ProcessGroup(jax.process_index(), jax.process_count(), multihost_utils.reached_preemption_sync_point)
     except (PreemptedError, DivergenceError):
-        raise  # every process ends so, after the same step
+        raise  # in every process, after the same step
     except BaseException:
-        ended = False  # the others would be waited for, and they wait for this one
+        shut_down = False  # shutdown would wait for the other processes, which wait for this one
         raise
     finally:
-        if ended:
+        if shut_down:
             jax.distributed.shutdown()
 
 
-def _listen(signalled: threading.Event) -> Callable | int | None:
-    """SIGTERM sets the event from now on; what it did before. Only the main thread may ask for signals."""
+def _set_on_sigterm(event: threading.Event) -> Callable | int | None:
+    """Make SIGTERM set the event, and return the previous handler. Python allows this only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return None
-    return signal.signal(signal.SIGTERM, lambda *_: signalled.set())
+    return signal.signal(signal.SIGTERM, lambda *_: event.set())
 
 
-def _explicit(multihost: str) -> dict:
+def _coordinator(multihost: str) -> dict:
+    """Return the arguments of `jax.distributed.initialize`."""
     if multihost == "auto":
         return {}
     host, _, port = multihost.rpartition(":")
     if not host or not port.isdigit():
-        raise InputError(f"--multihost={multihost} is unknown; choose off, auto, or host:port of the first process")
-    given = [os.environ.get(name) for name in (PROCESS, PROCESSES)]
-    if given == [None, None]:
+        raise InputError(f"--multihost={multihost} is unknown; choose off, auto, or host:port of process 0")
+    index, count = os.environ.get(PROCESS), os.environ.get(PROCESSES)
+    if index is None and count is None:
         return {"coordinator_address": multihost}
-    if not all(number is not None and number.isdigit() for number in given) or not int(given[0]) < int(given[1]):
-        raise InputError(f"{PROCESS} is {given[0]} and {PROCESSES} is {given[1]}; set them to, say, 0 and 4 for the first of four")
-    return {"coordinator_address": multihost, "process_id": int(given[0]), "num_processes": int(given[1])}
+    if not (index and count and index.isdigit() and count.isdigit()) or not int(index) < int(count):
+        accepted = "set them to an index and a number of processes, such as 0 and 4"
+        raise InputError(f"{PROCESS} is {index} and {PROCESSES} is {count}; {accepted}")
+    return {"coordinator_address": multihost, "process_id": int(index), "num_processes": int(count)}

@@ -9,6 +9,7 @@ import numpy as np
 
 from nutime_jax.core.resample import MAX_LENGTH, resize
 from nutime_jax.core.views import random_crop_resize
+from nutime_jax.data.device_corpus import PackedSeries, pack_series
 from nutime_jax.data.series import centre_to_float32
 from nutime_jax.errors import InputError
 
@@ -17,18 +18,13 @@ LEAST_CASES, LEAST_POINTS, LEAST_CLASSES = 1 << 10, 1 << 20, 1 << 3
 
 
 class PackedCases(NamedTuple):
-    """All points of all cases end to end, padded; rows past the last case are never drawn.
+    """Labelled cases, padded to a capacity; padding is never sampled.
 
-    values: points, shape (capacity of points,).
-    starts, offsets: of each channel, (capacity of cases, channels): its first point; what is to be added to its points.
-    lengths: points of each channel of a case, (capacity of cases,).
-    labels: number of the class, (capacity of cases,); -1 is a class that training has not seen.
+    packed: `starts` and `offsets` per channel, (cases, channels); `lengths` per case, (cases,).
+    labels: index of the class, (cases,); -1 is a class that training does not have.
     """
 
-    values: jax.Array
-    starts: jax.Array
-    offsets: jax.Array
-    lengths: jax.Array
+    packed: PackedSeries
     labels: jax.Array
 
 
@@ -57,36 +53,35 @@ def pack_cases(series: Sequence[np.ndarray], labels: np.ndarray) -> PackedCases:
             "shorten the series, or keep fewer channels or cases"
         )
     count, channels = round_up(len(series), LEAST_CASES), len(series[0])
-    values = np.zeros(round_up(points, LEAST_POINTS), np.float32)
-    starts, offsets = np.zeros((count, channels), np.int32), np.zeros((count, channels), np.float32)
-    lengths, numbers = np.ones(count, np.int32), np.zeros(count, np.int32)
-    lengths[: len(series)], numbers[: len(series)] = [case.shape[1] for case in series], labels
-    end = 0
-    for row, case in enumerate(series):
-        for place, channel in enumerate(case):
-            starts[row, place] = end
-            values[end : end + len(channel)], offsets[row, place] = centre_to_float32(channel)
-            end += len(channel)
-    return PackedCases(*jax.device_put((values, starts, offsets, lengths, numbers)))
+    packed = pack_series(
+        (centre_to_float32(channel) for case in series for channel in case),
+        num_points=round_up(points, LEAST_POINTS),
+        num_series=count * channels,
+    )
+    starts, lengths, offsets = (array.reshape(count, channels) for array in packed[1:])
+    packed = PackedSeries(packed.values, starts=starts, lengths=lengths[:, 0], offsets=offsets)
+    padded_labels = np.zeros(count, np.int32)
+    padded_labels[: len(series)] = labels
+    return jax.device_put(PackedCases(packed, padded_labels))
 
 
 def sample_views(key: jax.Array, cases: PackedCases, rows: jax.Array, *, size: int, ratio: tuple[float, float]) -> EvalViews:
     """Return a random crop of each of `rows`, resized to `size` time points; the channels of a case share it."""
 
     def view_case(key, starts, length):
-        return jax.vmap(lambda start: random_crop_resize(key, cases.values, length, start=start, size=size, ratio=ratio))(starts)
+        return jax.vmap(lambda start: random_crop_resize(key, cases.packed.values, length, start=start, size=size, ratio=ratio))(starts)
 
-    values = jax.vmap(view_case)(jax.random.split(key, len(rows)), cases.starts[rows], cases.lengths[rows])
-    return EvalViews(values, cases.offsets[rows])
+    values = jax.vmap(view_case)(jax.random.split(key, len(rows)), cases.packed.starts[rows], cases.packed.lengths[rows])
+    return EvalViews(values, cases.packed.offsets[rows])
 
 
 def full_views(cases: PackedCases, rows: jax.Array, *, size: int) -> EvalViews:
     """Return each of `rows`, resized to `size` time points."""
 
     def view_case(starts, length):
-        return jax.vmap(lambda start: resize(cases.values, size, start=start, length=length))(starts)
+        return jax.vmap(lambda start: resize(cases.packed.values, size, start=start, length=length))(starts)
 
-    return EvalViews(jax.vmap(view_case)(cases.starts[rows], cases.lengths[rows]), cases.offsets[rows])
+    return EvalViews(jax.vmap(view_case)(cases.packed.starts[rows], cases.packed.lengths[rows]), cases.packed.offsets[rows])
 
 
 def class_mask(capacity: int, classes: jax.Array) -> jax.Array:

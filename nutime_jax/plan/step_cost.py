@@ -16,7 +16,7 @@ from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
 from nutime_jax.plan.chips import Topology
 from nutime_jax.plan.hlo import Collective, analyse_hlo
-from nutime_jax.training.input_pipeline import CorpusSize, describe_batch, make_views
+from nutime_jax.training.input_pipeline import CorpusSize, abstract_batch
 from nutime_jax.training.loop import check_config
 from nutime_jax.training.program import build_program
 
@@ -77,7 +77,7 @@ def step_cost(config: PretrainConfig, topology: Topology, *, size: CorpusSize | 
 def compile_step(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> StepCost:
     """Compile the training step for every device of a TPU slice; see `step_cost`."""
     mesh = make_mesh(_tpu_devices(topology), fsdp=config.parallel.fsdp)
-    program, batch = build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh, size=size)
+    program, batch = build_program(config, mesh=mesh), abstract_batch(config.data, mesh, batch_size=config.batch_size, size=size)
     traced = program.step.trace(program.state, batch)
     try:
         compiled = traced.lower().compile()
@@ -123,7 +123,7 @@ def analyse_step(config: PretrainConfig, topology: Topology, *, size: CorpusSize
         # The full batch, as on GPUs; the default of the mesh, which is that of a CPU, is smaller.
         config = dataclasses.replace(config, encoder_microbatch_size=2 * config.batch_size)
     mesh = make_mesh(1)
-    program, batch = build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh, size=size)
+    program, batch = build_program(config, mesh=mesh), abstract_batch(config.data, mesh, batch_size=config.batch_size, size=size)
     matmuls = count_matmuls(program.step.trace(program.state, batch).jaxpr)
     parameters = _count_parameters(program.state)
     return StepCost(

@@ -1,38 +1,99 @@
-"""What happens beside the updates: each hook is called with (step, state, metrics) after every step."""
+"""Actions around the updates: each hook is called with (step, state, metrics) after every step."""
 
 import collections
 import contextlib
 import faulthandler
+import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from nutime_jax.errors import DivergenceError, PreemptedError, extra
 from nutime_jax.progress import ProgressBar
-from nutime_jax.training.checkpoints import CheckpointStore
-from nutime_jax.training.metrics import MetricWriter, NoWriter
+from nutime_jax.storage import LOCAL, storage_for
+from nutime_jax.training.checkpoints import CheckpointManager
 from nutime_jax.training.state import TrainState
 from nutime_jax.training.step import Metrics
 
 with extra("train"):
     import optax
 
-Writer = MetricWriter | NoWriter
-
 
 class Hook(Protocol):
+    """Called after every step."""
+
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None: ...
 
 
-class Every:
-    """Calls a hook every `every` steps and at the last step; never when `every` is 0."""
+class MetricWriter:
+    """Writer of scalars to `metrics.jsonl` and `tensorboard/` of a workdir.
+
+    Lines after step `start` are dropped, so that a resumed run has one record per step. A bucket has no append: there both
+    grow locally, and `flush` uploads them.
+    """
+
+    def __init__(self, workdir: Path, *, start: int):
+        with extra("train"):
+            from tensorboardX import SummaryWriter
+
+        name, storage = "metrics.jsonl", storage_for(workdir)
+        staging = storage.staging_dir(workdir)
+        self._upload = lambda: storage.upload(staging, workdir)
+        exists = name in storage.list_names(workdir)
+        lines = storage.read(workdir / name).decode(errors="replace").splitlines() if exists else []
+        lines = [line + "\n" for line in lines if _is_until(line, start)]
+        LOCAL.replace(staging / name, "".join(lines).encode())
+        self._file = (staging / name).open("a", buffering=1)
+        self._events = SummaryWriter(str(staging / "tensorboard"), purge_step=start + 1, flush_secs=30)
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Record values measured after a step."""
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        self._events.flush()
+        self._upload()
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+        self._upload()
+
+
+class NullWriter:
+    """Writer of the processes that write no metrics."""
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+Writer = MetricWriter | NullWriter
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, TypeError, KeyError, RecursionError):  # an incomplete line after a kill, or other JSON
+        return False
+
+
+class EveryNSteps:
+    """Call a hook every `every` steps and at the last step; never if `every` is 0."""
 
     def __init__(self, every: int, last: int, hook: Hook):
         self._every, self._last, self._hook = every, last, hook
@@ -42,56 +103,58 @@ class Every:
             self._hook(step, state, metrics)
 
 
-class Pace:
-    """Keeps the host at most `ahead` steps before the devices: batches do not pile up, and a step that is told has ended, nearly."""
+class DispatchLimiter:
+    """Keep the host at most `ahead` steps ahead of the devices, so that batches do not pile up."""
 
     def __init__(self, *, ahead: int = 2):
-        self._begun: collections.deque[Metrics] = collections.deque()
+        self._running: collections.deque[Metrics] = collections.deque()
         self._ahead = ahead
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        self._begun.append(metrics)
-        if len(self._begun) > self._ahead:
-            jax.block_until_ready(self._begun.popleft())
+        self._running.append(metrics)
+        if len(self._running) > self._ahead:
+            jax.block_until_ready(self._running.popleft())
 
 
-class Guard:
-    """Stops the run when the loss or the gradient is not finite, or the projections have collapsed `patience` times in a row.
+class DivergenceGuard:
+    """Stop the run when loss or gradient is not finite, or after `patience` checks in a row with collapsed projections.
 
-    It is asked before anything is written, so the last checkpoint is always from before.
+    It is called before anything is written, so that the last checkpoint precedes the divergence.
     """
 
     def __init__(self, *, collapse: float, patience: int, warn: Callable[[str], None]):
         self._collapse, self._patience, self._warn = collapse, patience, warn
-        self._seen: list[int] = []
+        self._collapsed_steps: list[int] = []
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         for name in ("loss", "grad_norm"):
             value = float(metrics[name])
             if not np.isfinite(value):
                 raise DivergenceError(
-                    f"the {name} is {value} at step {step}; the last checkpoint is from before it. "
-                    "Lower optim.lr or lengthen optim.warmup_steps, and start again in a new workdir with --init_from"
+                    f"{name} is {value} at step {step}; the last checkpoint precedes it. "
+                    "Lower optim.lr or raise optim.warmup_steps, and start in a new workdir with --init_from"
                 )
         if not self.collapsed(metrics):
-            self._seen = []
-        elif step not in self._seen:
-            self._seen.append(step)
-            said = f"the projections have collapsed (projection std {float(metrics['projection_std']):.4f}, 1 is even)"
-            if len(self._seen) >= self._patience:
+            self._collapsed_steps = []
+        elif step not in self._collapsed_steps:
+            self._collapsed_steps.append(step)
+            std = float(metrics["projection_std"])
+            collapse = f"Representation collapse: projection std is {std:.4f} (1.0 = uniform on the sphere)"
+            if len(self._collapsed_steps) >= self._patience:
                 raise DivergenceError(
-                    f"{said} since step {self._seen[0]}; the last checkpoint is from before it. Lower optim.lr, raise "
-                    "objective.momentum or batch_size, and start again in a new workdir (run.collapse_threshold=0 lets it go on)"
+                    f"{collapse} since step {self._collapsed_steps[0]}; the last checkpoint precedes it. Lower optim.lr, "
+                    "raise objective.momentum or batch_size, and start in a new workdir; run.collapse_threshold=0 "
+                    "disables this check"
                 )
-            self._warn(f"step {step}: {said}; no checkpoint is written meanwhile")
+            self._warn(f"step {step}: {collapse}; no checkpoint is written meanwhile")
 
     def collapsed(self, metrics: Metrics) -> bool:
-        """Whether a state is not worth keeping."""
+        """Whether the projections have collapsed; such a state is not saved."""
         return float(metrics["projection_std"]) < self._collapse
 
 
-class Log:
-    """Writes the metrics, the learning rate and the throughput since the last call."""
+class LogMetrics:
+    """Write the metrics, the learning rate, and the throughput since the last call."""
 
     def __init__(self, writer: Writer, *, schedule: optax.Schedule, batch_size: int, start: int):
         self._writer, self._schedule, self._batch_size = writer, schedule, batch_size
@@ -100,14 +163,14 @@ class Log:
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         values = {name: float(value) for name, value in metrics.items()}
         now = time.monotonic()
-        rate = (step - self._step) * self._batch_size / (now - self._time)
+        values["learning_rate"] = float(self._schedule(step - 1))
+        values["series_per_second"] = (step - self._step) * self._batch_size / (now - self._time)
         self._step, self._time = step, now
-        learning_rate = float(self._schedule(step - 1))
-        self._writer.write(step, {**values, "learning_rate": learning_rate, "series_per_second": rate})
+        self._writer.write(step, values)
 
 
 class Progress:
-    """A bar with loss, series per second and remaining time; on a terminal it moves, elsewhere it is a line now and then."""
+    """Progress bar with loss, series per second and remaining time; without a terminal, a line every 30 s."""
 
     def __init__(self, *, start: int, steps: int, batch_size: int, every: int, label: str, shown: bool):
         self._batch_size, self._every = batch_size, every
@@ -122,81 +185,93 @@ class Progress:
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         if step % self._every == 0:
-            self.bar.set_postfix_str(
-                f"step {step} loss {float(metrics['loss']):.5f} projection std {float(metrics['projection_std']):.2f}", refresh=False
-            )
+            loss, std = float(metrics["loss"]), float(metrics["projection_std"])
+            self.bar.set_postfix_str(f"step {step} loss {loss:.5f} projection std {std:.2f}", refresh=False)
         self.bar.update(self._batch_size)
 
     def close(self) -> None:
         self.bar.close()
 
 
-class Save:
-    """Saves a checkpoint, and before it what was logged until then: a run that resumes does not log it again.
+class SaveCheckpoint:
+    """Save a checkpoint, after flushing the metrics up to it. A step is saved once, a collapsed state never."""
 
-    A step is saved once; a collapsed state never.
-    """
-
-    def __init__(self, store: CheckpointStore, writer: Writer, *, about: dict, guard: Guard, probed: "Probe | None"):
-        self._store, self._writer, self._about, self._guard, self._probed = store, writer, about, guard, probed
-        self._saved = -1
+    def __init__(
+        self,
+        manager: CheckpointManager,
+        writer: Writer,
+        *,
+        metadata: dict[str, Any],
+        guard: DivergenceGuard,
+        probe: "Probe | None",
+    ):
+        self._manager, self._writer, self._metadata = manager, writer, metadata
+        self._guard, self._probe = guard, probe
+        self.saved_step = -1
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         self._guard(step, state, metrics)
-        if step == self._saved or self._guard.collapsed(metrics):
+        if step == self.saved_step or self._guard.collapsed(metrics):
             return
-        self._saved = step
+        self.saved_step = step
         self._writer.flush()
-        measured = {name: float(value) for name, value in metrics.items()} | (self._probed.at(step) if self._probed else {})
-        self._store.save(state, step=step, about={**self._about, "metrics": measured})
+        measured = {name: float(value) for name, value in metrics.items()}
+        if self._probe:
+            measured |= self._probe.metrics_at(step)
+        self._manager.save(state, step=step, metadata={**self._metadata, "metrics": measured})
 
 
 class StopIfPreempted:
-    """Saves the state and ends the run when the machine is about to be taken away; all processes do, after the same step."""
+    """Save the state and stop the run after a preemption notice; all processes do, after the same step.
 
-    def __init__(self, preempted: Callable[[int], bool], save: Save, store: CheckpointStore):
-        self._preempted, self._save, self._store = preempted, save, store
+    Steps are counted from the start of the processes, see `ProcessGroup.preempted`: a notice that arrives before the first
+    step of a resumed run then stops it after that step.
+    """
+
+    def __init__(self, preempted: Callable[[int], bool], save: SaveCheckpoint, manager: CheckpointManager, *, start: int):
+        self._preempted, self._save, self._manager, self._start = preempted, save, manager, start
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        if self._preempted(step):
+        if self._preempted(step - self._start):
             self._save(step, state, metrics)
-            self._store.wait()
-            raise PreemptedError(f"told to stop after step {step}; the state is saved, and the same command goes on from it")
+            self._manager.wait()
+            saved = self._save.saved_step == step
+            outcome = f"saved a checkpoint at step {step}" if saved else f"step {step} has collapsed and is not saved"
+            raise PreemptedError(f"Received SIGTERM; {outcome}. Rerun the same command to resume.")
 
 
 class Probe:
-    """Writes what an injected evaluation says of the state: the loop itself knows nothing of evaluation."""
+    """Write the metrics of an injected evaluation of the state."""
 
     def __init__(self, writer: Writer, evaluate: Callable[[TrainState], dict[str, float]]):
         self._writer, self._evaluate = writer, evaluate
-        self._step, self._measured = -1, {}
+        self._step, self._metrics = -1, {}
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        self._step, self._measured = step, self._evaluate(state)
-        self._writer.write(step, self._measured)
+        self._step, self._metrics = step, self._evaluate(state)
+        self._writer.write(step, self._metrics)
 
-    def at(self, step: int) -> dict[str, float]:
-        """What was measured after this very step, if anything was."""
-        return self._measured if step == self._step else {}
+    def metrics_at(self, step: int) -> dict[str, float]:
+        """Return the metrics measured after this step; empty if none were."""
+        return self._metrics if step == self._step else {}
 
 
 class Watchdog:
-    """Ends the process when no step ends for so long that it must hang, and says where every thread stood.
+    """Terminate a process that hangs, and write the stack traces of all threads.
 
-    A thread of its own looks after the others: what hangs cannot end itself. The other processes of a run notice by
-    the silence, with watchdogs of their own.
+    It runs in a thread of its own. The other processes of a run have watchdogs of their own.
 
-    seconds: longer than any step or probe takes; the first step, which is compiled, has ten times as long. 0 is never.
-    path: where the stacks are written, beside standard error: on this machine, since a network may be what hangs.
+    timeout_s: longer than any step or probe; the first step, which is compiled, has 10 times as long. 0 is never.
+    path: local file for the stack traces, in addition to standard error.
     """
 
     STATUS = 4
 
-    def __init__(self, seconds: float, path: Path, *, start: int):
-        self._seconds, self._path, self._step = seconds, path, start
-        self._beat, self._ended = threading.Event(), False
+    def __init__(self, timeout_s: float, path: Path, *, start: int):
+        self._timeout_s, self._path, self._step = timeout_s, path, start
+        self._beat, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-        if seconds:
+        if timeout_s:
             self._thread.start()
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
@@ -204,24 +279,24 @@ class Watchdog:
         self._beat.set()
 
     def close(self) -> None:
-        self._ended = True
+        self._closed = True
         self._beat.set()
 
     def _watch(self) -> None:
-        limit = 10 * self._seconds
+        limit = 10 * self._timeout_s
         while self._beat.wait(limit):
-            if self._ended:
+            if self._closed:
                 return
             self._beat.clear()
-            limit = self._seconds
+            limit = self._timeout_s
         faulthandler.dump_traceback(all_threads=True)
         where = ""
         with contextlib.suppress(OSError), open(self._path, "w") as file:
             faulthandler.dump_traceback(file, all_threads=True)
-            where = f"; the stacks are in {self._path}"
+            where = f" Stack traces: {self._path}."
         print(
-            f"nutime: no step ended for {limit:g} s after step {self._step}, so this run is stopped{where}. "
-            "The same command goes on from the last checkpoint; if the time is too short, raise run.watchdog_timeout_s",
+            f"nutime: No step finished within {limit:g} s after step {self._step}; exiting.{where} "
+            "Rerun the same command to resume, or raise run.watchdog_timeout_s.",
             file=sys.stderr,
             flush=True,
         )
@@ -229,7 +304,7 @@ class Watchdog:
 
 
 class Profile:
-    """Writes a trace of `steps` steps after the first `skip`, in which the step is compiled; of fewer in a shorter run."""
+    """Write a trace of `steps` steps after the first `skip`, which include compilation."""
 
     def __init__(self, folder: Path, *, start: int, skip: int = 3, steps: int = 5):
         self._folder, self._first, self._last = folder, start + skip, start + skip + steps

@@ -1,172 +1,237 @@
-"""What a step is fed, and the views it makes of it: a streamed batch, a resident corpus, synthetic series, or a mixture."""
+"""Input of the training step: a streamed corpus, a corpus in device memory, synthetic series, or a mixture."""
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, Key
 
-from nutime_jax.config import PretrainConfig
+from nutime_jax.config import AugmentConfig, DataConfig
 from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.core.views import Views, two_views
 from nutime_jax.data.corpus import Corpus
-from nutime_jax.data.device_corpus import Resident, load_resident
+from nutime_jax.data.device_corpus import DeviceCorpus, PackedSeries, load_device_corpus
 from nutime_jax.data.loader import batches, class_shares
-from nutime_jax.distributed.mesh import check_divisible, local_rows, place, place_batch, replicated, split
+from nutime_jax.distributed.mesh import (
+    batch_sharding,
+    check_divisible,
+    make_global_batch,
+    process_local_rows,
+    replicated_sharding,
+    shard_tree,
+)
 from nutime_jax.errors import InputError
 from nutime_jax.synthetic import synthetic_series
 
 MakeViews = Callable[[Key[Array, ""], Any], Views]
+"""(key, batch) -> two views per series, inside the step."""
 
 
-class Feed(NamedTuple):
-    """batches: from a step on, what each step is given, on the devices; views: what a step makes of it, inside the step."""
+@dataclass(frozen=True)
+class StreamedBatches:
+    """Padded batches that the host reads ahead: each process its own rows."""
 
-    batches: Callable[[int], Iterator[Any]]
-    views: MakeViews
+    corpus: Corpus
+    class_probs: np.ndarray
+    mesh: Mesh
+    rows: int
+    seed: int
+    steps: int
+    threads: int
+
+    def iterate(self, start_step: int) -> Iterator[dict[str, jax.Array]]:
+        """Yield the batches of the steps from `start_step` on."""
+        local = batches(
+            self.corpus,
+            self.class_probs,
+            batch_size=self.rows,
+            seed=self.seed,
+            start=start_step,
+            stop=self.steps,
+            threads=self.threads,
+            rows=process_local_rows(self.rows, self.mesh),
+        )
+        for batch in local:
+            yield make_global_batch(batch, self.mesh)
 
 
-def synthetic_rows(config: PretrainConfig) -> int:
-    """Rows of every batch that are synthetic."""
-    return round(config.data.synthetic_fraction * config.batch_size)
+@dataclass(frozen=True)
+class ConstantBatch:
+    """The same arrays in every step: a corpus in device memory, or none for synthetic series."""
+
+    arrays: Any
+    steps: int
+
+    def iterate(self, start_step: int) -> Iterator[Any]:
+        """Yield the arrays for each step from `start_step` on."""
+        return itertools.repeat(self.arrays, self.steps - start_step)
+
+
+InputPipeline = StreamedBatches | ConstantBatch
 
 
 class CorpusSize(NamedTuple):
-    """What the memory of a resident corpus depends on."""
+    """Numbers that determine the memory of a corpus on a device."""
 
     points: int
     series: int
     classes: int
 
 
-def make_views(config: PretrainConfig) -> MakeViews:
-    """What a step makes of its batch; its `data`, `augment`, `batch_size` and `length` count."""
-    crop = {"size": config.length, "ratio": config.augment.crop_ratio}
-    if config.augment.transforms:
-        crop["augment"] = make_augmentation(config.augment.transforms)
-    synthetic = synthetic_rows(config)
-    real = config.batch_size - synthetic
-    generated = partial(synthetic_views, count=synthetic, length=config.length, **crop)
-    if not real:
-        return generated
-    drawn = partial(resident_views, count=real, **crop) if config.data.on_device else partial(streamed_views, **crop)
-    return partial(mixed_views, first=drawn, second=generated) if synthetic else drawn
+def count_synthetic(data: DataConfig, *, batch_size: int) -> int:
+    """Return the number of synthetic rows per batch."""
+    return round(data.synthetic_fraction * batch_size)
 
 
-def make_feed(config: PretrainConfig, corpus: Corpus | None, mesh: Mesh) -> Feed:
-    """The feed that a configuration describes.
+def make_input_pipeline(data: DataConfig, corpus: Corpus | None, mesh: Mesh, *, batch_size: int, seed: int, steps: int) -> InputPipeline:
+    """Return the source of batches.
 
     Args:
-        config: its `data`, `augment`, `seed`, `steps`, `batch_size` and `length` count.
-        corpus: None when every row is synthetic.
+        corpus: None if every row is synthetic.
+        batch_size: rows per step, synthetic rows included.
+        seed: of the order of a streamed corpus.
+        steps: number of steps of the run.
 
     Raises:
-        InputError: rows that the devices cannot share evenly, weights that do not fit, a corpus too large to be resident.
+        InputError: the rows are not divisible over the devices, the source weights do not fit, or the corpus does not fit
+            into device memory.
     """
-    rows = config.batch_size - synthetic_rows(config)
+    rows = batch_size - count_synthetic(data, batch_size=batch_size)
     if not rows:
-        return Feed(lambda start: itertools.repeat({}, config.steps - start), make_views(config))
-    shares = class_shares(corpus, alpha=config.data.class_balance_alpha, weights=config.data.source_weights)
-    make = _resident if config.data.on_device else _streamed
-    return Feed(make(config, corpus, shares, mesh, rows=rows), make_views(config))
+        return ConstantBatch({}, steps)
+    class_probs = class_shares(corpus, alpha=data.class_balance_alpha, weights=data.source_weights)
+    if data.on_device:
+        return ConstantBatch(_put_on_devices(load_device_corpus(corpus, class_probs), mesh), steps)
+    check_divisible(rows, mesh)
+    return StreamedBatches(corpus, class_probs, mesh, rows=rows, seed=seed, steps=steps, threads=data.reader_threads)
 
 
-def describe_batch(config: PretrainConfig, mesh: Mesh, *, size: CorpusSize | None = None) -> Any:
-    """Shapes, dtypes and shardings of what every step of `make_feed` is given, without a corpus.
+def abstract_batch(data: DataConfig, mesh: Mesh, *, batch_size: int, size: CorpusSize | None = None) -> Any:
+    """Return shapes, dtypes and shardings of a batch of `make_input_pipeline`, without a corpus.
 
-    A streamed series is taken to be as long as `data.max_length` allows.
+    Streamed series are padded to `data.max_length`.
 
     Args:
-        size: of the corpus, if it is resident.
+        size: of a corpus in device memory.
 
     Raises:
-        InputError: rows that the devices cannot share evenly, or a resident corpus of unknown size.
+        InputError: the rows are not divisible over the devices, or the size of a corpus in device memory is not given.
     """
-    rows = config.batch_size - synthetic_rows(config)
+    rows = batch_size - count_synthetic(data, batch_size=batch_size)
     if not rows:
         return {}
-    if not config.data.on_device:
+    if not data.on_device:
         check_divisible(rows, mesh)
-        shapes = {"series": ((rows, config.data.max_length), jnp.float32), "length": ((rows,), jnp.int32), "offset": ((rows,), jnp.float32)}
-        return {name: jax.ShapeDtypeStruct(*one, sharding=split(mesh)) for name, one in shapes.items()}
+        abstract = partial(_abstract, batch_sharding(mesh))
+        return {
+            "series": abstract(jnp.float32, rows, data.max_length),
+            "length": abstract(jnp.int32, rows),
+            "offset": abstract(jnp.float32, rows),
+        }
     if size is None:
-        raise InputError("data.on_device is true and the size of the corpus is not known; give its points, series and classes")
-    counts = Resident(size.points, *(size.series,) * 3, *(size.classes,) * 3)
-    kinds = Resident(jnp.float32, jnp.int32, jnp.int32, jnp.float32, jnp.int32, jnp.int32, jnp.float32)
-    return jax.tree.map(lambda count, kind: jax.ShapeDtypeStruct((count,), kind, sharding=replicated(mesh)), counts, kinds)
+        raise InputError("data.on_device is true and the size of the corpus is not known; pass its points, series and classes")
+    abstract = partial(_abstract, replicated_sharding(mesh))
+    return DeviceCorpus(
+        packed=PackedSeries(
+            values=abstract(jnp.float32, size.points),
+            starts=abstract(jnp.int32, size.series),
+            lengths=abstract(jnp.int32, size.series),
+            offsets=abstract(jnp.float32, size.series),
+        ),
+        class_starts=abstract(jnp.int32, size.classes),
+        class_sizes=abstract(jnp.int32, size.classes),
+        class_bounds=abstract(jnp.float32, size.classes),
+    )
 
 
-def _streamed(config: PretrainConfig, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
-    check_divisible(rows, mesh)
-    options = {"batch_size": rows, "seed": config.seed, "stop": config.steps, "threads": config.data.reader_threads}
-    options["rows"] = local_rows(rows, mesh)
-    return lambda start: (place_batch(batch, mesh) for batch in batches(corpus, shares, start=start, **options))
+def make_views(data: DataConfig, augment: AugmentConfig, *, batch_size: int, length: int) -> MakeViews:
+    """Return the function (key, batch) -> two views per series, which runs inside the step.
 
-
-def _resident(config: PretrainConfig, corpus: Corpus, shares: np.ndarray, mesh: Mesh, *, rows: int) -> Callable[[int], Iterator[Any]]:
-    resident = load_resident(corpus, shares)
-    size = sum(array.nbytes for array in resident)
-    free = _free_bytes(mesh)
-    if size > free:
-        raise InputError(
-            f"the corpus takes {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free; set config.data.on_device=false"
-        )
-    placed = place(resident, jax.tree.map(lambda _: replicated(mesh), resident))
-    return lambda start: itertools.repeat(placed, config.steps - start)
-
-
-def _free_bytes(mesh: Mesh) -> float:
-    """Memory left on the fullest device; unknown (on CPUs) counts as enough."""
-    stats = [device.memory_stats() for device in mesh.local_devices]
-    return min(one["bytes_limit"] - one["bytes_in_use"] if one else math.inf for one in stats)
+    Args:
+        batch_size: rows per step, synthetic rows included.
+        length: time points of a view.
+    """
+    crop = {"size": length, "ratio": augment.crop_ratio}
+    if augment.transforms:
+        crop["augment"] = make_augmentation(augment.transforms)
+    synthetic = count_synthetic(data, batch_size=batch_size)
+    real = batch_size - synthetic
+    generated = partial(synthetic_views, count=synthetic, length=length, **crop)
+    if not real:
+        return generated
+    sampled = partial(on_device_views, count=real, **crop) if data.on_device else partial(streamed_views, **crop)
+    return partial(mixed_views, first=sampled, second=generated) if synthetic else sampled
 
 
 def streamed_views(key: Key[Array, ""], batch: dict[str, Array], **crop: Any) -> Views:
-    """Views of the series of a padded batch, see `data.pipeline.batches`."""
+    """Return views of the series of a padded batch, see `data.loader.batches`."""
     return two_views(key, batch["series"], batch["length"], offsets=batch["offset"], **crop)
 
 
-def resident_views(key: Key[Array, ""], corpus: Resident, *, count: int, **crop: Any) -> Views:
-    """Views of `count` series drawn from a corpus on the device, by the law of `data.pipeline.draw_records`."""
-    draw_key, crop_key = jax.random.split(key)
-    records = draw_resident(draw_key, corpus, count=count)
-    starts, lengths, offsets = corpus.starts[records], corpus.lengths[records], corpus.offsets[records]
-    return two_views(crop_key, corpus.values, lengths, starts=starts, offsets=offsets, **crop)
+def on_device_views(key: Key[Array, ""], corpus: DeviceCorpus, *, count: int, **crop: Any) -> Views:
+    """Return views of `count` series, sampled from a corpus in device memory with the probabilities of `data.loader`."""
+    sample_key, crop_key = jax.random.split(key)
+    index, packed = sample_series(sample_key, corpus, count=count), corpus.packed
+    starts, lengths, offsets = packed.starts[index], packed.lengths[index], packed.offsets[index]
+    return two_views(crop_key, packed.values, lengths, starts=starts, offsets=offsets, **crop)
 
 
-def draw_resident(key: Key[Array, ""], corpus: Resident, *, count: int) -> Int[Array, " {count}"]:
-    """Numbers of series: a class by its share, then a series of it; each row has a key of its own, on any number of devices."""
+def sample_series(key: Key[Array, ""], corpus: DeviceCorpus, *, count: int) -> Int[Array, " {count}"]:
+    """Return indices of series: a class by its probability, then a series of it.
 
-    def draw(key):
+    Each row has a key of its own, so that the result does not depend on the number of devices.
+    """
+
+    def sample(key):
         class_key, series_key = jax.random.split(key)
-        one = jnp.searchsorted(corpus.class_bounds, jax.random.uniform(class_key), side="right")
-        one = jnp.minimum(one, len(corpus.class_bounds) - 1)
-        size = corpus.class_sizes[one]
-        return corpus.class_starts[one] + jax.random.randint(series_key, (), 0, size)
+        label = jnp.searchsorted(corpus.class_bounds, jax.random.uniform(class_key), side="right")
+        label = jnp.minimum(label, len(corpus.class_bounds) - 1)
+        return corpus.class_starts[label] + jax.random.randint(series_key, (), 0, corpus.class_sizes[label])
 
-    return jax.vmap(draw)(jax.random.split(key, count))
+    return jax.vmap(sample)(jax.random.split(key, count))
 
 
 def synthetic_views(key: Key[Array, ""], batch: Any, *, count: int, length: int, **crop: Any) -> Views:
-    """Views of `count` new synthetic series of `length` points; the batch is not looked at."""
+    """Return views of `count` new synthetic series of `length` time points; the batch is not used."""
     series_key, crop_key = jax.random.split(key)
     series = synthetic_series(series_key, count=count, length=length)
     return two_views(crop_key, series, jnp.full(count, length), **crop)
 
 
 def mixed_views(key: Key[Array, ""], batch: Any, *, first: MakeViews, second: MakeViews) -> Views:
-    """The views of two sources in one batch, interleaved, so that every device gets the same mixture of its own rows."""
+    """Return the views of two sources, interleaved, so that every device has the same mixture of its own rows."""
     first_key, second_key = jax.random.split(key)
     return jax.tree.map(_interleave, first(first_key, batch), second(second_key, batch))
 
 
 def _interleave(a: Float[Array, "m *rest"], b: Float[Array, "n *rest"]) -> Float[Array, "m+n *rest"]:
     groups = math.gcd(len(a), len(b))
-    parts = [one.reshape(groups, -1, *one.shape[1:]) for one in (a, b)]
+    parts = [rows.reshape(groups, -1, *rows.shape[1:]) for rows in (a, b)]
     return jnp.concatenate(parts, axis=1).reshape(-1, *a.shape[1:])
+
+
+def _put_on_devices(corpus: DeviceCorpus, mesh: Mesh) -> DeviceCorpus:
+    """Copy a corpus to every device.
+
+    Raises:
+        InputError: it does not fit into the free memory.
+    """
+    size = sum(array.nbytes for array in jax.tree.leaves(corpus))
+    stats = [device.memory_stats() for device in mesh.local_devices]
+    # CPUs report no statistics.
+    free = min(used["bytes_limit"] - used["bytes_in_use"] if used else math.inf for used in stats)
+    if size > free:
+        needs = f"the corpus needs {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free"
+        raise InputError(f"{needs}; set config.data.on_device=false")
+    return shard_tree(corpus, jax.tree.map(lambda _: replicated_sharding(mesh), corpus))
+
+
+def _abstract(sharding: NamedSharding, dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -1,4 +1,4 @@
-"""Pretraining: from a configuration and a workdir to a trained state; started again, it goes on where it was."""
+"""Pretraining loop. It resumes from the latest checkpoint in the workdir."""
 
 import contextlib
 import importlib.metadata
@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,30 @@ import nutime_jax
 from nutime_jax.config import PretrainConfig, from_dict, options, to_dict, values
 from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.data.corpus import Corpus, open_corpus
-from nutime_jax.distributed.mesh import check_divisible, make_mesh, place
-from nutime_jax.distributed.processes import Processes
+from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_tree
+from nutime_jax.distributed.processes import SINGLE_PROCESS, ProcessGroup
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import build_encoder, check_input_lengths, check_num_window_offsets
+from nutime_jax.objectives import build_network
 from nutime_jax.storage import resolve_path, storage_for
 from nutime_jax.training import hooks
-from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, latest, read_about, read_arrays
-from nutime_jax.training.data_dependent_init import fit_scalars
-from nutime_jax.training.input_pipeline import make_feed, synthetic_rows
-from nutime_jax.training.metrics import MetricWriter, NoWriter
-from nutime_jax.training.optim import learning_rate
-from nutime_jax.training.program import build_program
-from nutime_jax.training.state import TrainState, build_network
+from nutime_jax.training.checkpoints import (
+    CheckpointManager,
+    find_checkpoint,
+    latest_checkpoint,
+    read_arrays,
+    read_metadata,
+)
+from nutime_jax.training.input_pipeline import count_synthetic, make_input_pipeline, make_views
+from nutime_jax.training.program import build_program, learning_rate
+from nutime_jax.training.state import TrainState, init_from_data
 
 log = logging.getLogger(__name__)
 
-ALONE = Processes()
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+"""Packages whose versions are recorded in checkpoints."""
+FITTED_SERIES = 4096
+"""Number of series that constants of a scalar encoder are fitted to, or those of all steps if there are fewer."""
 
 
 def pretrain(
@@ -46,62 +53,64 @@ def pretrain(
     init_from: str | os.PathLike | None = None,
     profile: bool = False,
     devices: int | None = None,
-    processes: Processes = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainState:
-    """Pretrains on all devices and returns the final state, which is also the last checkpoint in the workdir.
+    """Pretrain on all devices and return the final state, which is also the last checkpoint in the workdir.
 
-    A workdir that holds a checkpoint is resumed, bit for bit as if it had never stopped (same machines, same devices; on
-    another number of either, up to rounding).
+    A workdir with a checkpoint is resumed. The result is bit for bit that of an uninterrupted run on the same devices,
+    and equal up to rounding on another number of devices or processes.
 
     Args:
         config: see `docs/configuration.md`; `load_config` loads one.
-        workdir: where checkpoints, metrics and (unless config.data.dir says otherwise) the corpus go; one folder for all
-            processes, or gs://BUCKET/FOLDER, where no corpus can be.
-        probe: measures a state every `config.run.probe_every` steps; what it returns is logged. Every process calls it.
-        init_from: workdir or checkpoint whose weights the run starts from, when it does not resume.
-        profile: write a trace of a few steps to `<workdir>/profile`.
-        devices: how many devices to use; None takes all.
-        processes: those of the run, see `processes.join_processes`.
+        workdir: directory of checkpoints, metrics and, if data.dir is empty, the corpus; shared by all processes. May be
+            gs://BUCKET/FOLDER, which cannot hold a corpus.
+        probe: measures a state every `config.run.probe_every` steps; its result is logged. Every process calls it.
+        init_from: workdir or checkpoint whose weights a new run starts from.
+        profile: whether to write a trace of a few steps to `<workdir>/profile`.
+        devices: number of devices; None uses all.
+        processes: processes of the run, see `distributed.processes.initialize_distributed`.
 
     Raises:
-        InputError: the configuration, the corpus or the workdir will not do; the message says which and why.
-        DivergenceError: the loss or the gradient is no longer finite, or the projections have collapsed.
-        PreemptedError: the processes were told to stop, and the state is saved.
+        InputError: the configuration, the corpus or the workdir is not accepted.
+        DivergenceError: the loss or the gradient is not finite, or the projections have collapsed.
+        PreemptedError: SIGTERM was received, and the state is saved.
     """
     mesh = make_mesh(devices, fsdp=config.parallel.fsdp)
     check_divisible(config.batch_size, mesh, parts=config.grad_accum_steps)
     check_config(config)
     workdir = resolve_path(workdir)
-    _check_reach(config, workdir, profile)
-    with _own(workdir, processes), contextlib.ExitStack() as stack:
+    _check_storage(config, workdir, profile)
+    with _lock_workdir(workdir, processes), contextlib.ExitStack() as stack:
         corpus = _open_corpus(config, workdir, processes)
-        feed = make_feed(config, corpus, mesh)
-        program = build_program(config, views=feed.views, mesh=mesh)
-        about = _about(config, corpus.digest if corpus else "synthetic", init_from)
+        sizes = {"batch_size": config.batch_size}
+        views = make_views(config.data, config.augment, **sizes, length=config.length)
+        pipeline = make_input_pipeline(config.data, corpus, mesh, **sizes, seed=config.seed, steps=config.steps)
+        program = build_program(config, views=views, mesh=mesh)
+        metadata = _checkpoint_metadata(config, corpus, init_from)
         run = config.run
-        store = CheckpointStore(
+        manager = CheckpointManager(
             workdir / "checkpoints",
             max_to_keep=run.max_to_keep,
             keep_period=run.keep_period,
             best_metric=run.best_metric,
-            first=processes.first,
+            is_primary=processes.is_primary,
         )
-        stack.callback(store.close)
-        newest = processes.agree(partial(_find_own, store, workdir, about))
+        stack.callback(manager.close)
+        newest = processes.broadcast_from_primary(partial(_find_resumable_checkpoint, manager, workdir, metadata))
         if newest:
-            log.info("resuming from %s", store.directory / newest)
-            state = store.restore(store.directory / newest, program.state)
+            log.info("resuming from %s", manager.directory / newest)
+            state = manager.restore(manager.directory / newest, program.state)
+        elif init_from is not None:
+            state = _load_weights(program.init(), find_checkpoint(init_from))
         else:
-            state = program.init()
-            state = fit_scalars(state, config, feed, mesh) if init_from is None else _initialise(state, find_checkpoint(init_from))
+            batches = islice(pipeline.iterate(0), -(-FITTED_SERIES // config.batch_size))
+            key = jax.random.fold_in(jax.random.key(config.seed), config.steps)  # steps fold in smaller numbers
+            fit = {"views": views, "length": config.length, "key": key, "mesh": mesh}
+            state = init_from_data(program.init(), config.model, batches, **fit)
         start = int(state.step)
-        size = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
-        series = f"{len(corpus)} series" if corpus else "synthetic series"
-        share = f" of {processes.count} processes" if processes.count > 1 else ""
-        log.info("%s, %d encoder parameters, %d %s device(s)%s", series, size, mesh.size, jax.default_backend(), share)
-
-        calls = _hooks(config, workdir, stack, store, about=about, start=start, probe=probe, profile=profile, processes=processes)
-        for step, batch in enumerate(feed.batches(start), start + 1):
+        _log_start(state, corpus, mesh, processes)
+        calls = _make_hooks(config, workdir, stack, manager, metadata, start, probe, profile, processes)
+        for step, batch in enumerate(pipeline.iterate(start), start + 1):
             state, metrics = program.step(state, batch)
             for hook in calls:
                 hook(step, state, metrics)
@@ -109,116 +118,142 @@ def pretrain(
 
 
 def is_finished(config: PretrainConfig, workdir: str | os.PathLike) -> bool:
-    """Whether a workdir holds the last checkpoint of this very run, so that `pretrain` would have nothing left to do.
+    """Return whether a workdir has the last checkpoint of this run, so that `pretrain` would do nothing.
 
     Raises:
         InputError: the workdir belongs to another run, or the corpus cannot be opened.
     """
     workdir = resolve_path(workdir)
-    newest = latest(workdir / "checkpoints")
+    newest = latest_checkpoint(workdir / "checkpoints")
     if newest is None:
         return False
-    corpus, begun = _open_corpus(config, workdir, ALONE), read_about(newest)
-    _check_same_run(workdir, begun, _about(config, corpus.digest if corpus else "synthetic", None))
-    return begun["step"] >= config.steps
-
-
-def _open_corpus(config: PretrainConfig, workdir: Path, processes: Processes) -> Corpus | None:
-    """The corpus of a run, the same for every process; None if all its series are synthetic."""
-    data = config.data
-    if synthetic_rows(config) == config.batch_size:
-        return None
-    corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=data.dir or workdir / "data", max_length=data.max_length)
-    if processes.agree(lambda: corpus.digest) != corpus.digest:
-        raise InputError(f"process {processes.index} reads another corpus than the first one; give all of them the same data.sources")
-    return corpus
-
-
-def _find_own(store: CheckpointStore, workdir: Path, about: dict[str, Any]) -> str:
-    """Name of the newest intact checkpoint, which has to be of this very run; empty if there is none."""
-    newest = latest(store.directory)
-    if newest is None:
-        return ""
-    _check_same_run(workdir, read_about(newest), about)
-    return newest.name
-
-
-def _hooks(config, workdir, stack, store, *, about, start, probe, profile, processes) -> list[hooks.Hook]:
-    """The hooks of a run, in order: nothing is written of a step that is not finite."""
-    run, last = config.run, config.steps
-    stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
-    writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start=start) if processes.first else NoWriter()))
-    progress = hooks.Progress(
-        start=start, steps=last, batch_size=config.batch_size, every=run.log_every, label=config.name, shown=processes.first
-    )
-    stack.enter_context(contextlib.closing(progress))
-    stacks = storage_for(workdir).staging_dir(workdir) / f"stacks-{processes.index}.txt"
-    watchdog = stack.enter_context(contextlib.closing(hooks.Watchdog(run.watchdog_timeout_s, stacks, start=start)))
-    guard = hooks.Guard(collapse=run.collapse_threshold, patience=run.collapse_patience, warn=log.warning)
-    record = hooks.Log(writer, schedule=learning_rate(config.optim, steps=last), batch_size=config.batch_size, start=start)
-    measure = hooks.Probe(writer, probe) if probe is not None else None
-    save = hooks.Save(store, writer, about=about, guard=guard, probed=measure)
-    calls: list[hooks.Hook] = [
-        hooks.Pace(),
-        watchdog,
-        hooks.Every(run.log_every, last, guard),
-        hooks.Every(run.log_every, last, record),
-        *([hooks.Every(run.probe_every, last, measure)] if measure else []),
-        hooks.Every(run.checkpoint_every, last, save),
-        progress,
-        hooks.StopIfPreempted(processes.preempted, save, store),
-    ]
-    if profile:
-        if last - start < 4:
-            log.warning("--profile needs 4 steps or more, %d are left: no trace is written", last - start)
-        calls.append(stack.enter_context(contextlib.closing(hooks.Profile(workdir / "profile", start=start))))
-    return calls
+    corpus, before = _open_corpus(config, workdir, SINGLE_PROCESS), read_metadata(newest)
+    _check_same_run(workdir, before, _checkpoint_metadata(config, corpus, None))
+    return before["step"] >= config.steps
 
 
 def check_config(config: PretrainConfig) -> None:
-    """Check what the schema leaves to networks and registries.
+    """Check the fields that networks and registries accept.
 
     Raises:
         InputError: the message names the field, its value and what is accepted.
     """
-    evaluation, network = config.evaluation, build_encoder(config.model)
-    network.count_tokens(config.length)
-    check_input_lengths(evaluation.input_lengths or (config.length,), network)
-    check_num_window_offsets(evaluation.num_window_offsets, network)
+    evaluation, encoder = config.evaluation, build_encoder(config.model)
+    encoder.count_tokens(config.length)
+    check_input_lengths(evaluation.input_lengths or (config.length,), encoder)
+    check_num_window_offsets(evaluation.num_window_offsets, encoder)
     make_augmentation(config.augment.transforms)
-    build_network(config)
+    build_network(encoder, config.objective)
 
 
-def _check_reach(config: PretrainConfig, workdir: Path, profile: bool) -> None:
-    """Refuses what can only be kept in a folder of this machine, and would go elsewhere."""
+def _open_corpus(config: PretrainConfig, workdir: Path, processes: ProcessGroup) -> Corpus | None:
+    """Return the corpus, equal on every process; None if all series are synthetic."""
+    data = config.data
+    if count_synthetic(data, batch_size=config.batch_size) == config.batch_size:
+        return None
+    folder = data.dir or workdir / "data"
+    corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=folder, max_length=data.max_length)
+    if processes.broadcast_from_primary(lambda: corpus.digest) != corpus.digest:
+        problem = f"Process {processes.index} has a different corpus than process 0"
+        raise InputError(f"{problem}. Set the same data.sources in all processes.")
+    return corpus
+
+
+def _find_resumable_checkpoint(manager: CheckpointManager, workdir: Path, metadata: dict[str, Any]) -> str:
+    """Return the name of the newest intact checkpoint, which must be of this run; empty if there is none."""
+    newest = latest_checkpoint(manager.directory)
+    if newest is None:
+        return ""
+    _check_same_run(workdir, read_metadata(newest), metadata)
+    return newest.name
+
+
+def _log_start(state: TrainState, corpus: Corpus | None, mesh: jax.sharding.Mesh, processes: ProcessGroup) -> None:
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
+    series = f"{len(corpus)} series" if corpus else "synthetic series"
+    of = f" of {processes.count} processes" if processes.count > 1 else ""
+    devices = f"{mesh.size} {jax.default_backend()} device(s){of}"
+    log.info("%s, %d encoder parameters, %s", series, parameters, devices)
+
+
+def _make_hooks(
+    config: PretrainConfig,
+    workdir: Path,
+    stack: contextlib.ExitStack,
+    manager: CheckpointManager,
+    metadata: dict[str, Any],
+    start: int,
+    probe: Callable[[TrainState], dict[str, float]] | None,
+    profile: bool,
+    processes: ProcessGroup,
+) -> list[hooks.Hook]:
+    """Return the hooks of a run in order: the guard precedes everything that writes."""
+    run, last, batch_size, is_primary = config.run, config.steps, config.batch_size, processes.is_primary
+
+    def closing(resource):
+        return stack.enter_context(contextlib.closing(resource))
+
+    stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
+    writer = closing(hooks.MetricWriter(workdir, start=start) if is_primary else hooks.NullWriter())
+    shown = {"every": run.log_every, "label": config.name, "shown": is_primary}
+    progress = closing(hooks.Progress(start=start, steps=last, batch_size=batch_size, **shown))
+    traces = storage_for(workdir).staging_dir(workdir) / f"stacks-{processes.index}.txt"
+    watchdog = closing(hooks.Watchdog(run.watchdog_timeout_s, traces, start=start))
+    guard = hooks.DivergenceGuard(collapse=run.collapse_threshold, patience=run.collapse_patience, warn=log.warning)
+    schedule = learning_rate(config.optim, steps=last)
+    log_metrics = hooks.LogMetrics(writer, schedule=schedule, batch_size=batch_size, start=start)
+    measure = hooks.Probe(writer, probe) if probe is not None else None
+    save = hooks.SaveCheckpoint(manager, writer, metadata=metadata, guard=guard, probe=measure)
+    calls = [
+        hooks.DispatchLimiter(),
+        watchdog,
+        hooks.EveryNSteps(run.log_every, last, guard),
+        hooks.EveryNSteps(run.log_every, last, log_metrics),
+    ]
+    if measure:
+        calls.append(hooks.EveryNSteps(run.probe_every, last, measure))
+    calls += [
+        hooks.EveryNSteps(run.checkpoint_every, last, save),
+        progress,
+        hooks.StopIfPreempted(processes.preempted, save, manager, start=start),
+    ]
+    if profile:
+        if last - start < 4:
+            log.warning("--profile needs at least 4 steps, %d remain: no trace is written", last - start)
+        calls.append(closing(hooks.Profile(workdir / "profile", start=start)))
+    return calls
+
+
+def _check_storage(config: PretrainConfig, workdir: Path, profile: bool) -> None:
+    """Check that files which need a local directory have one."""
     if storage_for(config.data.dir).remote:
-        raise InputError(f"data.dir is {config.data.dir}; a corpus is read from a folder of this machine, or one that is mounted")
+        raise InputError(f"data.dir is {config.data.dir}; choose a local or mounted directory for the corpus")
     if not storage_for(workdir).remote:
         return
-    if not config.data.dir and synthetic_rows(config) < config.batch_size:
-        raise InputError(f"data.dir is empty, and workdir {workdir} cannot hold a corpus; set data.dir to a folder of this machine")
+    if not config.data.dir and count_synthetic(config.data, batch_size=config.batch_size) < config.batch_size:
+        raise InputError(f"data.dir is empty, and workdir {workdir} cannot hold a corpus; set data.dir to a local directory")
     if profile:
-        raise InputError(f"a profile cannot be written to {workdir}; leave out --profile, or choose a --workdir on this machine")
+        raise InputError(f"a profile cannot be written to {workdir}; omit --profile, or choose a local --workdir")
 
 
-def _own(workdir: Path, processes: Processes) -> contextlib.AbstractContextManager:
-    """Makes the workdir and holds it, once a run: two runs in one would destroy each other's checkpoints. A bucket has no lock."""
-    return storage_for(workdir).lock(workdir) if processes.first else contextlib.nullcontext()
+def _lock_workdir(workdir: Path, processes: ProcessGroup) -> contextlib.AbstractContextManager:
+    """Create the workdir and lock it: two runs would destroy each other's checkpoints. A bucket has no lock."""
+    return storage_for(workdir).lock(workdir) if processes.is_primary else contextlib.nullcontext()
 
 
-def _about(config: PretrainConfig, corpus: str, init_from: str | os.PathLike | None) -> dict[str, Any]:
-    """What is recorded beside every checkpoint."""
+def _checkpoint_metadata(config: PretrainConfig, corpus: Corpus | None, init_from: str | os.PathLike | None) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "config": to_dict(config),
-        "corpus": corpus,
+        "corpus": corpus.digest if corpus else "synthetic",
         "init_from": None if init_from is None else str(init_from),
         "commit": _commit(),
-        "versions": {"nutime_jax": nutime_jax.__version__, **{name: importlib.metadata.version(name) for name in PACKAGES}},
+        "versions": {"nutime_jax": nutime_jax.__version__, **versions},
     }
 
 
 def _commit() -> str | None:
-    """The commit of this code: recorded when it was built into a package, else asked of the checkout it runs from."""
+    """Return the commit of this code: of the file that a build wrote, otherwise of the checkout."""
     package = Path(__file__).parents[1]
     if (package / "COMMIT").exists():
         return (package / "COMMIT").read_text().strip()
@@ -231,29 +266,30 @@ def _commit() -> str | None:
         return None
 
 
-def _check_same_run(workdir: Path, begun: dict[str, Any], about: dict[str, Any]) -> None:
-    """Check that a workdir belongs to this run: no field differs but those that may change when a run resumes.
+def _check_same_run(workdir: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Check that the metadata of two runs differ only in fields that may change when a run resumes.
 
     The corpus is compared by its digest.
     """
-    before, now = ({"corpus": run["corpus"], **values(from_dict(PretrainConfig, run["config"]))} for run in (begun, about))
-    free = {name for name, one in options(PretrainConfig).items() if one.resume}
-    changed = [name for name in now if name not in free and before[name] != now[name]]
+    old = {"corpus": before["corpus"], **values(from_dict(PretrainConfig, before["config"]))}
+    new = {"corpus": now["corpus"], **values(from_dict(PretrainConfig, now["config"]))}
+    may_change = {name for name, field in options(PretrainConfig).items() if field.resume}
+    changed = [name for name in new if name not in may_change and old[name] != new[name]]
     if changed:
         name = changed[0]
         others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise InputError(
-            f"workdir {workdir} belongs to another run: {name} was {before[name]!r} there and is {now[name]!r} now{others}; "
+            f"workdir {workdir} belongs to another run: {name} was {old[name]!r} there and is {new[name]!r} now{others}; "
             "choose another --workdir, or --init_from this one"
         )
 
 
-def _initialise(state: TrainState, path: Path) -> TrainState:
-    """Puts the weights of another run in a fresh state; the optimiser starts anew."""
+def _load_weights(state: TrainState, path: Path) -> TrainState:
+    """Return a new state with the weights of another run."""
     names = ("params", "variables", "target_params", "target_variables")
     loaded = read_arrays(path, names)
     ours = {name: getattr(state, name) for name in names}
     if jax.tree.map(np.shape, ours) != jax.tree.map(np.shape, loaded):
-        raise InputError(f"the weights in {path} are of another model; start from a run with the same model and objective")
+        raise InputError(f"the weights in {path} have other shapes; start from a run with the same model and objective")
     log.info("starting from the weights in %s", path)
-    return state.replace(**place(loaded, jax.tree.map(lambda leaf: leaf.sharding, ours)))
+    return state.replace(**shard_tree(loaded, jax.tree.map(lambda leaf: leaf.sharding, ours)))

@@ -1,4 +1,4 @@
-"""The program of a configuration: its initial state and its step, compiled for a mesh; training and planning share it."""
+"""Compiled functions of a run: initial state and training step, sharded over a mesh. Training and `plan` share them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,23 +7,26 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from nutime_jax.config import PretrainConfig
-from nutime_jax.distributed.mesh import check_divisible, default_microbatch_size, replicated, shard_by_rules
+from nutime_jax.config import OptimConfig, PretrainConfig
+from nutime_jax.distributed.mesh import check_divisible, default_microbatch_size, infer_shardings, replicated_sharding
+from nutime_jax.errors import extra
+from nutime_jax.models.network import build_encoder
+from nutime_jax.objectives import build_network, make_objective
 from nutime_jax.objectives.byol import momentum_schedule
-from nutime_jax.objectives.registry import make_objective
-from nutime_jax.training.gradients import accumulated, plain
-from nutime_jax.training.input_pipeline import MakeViews
-from nutime_jax.training.optim import make_optimizer
-from nutime_jax.training.state import TrainState, build_network, init_state
+from nutime_jax.training.input_pipeline import MakeViews, make_views
+from nutime_jax.training.state import TrainState, init_state
 from nutime_jax.training.step import Metrics, make_train_step
+
+with extra("train"):
+    import optax
 
 
 class Program(NamedTuple):
-    """Nothing is computed until one of these is called.
+    """Functions of a run. Each is compiled at its first call.
 
     state: shapes, dtypes and shardings of the state.
-    init: draws a fresh state, born where it belongs; no two leaves share a buffer, so that all can be donated.
-    step: (state, batch) -> (state, metrics); the state that is given is used up.
+    init: () -> initial state, created sharded. No two leaves share a buffer, so that all can be donated.
+    step: (state, batch) -> (state, metrics); the given state is donated.
     """
 
     state: TrainState
@@ -31,44 +34,86 @@ class Program(NamedTuple):
     step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-def build_program(config: PretrainConfig, *, views: MakeViews, mesh: Mesh) -> Program:
-    """The program that a configuration describes.
+def build_program(config: PretrainConfig, *, mesh: Mesh, views: MakeViews | None = None) -> Program:
+    """Return the functions of a run. Only this function takes the configuration apart into the sections of its parts.
 
     Args:
-        views: what the step makes of its batch, see `train.feed`.
+        views: (key, batch) -> two views per series; None is `input_pipeline.make_views`.
 
     Raises:
-        InputError: a field that no program could do.
+        InputError: the batch is not divisible over the mesh, or a section does not fit another.
     """
     check_divisible(config.batch_size, mesh, parts=config.grad_accum_steps)
-    network = build_network(config, microbatch_size=_microbatch_size(config, mesh))
-    tx = make_optimizer(config.optim, steps=config.steps)
-    objective = make_objective(config.objective)
-    init = partial(init_state, network, tx, seed=config.seed, length=config.length, target=objective.target)
-    shapes = jax.eval_shape(init)
-    shardings = shard_by_rules(shapes, mesh, config.parallel.rules)
-    state = jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings)
+    # Rematerialised blocks need no microbatches by default.
+    default = default_microbatch_size(mesh) if config.remat == "none" else None
+    network = build_network(
+        build_encoder(config.model, remat=config.remat),
+        config.objective,
+        microbatch_size=config.encoder_microbatch_size or default,
+    )
+    objective, optimizer = make_objective(config.objective), make_optimizer(config.optim, steps=config.steps)
+    init = partial(init_state, network, optimizer, seed=config.seed, length=config.length, target=objective.target)
+    if views is None:
+        views = make_views(config.data, config.augment, batch_size=config.batch_size, length=config.length)
     step = make_train_step(
         network,
-        tx,
+        optimizer,
         augment=views,
         momentum=partial(momentum_schedule, steps=config.steps, base=config.objective.momentum),
         seed=config.seed,
         objective=objective,
-        differentiate=accumulated(plain, count=config.grad_accum_steps),
+        grad_accum_steps=config.grad_accum_steps,
     )
 
     def train_step(state, batch):
         with jax.default_matmul_precision(config.matmul_precision):
             return step(state, batch)
 
+    shapes = jax.eval_shape(init)
+    shardings = infer_shardings(shapes, mesh, config.parallel.rules)
     return Program(
-        state,
-        jax.jit(init, out_shardings=shardings),
-        jax.jit(train_step, out_shardings=(shardings, replicated(mesh)), donate_argnums=0),
+        state=jax.tree.map(_with_sharding, shapes, shardings),
+        init=jax.jit(init, out_shardings=shardings),
+        step=jax.jit(train_step, out_shardings=(shardings, replicated_sharding(mesh)), donate_argnums=0),
     )
 
 
-def _microbatch_size(config: PretrainConfig, mesh: Mesh) -> int | None:
-    """Views that the encoder sees at a time; what recomputes by itself (`remat`) is not divided besides."""
-    return config.encoder_microbatch_size or (default_microbatch_size(mesh) if config.remat == "none" else None)
+def learning_rate(config: OptimConfig, *, steps: int) -> optax.Schedule:
+    """Return the schedule: linear warm-up from `warmup_lr` to `lr`, then cosine decay to `min_lr` at the last step.
+
+    Args:
+        steps: number of updates of the run, more than warmup_steps.
+    """
+    return optax.warmup_cosine_decay_schedule(
+        init_value=config.warmup_lr if config.warmup_steps else config.lr,
+        peak_value=config.lr,
+        warmup_steps=config.warmup_steps,
+        decay_steps=steps,
+        end_value=config.min_lr,
+    )
+
+
+def make_optimizer(config: OptimConfig, *, steps: int) -> optax.GradientTransformation:
+    """Return AdamW with the schedule of `learning_rate`.
+
+    Args:
+        steps: number of updates of the run, more than warmup_steps.
+    """
+    masks = {"all": None, "matrices": lambda params: jax.tree_util.tree_map_with_path(_is_matrix, params)}
+    return optax.adamw(
+        learning_rate(config, steps=steps),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        mask=masks[config.weight_decay_mask],
+    )
+
+
+def _is_matrix(path: tuple, leaf: jax.Array) -> bool:
+    """Decide by name, because the bias of the NME has two axes."""
+    return path[-1].key in ("kernel", "weight")
+
+
+def _with_sharding(leaf: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,55 +1,57 @@
-"""One update: loss, gradient, optimiser, moving average, metrics. They meet here and nowhere else."""
+"""One update: loss, gradient, optimiser, moving average, metrics."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
 
 from nutime_jax.core.views import Views
 from nutime_jax.errors import extra
-from nutime_jax.models.heads import SiameseNetwork
-from nutime_jax.objectives.byol import projection_spread, update_target
-from nutime_jax.objectives.masked_network import MaskedNetwork
-from nutime_jax.objectives.registry import BYOL, Objective
-from nutime_jax.training.gradients import Differentiate, plain
+from nutime_jax.objectives import BYOL, Objective
+from nutime_jax.objectives.byol import ema_update, projection_std
 from nutime_jax.training.state import TrainState
 
 with extra("train"):
     import optax
 
 Metrics = dict[str, jax.Array]
+LossFn = Callable[[Any, Any, Any], tuple[jax.Array, Any]]
+"""(params, views, keys) -> (loss, auxiliary values)."""
+GradientFn = Callable[[Any, Any, Any], tuple[tuple[jax.Array, Any], Any]]
+"""(params, views, keys) -> ((loss, auxiliary values), gradient)."""
 
 
 def make_train_step(
-    network: SiameseNetwork | MaskedNetwork,
-    tx: optax.GradientTransformation,
+    network: nn.Module,
+    optimizer: optax.GradientTransformation,
     *,
     augment: Callable[[jax.Array, Any], Views],
     momentum: Callable[[jax.Array], jax.Array],
     seed: int,
     objective: Objective = BYOL,
-    differentiate: Differentiate = plain,
+    grad_accum_steps: int = 1,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """Builds the pure function (state, batch) -> (state, metrics).
+    """Return the pure function (state, batch) -> (state, metrics).
 
-    The target network, if the objective has one, moves after the update with the *next* step's momentum, which gives the
-    sequence of the release, whose target moves at the start of a step before the targets are computed. It runs in training
-    mode, dropout active, with running statistics of its own.
+    The target network, if the objective has one, moves after the update with the momentum of the *next* step. This gives
+    the sequence of the official implementation, whose target moves at the start of a step, before the targets are
+    computed. It runs in training mode, with dropout, and has its own running statistics.
 
     Args:
-        augment: (key, batch) -> two views of every series.
+        network: network of the objective, see `objectives.build_network`.
+        augment: (key, batch) -> two views per series.
         momentum: step -> momentum of the moving average.
-        seed: of views, masks and dropout; the keys of a step depend on the seed and the step alone.
-        objective: what is made small; the network is one for it, see `train.state.build_network`, and the state has a target
-            network where it asks for one.
-        differentiate: how the gradient is taken, see `train.gradients`.
+        seed: of views, masks and dropout. The keys of a step depend only on the seed and the step.
+        grad_accum_steps: number of microbatches, see `accumulate_gradients`.
     """
+    apply = {"train": True, "mutable": ["batch_stats"]}
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         view_key, online_key, target_key = jax.random.split(key, 3)
         views = augment(view_key, batch)
-        apply = {"train": True, "mutable": ["batch_stats"]}
 
         def loss_fn(params, views, keys):
             online_key, target_key = keys
@@ -58,24 +60,56 @@ def make_train_step(
             targets, target_updated = outputs.targets, {}
             if objective.target:
                 target = {"params": state.target_params, **state.target_variables}
-                targets, target_updated = network.apply(target, *views, method="project", rngs={"dropout": target_key}, **apply)
-            return objective.loss(outputs.predictions, targets), (projection_spread(outputs.projections), updated, target_updated)
+                rngs = {"dropout": target_key}
+                targets, target_updated = network.apply(target, *views, method="project", rngs=rngs, **apply)
+            loss = objective.loss(outputs.predictions, targets)
+            return loss, (projection_std(outputs.projections), updated, target_updated)
 
-        (loss, aux), grads = differentiate(loss_fn)(state.params, views, (online_key, target_key))
-        spread, updated, target_updated = aux
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        gradient_fn = accumulate_gradients(loss_fn, grad_accum_steps)
+        (loss, (std, updated, target_updated)), grads = gradient_fn(state.params, views, (online_key, target_key))
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         online = {name: params[name] for name in state.target_params}
         next_momentum = momentum(state.step + 1)
-        metrics = {"loss": loss, "projection_std": spread, "grad_norm": optax.tree.norm(grads), "momentum": next_momentum}
+        metrics = {"loss": loss, "projection_std": std, "grad_norm": optax.tree.norm(grads), "momentum": next_momentum}
         state = TrainState(
             step=state.step + 1,
             params=params,
             variables={**state.variables, **updated},
-            target_params=update_target(state.target_params, online, next_momentum),
+            target_params=ema_update(state.target_params, online, next_momentum),
             target_variables={**state.target_variables, **target_updated},
             opt_state=opt_state,
         )
         return state, metrics
 
     return train_step
+
+
+def accumulate_gradients(loss_fn: LossFn, num_microbatches: int) -> GradientFn:
+    """Return a function that averages loss, auxiliary values and gradient over microbatches of equal size.
+
+    BatchNorm normalises each microbatch by its own statistics, and its running statistics move once per step, by the
+    mean over the microbatches. Results therefore differ from those of the full batch. Microbatch i has the rows i,
+    i + num_microbatches, …: every device has its part of each, and no row moves.
+    """
+    compute = jax.value_and_grad(loss_fn, has_aux=True)
+    if num_microbatches == 1:
+        return compute
+
+    def split_rows(leaf: jax.Array) -> jax.Array:
+        return jnp.moveaxis(leaf.reshape(-1, num_microbatches, *leaf.shape[1:]), 1, 0)
+
+    def accumulate(params, views, keys):
+        keys = jax.tree.map(lambda key: jax.random.split(key, num_microbatches), keys)
+        microbatches = (jax.tree.map(split_rows, views), keys)
+        first = jax.tree.map(lambda leaf: leaf[0], microbatches)
+        shapes = jax.eval_shape(compute, params, *first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def body(total, microbatch):
+            return jax.tree.map(jnp.add, total, compute(params, *microbatch)), None
+
+        total, _ = jax.lax.scan(body, zeros, microbatches)
+        return jax.tree.map(lambda leaf: leaf / num_microbatches, total)
+
+    return accumulate

@@ -20,7 +20,7 @@ from nutime_jax.evaluation.protocols.registry import PROTOCOLS
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.loading import load_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
-from nutime_jax.objectives.registry import OBJECTIVES
+from nutime_jax.objectives import OBJECTIVES
 from nutime_jax.options import options
 from tests.contract.pages import QUICK, ROOT, blocks, run_page, shell_commands
 from tests.encoders import smoke_encoder

@@ -14,7 +14,7 @@ import pytest
 from nutime_jax import load_encoder
 from nutime_jax.cli.main import main
 from nutime_jax.storage import GCS, resolve_path
-from nutime_jax.training.checkpoints import latest, read_arrays
+from nutime_jax.training.checkpoints import latest_checkpoint, read_arrays
 
 ROOT = Path(__file__).parents[2]
 FIELDS = ("params", "variables", "target_params", "target_variables", "opt_state", "step")
@@ -38,9 +38,9 @@ def test_a_killed_run_goes_on_as_one_on_this_machine(bucket, tmp_path):
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    assert 3 <= int(latest(workdir / "checkpoints").name) < 12
+    assert 3 <= int(latest_checkpoint(workdir / "checkpoints").name) < 12
     assert main(arguments(workdir, data)) == 0
-    here, there = (latest(folder / "checkpoints") for folder in (tmp_path / "run", workdir))
+    here, there = (latest_checkpoint(folder / "checkpoints") for folder in (tmp_path / "run", workdir))
     assert here.name == there.name == "00000012"
     jax.tree.map(np.testing.assert_array_equal, read_arrays(there, FIELDS), read_arrays(here, FIELDS))
     lines = [json.loads(line) for line in GCS.read(workdir / "metrics.jsonl").splitlines()]

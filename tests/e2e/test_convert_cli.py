@@ -14,8 +14,9 @@ from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, to_dict
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
 from nutime_jax.loading import list_pretrained, load_encoder
-from nutime_jax.training.checkpoints import CheckpointStore
-from nutime_jax.training.state import build_network
+from nutime_jax.models.network import build_encoder
+from nutime_jax.objectives import build_network
+from nutime_jax.training.checkpoints import CheckpointManager
 
 CONFIG = load_config("smoke", ["model.depth=1"])
 
@@ -23,7 +24,11 @@ CONFIG = load_config("smoke", ["model.depth=1"])
 @pytest.fixture(scope="module")
 def variables():
     """Of both networks of BYOL, drawn without compiling anything."""
-    shapes = jax.eval_shape(partial(build_network(CONFIG).init, train=False), jax.random.key(0), jnp.zeros((2, 2, 1, CONFIG.length)))
+    shapes = jax.eval_shape(
+        partial(build_network(build_encoder(CONFIG.model), CONFIG.objective).init, train=False),
+        jax.random.key(0),
+        jnp.zeros((2, 2, 1, CONFIG.length)),
+    )
     rng = np.random.default_rng(0)
     online, target = (jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes) for _ in range(2))
     target = {kind: {name: tree for name, tree in part.items() if name != "predictor"} for kind, part in target.items()}
@@ -37,8 +42,8 @@ def workdir(variables, tmp_path_factory):
     for role, prefix in (("online", ""), ("target", "target_")):
         state[f"{prefix}params"] = variables[role]["params"]
         state[f"{prefix}variables"] = {kind: variables[role][kind] for kind in ("batch_stats", "constants")}
-    store = CheckpointStore(folder / "checkpoints")
-    store.save(state, step=3, about={"config": to_dict(CONFIG)})
+    store = CheckpointManager(folder / "checkpoints")
+    store.save(state, step=3, metadata={"config": to_dict(CONFIG)})
     store.close()  # it is written behind our back
     return folder
 
@@ -46,7 +51,7 @@ def workdir(variables, tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoint(variables, tmp_path_factory):
     path = tmp_path_factory.mktemp("official") / "byol.safetensors"
-    state = to_torch_state(build_network(CONFIG), variables, batches=6)
+    state = to_torch_state(build_network(build_encoder(CONFIG.model), CONFIG.objective), variables, batches=6)
     save_file({name: np.asarray(array, order="C") for name, array in state.items()}, path)
     return path
 

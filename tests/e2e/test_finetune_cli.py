@@ -7,7 +7,7 @@ import pytest
 
 from nutime_jax.cli.main import main
 from nutime_jax.config import to_dict
-from nutime_jax.training.checkpoints import CheckpointStore
+from nutime_jax.training.checkpoints import CheckpointManager
 from tests.encoders import smoke_encoder
 
 # Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
@@ -20,8 +20,8 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained")
     config, variables = smoke_encoder().config, smoke_encoder().variables
     state = {"params": {"encoder": variables["params"]}, "variables": {"constants": {"encoder": variables["constants"]}}}
-    store = CheckpointStore(folder / "checkpoints")
-    store.save(state, step=1, about={"config": to_dict(config)})
+    store = CheckpointManager(folder / "checkpoints")
+    store.save(state, step=1, metadata={"config": to_dict(config)})
     store.close()  # it is written behind our back
     return folder
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.cli.main import main
-from nutime_jax.training.checkpoints import find_damage, steps
+from nutime_jax.training.checkpoints import list_checkpoints, verify_checkpoint
 
 QUICK = ["--config.model.depth=1", "--config.steps=4", "--config.run.probe_every=0", "--config.evaluation.sources="]
 
@@ -60,7 +60,7 @@ def finished(smoke_run, tmp_path):
         ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is not a file"),
         ("--config.step=4", "did you mean 'steps'?"),
         ("--init_from=/nowhere", "/nowhere holds no checkpoint"),
-        ("--devices=99", "99 devices were asked for, 2 are there"),
+        ("--devices=99", "99 devices are requested; choose 1 to 2"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(capfd, tmp_path, override, message):
@@ -100,7 +100,7 @@ def test_a_workdir_of_another_run(capfd, finished):
     status, sentences = pretrain(capfd, finished, "--config.steps=12", "--config.optim.lr=0.5")
     assert status == 2
     assert "belongs to another run: optim.lr was 0.001 there and is 0.5 now" in sentences[0]
-    assert [path.name for path in steps(finished / "checkpoints")] == ["00000009", "00000012"]
+    assert [path.name for path in list_checkpoints(finished / "checkpoints")] == ["00000009", "00000012"]
 
 
 def test_a_run_that_failed_at_the_door_leaves_the_workdir_free(capfd, finished):
@@ -112,14 +112,14 @@ def test_a_run_that_failed_at_the_door_leaves_the_workdir_free(capfd, finished):
 def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(capfd, finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "only.npz", X_train=np.ones((2, 9)), y_train=[0, 1])
-    checkpoint = steps(finished / "checkpoints")[-1]
+    checkpoint = list_checkpoints(finished / "checkpoints")[-1]
     assert main(["evaluate", f"--encoder={checkpoint}", f"--datasets=ArrowHead,{tmp_path / 'only.npz'},"]) == 0
     out = capfd.readouterr().out
     assert "mean of 1" in out
     assert "skipped: " in out
     assert "has no test split" in out
     assert (tmp_path / "results.csv").exists()
-    assert find_damage(checkpoint) is None
+    assert verify_checkpoint(checkpoint) is None
     status, sentences = say(capfd, "evaluate", f"--encoder={checkpoint}", f"--datasets={tmp_path / 'only.npz'}")
     assert (status, len(sentences)) == (2, 1)
 
@@ -132,11 +132,11 @@ def test_a_truncated_checkpoint_is_passed_over_and_named(capfd, finished, caplog
     assert status == 0
     assert "using checkpoint" in caplog.text
     assert "00000009, because a newer one is damaged: 00000012" in caplog.text
-    assert [path.name for path in steps(finished / "checkpoints")] == ["00000009", "00000012"]
+    assert [path.name for path in list_checkpoints(finished / "checkpoints")] == ["00000009", "00000012"]
 
 
 def test_nothing_intact_is_refused_not_restarted(capfd, finished):
-    for path in steps(finished / "checkpoints"):
+    for path in list_checkpoints(finished / "checkpoints"):
         (path / "manifest.json").unlink()
     status, sentences = pretrain(capfd, finished, "--config.steps=12")
     assert status == 2
@@ -149,7 +149,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(capfd, tmp_path)
     assert status == 3
     assert "is nan at step" in sentences[0]
     assert "optim.lr" in sentences[0]
-    assert not any(path.name == "00000008" for path in steps(tmp_path / "checkpoints"))
+    assert not any(path.name == "00000008" for path in list_checkpoints(tmp_path / "checkpoints"))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import pytest
 
 from nutime_jax.cli.main import main
 from nutime_jax.evaluation.results import read_rows
-from nutime_jax.training.checkpoints import latest, read_arrays
+from nutime_jax.training.checkpoints import latest_checkpoint, read_arrays
 from tests.conftest import SMOKE_RUN
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_init_from_starts_from_the_weights(smoke_run, tmp_path, caplog):
     with caplog.at_level("INFO"):
         run(*arguments, "--config.optim.min_lr=0")
     assert "starting from the weights in" in caplog.text
-    ours, theirs = (read_arrays(latest(folder / "checkpoints"), ("params", "target_params")) for folder in (tmp_path, smoke_run))
+    ours, theirs = (read_arrays(latest_checkpoint(folder / "checkpoints"), ("params", "target_params")) for folder in (tmp_path, smoke_run))
     jax.tree.map(np.testing.assert_array_equal, ours["params"], theirs["params"])  # at a rate of zero nothing moves
     online = {name: theirs["params"][name] for name in theirs["target_params"]}
     kept = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (ours["target_params"], theirs["target_params"])), strict=True)]

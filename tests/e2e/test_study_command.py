@@ -8,7 +8,7 @@ import pytest
 
 from nutime_jax.config import load_config, override, shipped_configs
 from nutime_jax.evaluation.results import read_rows
-from nutime_jax.training.checkpoints import steps
+from nutime_jax.training.checkpoints import list_checkpoints
 from nutime_jax.training.loop import is_finished, pretrain
 from studies import domains, objectives, scales, windows
 from studies.command import CONFIGS, run_command
@@ -64,7 +64,7 @@ def test_a_study_from_its_first_step_to_its_table(capfd, caplog, tmp_path, base)
 
     with pytest.raises(KeyboardInterrupt):
         pretrain(stopped, planned.workdir, probe=stop)
-    assert [path.name for path in steps(planned.workdir / "checkpoints")] == ["00000001"]
+    assert [path.name for path in list_checkpoints(planned.workdir / "checkpoints")] == ["00000001"]
     assert not is_finished(planned.config, planned.workdir)
 
     status, out, said, errors = study(capfd, caplog, tmp_path, base)
@@ -81,13 +81,13 @@ def test_a_study_from_its_first_step_to_its_table(capfd, caplog, tmp_path, base)
     kept = {name: (tmp_path / name).read_bytes() for name in (*WRITTEN, "results.csv")}
     for name in ("table.md", "figure.svg", "results.csv"):
         (tmp_path / name).unlink()
-    checkpoint = steps(planned.workdir / "checkpoints")[-1]
+    checkpoint = list_checkpoints(planned.workdir / "checkpoints")[-1]
     before = checkpoint.stat().st_mtime_ns
     status, again, said, errors = study(capfd, caplog, tmp_path, base)
     assert (status, errors, again) == (0, [], out)
     assert "run 1 of 1: variant byol, seed 0, is finished" in said
     assert not any("resuming" in one for one in said)
-    assert steps(planned.workdir / "checkpoints")[-1].stat().st_mtime_ns == before
+    assert list_checkpoints(planned.workdir / "checkpoints")[-1].stat().st_mtime_ns == before
     assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
 
     # Another study does not take its place.

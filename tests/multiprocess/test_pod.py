@@ -37,7 +37,7 @@ def pod(tmp_path_factory):
 def test_all_processes_stop_after_the_same_step(pod):
     _, told, stopped_at, _ = pod
     for output in told:
-        assert f"nutime: told to stop after step {stopped_at}; the state is saved, and the same command goes on from it" in output
+        assert f"nutime: Received SIGTERM; saved a checkpoint at step {stopped_at}. Rerun the same command to resume." in output
         assert "Traceback" not in output
 
 

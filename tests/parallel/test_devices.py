@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from nutime_jax.config import load_config
 from nutime_jax.data.datasets import find_datasets
-from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_by_rules
+from nutime_jax.distributed.mesh import check_divisible, infer_shardings, make_mesh
 from nutime_jax.errors import InputError
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.training.loop import pretrain
@@ -41,7 +41,7 @@ def test_divided_parameters_give_the_same_losses_and_are_resumed_whole(tmp_path)
     one = losses(tmp_path / "one", 1, "steps=6", "run.checkpoint_every=3")
     divided = losses(tmp_path / "divided", 8, "steps=6", "run.checkpoint_every=3", "parallel.fsdp=4")
     np.testing.assert_allclose(divided, one, rtol=1e-6)
-    program = build_program(load_config("smoke", ["parallel.fsdp=4"]), views=None, mesh=make_mesh(fsdp=4))
+    program = build_program(load_config("smoke", ["parallel.fsdp=4"]), mesh=make_mesh(fsdp=4))
     kernel = program.state.params["encoder"]["block_0"]["mlp"]["in"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (kernel.shape[0] // 4, kernel.shape[1])
     moment = program.state.opt_state[0].mu["encoder"]["block_0"]["mlp"]["in"]["kernel"]
@@ -53,17 +53,17 @@ def test_divided_parameters_give_the_same_losses_and_are_resumed_whole(tmp_path)
 
 @pytest.mark.parametrize(
     ("rule", "message"),
-    [("kernel$", "write pattern=axes"), ("kernel$=rows", "axes data, fsdp or -"), ("(=fsdp", "is no regular expression")],
+    [("kernel$", "write pattern=axes"), ("kernel$=rows", "axes data, fsdp or -"), ("(=fsdp", "is not a regular expression")],
 )
 def test_rules_that_are_none_are_refused(rule, message):
     with pytest.raises(InputError, match=message):
-        shard_by_rules({}, make_mesh(), [rule])
+        infer_shardings({}, make_mesh(), [rule])
 
 
 def test_leaves_follow_the_first_rule_that_fits():
     mesh = make_mesh(fsdp=4)
     leaves = {"a": {"kernel": np.ones((8, 6))}, "b": {"kernel": np.ones((6, 8))}, "c": np.ones(3)}
-    found = shard_by_rules(leaves, mesh, ["b/kernel$=-/fsdp", "kernel$=fsdp"])
+    found = infer_shardings(leaves, mesh, ["b/kernel$=-/fsdp", "kernel$=fsdp"])
     assert [leaf.spec for leaf in jax.tree.leaves(found)] == [PartitionSpec("fsdp"), PartitionSpec(None, "fsdp"), PartitionSpec()]
 
 
@@ -73,7 +73,7 @@ def test_views_made_on_the_devices_do_not_depend_on_their_number(tmp_path):
 
 
 def test_a_mesh_of_more_devices_than_there_are_is_refused():
-    with pytest.raises(InputError, match="9 devices were asked for, 8 are there"):
+    with pytest.raises(InputError, match="9 devices are requested; choose 1 to 8"):
         make_mesh(9)
     with pytest.raises(InputError, match="batch size 12 is not divisible by 8 devices; 8 would be"):
         check_divisible(12, make_mesh())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import load_config
-from nutime_jax.distributed.mesh import make_mesh, split
+from nutime_jax.distributed.mesh import batch_sharding, make_mesh
 from nutime_jax.objectives.moco import moco_loss
 from nutime_jax.training.loop import pretrain
 
@@ -38,7 +38,7 @@ def test_the_negatives_of_moco_are_those_of_all_devices():
     p, t = (jnp.asarray(x, jnp.float32) for x in np.random.default_rng(2).normal(size=(2, 16, 2, 32)))
     mesh = make_mesh(8)
     loss = jax.jit(jax.value_and_grad(partial(moco_loss, temperature=0.2)))
-    divided = loss(*(jax.device_put(x, split(mesh)) for x in (p, t)))
+    divided = loss(*(jax.device_put(x, batch_sharding(mesh)) for x in (p, t)))
     assert len(divided[1].sharding.device_set) == 8
     for ours, theirs in zip(divided, loss(p, t), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)

@@ -14,7 +14,7 @@ from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.plan.hlo import analyse_hlo
 from nutime_jax.plan.step_cost import count_matmuls
-from nutime_jax.training.input_pipeline import describe_batch, make_feed, make_views
+from nutime_jax.training.input_pipeline import abstract_batch, make_input_pipeline
 from nutime_jax.training.program import build_program
 
 pytestmark = pytest.mark.optimised
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.optimised
 
 def program_of(name, *overrides, devices=1):
     config, mesh = load_config(name, list(overrides)), make_mesh(devices)
-    return config, build_program(config, views=make_views(config), mesh=mesh), describe_batch(config, mesh)
+    return config, build_program(config, mesh=mesh), abstract_batch(config.data, mesh, batch_size=config.batch_size)
 
 
 def test_the_published_step_takes_1266_megaflop_a_series():
@@ -64,10 +64,10 @@ def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics
 def test_a_run_compiles_one_step_and_embedding_a_program_a_quarter():
     config = load_config("smoke", ["data.synthetic_fraction=1", "steps=4"])
     mesh = make_mesh(1)
-    feed = make_feed(config, None, mesh)
-    program = build_program(config, views=feed.views, mesh=mesh)
+    feed = make_input_pipeline(config.data, None, mesh, batch_size=config.batch_size, seed=config.seed, steps=config.steps)
+    program = build_program(config, mesh=mesh)
     state = program.init()
-    for batch in feed.batches(0):
+    for batch in feed.iterate(0):
         state, _ = program.step(state, batch)
     assert program.step._cache_size() == 1
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.objectives.byol import byol_loss, momentum_schedule, normalise, projection_spread, update_target
+from nutime_jax.objectives.byol import byol_loss, ema_update, momentum_schedule, normalise, projection_std
 from tests import reference
 
 
@@ -30,11 +30,11 @@ def test_momentum_rises_from_base_to_one():
 
 @pytest.mark.parametrize("momentum", [0.0, 0.7, 1.0])
 def test_the_target_moves_by_one_minus_the_momentum(momentum):
-    moved = update_target({"a": jnp.float32([1.0, 2.0])}, {"a": jnp.float32([3.0, -2.0])}, momentum)
+    moved = ema_update({"a": jnp.float32([1.0, 2.0])}, {"a": jnp.float32([3.0, -2.0])}, momentum)
     np.testing.assert_allclose(moved["a"], momentum * np.array([1, 2]) + (1 - momentum) * np.array([3, -2]), rtol=1e-6)
 
 
 def test_spread_is_one_on_the_sphere_and_zero_when_collapsed():
     sphere = jax.random.normal(jax.random.key(0), (4096, 2, 64))
-    np.testing.assert_allclose(projection_spread(sphere), 1, atol=0.02)
-    np.testing.assert_allclose(projection_spread(jnp.ones((16, 2, 64))), 0, atol=1e-6)
+    np.testing.assert_allclose(projection_std(sphere), 1, atol=0.02)
+    np.testing.assert_allclose(projection_std(jnp.ones((16, 2, 64))), 0, atol=1e-6)

@@ -7,32 +7,40 @@ import pytest
 
 from nutime_jax.errors import InputError
 from nutime_jax.training import checkpoints as checkpoint
-from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays, steps
+from nutime_jax.training.checkpoints import (
+    CheckpointManager,
+    find_checkpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    read_arrays,
+    read_metadata,
+    verify_checkpoint,
+)
 
 STATE = {"params": {"w": jnp.arange(12.0).reshape(3, 4)}, "step": jnp.int32(7)}
 
 
 @pytest.fixture
 def store(tmp_path):
-    store = CheckpointStore(tmp_path / "checkpoints", max_to_keep=2)
+    store = CheckpointManager(tmp_path / "checkpoints", max_to_keep=2)
     for step in (3, 6, 9):
         state = jax.tree.map(lambda leaf, step=step: leaf + step, STATE)
-        save(store, state, step=step, about={"config": {"a": 1}})
+        save(store, state, step=step, metadata={"config": {"a": 1}})
     yield store
     store.close()
 
 
-def save(store, state, *, step, about):
-    store.save(state, step=step, about=about)
+def save(store, state, *, step, metadata):
+    store.save(state, step=step, metadata=metadata)
     store.wait()
 
 
 def test_what_was_saved_is_restored_and_old_ones_go(store):
-    assert [path.name for path in steps(store.directory)] == ["00000006", "00000009"]
-    path = latest(store.directory)
+    assert [path.name for path in list_checkpoints(store.directory)] == ["00000006", "00000009"]
+    path = latest_checkpoint(store.directory)
     restored = store.restore(path, STATE)
     jax.tree.map(np.testing.assert_array_equal, restored, jax.tree.map(lambda leaf: leaf + 9, STATE))
-    assert read_about(path)["config"] == {"a": 1}
+    assert read_metadata(path)["config"] == {"a": 1}
     np.testing.assert_array_equal(read_arrays(path, ("params",))["params"]["w"], STATE["params"]["w"] + 9)
     assert sorted(path.name for path in store.directory.iterdir()) == ["00000006", "00000009"]
 
@@ -56,30 +64,30 @@ def test_every_damaged_file_is_found_and_the_last_good_checkpoint_used(store, ho
     for path in files:
         content = path.read_bytes()
         damage(path, how)
-        assert find_damage(newest), path
+        assert verify_checkpoint(newest), path
         caplog.clear()
-        assert latest(store.directory).name == "00000006"
+        assert latest_checkpoint(store.directory).name == "00000006"
         assert "because a newer one is damaged: 00000009" in caplog.text
         path.write_bytes(content)
-    assert find_damage(newest) is None
+    assert verify_checkpoint(newest) is None
 
 
 def test_a_foreign_file_is_damage(store):
     (store.directory / "00000009" / "stray").write_text("")
-    assert "stray is foreign" in find_damage(store.directory / "00000009")
+    assert "stray is unexpected" in verify_checkpoint(store.directory / "00000009")
 
 
 def test_without_an_intact_checkpoint_it_refuses(store):
-    for path in steps(store.directory):
+    for path in list_checkpoints(store.directory):
         damage(path / "about.json", "truncate")
     with pytest.raises(InputError, match=r"no checkpoint in .* is intact"):
-        latest(store.directory)
+        latest_checkpoint(store.directory)
 
 
 def test_saving_over_a_damaged_checkpoint_keeps_it_aside(store):
     damage(store.directory / "00000009" / "about.json", "flip")
-    save(store, STATE, step=9, about={})
-    assert latest(store.directory).name == "00000009"
+    save(store, STATE, step=9, metadata={})
+    assert latest_checkpoint(store.directory).name == "00000009"
     assert (store.directory / "damaged-00000009").is_dir()
     assert (store.directory / "00000006").is_dir()
 
@@ -87,14 +95,14 @@ def test_saving_over_a_damaged_checkpoint_keeps_it_aside(store):
 def test_leftovers_of_a_kill_are_swept_and_never_used(store):
     for name in (".pending-12", ".deleted-00000003"):
         (store.directory / name / "state").mkdir(parents=True)
-    assert latest(store.directory).name == "00000009"
-    save(store, STATE, step=12, about={})
+    assert latest_checkpoint(store.directory).name == "00000009"
+    save(store, STATE, step=12, metadata={})
     assert sorted(path.name for path in store.directory.iterdir()) == ["00000009", "00000012"]
 
 
 @pytest.mark.parametrize(("best", "kept"), [("probe_accuracy", "00000006"), ("-loss", "00000003"), ("", None)])
 def test_the_best_is_kept_aside(tmp_path, best, kept):
-    store = CheckpointStore(tmp_path / "checkpoints", max_to_keep=1, best_metric=best)
+    store = CheckpointManager(tmp_path / "checkpoints", max_to_keep=1, best_metric=best)
     measured = {
         3: {"loss": 0.1, "probe_accuracy": 0.5},
         6: {"loss": 0.3, "probe_accuracy": 0.9},
@@ -103,9 +111,9 @@ def test_the_best_is_kept_aside(tmp_path, best, kept):
     }
     measured[12]["probe_accuracy"] = 0.7
     for step, metrics in measured.items():
-        save(store, STATE, step=step, about={"config": {"run": {"best_metric": best}}, "metrics": metrics})
+        save(store, STATE, step=step, metadata={"config": {"run": {"best_metric": best}}, "metrics": metrics})
     store.close()
-    assert [path.name for path in steps(store.directory)] == [*([kept] if kept else []), "00000012"]
+    assert [path.name for path in list_checkpoints(store.directory)] == [*([kept] if kept else []), "00000012"]
     assert find_checkpoint(tmp_path).name == "00000012"
     if kept:
         assert find_checkpoint(tmp_path / "best").name == kept
@@ -115,54 +123,52 @@ def test_the_best_is_kept_aside(tmp_path, best, kept):
 
 
 def test_multiples_are_kept_for_good(tmp_path):
-    store = CheckpointStore(tmp_path, max_to_keep=1, keep_period=10)
+    store = CheckpointManager(tmp_path, max_to_keep=1, keep_period=10)
     for step in (5, 10, 15, 20, 25):
-        save(store, STATE, step=step, about={})
+        save(store, STATE, step=step, metadata={})
     store.close()
-    assert [int(path.name) for path in steps(tmp_path)] == [10, 20, 25]
+    assert [int(path.name) for path in list_checkpoints(tmp_path)] == [10, 20, 25]
 
 
 def test_a_state_may_be_used_up_while_it_is_written(tmp_path):
     """Writing goes on behind the caller's back, who gives the same memory to the next steps at once."""
     use_up = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
-    store = CheckpointStore(tmp_path, max_to_keep=3)
+    store = CheckpointManager(tmp_path, max_to_keep=3)
     for step in (1, 2, 3):
         state = jax.jit(lambda step: {"w": jnp.full((512, 1024), step, jnp.float32)})(step)
-        store.save(state, step=step, about={})
+        store.save(state, step=step, metadata={})
         for _ in range(5):
             state = use_up(state)
     store.close()
-    for step, path in enumerate(steps(tmp_path), 1):
+    for step, path in enumerate(list_checkpoints(tmp_path), 1):
         np.testing.assert_array_equal(read_arrays(path, ("w",))["w"], step)
 
 
 def test_what_goes_wrong_behind_is_told_and_the_last_good_one_stays(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        store.save(STATE, step=12, about={})
-        with pytest.raises(
-            InputError, match=r"checkpoint 12 cannot be written .*No space left on device.*; the last good one stays: make room"
-        ):
+        store.save(STATE, step=12, metadata={})
+        with pytest.raises(InputError, match=r"Cannot write checkpoint 12 .*No space left on device.* is intact\. Free disk space"):
             store.wait()
-    assert latest(store.directory).name == "00000009"
-    save(store, STATE, step=15, about={})
-    assert [path.name for path in steps(store.directory)] == ["00000009", "00000015"]
+    assert latest_checkpoint(store.directory).name == "00000009"
+    save(store, STATE, step=15, metadata={})
+    assert [path.name for path in list_checkpoints(store.directory)] == ["00000009", "00000015"]
 
 
 def test_another_schema_is_refused_and_no_older_checkpoint_taken_instead(store, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA", 99)
-    save(store, STATE, step=12, about={})
+    save(store, STATE, step=12, metadata={})
     monkeypatch.undo()
     with pytest.raises(InputError, match="has schema 99, this version reads 1"):
-        latest(store.directory)
+        latest_checkpoint(store.directory)
 
 
 def test_damaged_checkpoints_do_not_push_out_good_ones(store):
     damage(store.directory / "00000009" / "about.json", "flip")
-    save(store, STATE, step=12, about={})
-    assert [path.name for path in steps(store.directory)] == ["00000006", "00000009", "00000012"]
-    save(CheckpointStore(store.directory, max_to_keep=9), STATE, step=15, about={})
-    assert [path.name for path in steps(store.directory)] == ["00000006", "00000009", "00000012", "00000015"]
+    save(store, STATE, step=12, metadata={})
+    assert [path.name for path in list_checkpoints(store.directory)] == ["00000006", "00000009", "00000012"]
+    save(CheckpointManager(store.directory, max_to_keep=9), STATE, step=15, metadata={})
+    assert [path.name for path in list_checkpoints(store.directory)] == ["00000006", "00000009", "00000012", "00000015"]
 
 
 class Killed(BaseException):
@@ -184,8 +190,8 @@ def test_a_kill_at_any_file_operation_loses_nothing(tmp_path, monkeypatch):
 
     for survived in range(40):
         directory = tmp_path / str(survived)
-        store = CheckpointStore(directory, max_to_keep=1)
-        save(store, STATE, step=3, about={})
+        store = CheckpointManager(directory, max_to_keep=1)
+        save(store, STATE, step=3, metadata={})
         left[0] = survived
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint.Path, "rename", mortal(checkpoint.Path.rename))
@@ -193,14 +199,14 @@ def test_a_kill_at_any_file_operation_loses_nothing(tmp_path, monkeypatch):
             patch.setattr(checkpoint.os, "unlink", mortal(os.unlink))
             patch.setattr(checkpoint.os, "rmdir", mortal(os.rmdir))
             try:
-                save(store, jax.tree.map(lambda leaf: leaf + 6, STATE), step=6, about={})
+                save(store, jax.tree.map(lambda leaf: leaf + 6, STATE), step=6, metadata={})
                 finished = True
             except Killed:
                 finished = False
-        found = latest(directory)
+        found = latest_checkpoint(directory)
         restored = store.restore(found, STATE)
         np.testing.assert_array_equal(restored["step"], 7 if found.name == "00000003" else 13)
-        save(store, STATE, step=9, about={})
+        save(store, STATE, step=9, metadata={})
         assert [path.name for path in directory.iterdir()] == ["00000009"]
         if finished:
             break
@@ -216,3 +222,22 @@ def test_a_path_means_a_checkpoint(store, tmp_path):
     damage(newest / "about.json", "delete")
     with pytest.raises(InputError, match="use another one"):
         find_checkpoint(newest)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "3", '"text"', "[" * 200_000, "{", "{}", '{"about.json": null}'])
+@pytest.mark.parametrize("name", ["manifest.json", "about.json"])
+def test_other_json_is_damage(store, name, content):
+    newest = list_checkpoints(store.directory)[-1]
+    (newest / name).write_text(content)
+    assert newest.name in verify_checkpoint(newest)
+    assert latest_checkpoint(store.directory).name == "00000006"
+    if name == "about.json":  # whoever also wrote a new manifest
+        with pytest.raises(InputError, match=r"is damaged|has schema None"):
+            read_metadata(newest)
+
+
+def test_missing_metadata_is_damage(store):
+    newest = list_checkpoints(store.directory)[-1]
+    (newest / "about.json").write_text('{"schema": 1}')
+    with pytest.raises(InputError, match=r"about\.json has no 'config'; use another one"):
+        read_metadata(newest)["config"]

@@ -30,7 +30,7 @@ from nutime_jax.config import (
 )
 from nutime_jax.core.resample import MAX_LENGTH
 from nutime_jax.errors import InputError
-from nutime_jax.objectives.registry import OBJECTIVES
+from nutime_jax.objectives import OBJECTIVES
 from nutime_jax.options import format_value
 from studies.command import CONFIGS
 from studies.domains import DomainsConfig
@@ -315,7 +315,7 @@ def test_a_file_that_registers_its_own_objective_loads(tmp_path, monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "mine", None)  # so that it is gone afterwards
     lines = [
         "from ml_collections import ConfigDict",
-        "from nutime_jax.objectives.registry import BYOL, OBJECTIVES",
+        "from nutime_jax.objectives import BYOL, OBJECTIVES",
         "OBJECTIVES['mine'] = lambda section: BYOL",
         "def get_config():",
         "    return ConfigDict({'objective': {'kind': 'mine'}, 'data': {'sources': ('GunPoint',)}})",

@@ -8,8 +8,8 @@ import pytest
 from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
-from nutime_jax.objectives.info_nce import contrastive_loss
-from nutime_jax.objectives.registry import OBJECTIVES, make_objective
+from nutime_jax.objectives import OBJECTIVES, make_objective
+from nutime_jax.objectives.info_nce import info_nce_loss
 from nutime_jax.training.loop import pretrain
 from nutime_jax.training.program import build_program
 from tests import reference
@@ -17,21 +17,21 @@ from tests import reference
 
 def test_the_loss_follows_the_reference(x64):
     p, t = np.random.default_rng(0).normal(size=(2, 8, 2, 16))
-    ours = contrastive_loss(jnp.asarray(p), jnp.asarray(t), temperature=0.3)
-    np.testing.assert_allclose(ours, reference.contrastive_loss(p, t, temperature=0.3), rtol=1e-12)
+    ours = info_nce_loss(jnp.asarray(p), jnp.asarray(t), temperature=0.3)
+    np.testing.assert_allclose(ours, reference.info_nce_loss(p, t, temperature=0.3), rtol=1e-12)
 
 
 def test_the_gradient_follows_differences_of_the_reference(x64):
     z = np.random.default_rng(1).normal(size=(3, 2, 4))
-    ours = jax.grad(lambda z: contrastive_loss(z, z, temperature=0.5))(jnp.asarray(z))
-    theirs = reference.differences(lambda z: reference.contrastive_loss(z, z, temperature=0.5), z)
+    ours = jax.grad(lambda z: info_nce_loss(z, z, temperature=0.5))(jnp.asarray(z))
+    theirs = reference.differences(lambda z: reference.info_nce_loss(z, z, temperature=0.5), z)
     np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
 def test_the_loss_is_that_of_chance_for_equal_projections_and_finite_for_zeros():
-    assert float(contrastive_loss(jnp.ones((8, 2, 4)), jnp.ones((8, 2, 4)), temperature=0.1)) == pytest.approx(np.log(15), rel=1e-5)
+    assert float(info_nce_loss(jnp.ones((8, 2, 4)), jnp.ones((8, 2, 4)), temperature=0.1)) == pytest.approx(np.log(15), rel=1e-5)
     zeros = jnp.zeros((8, 2, 4))
-    assert np.isfinite(jax.grad(lambda z: contrastive_loss(z, z, temperature=0.01))(zeros)).all()
+    assert np.isfinite(jax.grad(lambda z: info_nce_loss(z, z, temperature=0.01))(zeros)).all()
 
 
 def test_a_run_is_resumed(tmp_path):
@@ -56,9 +56,9 @@ def test_an_unknown_objective_is_refused():
 def test_matmul_flops_match_the_formula(kind):
     from benchmarks.matmul_formula import step_flops
     from nutime_jax.plan.step_cost import count_matmuls
-    from nutime_jax.training.input_pipeline import describe_batch, make_views
+    from nutime_jax.training.input_pipeline import abstract_batch
 
     config, mesh = load_config("smoke", [f"objective.kind={kind}", "model.depth=1", "model.dropout=0.0"]), make_mesh(1)
-    program = build_program(config, views=make_views(config), mesh=mesh)
-    traced = program.step.trace(program.state, describe_batch(config, mesh))
+    program = build_program(config, mesh=mesh)
+    traced = program.step.trace(program.state, abstract_batch(config.data, mesh, batch_size=config.batch_size))
     assert count_matmuls(traced.jaxpr).flops == {"highest": step_flops(config)}

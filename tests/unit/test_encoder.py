@@ -21,7 +21,8 @@ from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
 from nutime_jax.loading import WEIGHTS, list_pretrained, load_encoder, untrained_encoder
-from nutime_jax.training.state import build_network
+from nutime_jax.models.network import build_encoder
+from nutime_jax.objectives import build_network
 from tests.encoders import smoke_encoder
 
 RNG = np.random.default_rng(0)
@@ -67,7 +68,9 @@ def test_tokens_of_windows_of_several_sizes_are_refused():
 
 def test_the_untrained_twin_is_the_encoder_of_the_network_that_is_trained():
     config = load_config("smoke", ["model.depth=1"])
-    whole = jax.jit(build_network(config).init)(jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length)))
+    whole = jax.jit(build_network(build_encoder(config.model), config.objective).init)(
+        jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length))
+    )
     twin = untrained_encoder(config).variables
     for name in ("params", "constants"):
         jax.tree.map(np.testing.assert_array_equal, whole[name]["encoder"], twin[name])

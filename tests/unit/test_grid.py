@@ -18,7 +18,7 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
-from nutime_jax.objectives.registry import OBJECTIVES
+from nutime_jax.objectives import OBJECTIVES
 from nutime_jax.training.program import build_program
 from nutime_jax.training.state import encoder_variables
 
@@ -61,9 +61,9 @@ REFUSED = [
     ({"model.mask_ratio": 0.5, "model.mask_strategy": "drop", "model.backbone": "resnet"}, "choose 'learned', or model.pos_embedding"),
     ({"model.mask_ratio": 0.5, "model.mask_strategy": "drop", "model.pos_embedding": "rotary"}, "choose 'learned', or model.pos_embedding"),
     # What is hidden must not be seen elsewhere, nor be hidden twice.
-    ({"objective.kind": "masked", "model.mask_ratio": 0.5}, "the objective hides windows itself"),
-    ({"objective.kind": "masked", "model.stride": 4}, "windows that overlap show what is hidden"),
-    ({"objective.kind": "masked", "model.extra_window_sizes": (4, 16)}, "windows that overlap show what is hidden"),
+    ({"objective.kind": "masked", "model.mask_ratio": 0.5}, "masks windows itself"),
+    ({"objective.kind": "masked", "model.stride": 4}, "overlapping windows would reveal"),
+    ({"objective.kind": "masked", "model.extra_window_sizes": (4, 16)}, "overlapping windows would reveal"),
 ]
 """What is refused together, and the sentence that says why."""
 

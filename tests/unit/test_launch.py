@@ -17,7 +17,7 @@ import yaml
 from launch.simulate_pod import Pod, main, parse_kill, total_status
 from nutime_jax.cli.main import _parse
 from nutime_jax.config import load_config
-from nutime_jax.objectives.registry import OBJECTIVES
+from nutime_jax.objectives import OBJECTIVES
 from nutime_jax.training.loop import check_config
 
 ROOT = Path(__file__).parents[2]
@@ -298,7 +298,7 @@ def test_own_code_travels(untouched):
 
 def test_a_configuration_registers_an_objective(tmp_path):
     (tmp_path / "mine.py").write_text("""
-from nutime_jax.objectives.registry import BYOL, OBJECTIVES
+from nutime_jax.objectives import BYOL, OBJECTIVES
 
 OBJECTIVES["mine"] = OBJECTIVES["byol"]
 

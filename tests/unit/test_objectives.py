@@ -20,15 +20,15 @@ from nutime_jax.core.windows import Windows, normalise_windows
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, untrained_encoder
-from nutime_jax.objectives import masked_network
+from nutime_jax.models.network import build_encoder
+from nutime_jax.objectives import OBJECTIVES, build_network, make_objective, masked
 from nutime_jax.objectives.masked import masked_loss, window_targets
 from nutime_jax.objectives.moco import moco_loss
-from nutime_jax.objectives.registry import OBJECTIVES, make_objective
 from nutime_jax.objectives.simsiam import simsiam_loss
-from nutime_jax.training.checkpoints import CheckpointStore
+from nutime_jax.training.checkpoints import CheckpointManager
 from nutime_jax.training.loop import _check_same_run, check_config
-from nutime_jax.training.optim import learning_rate, make_optimizer
-from nutime_jax.training.state import build_network, encoder_variables, state_from_variables
+from nutime_jax.training.program import learning_rate, make_optimizer
+from nutime_jax.training.state import encoder_variables, state_from_variables
 from nutime_jax.training.step import make_train_step
 from tests import reference
 
@@ -149,7 +149,7 @@ class Reference:
             return reference.masked_loss(found.reshape(targets.shape), targets)
         projections = self.project(params, views, hidden)
         if kind == "simclr":
-            return reference.contrastive_loss(projections, projections, temperature=temperature)
+            return reference.info_nce_loss(projections, projections, temperature=temperature)
         predictions = np.stack([reference.head(projections[:, view], params["predictor"]) for view in (0, 1)], 1)
         if kind == "byol":
             return reference.byol_loss([predictions[:, 0], predictions[:, 1]], [targets[:, 0], targets[:, 1]])
@@ -174,9 +174,9 @@ def spied(drawn):
 def three_steps(config, monkeypatch):
     """Run three steps, each beside the reference: the loss, the gradient along directions, AdamW and the moving average."""
     drawn, rng = {}, np.random.default_rng(3)
-    monkeypatch.setattr(masked_network, "sample_mask", spied(drawn))
+    monkeypatch.setattr(masked, "sample_mask", spied(drawn))
     monkeypatch.setattr("nutime_jax.models.network.sample_mask", spied(drawn))
-    network, objective, optim = build_network(config), make_objective(config.objective), config.optim
+    network, objective, optim = build_network(build_encoder(config.model), config.objective), make_objective(config.objective), config.optim
     tx, momenta = make_optimizer(optim, steps=config.steps), [0.0, 0.6, 0.8, 0.9]
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 2, 1, config.length)))
     variables = jax.tree_util.tree_map_with_path(partial(_drawn, rng), shapes)
@@ -288,7 +288,7 @@ def test_the_encoder_of_a_masked_run_is_like_any_other(run, tmp_path):
 
 
 def state_of(config):
-    network, tx = build_network(config), make_optimizer(config.optim, steps=config.steps)
+    network, tx = build_network(build_encoder(config.model), config.objective), make_optimizer(config.optim, steps=config.steps)
     views = jnp.zeros((2, 2, 1, config.length))
     return state_from_variables(jax.jit(network.init)(jax.random.key(config.seed), views), tx)
 
@@ -296,10 +296,10 @@ def state_of(config):
 def test_chunks_do_not_change_a_masked_network():
     config = load_config("smoke", ["objective.kind=masked", "model.depth=1", "model.dropout=0.0", "length=96"])
     views = jax.random.normal(jax.random.key(0), (8, 2, 1, 96)).cumsum(-1)
-    variables = jax.jit(build_network(config).init)(jax.random.key(0), views)
+    variables = jax.jit(build_network(build_encoder(config.model), config.objective).init)(jax.random.key(0), views)
 
     def loss(params, rows):
-        network = build_network(config, microbatch_size=rows)
+        network = build_network(build_encoder(config.model), config.objective, microbatch_size=rows)
         outputs = network.apply({**variables, "params": params}, views, train=True, rngs={"dropout": jax.random.key(5)})
         return masked_loss(outputs.predictions, outputs.targets)
 
@@ -313,7 +313,7 @@ def test_chunks_do_not_change_a_masked_network():
 def test_what_is_hidden_is_not_seen_and_what_is_predicted_is_hidden():
     """Values of hidden windows change the targets, and nothing that is made of the series."""
     config = load_config("smoke", ["objective.kind=masked", "model.depth=1", "model.dropout=0.0", "length=96"])
-    network = build_network(config)
+    network = build_network(build_encoder(config.model), config.objective)
     views = jax.random.normal(jax.random.key(0), (4, 2, 1, 96))
     variables = jax.jit(network.init)(jax.random.key(0), views)
     apply = jax.jit(lambda views: network.apply(variables, views, train=True, rngs={"dropout": jax.random.key(5)}))
@@ -333,7 +333,7 @@ def test_what_is_hidden_is_not_seen_and_what_is_predicted_is_hidden():
 @pytest.mark.parametrize(("pooling", "width"), [("cls", 16), ("mean", 16), ("cls+mean", 32)])
 def test_the_projector_sees_what_is_read(pooling, width):
     config = load_config("smoke", [f"objective.pooling={pooling}"])
-    shapes = jax.eval_shape(build_network(config).init, jax.random.key(0), jnp.zeros((2, 2, 1, 64)))
+    shapes = jax.eval_shape(build_network(build_encoder(config.model), config.objective).init, jax.random.key(0), jnp.zeros((2, 2, 1, 64)))
     assert shapes["params"]["projector"]["in"]["kernel"].shape == (width, 32)
 
 
@@ -350,7 +350,7 @@ def test_a_run_from_before_a_field_is_resumed(tmp_path):
     ("overrides", "message"),
     [
         (["objective.pooling=max"], r"objective.pooling is 'max'; choose one of cls, mean, cls\+mean"),
-        (["objective.kind=masked", "objective.mask_ratio=0.0"], r"objective.mask_ratio is 0, which leaves nothing to predict"),
+        (["objective.kind=masked", "objective.mask_ratio=0.0"], r"objective.mask_ratio is 0, so no window is predicted"),
         (["objective.kind=masked", "objective.mask_ratio=1.0"], r"objective.mask_ratio is 1.0; choose a number from 0 to below 1"),
         (["objective.kind=masked", "objective.mask_type=stripes"], r"objective.mask_type is 'stripes'; choose one of random, block"),
         (["objective.kind=vicreg"], "objective.kind is 'vicreg'; choose one of byol, simclr, simsiam, moco, masked"),
@@ -363,7 +363,7 @@ def test_mistakes_are_refused(overrides, message):
 
 def test_two_masks_at_once_are_refused():
     config = load_config("smoke", ["objective.kind=masked", "model.mask_ratio=0.3"])
-    with pytest.raises(InputError, match=r"model.mask_ratio is 0.3, and the objective hides windows itself"):
+    with pytest.raises(InputError, match=r"model.mask_ratio is 0.3, and objective.kind 'masked' masks windows itself"):
         check_config(config)
 
 
@@ -375,8 +375,8 @@ def test_two_masks_at_once_are_refused():
     ],
 )
 def test_what_the_official_code_has_not_is_not_converted(tmp_path, override, message):
-    store = CheckpointStore(tmp_path)
-    store.save({"step": np.zeros(1)}, step=1, about={"config": to_dict(load_config("smoke", [override]))})
+    store = CheckpointManager(tmp_path)
+    store.save({"step": np.zeros(1)}, step=1, metadata={"config": to_dict(load_config("smoke", [override]))})
     store.close()
     with pytest.raises(InputError, match=message):
         torch_state_of(tmp_path)
@@ -394,13 +394,13 @@ def test_what_the_official_code_has_not_is_not_converted(tmp_path, override, mes
 def test_matmul_flops_match_the_formula(overrides, model):
     from benchmarks.matmul_formula import step_flops
     from nutime_jax.plan.step_cost import count_matmuls
-    from nutime_jax.training.input_pipeline import describe_batch, make_views
+    from nutime_jax.training.input_pipeline import abstract_batch
     from nutime_jax.training.program import build_program
 
     config, mesh = load_config("smoke", ["model.depth=1", "model.dropout=0.0", "length=160", *overrides]), make_mesh(1)
     config = update(config, {"model": model})
-    program = build_program(config, views=make_views(config), mesh=mesh)
-    traced = program.step.trace(program.state, describe_batch(config, mesh))
+    program = build_program(config, mesh=mesh)
+    traced = program.step.trace(program.state, abstract_batch(config.data, mesh, batch_size=config.batch_size))
     assert count_matmuls(traced.jaxpr).flops == {"highest": step_flops(config)}
 
 

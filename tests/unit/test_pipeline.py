@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from nutime_jax.data.corpus import open_corpus
-from nutime_jax.data.device_corpus import load_resident
+from nutime_jax.data.device_corpus import load_device_corpus
 from nutime_jax.data.loader import batches, class_shares, draw_records
 from nutime_jax.errors import InputError
-from nutime_jax.training.input_pipeline import draw_resident, resident_views, streamed_views
+from nutime_jax.training.input_pipeline import on_device_views, sample_series, streamed_views
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +69,21 @@ def test_the_rows_of_a_batch_are_the_batch(corpus, shares):
         np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
 
 
-def test_a_resident_corpus_is_the_corpus(corpus, shares):
-    resident = load_resident(corpus, shares)
+def test_a_corpus_on_the_device_is_the_corpus(corpus, shares):
+    packed = load_device_corpus(corpus, shares).packed
     for number in (0, 3982, 3983, len(corpus) - 1):
         (record,) = corpus.read(np.array([number]))
-        start = resident.starts[number]
-        np.testing.assert_array_equal(resident.values[start : start + resident.lengths[number]], record.values)
-        assert resident.offsets[number] == record.offset
-    assert len(resident.starts) == len(corpus)
-    assert resident.starts[-1] + resident.lengths[-1] == len(resident.values)
+        start = packed.starts[number]
+        np.testing.assert_array_equal(packed.values[start : start + packed.lengths[number]], record.values)
+        assert packed.offsets[number] == record.offset
+    assert len(packed.starts) == len(corpus)
+    assert packed.starts[-1] + packed.lengths[-1] == len(packed.values)
 
 
 def test_resident_and_streamed_series_are_drawn_by_one_law(corpus):
     shares = class_shares(corpus, alpha=0.5, weights=(1, 2))
-    resident = jax.tree.map(jnp.asarray, load_resident(corpus, shares))
-    drawn = np.asarray(jax.jit(draw_resident, static_argnames="count")(jax.random.key(0), resident, count=40_000))
+    resident = jax.tree.map(jnp.asarray, load_device_corpus(corpus, shares))
+    drawn = np.asarray(jax.jit(sample_series, static_argnames="count")(jax.random.key(0), resident, count=40_000))
     ends = np.cumsum(corpus.class_sizes)
     counts = np.bincount(np.searchsorted(ends, drawn, side="right"), minlength=len(ends))
     deviation = (counts - 40_000 * shares) / np.sqrt(40_000 * shares * (1 - shares))
@@ -95,10 +95,10 @@ def test_resident_and_streamed_series_are_drawn_by_one_law(corpus):
 
 def test_resident_and_streamed_views_have_the_same_statistics(corpus, shares):
     options = {"size": 64, "ratio": (0.5, 1.0)}
-    resident = jax.tree.map(jnp.asarray, load_resident(corpus, shares))
+    resident = jax.tree.map(jnp.asarray, load_device_corpus(corpus, shares))
     (batch,) = batches(corpus, shares, batch_size=4000, seed=0, start=0, stop=1)
     streamed = streamed_views(jax.random.key(1), jax.tree.map(jnp.asarray, batch), **options)
-    drawn = resident_views(jax.random.key(2), resident, count=4000, **options)
+    drawn = on_device_views(jax.random.key(2), resident, count=4000, **options)
     for one in (streamed, drawn):
         assert one.values.shape == (4000, 2, 1, 64)
         assert one.offset.shape == (4000, 1)

@@ -12,14 +12,14 @@ from benchmarks.matmul_formula import step_flops
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, update
 from nutime_jax.data.corpus import open_corpus
-from nutime_jax.distributed.mesh import make_mesh, replicated, split
+from nutime_jax.distributed.mesh import batch_sharding, make_mesh, replicated_sharding
 from nutime_jax.errors import InputError
 from nutime_jax.plan import step_cost as step_costs
 from nutime_jax.plan.chips import CHIPS, parse_topology
 from nutime_jax.plan.estimate import estimate_step, make_plan, predict_scaling, render_plan, sum_collectives
 from nutime_jax.plan.hlo import Array, Collective, analyse_hlo, parse_arrays
 from nutime_jax.plan.step_cost import UPDATE_BYTES, StepCost, count_matmuls
-from nutime_jax.training.input_pipeline import CorpusSize, describe_batch, make_feed, make_views
+from nutime_jax.training.input_pipeline import CorpusSize, abstract_batch, make_input_pipeline
 from nutime_jax.training.program import build_program
 
 COMPILER = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the compiler for TPUs (libtpu) is not installed")
@@ -110,8 +110,8 @@ def test_a_compiled_program_is_parsed():
     def total(x):
         return jax.lax.scan(lambda carry, _: (jnp.sin(carry) + (x * carry[0]).sum(0), None), jnp.zeros(16), None, length=5)[0]
 
-    x = jax.ShapeDtypeStruct((32, 16), jnp.float32, sharding=split(mesh))
-    counts = analyse_hlo(jax.jit(total, out_shardings=replicated(mesh)).lower(x).compile().as_text())
+    x = jax.ShapeDtypeStruct((32, 16), jnp.float32, sharding=batch_sharding(mesh))
+    counts = analyse_hlo(jax.jit(total, out_shardings=replicated_sharding(mesh)).lower(x).compile().as_text())
     assert [found[:4] for found in counts.collectives] == [("all-reduce", 64, 2, 5)]
     assert counts.hbm_ratio > 1.5
 
@@ -125,8 +125,8 @@ def wide():
 
 def trace(config):
     mesh = make_mesh(1)
-    program = build_program(config, views=make_views(config), mesh=mesh)
-    return program.step.trace(program.state, describe_batch(config, mesh))
+    program = build_program(config, mesh=mesh)
+    return program.step.trace(program.state, abstract_batch(config.data, mesh, batch_size=config.batch_size))
 
 
 def test_matmul_flops_match_the_formula_and_the_compiler(wide):
@@ -241,7 +241,10 @@ def test_the_batch_that_is_planned_is_the_batch_that_is_trained_on(overrides, tm
     config = update(config, {"data": {"max_length": max(lengths)}})  # what a plan takes it to be
     size = CorpusSize(sum(part.card["points"] for part in corpus.parts), len(corpus), len(corpus.class_sizes))
     mesh = make_mesh(2)
-    real, told = next(make_feed(config, corpus, mesh).batches(0)), describe_batch(config, mesh, size=size)
+    real, told = (
+        next(make_input_pipeline(config.data, corpus, mesh, batch_size=config.batch_size, seed=config.seed, steps=config.steps).iterate(0)),
+        abstract_batch(config.data, mesh, batch_size=config.batch_size, size=size),
+    )
     assert jax.tree.structure(real) == jax.tree.structure(told)
     for one, other in zip(jax.tree.leaves(real), jax.tree.leaves(told), strict=True):
         assert (one.shape, one.dtype, one.sharding) == (other.shape, other.dtype, other.sharding)
@@ -324,7 +327,7 @@ def test_a_step_compiled_for_a_slice_reduces_gradients_once_and_gathers_nothing(
     for name in ("bytes_accessed", "temporaries_bytes", "arguments_bytes", "flops"):
         assert math.isclose(small[name], large[name], rel_tol=0.01), name
     config = load_config("smoke")
-    params = build_program(config, views=make_views(config), mesh=make_mesh(1)).state.params
+    params = build_program(config, mesh=make_mesh(1)).state.params
     size = lambda tree: 4 * sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
     assert set(large["collectives"]) == {"all-reduce of gradients", "all-reduce of BatchNorm statistics", "all-reduce of metrics"}
     # Each once. Those of BatchNorm's parameters are among its statistics; those of the NME are three values per scale.

@@ -23,11 +23,11 @@ from nutime_jax.models.network import NuTimeEncoder, build_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.plan.step_cost import count_matmuls
 from nutime_jax.report.nme import plot_nme
-from nutime_jax.training import data_dependent_init as fitting
 from nutime_jax.training import loop
-from nutime_jax.training.data_dependent_init import fit_scalars
-from nutime_jax.training.input_pipeline import Feed, describe_batch, make_views
+from nutime_jax.training import state as fitting
+from nutime_jax.training.input_pipeline import abstract_batch
 from nutime_jax.training.program import build_program
+from nutime_jax.training.state import init_from_data
 from tests import reference
 
 FINITE = np.float32([0, 1e-45, 1e-38, 1e-30, 1e-8, 1e-4, 1e-3, 0.5, 1, 7, 1e4, 1e8, 1e16, 1e20, 1e38, np.finfo(np.float32).max])
@@ -198,21 +198,22 @@ def test_the_table_is_open(monkeypatch, tmp_path):
 # ---- What is fitted to data
 
 
-def feed_of(series):
-    """Batches of 16 series, each its own two views."""
+def fitted_to(batches, config, state, views=None):
+    """A state whose scalar encoder is fitted to batches of 16 series, each its own two views."""
 
-    def views(key, batch):
+    def both(key, batch):
         return Views(jnp.stack([batch, batch], 1)[:, :, None], jnp.full((len(batch), 1), 5.0))
 
-    return Feed(lambda start: iter(series[start:]), views)
+    options = {"length": config.length, "key": jax.random.key(0), "mesh": make_mesh()}
+    return init_from_data(state, config.model, batches, views=views or both, **options)
 
 
 def test_edges_are_quantiles_of_means_and_stds_of_what_a_run_sees():
     config = configured(scalar_encoder="piecewise", bins=4)
-    program = build_program(config, views=None, mesh=make_mesh())
+    program = build_program(config, mesh=make_mesh())
     batches = [jnp.asarray(10.0**k * np.random.default_rng(k).normal(size=(16, 64)), jnp.float32) for k in range(4)]
     fresh = program.init()
-    state = fit_scalars(fresh, config, feed_of(batches), make_mesh())
+    state = fitted_to(batches, config, fresh)
     x = np.concatenate(batches).astype(np.float64).reshape(64, 4, 16)
     expected = quantile_edges(np.stack([x.mean(-1) + 5, x.std(-1, ddof=1)]), 4)
     fitted, target = (tree["constants"]["encoder"]["embedding"]["scalars"]["edges"] for tree in (state.variables, state.target_variables))
@@ -222,14 +223,14 @@ def test_edges_are_quantiles_of_means_and_stds_of_what_a_run_sees():
     pointers = [shard.data.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards]
     assert len(set(pointers)) == len(pointers)
 
-    flat = feed_of([jnp.zeros((16, 64))])._replace(views=lambda key, batch: Views(jnp.zeros((16, 2, 1, 64)), jnp.zeros((16, 1))))
+    flat = lambda key, batch: Views(jnp.zeros((16, 2, 1, 64)), jnp.zeros((16, 1)))  # noqa: E731
     with pytest.raises(InputError, match="bins cannot be laid over 256 scalars that all are 0; give scalars that differ"):
-        fit_scalars(fresh, config, flat, make_mesh())
+        fitted_to([jnp.zeros((16, 64))], config, fresh, views=flat)
 
 
 @pytest.mark.parametrize("fields", [{}, {"scalar_encoder": "periodic"}, {"scalar_encoder": "piecewise", "window_stats": "none"}])
 def test_where_nothing_is_fitted_no_batch_is_read(fields):
-    assert fit_scalars("as it was", configured(**fields), Feed(None, None), make_mesh()) == "as it was"
+    assert fitted_to(None, configured(**fields), "as it was") == "as it was"
 
 
 FITTED = {"scalar_encoder": "piecewise", "bins": 8}
@@ -267,8 +268,10 @@ def test_fitted_edges_are_kept_over_resume_saving_and_in_the_twin(tmp_path, monk
 @pytest.mark.parametrize("fields", [KINDS[name] for name in ("nme, located", "periodic", "piecewise", "log")])
 def test_matmul_flops_of_a_step_match_the_formula(fields):
     config = configured(**fields)
-    program = build_program(config, views=make_views(config), mesh=make_mesh(1))
-    counted = count_matmuls(program.step.trace(program.state, describe_batch(config, make_mesh(1))).jaxpr)
+    program = build_program(config, mesh=make_mesh(1))
+    counted = count_matmuls(
+        program.step.trace(program.state, abstract_batch(config.data, make_mesh(1), batch_size=config.batch_size)).jaxpr
+    )
     assert counted.flops == {"highest": step_flops(config)}
 
 

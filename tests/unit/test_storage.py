@@ -7,24 +7,31 @@ import pytest
 from nutime_jax import storage as folders
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config
-from nutime_jax.distributed.mesh import make_mesh, place, replicated
+from nutime_jax.distributed.mesh import make_mesh, replicated_sharding, shard_tree
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Row, read_rows, write_rows
 from nutime_jax.storage import GCS, resolve_path, storage_for
-from nutime_jax.training.checkpoints import CheckpointStore, find_checkpoint, find_damage, latest, read_about, read_arrays
+from nutime_jax.training.checkpoints import (
+    CheckpointManager,
+    find_checkpoint,
+    latest_checkpoint,
+    read_arrays,
+    read_metadata,
+    verify_checkpoint,
+)
+from nutime_jax.training.hooks import MetricWriter
 from nutime_jax.training.loop import pretrain
-from nutime_jax.training.metrics import MetricWriter
 
 VALUES = {"params": {"w": np.arange(12.0, dtype=np.float32).reshape(3, 4)}, "step": np.int32(7)}
 
 
 def state(step):
     mesh = make_mesh()
-    return place(jax.tree.map(lambda leaf: leaf + step, VALUES), jax.tree.map(lambda _: replicated(mesh), VALUES))
+    return shard_tree(jax.tree.map(lambda leaf: leaf + step, VALUES), jax.tree.map(lambda _: replicated_sharding(mesh), VALUES))
 
 
 def save(store, step, **about):
-    store.save(state(step), step=step, about=about)
+    store.save(state(step), step=step, metadata=about)
     store.wait()
 
 
@@ -34,7 +41,7 @@ def names(directory):
 
 @pytest.fixture
 def store(bucket, request):
-    store = CheckpointStore(f"{bucket}/{request.node.name}/checkpoints", max_to_keep=2)
+    store = CheckpointManager(f"{bucket}/{request.node.name}/checkpoints", max_to_keep=2)
     yield store
     store.close()
 
@@ -53,7 +60,7 @@ def test_what_was_saved_is_restored_and_old_ones_go(store):
     jax.tree.map(np.testing.assert_array_equal, restored, jax.tree.map(lambda leaf: leaf + 12, VALUES))
     assert restored["params"]["w"].sharding == state(0)["params"]["w"].sharding
     np.testing.assert_array_equal(read_arrays(newest, ("params",))["params"]["w"], VALUES["params"]["w"] + 12)
-    assert read_about(newest)["metrics"] == {"loss": 12.0}
+    assert read_metadata(newest)["metrics"] == {"loss": 12.0}
 
 
 @pytest.mark.slow
@@ -68,21 +75,21 @@ def test_every_damaged_object_is_found_and_the_last_good_checkpoint_used(store, 
         if not content:
             continue
         GCS.write(newest / name, bytes([content[0] ^ 1]) + content[1:])
-        assert find_damage(newest) == f"00000006: {name} has changed"
+        assert verify_checkpoint(newest) == f"00000006: {name} has changed"
         GCS.write(newest / name, content)
-    assert find_damage(newest) is None
+    assert verify_checkpoint(newest) is None
     GCS._files.rm_file("/".join((newest / "state" / "_METADATA").parts[2:]))
-    assert latest(store.directory).name == "00000003"
+    assert latest_checkpoint(store.directory).name == "00000003"
     assert "because a newer one is damaged: 00000006: state/_METADATA is missing" in caplog.text
     save(store, 6)
-    assert latest(store.directory).name == "00000006"
+    assert latest_checkpoint(store.directory).name == "00000006"
 
 
 def test_a_network_that_fails_is_no_damage(store, monkeypatch):
     save(store, 3)
     monkeypatch.setattr(GCS._files, "cat_file", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
     with pytest.raises(OSError, match="unreachable"):
-        latest(store.directory)
+        latest_checkpoint(store.directory)
 
 
 class Killed(BaseException):
@@ -108,7 +115,7 @@ def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
             write(key, content)
 
     directory = resolve_path(f"{bucket}/kills")
-    store, files = CheckpointStore(directory, max_to_keep=1), GCS._files
+    store, files = CheckpointManager(directory, max_to_keep=1), GCS._files
     write = mortal(files.pipe_file)
     finished = False
     for kill in range(100):
@@ -125,7 +132,7 @@ def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
             except Killed:
                 pass
         left[0] = -1
-        found = latest(directory)
+        found = latest_checkpoint(directory)
         assert int(found.name) - 100 * kill in (3, 6)
         np.testing.assert_array_equal(read_arrays(found, ("step",))["step"], 7 + int(found.name))
         if finished:
@@ -169,8 +176,8 @@ def test_what_has_no_bucket_is_said(bucket, capfd):
         find_checkpoint(f"{bucket}/none")
     for extra, message in (
         ([], "data.dir is empty, and workdir gs://bucket/run cannot hold a corpus; set data.dir"),
-        (["--config.data.dir=gs://bucket/data"], "data.dir is gs://bucket/data; a corpus is read from a folder of this machine"),
-        (["--config.data.synthetic_fraction=1", "--profile"], "a profile cannot be written to gs://bucket/run; leave out --profile"),
+        (["--config.data.dir=gs://bucket/data"], "data.dir is gs://bucket/data; choose a local or mounted directory for the corpus"),
+        (["--config.data.synthetic_fraction=1", "--profile"], "a profile cannot be written to gs://bucket/run; omit --profile"),
     ):
         assert main(["pretrain", "--config=smoke", f"--workdir={bucket}/run", *extra]) == 2
         assert message in capfd.readouterr().err

@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +9,13 @@ import pytest
 from nutime_jax.config import load_config
 from nutime_jax.core.views import Views
 from nutime_jax.distributed.mesh import make_mesh
-from nutime_jax.errors import DivergenceError
+from nutime_jax.errors import DivergenceError, PreemptedError
 from nutime_jax.loading import untrained_encoder
-from nutime_jax.training.hooks import Every, Guard, Pace
-from nutime_jax.training.optim import learning_rate, make_optimizer
-from nutime_jax.training.program import build_program
-from nutime_jax.training.state import build_network, encoder_variables, state_from_variables
+from nutime_jax.models.network import build_encoder
+from nutime_jax.objectives import build_network
+from nutime_jax.training.hooks import DispatchLimiter, DivergenceGuard, EveryNSteps, StopIfPreempted
+from nutime_jax.training.program import build_program, learning_rate, make_optimizer
+from nutime_jax.training.state import encoder_variables, state_from_variables
 from nutime_jax.training.step import make_train_step
 
 
@@ -23,7 +26,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def state(config):
-    return build_program(config, views=None, mesh=make_mesh()).init()
+    return build_program(config, mesh=make_mesh()).init()
 
 
 def test_the_learning_rate_warms_up_and_decays():
@@ -55,7 +58,7 @@ def test_no_two_leaves_of_a_fresh_state_share_a_buffer(state):
 
 
 def test_the_target_moves_after_the_update_by_the_next_momentum(config):
-    network, tx = build_network(config), optax.sgd(0.1)
+    network, tx = build_network(build_encoder(config.model), config.objective), optax.sgd(0.1)
     variables = jax.jit(network.init)(jax.random.key(1), jnp.zeros((2, 2, 1, config.length)))
     state = state_from_variables(variables, tx, jax.tree.map(lambda leaf: leaf + 1, variables))
     views = jax.random.normal(jax.random.key(2), (8, 2, 1, config.length))
@@ -71,36 +74,67 @@ def test_the_target_moves_after_the_update_by_the_next_momentum(config):
 
 def test_a_collapse_is_said_and_then_stops_the_run():
     said = []
-    guard = Guard(collapse=0.01, patience=3, warn=said.append)
+    guard = DivergenceGuard(collapse=0.01, patience=3, warn=said.append)
     well, collapsed = {"loss": 0.1, "grad_norm": 1.0, "projection_std": 0.5}, {"loss": 0.1, "grad_norm": 1.0, "projection_std": 0.001}
     guard(1, None, well)
     assert said == []
     guard(2, None, collapsed)
     guard(2, None, collapsed)
     assert guard.collapsed(collapsed)
-    assert said == ["step 2: the projections have collapsed (projection std 0.0010, 1 is even); no checkpoint is written meanwhile"]
+    assert said == [
+        "step 2: Representation collapse: projection std is 0.0010 (1.0 = uniform on the sphere); no checkpoint is written meanwhile"
+    ]
     guard(3, None, well)
     guard(4, None, collapsed)
     guard(5, None, collapsed)
-    with pytest.raises(DivergenceError, match=r"have collapsed \(projection std 0.0010, 1 is even\) since step 4; .* Lower optim.lr"):
+    with pytest.raises(DivergenceError, match=r"projection std is 0.0010 \(1.0 = .*\) since step 4; .* Lower optim.lr"):
         guard(6, None, collapsed)
-    with pytest.raises(DivergenceError, match="the grad_norm is nan at step 7"):
+    with pytest.raises(DivergenceError, match="grad_norm is nan at step 7"):
         guard(7, None, well | {"grad_norm": float("nan")})
 
 
 def test_the_host_waits_for_steps_that_have_begun(monkeypatch):
     waited = []
     monkeypatch.setattr(jax, "block_until_ready", waited.append)
-    pace = Pace(ahead=2)
+    pace = DispatchLimiter(ahead=2)
     for step in (1, 2, 3, 4):
         pace(step, None, {"step": step})
     assert waited == [{"step": 1}, {"step": 2}]
 
 
+class SyncPoint:
+    """As JAX agrees: the step to stop after follows the last step that any process has asked for, counted from 0."""
+
+    def __init__(self):
+        self.last, self.stop = 0, None
+
+    def signal(self):
+        self.stop = self.last + 1
+
+    def __call__(self, step):
+        self.last = step
+        return step == self.stop
+
+
+@pytest.mark.parametrize(("start", "signalled_after"), [(0, 0), (100, 0), (100, 3)])
+def test_a_preemption_at_any_time_of_a_run_is_noticed(start, signalled_after):
+    saved, preempted = [], SyncPoint()
+    save = lambda step, state, metrics: saved.append(step)  # noqa: E731
+    save.saved_step = start + signalled_after + 1
+    manager = types.SimpleNamespace(wait=lambda: None)
+    hook = StopIfPreempted(preempted, save, manager, start=start)
+    for step in range(start + 1, start + signalled_after + 1):
+        hook(step, None, {})
+    preempted.signal()  # before the first step: while a resumed run starts and compiles
+    with pytest.raises(PreemptedError, match=f"saved a checkpoint at step {save.saved_step}. Rerun the same command"):
+        hook(start + signalled_after + 1, None, {})
+    assert saved == [start + signalled_after + 1]
+
+
 def test_hooks_are_called_on_time_and_at_the_end():
     calls = []
     for every in (4, 0):
-        hook = Every(every, 10, lambda step, state, metrics: calls.append(step))
+        hook = EveryNSteps(every, 10, lambda step, state, metrics: calls.append(step))
         for step in range(1, 11):
             hook(step, None, {})
     assert calls == [4, 8, 10]

@@ -1,6 +1,6 @@
 import json
 
-from nutime_jax.training.metrics import MetricWriter
+from nutime_jax.training.hooks import MetricWriter
 
 
 def test_a_resumed_run_leaves_one_record_of_every_step(tmp_path):
