@@ -20,13 +20,14 @@ def first_difference(x):
 
 
 def dense_shape(x, params, window, dense_stride):
-    """(…, time) -> (…, tokens, width): responses of the kernels to all windows that begin within a token, averaged."""
+    """(…, time) -> (…, tokens, width): embeddings of all windows that begin within a token, averaged."""
     ends, tokens = x.shape[-1] - window, []
     for first in range(0, ends + 1, window):
         starts = range(first, min(first + window - 1, ends) + 1, dense_stride)
         shapes = [windows(x[..., start : start + window], window)[0][..., 0, :] for start in starts]
-        tokens.append(np.mean([np.maximum(linear(shape, params["kernels"]), 0) for shape in shapes], axis=0))
-    return layer_norm(np.stack(tokens, -2), **params["norm"])
+        embedded = [layer_norm(linear(shape, params["kernels"]), **params["norm"]) for shape in shapes]
+        tokens.append(np.mean([x * (1 + erf(x / math.sqrt(2))) / 2 for x in embedded], axis=0))
+    return np.stack(tokens, -2)
 
 
 def scale_weights(x, scales):

@@ -6,14 +6,16 @@ from jaxtyping import Array, Float
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.core.windows import cut_windows, dense_windows, first_difference, normalise_windows
-from nutime_jax.models.layers import LayerNorm, Linear
+from nutime_jax.models.layers import LayerNorm, Linear, gelu
 from nutime_jax.models.scalar_encoders import build_scalar_encoder
 
 
 class DenseShape(nn.Module):
-    """Shape embedding of a token from all dense windows that begin in it: Linear, ReLU, average over windows, LayerNorm.
+    """Shape embedding of a token from all dense windows that begin in it: Linear, LayerNorm, GELU, average over windows.
 
-    The average before the norm tells how strongly each kernel responds within the token, wherever in it.
+    Without the nonlinearity the average would be a linear function of the token's values. ReLU, averaged before the norm, is
+    three times as fast on a CPU, and worse: 73.4 and 74.6 % (leave-one-out accuracy, train splits of 63 UCR datasets, one pass,
+    200 steps of 128 pairs, one seed).
     """
 
     config: ModelConfig
@@ -22,9 +24,9 @@ class DenseShape(nn.Module):
     def __call__(self, x: Float[Array, "batch channels time"]) -> Float[Array, "batch channels windows width"]:
         config = self.config
         dense = dense_windows(x, window=config.window_size, stride=config.window_stride, dense_stride=config.dense_stride)
-        responses = nn.relu(Linear(config.width, name="kernels")(dense.normalised))
+        responses = gelu(LayerNorm(name="norm")(Linear(config.width, name="kernels")(dense.normalised)))
         weights = jnp.asarray(dense.valid / dense.valid.sum(1, keepdims=True), responses.dtype)
-        return LayerNorm(name="norm")(jnp.einsum("bctpw,tp->bctw", responses, weights))
+        return jnp.einsum("bctpw,tp->bctw", responses, weights)
 
 
 class WindowEmbedding(nn.Module):
