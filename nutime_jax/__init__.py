@@ -13,6 +13,8 @@ _PUBLIC = {
     "to_torch_state": "nutime_jax.convert.arrays",
     "export_encoder": "nutime_jax.export",
     "load_exported": "nutime_jax.export",
+    "distributed_embed": "nutime_jax.cluster",
+    "embed_frames": "nutime_jax.cluster",
     "pretrain": "nutime_jax.training.loop",
     "fine_tune": "nutime_jax.finetuning.loop",
     "TuningSettings": "nutime_jax.config",

@@ -25,7 +25,7 @@ FLOORS = [
     {"encoder"},
     {"loading"},
     {"finetuning"},
-    {"evaluation", "convert", "export", "plan"},
+    {"evaluation", "convert", "export", "plan", "cluster"},
     {"report"},
     {"cli", "estimators"},
 ]
@@ -36,7 +36,7 @@ OWNERS = {
     "orbax": {"training.checkpoints"},
     "grain": {"data"},
     "tensorflow_datasets": {"data"},
-    "pandas": {"data", "report"},
+    "pandas": {"cluster", "data", "report"},
     "pyarrow": {"data"},
     "argparse": {"cli"},
     "matplotlib": {"report", "data"},
@@ -44,6 +44,7 @@ OWNERS = {
     "tensorboardX": {"training.hooks"},
     "etils": {"storage"},
     "gcsfs": {"storage"},
+    "ray": {"cluster"},
 }
 
 
