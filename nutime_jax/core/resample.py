@@ -1,9 +1,9 @@
-"""Linear resampling of a segment of a series to a fixed number of points; augmentation, features and export share it.
+"""Linear resampling of a segment of a series to a fixed number of time points, for augmentation, features and export.
 
-`resize` runs compiled, `resize_on_host` in NumPy, by the same operations in the same order. Compiled, XLA may fuse a multiply
-with the add that follows it; the fused result is rounded once and can differ in the last bit, which shows in
-windows whose std is next to a scale of the NME. An exported program must
-agree with the host, so it passes a `fusion_barrier`: a function that returns its argument and that XLA does not fuse across.
+`resize` is compiled, `resize_on_host` uses NumPy with the same operations in the same order. XLA may fuse a multiply with
+the following add; the fused result is rounded once and may differ in the last bit. This is visible in windows whose std is
+near a scale of the NME. An exported program must agree with the host, so it passes a `fusion_barrier`: an identity function
+across which XLA does not fuse.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Float32, Int
 from nutime_jax.errors import InputError
 
 MAX_LENGTH = 2**24 - 1
-"""Points of the longest series: positions are float32."""
+"""Maximum length of a series in time points; float32 represents no larger index exactly."""
 
 
 def resize(
@@ -28,22 +28,25 @@ def resize(
     length: int | Int[Array, ""] | None = None,
     fusion_barrier: Callable[[Array], Array] = lambda product: product,
 ) -> Float[Array, "*batch {size}"]:
-    """Resizes x[..., start:start + length] to `size` points by linear interpolation.
+    """Resize x[..., start:start + length] to `size` time points by linear interpolation.
 
-    Half-pixel centres, no antialiasing, edges clamped: PyTorch's `interpolate(mode="linear", align_corners=False)`, as
-    the release uses it, positions rounded as PyTorch rounds them (in the precision of x). The interpolation itself is
-    a + f * (b - a), so that a constant stretch stays constant to the bit; PyTorch's form does not. Start and length may
-    be traced, the shapes are static.
+    Half-pixel centres, no antialiasing, clamped edges, and positions rounded to the precision of x: PyTorch's
+    `interpolate(mode="linear", align_corners=False)`, as in the official implementation. The interpolation is
+    a + f * (b - a), which keeps constant segments constant, bit for bit; PyTorch's form does not. Start and length may
+    be traced; shapes are static.
 
     Args:
-        x: series, finite, shape (..., time); what lies outside the stretch is never read.
-        size: points of the result.
-        start: first point of the stretch.
-        length: points of the stretch, at least 1 and at most MAX_LENGTH; None takes all that follows `start`.
+        x: series, finite, (…, time); values outside the segment are not used.
+        size: time points of the result.
+        start: first time point of the segment.
+        length: length of the segment, 1 to MAX_LENGTH; None is all time points after `start`.
         fusion_barrier: identity function that keeps XLA from fusing a multiply with the next add; see the module docstring.
 
+    Returns:
+        (…, size).
+
     Raises:
-        InputError: the stretch has more than MAX_LENGTH points (told only where its length is no traced value).
+        InputError: the segment has more than MAX_LENGTH time points (not checked for a traced length).
     """
     length = x.shape[-1] - start if length is None else length
     if isinstance(length, int):
@@ -52,13 +55,12 @@ def resize(
 
 
 def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[np.ndarray, "*batch {size}"]:
-    """`resize` of whole series in NumPy, by the same operations in the same order.
+    """Resize entire series in NumPy, with the operations of `resize` in the same order.
 
-    What is embedded is resized here: one compiled program then serves series of every length, in the order they come in.
-    Compiled, `resize` may differ in the last bit, where a product and a sum are fused.
+    Embedding resizes on the host, so that one compiled function serves series of all lengths in input order.
 
     Raises:
-        InputError: the series have more than MAX_LENGTH points.
+        InputError: the series have more than MAX_LENGTH time points.
     """
     length = x.shape[-1]
     _check_length(length)
@@ -66,30 +68,30 @@ def resize_on_host(x: Float32[np.ndarray, "*batch time"], size: int) -> Float32[
 
 
 def resize_batch(series: Sequence[Float32[np.ndarray, "_"]], size: int, *, rows: int) -> Float32[np.ndarray, "{rows} {size}"]:
-    """`resize_on_host` of series of any lengths, those of one length at once; rows without a series are 0."""
-    places = defaultdict(list)
-    for place, one in enumerate(series):
-        places[len(one)].append(place)
+    """Resize series of any lengths on the host, grouped by length; rows without a series are 0."""
+    indices = defaultdict(list)
+    for i, values in enumerate(series):
+        indices[len(values)].append(i)
     views = np.zeros((rows, size), np.float32)
-    for alike in places.values():
-        views[alike] = resize_on_host(np.stack([series[place] for place in alike]), size)
+    for group in indices.values():
+        views[group] = resize_on_host(np.stack([series[i] for i in group]), size)
     return views
 
 
 def _check_length(length: int) -> None:
     if length > MAX_LENGTH:
-        raise InputError(f"a series of {length} points is too long to be resized; cut it into pieces of at most {MAX_LENGTH}")
+        raise InputError(f"a series of {length} time points is too long to be resized; split it into segments of at most {MAX_LENGTH}")
 
 
 def _interpolate(xp: ModuleType, x, size: int, start, length, fusion_barrier):
-    """What `resize` says, by the functions of jax.numpy or NumPy."""
+    """Compute `resize` with jax.numpy or NumPy."""
     centres = fusion_barrier((length.astype(x.dtype) / size) * (xp.arange(size, dtype=x.dtype) + 0.5)) - 0.5
     position = xp.maximum(centres, 0)
     left = xp.minimum(position.astype(xp.int32), length - 1)
     right = xp.minimum(left + 1, length - 1)
     fraction = position - left.astype(x.dtype)
 
-    # Halved, which is exact down to 2.4e-38, the difference of two finite values cannot overflow.
+    # Values are halved (exact down to 2.4e-38), so that the difference of two finite values cannot overflow.
     a = xp.take(x, start + left, axis=-1, mode="clip") / 2
     b = xp.take(x, start + right, axis=-1, mode="clip") / 2
     return 2 * (a + fusion_barrier(fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a)))

@@ -1,4 +1,4 @@
-"""Synthetic series without end, keyed and pure: whoever has no data pretrains on these, drawn on the device."""
+"""Synthetic series for pretraining without data, sampled on the device."""
 
 from nutime_jax.synthetic.series import synthetic_series
 

@@ -57,7 +57,7 @@ def test_piecewise_features_follow_the_formula(edges):
 @given(drawn.arrays(np.float32, 12, elements=st.floats(-(2.0**126), 2.0**126, width=32)))
 def test_edges_ascend_and_bins_hold_as_many_values_each(values):
     if len(set(values.tolist())) < 2:
-        with pytest.raises(InputError, match="bins cannot be laid over 12 scalars that all are"):
+        with pytest.raises(InputError, match="bins cannot be fitted to 12 scalars that all are"):
             quantile_edges(values, 4)
         return
     edges = quantile_edges(values, 4)
@@ -75,9 +75,9 @@ def test_edges_ascend_and_bins_hold_as_many_values_each(values):
     ("values", "bins", "message"),
     [
         ([1.0, 2.0], 0, "bins is 0; choose 1 or more"),
-        ([], 4, "bins cannot be laid over 0 scalars; give finite ones"),
-        ([1.0, np.nan], 4, "bins cannot be laid over 2 scalars of which some are not finite; give finite ones"),
-        ([3.0, 3.0, 3.0], 4, "bins cannot be laid over 3 scalars that all are 3; give scalars that differ"),
+        ([], 4, "bins cannot be fitted to 0 scalars \\(empty\\); pass finite scalars"),
+        ([1.0, np.nan], 4, "bins cannot be fitted to 2 scalars \\(not all finite\\); pass finite scalars"),
+        ([3.0, 3.0, 3.0], 4, "bins cannot be fitted to 3 scalars that all are 3; pass scalars that differ"),
     ],
 )
 def test_edges_that_cannot_be_are_refused(values, bins, message):

@@ -224,7 +224,7 @@ def test_edges_are_quantiles_of_means_and_stds_of_what_a_run_sees():
     assert len(set(pointers)) == len(pointers)
 
     flat = lambda key, batch: Views(jnp.zeros((16, 2, 1, 64)), jnp.zeros((16, 1)))  # noqa: E731
-    with pytest.raises(InputError, match="bins cannot be laid over 256 scalars that all are 0; give scalars that differ"):
+    with pytest.raises(InputError, match="bins cannot be fitted to 256 scalars that all are 0; pass scalars that differ"):
         fitted_to([jnp.zeros((16, 64))], config, fresh, views=flat)
 
 

@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy import stats
 
 from nutime_jax.errors import InputError
-from nutime_jax.synthetic import draws, graphs, kernels, processes, sensors, synthetic_series
+from nutime_jax.synthetic import kernels, processes, sensors, synthetic_series
 from nutime_jax.synthetic.series import GROUP, MAX_LENGTH, ROOTS
 
 LENGTH = 64
@@ -158,13 +158,13 @@ def test_phases_are_exact_on_the_longest_circle():
 
 def test_laws_of_numbers():
     u = jax.random.uniform(jax.random.key(0), (SAMPLES,))
-    assert stats.kstest(np.log10(draws.log_uniform(u, (1e-5, 1e5))), stats.uniform(-5, 10).cdf).pvalue > 1e-3
-    assert stats.kstest(np.asarray(draws.normal(u)), "norm").pvalue > 1e-3
-    assert np.isfinite(draws.normal(jnp.array([0, 1 - 2.0**-23]))).all()
+    assert stats.kstest(np.log10(kernels.log_uniform(u, (1e-5, 1e5))), stats.uniform(-5, 10).cdf).pvalue > 1e-3
+    assert stats.kstest(np.asarray(kernels.normal(u)), "norm").pvalue > 1e-3
+    assert np.isfinite(kernels.normal(jnp.array([0, 1 - 2.0**-23]))).all()
     shares = (0.2, 0.5, 0.3)
-    found = np.bincount(np.asarray(draws.choice(u, shares))) / SAMPLES
+    found = np.bincount(np.asarray(kernels.choice(u, shares))) / SAMPLES
     np.testing.assert_allclose(found, shares, atol=5 * np.sqrt(0.25 / SAMPLES))
-    assert draws.either_sign(u).min() == -1
+    assert kernels.either_sign(u).min() == -1
 
 
 @pytest.fixture(scope="module")
@@ -241,9 +241,9 @@ def test_float64_is_never_made(x64):
 @pytest.mark.parametrize(
     ("count", "length", "sentence"),
     [
-        (0, 16, "0 synthetic series were asked for; ask for at least 1"),
-        (4, 1, "synthetic series of 1 points cannot be drawn; choose a length of 2 to 1048576"),
-        (4, MAX_LENGTH + 1, "synthetic series of 1048577 points cannot be drawn"),
+        (0, 16, "count is 0; choose 1 or more synthetic series"),
+        (4, 1, "length of synthetic series is 1; choose 2 to 1048576"),
+        (4, MAX_LENGTH + 1, "length of synthetic series is 1048577"),
     ],
 )
 def test_refusals(count, length, sentence):
@@ -268,7 +268,7 @@ def test_series_of_a_graph_depend_on_each_other_and_those_of_two_graphs_do_not(f
 
 
 def test_a_node_follows_its_parents_and_roots_follow_nothing():
-    mix = jax.jit(jax.vmap(lambda key, roots: graphs.causal_mixing(key, roots, GROUP)))
+    mix = jax.jit(jax.vmap(lambda key, roots: processes.causal_mixing(key, roots, GROUP)))
     keys = jax.random.split(jax.random.key(0), 200)
     roots = jax.random.normal(jax.random.key(1), (200, ROOTS, 100))
     before, after = mix(keys, roots), mix(keys, roots.at[:, 0].set(jax.random.normal(jax.random.key(2), (200, 100))))
@@ -285,9 +285,9 @@ def test_a_regime_begins_and_ends_at_a_change_point():
     own, other = jnp.zeros(64), jnp.ones(64)
     times = np.arange(64)
     # Happens, two of three changes, at 16 and 40; the third place is not used.
-    x = graphs.change_regimes(jnp.array([0.0, 0.5, 0.25, 0.625, 0.125]), own, other)
+    x = processes.change_regimes(jnp.array([0.0, 0.5, 0.25, 0.625, 0.125]), own, other)
     assert (np.asarray(x) == ((times >= 16) & (times < 40))).all()
-    assert (graphs.change_regimes(jnp.array([graphs.SHARE_REGIMES, 0.5, 0.25, 0.625, 0.125]), own, other) == 0).all()
+    assert (processes.change_regimes(jnp.array([processes.PROB_REGIMES, 0.5, 0.25, 0.625, 0.125]), own, other) == 0).all()
 
 
 def test_events_pulses_and_exponentials():
