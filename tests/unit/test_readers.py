@@ -1,6 +1,7 @@
 """Every format gives the series that stand in the file, and what is no series is refused by file and place."""
 
 import contextlib
+import gzip
 import re
 import zipfile
 from pathlib import Path
@@ -42,6 +43,15 @@ def assert_values(cases, expected=VALUES, labels=None):
         ("a.csv", "\ufeffclass,v,w,x\r\n1.0,0.1,2,3\r\n2.0,4,n/a,6.5\r\n", ["1", "2"]),
         ("a.csv", 'y,id,v,w,x\n"a,b",7,0.1,2,3\nb,8,4,null,6.5\n', ["a,b", "b"]),
         ("A.CSV", "target,v,w,x\n0.5,0.1,2,3\n1,4,,6.5\n", ["0.5", "1.0"]),
+        ("a.csv", "0.1;2;3\n4;;6.5\n", None),
+        ("a.csv", "0,1;2;3\n4;;6,5\n", None),
+        ("a.csv", "label;v;w;x\nup;0,1;2;3\n;4;;6,5\n", ["up", ""]),
+        ("a.csv", "sep=;\na;b;c\n0,1;2;3\n4;;6,5\n", None),
+        ("a.csv", "sep=,\na,b,c\n0.1,2,3\n4,,6.5\n", None),
+        ("a.csv", "# pump 7\n# in bar\na,b,c\n0.1,2,3\n4,,6.5\n", None),
+        ("a.csv", "# pump 7\n0.1,2,3\n4,,6.5\n", None),
+        ("a.csv", "label,v,w,x\nup,0.1,2,3\n,4,,6.5\n", ["up", ""]),
+        ("a_TRAIN.tsv", "up\t0.1\t2\t3\n\t4\tNaN\t6.5\n", ["up", ""]),
         ("a_TRAIN.tsv", "1\t0.1\t2\t3\n-1\t4\tNaN\t6.5\n", ["1", "-1"]),
         ("a_TRAIN.tsv", "up\t0.1\t2\t3\ndown\t4\t\t6.5\n", ["up", "down"]),
         ("a.tsv", "label\tv\tw\tx\n1\t0.1\t2\t3\n2\t4\t\t6.5\n", ["1", "2"]),
@@ -148,6 +158,57 @@ def test_the_formats_of_the_archives_agree(name):
 
 TS = "@problemName one\n@timestamps false\n@univariate true\n@equalLength true\n@classLabel true 1 2\n@data\n"
 ARFF = "% notes\n@relation one\n@attribute a numeric\n@attribute b numeric\n@attribute target {1,2}\n@data\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.ts", TS + "# first\n1,2:1\n# second\n3,4:2\n"),
+        ("a.arff", ARFF + "% first\n1,2,1\n\n% second\n3,4,2\n"),
+        (
+            "a.arff",
+            "@relation one\n@attribute x relational\n@attribute a numeric\n@attribute b numeric\n@end x\n@attribute c {1,2}\n@data\n"
+            + '"1,2\\n1,2",1\n"3,4\\n3,4",2\n',
+        ),
+    ],
+)
+def test_comments_between_cases_and_double_quotes(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    cases = read(tmp_path / name)
+    np.testing.assert_array_equal([case[-1] for case in cases.series], [[1, 2], [3, 4]])
+    assert cases.labels.tolist() == ["1", "2"]
+
+
+def test_a_compressed_text_is_read_and_a_damaged_one_rejected(tmp_path):
+    (tmp_path / "a_TRAIN.csv.gz").write_bytes(gzip.compress(b"a,b,c\n0.1,2,3\n4,,6.5\n"))
+    assert_values(read(tmp_path / "a_TRAIN.csv.gz"))
+    assert [files.name for files in find_datasets(str(tmp_path))] == ["a"]
+    (tmp_path / "b.csv.gz").write_bytes(b"a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"b\.csv\.gz is a damaged archive"):
+        read(tmp_path / "b.csv.gz")
+
+
+def test_cases_without_a_label_are_skipped_and_counted(tmp_path, caplog):
+    (tmp_path / "a.csv").write_text("label,v,w\nup,1,2\n,3,4\ndown,5,6\n")
+    cases = find_datasets(str(tmp_path / "a.csv"))[0].read_labelled("train")
+    assert cases.labels.tolist() == ["up", "down"]
+    np.testing.assert_array_equal(np.concatenate(cases.series), [[1, 2], [5, 6]])
+    assert "1 of 3 cases of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "label,v,w\n0.5,1,2\n1.5,3,4\n"),
+        ("a.ts", TS.replace("classLabel true 1 2", "targetlabel true") + "1,2:1.0\n3,4:2.0\n"),
+    ],
+)
+def test_targets_of_a_regression_are_not_classes(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    (files,) = find_datasets(str(tmp_path / name))
+    assert len(files.read("train").series) == 2
+    with pytest.raises(InputError, match=rf"{name} \(train\) has real numbers as labels; a classification needs classes"):
+        files.read_labelled("train")
 
 
 @pytest.mark.parametrize(
