@@ -1,13 +1,13 @@
 """Estimators with the interface of scikit-learn; `estimators.aeon` has them under the base classes of aeon.
 
-X is a table (cases, time), an array (cases, channels, time), a list of arrays (time,) or (channels, time) of any lengths, or a
-pandas frame; NaN is a missing value, and any finite scale will do. Of every case the channels must be those of the fit, and of
-a table, as everywhere in scikit-learn, the columns: series of other lengths come in any of the other forms. So kept, no check
-of `sklearn.utils.estimator_checks` or `aeon.testing` has to be left out.
+X is a table (cases, time), an array (cases, channels, time), a list of arrays (time,) or (channels, time) of any lengths, or
+another form of `data.inputs.read_series`. NaN is a missing value; any finite scale is accepted. Every case needs the channels
+of `fit`, and a table its columns, as scikit-learn requires: pass series of other lengths in another form. No check of
+`sklearn.utils.estimator_checks` or `aeon.testing` is skipped.
 
-Programs are compiled once for a process, not once a fit: batches have one shape, and sets share those of fine-tuning. What is
-fitted is NumPy arrays, pickles as such, and predicts the same in another process. An encoder that is named is loaded in every
-fit; searches over many fits are quicker when they are given an `Encoder`. Sample weights are not offered.
+Executables are compiled once per process, not once per fit: batches have one shape. Fitted attributes are NumPy arrays; they
+can be pickled and predict the same in another process. A named encoder is loaded in every fit; pass an `Encoder` to searches
+over many fits. Sample weights are not supported.
 """
 
 from nutime_jax.estimators.classifier import NuTimeClassifier

@@ -1,4 +1,4 @@
-"""A classifier of series: a probe of frozen features, or an encoder and head that are fine-tuned."""
+"""Classifier of series: a probe on frozen features, or a fine-tuned encoder and head."""
 
 import os
 from collections.abc import Callable
@@ -7,20 +7,21 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import column_or_1d
 from threadpoolctl import threadpool_limits
 
 from nutime_jax.config import TuningSettings
-from nutime_jax.data.datasets import Cases
+from nutime_jax.data.series import Cases, is_missing
 from nutime_jax.encoder import Encoder
-from nutime_jax.estimators.base import SeriesEstimator
-from nutime_jax.estimators.inputs import check_choice, check_share, draw_seed, open_encoder, read_labels
+from nutime_jax.errors import InputError
+from nutime_jax.estimators.base import SeriesEstimator, check_choice, check_fraction, open_encoder, sample_seed
 from nutime_jax.evaluation.protocols.probes import PROBES, make_probe
 
 STRATEGIES = ("probe", "head", "full")
 
 
-def _offers(method: str) -> Callable[["NuTimeClassifier"], bool]:
-    """Whether what is fitted, or would be, has a method."""
+def _has_method(method: str) -> Callable[["NuTimeClassifier"], bool]:
+    """Return a check whether the classifier that is fitted, or would be, has a method."""
 
     def check(self: "NuTimeClassifier") -> bool:
         if hasattr(self, "classifier_") or self.strategy in ("head", "full"):
@@ -33,29 +34,31 @@ def _offers(method: str) -> Callable[["NuTimeClassifier"], bool]:
 
 
 class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
-    """Classifies series of any length and scale, with any labels.
+    """Classifier of series of any length and scale, with any labels.
 
     Args:
         encoder: name of a shipped encoder, path of a workdir or checkpoint, or an `Encoder`.
         strategy: "probe" fits a simple classifier on frozen features; "head" trains a head on the CLS token of the frozen
-            encoder, "full" trains both (see `evaluation.tuning`), on cases of which a share is set aside to choose epoch and rate.
-        probe: see `evaluation.probes.make_probe`; what there is to choose, it chooses inside the cases that it is fitted on.
-        layer, pooling, channels, batch_size: of the probe's features; see `NuTimeTransformer`.
-        epochs: of "head" and "full", at most. patience: epochs without improvement after which a network stops, 0 is never.
-        learning_rates: peak learning rates of "head" and "full", tried side by side.
+            encoder, "full" trains both (see `finetuning`). A validation fraction chooses epoch and learning rate.
+        probe: see `evaluation.protocols.probes.make_probe`; hyperparameters are chosen within the training cases.
+        layer, pooling, channels, batch_size: features of the probe; see `NuTimeTransformer`.
+        epochs: maximum of "head" and "full".
+        patience: epochs without improvement after which training stops; 0 is never.
+        learning_rates: peak learning rates of "head" and "full", trained in one batch.
         ensemble_size: networks of "head" and "full" whose probabilities are averaged.
-        validation_fraction: share of every class that chooses epoch and rate of "head" and "full".
-        random_state: of "head" and "full": fresh weights, what is set aside, order, crops, dropout. A probe draws nothing
-            that depends on it.
+        validation_fraction: fraction of each class that chooses epoch and learning rate of "head" and "full".
+        random_state: seed of "head" and "full": new weights, validation cases, order, crops, dropout. Probes do not use it.
 
-    What else there is to choose about fine-tuning is at the defaults of `TuningSettings`. Sample weights are not offered;
-    nor is `decision_function` by "head" and "full", and `predict_proba` by the probes "ridge" and "knn".
+    Other options of fine-tuning have the defaults of `TuningSettings`. Sample weights are not supported. "head" and "full"
+    have no `decision_function`; the probes "ridge" and "knn" have no `predict_proba`.
 
-    classes_: labels, sorted, in the type that they were given in. probe_: the fitted pipeline of a probe, over numbers of
-    classes. classifier_: the `FineTunedClassifier` of "head" and "full", over numbers of classes as text.
+    Attributes:
+        classes_: labels, sorted, in the type of y.
+        probe_: fitted pipeline of a probe, on class indices.
+        classifier_: `FineTunedClassifier` of "head" and "full", on class indices as text.
     """
 
-    _last = "classes_"
+    _fitted_attribute = "classes_"
 
     def __init__(
         self,
@@ -89,16 +92,16 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Fits on series and one label a case."""
-        cases = self._begin(X)
-        classes, codes = read_labels(y, len(cases))
+        """Fit on series and one label per case."""
+        cases = self._prepare_fit(X)
+        classes, codes = encode_labels(y, len(cases))
         if self.strategy == "probe":
-            self._open()
+            self._load_encoder()
             features = self._embed(cases)
-            with threadpool_limits(1):  # as where probes are evaluated
+            with threadpool_limits(1):  # as in the evaluation of probes
                 self.probe_ = make_probe(self.probe).fit(features, codes)
         else:
-            settings, seed = self._settings(), draw_seed(self.random_state)
+            settings, seed = self._settings(), sample_seed(self.random_state)
             labels = np.char.zfill(codes.astype(str), len(str(len(classes))))  # as text, in the order of the numbers
             from nutime_jax.finetuning.loop import fine_tune  # needs the extra `train`
 
@@ -107,22 +110,22 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The label of each case."""
-        cases = self._read(X)
+        """Return the label of each case, (cases,)."""
+        cases = self._validate_series(X)
         if hasattr(self, "classifier_"):
             return self.classes_[self.classifier_.predict_proba(cases).argmax(1)]
         return self.classes_[self.probe_.predict(self._embed(cases))]
 
-    @available_if(_offers("predict_proba"))
+    @available_if(_has_method("predict_proba"))
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probability of each class, (cases, classes)."""
-        cases = self._read(X)
+        """Return the probability of each class, float32 or float64 (cases, classes)."""
+        cases = self._validate_series(X)
         return self.classifier_.predict_proba(cases) if hasattr(self, "classifier_") else self.probe_.predict_proba(self._embed(cases))
 
-    @available_if(_offers("decision_function"))
+    @available_if(_has_method("decision_function"))
     def decision_function(self, X: Any) -> np.ndarray:
-        """The probe's score of each class, (cases, classes); of two classes that of the second against the first, (cases,)."""
-        cases = self._read(X)
+        """Return the score of the probe per class, (cases, classes); for two classes that of the second, (cases,)."""
+        cases = self._validate_series(X)
         return self.probe_.decision_function(self._embed(cases))
 
     def _check_parameters(self) -> None:
@@ -133,6 +136,42 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
             self._settings()
 
     def _settings(self) -> TuningSettings:
-        check_share("validation_fraction", self.validation_fraction)
+        check_fraction("validation_fraction", self.validation_fraction)
         names = ("strategy", "learning_rates", "epochs", "patience", "ensemble_size")
         return TuningSettings(validation_fraction=self.validation_fraction, **{name: getattr(self, name) for name in names})
+
+
+def encode_labels(y: Any, cases: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes, sorted, in the type of the labels, and the class index of each case, (cases,).
+
+    Raises:
+        InputError: y does not have one label per case, a label is missing or a real number, or y has fewer than two classes.
+    """
+    if y is None:
+        raise InputError("the estimator requires y to be passed, but the target y is None; pass one label per case")
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    if y.ndim != 1:
+        raise InputError(f"y has shape {y.shape}; pass one label per case, (cases,)")
+    if len(y) != cases:
+        raise InputError(f"X has {cases} cases and y has {len(y)} labels; pass one label per case")
+    _check_label_values(y)
+    try:
+        classes, codes = np.unique(y, return_inverse=True)
+    except TypeError as error:
+        raise InputError(f"labels in y have types that cannot be sorted ({error}); pass all in one type") from error
+    if len(classes) < 2:
+        raise InputError(f"y has one class, {classes[0]!r}; a classifier needs cases of two classes or more")
+    return classes, codes
+
+
+def _check_label_values(y: np.ndarray) -> None:
+    missing = [is_missing(label) for label in y.tolist()]
+    if any(missing):
+        raise InputError(f"label {missing.index(True)} of y is missing (Input y contains NaN); remove the case, or label it")
+    plain = np.array(y.tolist()) if y.dtype == object and not isinstance(y[0], (tuple, list)) else y
+    if plain.dtype.kind == "c":
+        raise InputError("Complex data not supported: y holds complex numbers; pass text, whole numbers or booleans")
+    if plain.dtype.kind == "f" and not (np.isfinite(plain) & (plain == np.rint(plain))).all():
+        raise InputError("y holds real numbers (Unknown label type: continuous); pass classes: text, whole numbers or booleans")

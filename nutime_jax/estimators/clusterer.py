@@ -1,4 +1,4 @@
-"""Clusters of series: k-means on standardised frozen features."""
+"""Clusterer of series: k-means on standardised frozen features."""
 
 import os
 from typing import Any, Self
@@ -8,24 +8,26 @@ from sklearn.base import ClusterMixin
 
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.estimators.base import SeriesEstimator
-from nutime_jax.estimators.inputs import check_count, draw_seed
+from nutime_jax.estimators.base import SeriesEstimator, check_count, sample_seed
 from nutime_jax.evaluation.protocols.clustering import STARTS, fit_clusters
 
 
 class NuTimeClusterer(ClusterMixin, SeriesEstimator):
-    """Clusters series of any length and scale; see `evaluation.clustering`.
+    """Clusterer of series of any length and scale; see `evaluation.protocols.clustering`.
 
     Args:
         encoder, layer, pooling, channels, batch_size: see `NuTimeTransformer`.
-        n_clusters: how many.
-        n_init: starts of k-means, of which the best by its own objective is kept.
-        random_state: of the starts.
+        n_clusters: number of clusters.
+        n_init: starts of k-means; the start with the smallest inertia is used.
+        random_state: seed of the starts.
 
-    labels_: the cluster of each case that was fitted on. inertia_: what k-means makes small. pipeline_: scaler and k-means.
+    Attributes:
+        labels_: cluster of each training case.
+        inertia_: objective of k-means.
+        pipeline_: scaler and k-means.
     """
 
-    _last = "labels_"
+    _fitted_attribute = "labels_"
 
     def __init__(
         self,
@@ -49,22 +51,22 @@ class NuTimeClusterer(ClusterMixin, SeriesEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Finds clusters; `y` is ignored."""
-        cases = self._begin(X)
+        """Find clusters; `y` is ignored."""
+        cases = self._prepare_fit(X)
         if len(cases) < self.n_clusters:
-            raise InputError(f"n_clusters is {self.n_clusters} and X has {len(cases)} cases; give more cases, or choose fewer clusters")
-        self._open()
-        seed = draw_seed(self.random_state)
+            raise InputError(f"n_clusters is {self.n_clusters} and X has {len(cases)} cases; pass more cases, or choose fewer clusters")
+        self._load_encoder()
+        seed = sample_seed(self.random_state)
         self.pipeline_ = fit_clusters(self._embed(cases), self.n_clusters, starts=self.n_init, seed=seed)
         self.inertia_, self.labels_ = float(self.pipeline_[-1].inertia_), self.pipeline_[-1].labels_
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The nearest cluster of each case."""
-        features = self._embed(self._read(X))
+        """Return the nearest cluster of each case, (cases,)."""
+        features = self._embed(self._validate_series(X))
         return self.pipeline_.predict(features.astype(np.float64))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         for name in ("n_clusters", "n_init"):
-            check_count(name, getattr(self, name), least=1)
+            check_count(name, getattr(self, name), minimum=1)

@@ -1,4 +1,4 @@
-"""Anomalous series: those whose frozen features are far from the ones that are known."""
+"""Detector of anomalous series: those whose frozen features are far from the reference features."""
 
 import os
 from typing import Any, Self
@@ -9,24 +9,27 @@ from threadpoolctl import threadpool_limits
 
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.estimators.base import SeriesEstimator
-from nutime_jax.estimators.inputs import check_choice, check_share
+from nutime_jax.estimators.base import SeriesEstimator, check_choice, check_fraction
 from nutime_jax.evaluation.protocols.anomaly import DETECTORS, QUANTILE, score_cases, score_held_out
 
 
 class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
-    """Finds series unlike those that it was fitted on, which are taken for normal; see `evaluation.anomaly`.
+    """Detector of series unlike the training cases, which it takes as normal; see `evaluation.protocols.anomaly`.
 
     Args:
         encoder, layer, pooling, channels, batch_size: see `NuTimeTransformer`.
         detector: "knn", "mahalanobis" or "lof".
-        quantile: share of the cases fitted on that raise no alarm, each scored by a detector that did not see it. Those it
-            has seen score lower: of them fewer raise one.
+        quantile: fraction of the training cases without an alarm, each scored by a detector that was fitted without it.
+            The fitted detector raises fewer alarms on training cases.
 
-    reference_features_: features of the cases fitted on. offset_: the score below which a case is an anomaly. Nothing is drawn at random.
+    Attributes:
+        reference_features_: features of the training cases, float64 (cases, features).
+        offset_: score below which a case is an anomaly.
+
+    The detector uses no random numbers.
     """
 
-    _last = "offset_"
+    _fitted_attribute = "offset_"
 
     def __init__(
         self,
@@ -48,31 +51,31 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
         self.batch_size = batch_size
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learns what is normal; `y` is ignored."""
-        cases = self._begin(X)
+        """Fit on normal cases; `y` is ignored."""
+        cases = self._prepare_fit(X)
         if len(cases) < 2:
-            raise InputError("X has 1 sample; give two cases or more to learn what is normal")
-        self._open()
+            raise InputError("X has 1 sample; pass two cases or more to fit a detector")
+        self._load_encoder()
         self.reference_features_ = self._embed(cases).astype(np.float64)
-        with threadpool_limits(1):  # small products
+        with threadpool_limits(1):  # small matrix multiplications
             self.offset_ = -float(np.quantile(score_held_out(self.reference_features_, detector=self.detector), self.quantile))
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """How normal each case is, float64 (cases,): the negative score of the detector."""
-        features = self._embed(self._read(X))
+        """Return the negative score of the detector, float64 (cases,); lower is more anomalous."""
+        features = self._embed(self._validate_series(X))
         with threadpool_limits(1):
             return -score_cases(self.reference_features_, features, detector=self.detector)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """As `score_samples`, moved so that anomalies are below 0."""
+        """Return `score_samples` minus `offset_`, (cases,); anomalies are below 0."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> np.ndarray:
-        """-1 for an anomaly, 1 for a normal case."""
+        """Return -1 for an anomaly, 1 for a normal case, (cases,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_choice("detector", self.detector, tuple(DETECTORS))
-        check_share("quantile", self.quantile)
+        check_fraction("quantile", self.quantile)

@@ -1,4 +1,4 @@
-"""Frozen features as a step of a scikit-learn pipeline."""
+"""Transformer of series to frozen features, for scikit-learn pipelines."""
 
 import os
 from typing import Any, Self
@@ -12,16 +12,16 @@ from nutime_jax.estimators.base import SeriesEstimator
 
 
 class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, SeriesEstimator):
-    """Features of a frozen encoder; nothing is trained.
+    """Transformer of series to the features of a frozen encoder; nothing is trained.
 
     Args:
         encoder: name of a shipped encoder, path of a workdir or checkpoint, or an `Encoder`.
         layer, pooling: see `Encoder.embed`.
-        channels: "concat", features of the channels side by side, or their "mean".
-        batch_size: channels embedded at once; the last batch is filled up.
+        channels: "concat" of the features of the channels, or their "mean".
+        batch_size: channels per batch; the last batch is padded.
     """
 
-    _last = "_n_features_out"
+    _fitted_attribute = "_n_features_out"
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Serie
         self.batch_size = batch_size
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Opens the encoder and notes what cases are like; `y` is ignored."""
-        cases = self._begin(X)
-        self._open()
+        """Load the encoder, and set the number of channels and features; `y` is ignored."""
+        cases = self._prepare_fit(X)
+        self._load_encoder()
         self._n_features_out = self._embed(cases[:1]).shape[1]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Features, float32 (cases, features)."""
-        return self._embed(self._read(X))
+        """Return features, float32 (cases, features)."""
+        return self._embed(self._validate_series(X))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -94,7 +94,6 @@ PENDING = (
     "nutime_jax/estimators/base.py",
     "nutime_jax/estimators/classifier.py",
     "nutime_jax/estimators/detector.py",
-    "nutime_jax/estimators/inputs.py",
     "nutime_jax/estimators/transformer.py",
     "nutime_jax/evaluation/cells.py",
     "nutime_jax/evaluation/comparison.py",
