@@ -1,4 +1,4 @@
-"""What checkpoints cost a run: the time its loop stands still, and the time that writing behind it takes from the steps.
+"""Cost of checkpoints: time for which the loop stops, and slowdown of the steps during the asynchronous write.
 
     python -m benchmarks.checkpoint
     python -m benchmarks.checkpoint --steps=100 --rounds=3 --out=benchmarks/results/checkpoint.json
@@ -39,7 +39,7 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {"steps": [], "stall": [], "behind": []}
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointManager(folder)
-        for number in range(rounds + 1):  # the first opens files and libraries for the first time
+        for number in range(rounds + 1):  # the first also loads libraries
             jax.block_until_ready(state)
             start = time.perf_counter()
             for _ in range(steps):
@@ -68,8 +68,8 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="quickstart", help="a shipped configuration (default: quickstart)")
-    parser.add_argument("--steps", type=int, default=100, help="between two checkpoints (default: 100)")
-    parser.add_argument("--rounds", type=int, default=3, help="checkpoints that are timed (default: 3)")
+    parser.add_argument("--steps", type=int, default=100, help="steps between two checkpoints (default: 100)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of checkpoints to time (default: 3)")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args()
     write_results({args.config: measure(args.config, args.steps, args.rounds), "machine": machine("jax", "orbax-checkpoint")}, args.out)

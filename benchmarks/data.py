@@ -1,4 +1,4 @@
-"""How fast series arrive: building a corpus, and making views of streamed, resident and synthetic series.
+"""Throughput of data: building a corpus, and making views of streamed, on-device and synthetic series.
 
     python -m benchmarks.data
     python -m benchmarks.data --sources=/archives/ucr,/archives/uea --out=benchmarks/results/data.json
@@ -34,26 +34,26 @@ print(len(corpus), time.perf_counter() - start, resource.getrusage(resource.RUSA
 
 
 def build(sources: list[str], data_dir: Path) -> dict[str, float]:
-    """Builds a corpus in a process of its own; its peak memory is that of the build."""
+    """Build a corpus in a separate process, whose peak memory is that of the build."""
     run = subprocess.run([sys.executable, "-c", BUILD, str(data_dir), *sources], capture_output=True, text=True, check=True)
     series, seconds, megabytes = map(float, run.stdout.split())
     return {"series": int(series), "seconds": seconds, "peak_mb": megabytes}
 
 
 def copies(sources: list[str], count: int, folder: Path) -> list[str]:
-    """One source that holds every file of the sources `count` times."""
+    """Make a source that contains every file of the sources `count` times."""
     from nutime_jax.data.datasets import find_all_datasets
 
     for number in range(count):
-        for one in find_all_datasets(sources):
-            target = folder / f"{number}_{one.name.replace(chr(47), chr(95))}" / one.train.name
+        for dataset in find_all_datasets(sources):
+            target = folder / f"{number}_{dataset.name.replace(chr(47), chr(95))}" / dataset.train.name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(one.train.absolute())
+            target.symlink_to(dataset.train.absolute())
     return [f"copies{count}={folder}"]
 
 
 def rate(call: Callable[[int], object], series: int) -> float:
-    """Series a second of a call, after two calls that compile and warm up."""
+    """Return the series per second of a call, after two calls that compile and warm up."""
     import jax
 
     times = []
@@ -95,7 +95,7 @@ def measure(sources: list[str]) -> dict[str, object]:
         base = [f"batch_size={BATCH}", f"data.sources={','.join(sources)}", "steps=100"]
         feeds = {
             "streamed": [],
-            "resident": ["data.on_device=true"],
+            "on_device": ["data.on_device=true"],
             "synthetic": ["data.synthetic_fraction=1"],
             "quarter_synthetic": ["data.synthetic_fraction=0.25"],
         }

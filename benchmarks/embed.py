@@ -1,13 +1,12 @@
-"""What embedding takes: memory and rate of `nutime embed` on many series, and the seconds until the first features.
+"""Cost of embedding: memory and throughput of `nutime embed` on many series, and seconds until the first features.
 
     python -m benchmarks.embed
     python -m benchmarks.embed --counts=20000,100000 --out=benchmarks/results/embed.json
 
-Series are noise of length 512, written as .npz (deflated), as wide Parquet (in groups of 10,000 rows, and in a single group,
-whose dictionaries a reader must hold) and as a corpus, and embedded by the shipped encoder in a process of its own:
-its peak memory is that of the command, its rate counts its start as well. The start is
-that of three lines that embed the train split of GunPoint, with no compiled programs kept (first) and with those of a run
-before (second), the median of three fresh processes each.
+Series are noise of length 512: as .npz (deflated), as wide Parquet (in groups of 10,000 rows, and in one group, whose dictionaries
+a reader holds in memory), and as a corpus. A separate process embeds them with a pretrained encoder; its peak memory is that of the
+command, and its throughput includes start-up. Start-up is that of three lines that embed the train split of GunPoint, with an
+empty (first) and a filled (second) compilation cache; medians of three new processes each.
 """
 
 import argparse
@@ -44,14 +43,14 @@ from nutime_jax.cli.main import main
 start = time.perf_counter()
 status = main(sys.argv[1:])
 seconds = time.perf_counter() - start
-# Not `ru_maxrss`: a process inherits that of the one it was started from.
+# Not `ru_maxrss`: a process inherits that of its parent.
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([status, seconds, peak / 1e3]))
 """
 
 
 def make_npz(path: Path, count: int) -> Path:
-    """Noise, written as it is drawn."""
+    """Write noise, block by block."""
     import zipfile
 
     import numpy as np
@@ -104,7 +103,7 @@ def embed(source: Path, out: Path) -> dict[str, float]:
 
 
 def start(cache: Path) -> dict[str, float]:
-    """Seconds of a fresh process that runs the three lines; those of the processor say what a busy machine hides."""
+    """Return wall and CPU seconds of a new process that runs the three lines; CPU time is independent of other work."""
     before = os.times()
     begin = time.perf_counter()
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
@@ -112,7 +111,7 @@ def start(cache: Path) -> dict[str, float]:
     run = subprocess.run([sys.executable, "-c", THREE_LINES], env=environment, capture_output=True, text=True, check=True)
     whole = time.perf_counter() - begin
     if run.stderr:
-        raise RuntimeError(f"it warns: {run.stderr}")
+        raise RuntimeError(f"The process printed warnings: {run.stderr}")
     imports, features = map(float, run.stdout.split())
     after = os.times()
     processor = after.children_user + after.children_system - before.children_user - before.children_system
@@ -145,7 +144,7 @@ def measure(counts: list[int]) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", default="20000,100000", help="numbers of series; empty: the start alone (default: 20000,100000)")
+    parser.add_argument("--counts", default="20000,100000", help="numbers of series; empty: start-up only (default: 20000,100000)")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args()
     results = measure([int(count) for count in args.counts.split(",") if count])

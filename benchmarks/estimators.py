@@ -1,4 +1,4 @@
-"""What the scikit-learn estimators score on the bundled sets, and how long they take, beside aeon's MiniRocket and 1-NN.
+"""Accuracy and time of the scikit-learn estimators on the bundled datasets, compared with aeon's MiniRocket and 1-NN.
 
     python -m benchmarks.estimators --encoder=runs/small
     python -m benchmarks.estimators --encoder=runs/small --tuned=GunPoint,ArrowHead --out=benchmarks/results/estimators.json
@@ -26,7 +26,7 @@ TUNED = "GunPoint,ItalyPowerDemand,PickupGestureWiimoteZ"
 
 
 def score(make: Callable[[], object], train: tuple, test: tuple, *, repeats: int) -> dict[str, float]:
-    """Accuracy in % of a fitted classifier on the test split, seconds of the first time and of the last."""
+    """Return the test accuracy of a classifier in %, and the seconds of its first and last run."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -37,7 +37,7 @@ def score(make: Callable[[], object], train: tuple, test: tuple, *, repeats: int
 
 
 def resized(task: "Task") -> tuple[tuple, tuple]:
-    """Both splits as arrays (cases, channels, time) of one length, which is what methods without an encoder take, and labels."""
+    """Return both splits as arrays (cases, channels, time) of one length, as methods without an encoder need, and labels."""
     from nutime_jax.evaluation.features import raw_cases
 
     length = max(case.shape[1] for case in task.train.series)
@@ -68,13 +68,16 @@ def measure(encoder: str, tuned: list[str]) -> dict[str, dict]:
         for strategy in ("head", "full") if files.name in tuned else ():
             found[strategy] = score(lambda s=strategy: NuTimeClassifier(loaded, strategy=s, random_state=0), *ours, repeats=1)
         print(
-            files.name, *(f"{name} {one['accuracy']:.1f} % in {one['seconds']:.2f} s" for name, one in found.items()), sep="  ", flush=True
+            files.name,
+            *(f"{name} {score['accuracy']:.1f} % in {score['seconds']:.2f} s" for name, score in found.items()),
+            sep="  ",
+            flush=True,
         )
     return results
 
 
 def nearest_neighbour():
-    """1-NN on the raw series, all channels at once."""
+    """1-NN on the raw series, all channels concatenated."""
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer

@@ -1,10 +1,10 @@
-"""What to expect of an encoder on the bundled sets, beside aeon's MiniRocket and the raw series: the figures of docs/expect.md.
+"""Results of an encoder on the bundled datasets, compared with aeon's MiniRocket and raw series: the tables of docs/expect.md.
 
     python -m benchmarks.expect
     python -m benchmarks.expect --encoder=runs/quickstart --out=expect.json --page=none
 
 measures, writes benchmarks/results/expect.json, and puts the tables into docs/expect.md between its two markers. Default splits;
-test splits choose nothing. All draws have seed 0.
+test splits choose nothing. All random choices have seed 0.
 """
 
 import argparse
@@ -22,16 +22,16 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results" / "expect.json", ROOT / "docs" /
 BEGIN, END = "<!-- made by python -m benchmarks.expect -->", "<!-- end -->"
 METHODS = ("encoder", "minirocket", "raw")
 SHOTS, TASKS = 5, 20
-DECADES = 3
-"""Every case is multiplied by a number of its own, from 10**-DECADES to 10**DECADES."""
+MAX_EXPONENT = 3
+"""Each case is multiplied by a random factor from 10**-MAX_EXPONENT to 10**MAX_EXPONENT."""
 OFFSET = 1e8
-"""What is added to every value, in float64."""
+"""Offset added to every value, in float64."""
 MISSING = 0.3
-"""Share of the points of every channel that are taken away, in both splits."""
+"""Fraction of the values of each channel that are removed, in both splits."""
 
 
 def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Set -> what is measured -> method -> value in percent, of what needs few labels or none."""
+    """Return dataset -> task -> method -> value in percent, for tasks with few labels or none."""
     from aeon.transformations.collection.convolution_based import MiniRocket
 
     from nutime_jax.data.datasets import find_datasets
@@ -61,7 +61,7 @@ def measure_features(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
-    """Set -> kind of damage -> method -> accuracy in percent of classifiers that were fitted and scored on damaged cases."""
+    """Return dataset -> corruption -> method -> accuracy in percent of classifiers trained and tested on corrupted cases."""
     from aeon.classification.convolution_based import MiniRocketClassifier
 
     from nutime_jax.data.datasets import find_datasets
@@ -81,7 +81,7 @@ def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
         found = results[files.name] = {}
         for kind, damage in (("scales", _rescale), ("offset", _lift), ("centred", _centre), ("missing", _remove)):
             damaged = [(damage(x, np.random.default_rng(seed)), y) for seed, (x, y) in enumerate(splits)]
-            # What refuses missing values is given them interpolated, as the encoder does it for itself.
+            # Methods that reject missing values receive interpolated ones, as the encoder does internally.
             mended = [(np.stack(clean_block(x)), y) for x, y in damaged] if kind == "missing" else damaged
             found[kind] = {
                 name: score(make, *(damaged if name == "encoder" else mended), repeats=1)["accuracy"] for name, make in methods.items()
@@ -91,7 +91,7 @@ def measure_damage(encoder: str) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _rescale(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return (x * 10.0 ** rng.uniform(-DECADES, DECADES, (len(x), 1, 1))).astype(np.float32)
+    return (x * 10.0 ** rng.uniform(-MAX_EXPONENT, MAX_EXPONENT, (len(x), 1, 1))).astype(np.float32)
 
 
 def _lift(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -104,14 +104,14 @@ def _centre(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _remove(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The ends of a series stay: without them it would be shorter."""
+    """Remove values inside a series; without its ends it would be shorter."""
     missing = rng.random(x.shape) < MISSING
     missing[..., [0, -1]] = False
     return np.where(missing, np.float32(np.nan), x)
 
 
 def render(results: dict) -> str:
-    """The tables of the page, in Markdown."""
+    """Return the tables of the page, in Markdown."""
     sets, about = results["sets"], results["machine"]
     columns = {"probe": "encoder, probe", "head": "head trained", "full": "all trained", "minirocket": "MiniRocket", "raw_1nn": "raw 1-NN"}
     lines = [f"| set | {' | '.join(columns.values())} |", "|---|" + "---|" * len(columns)]
@@ -139,7 +139,7 @@ def render(results: dict) -> str:
 
 ROWS = {
     "fewshot": f"accuracy: ridge on {SHOTS} cases per class, {TASKS} draws",
-    "scales": f"accuracy: classifier, every case times its own 10^-{DECADES} to 10^{DECADES}",
+    "scales": f"accuracy: classifier, every case times its own 10^-{MAX_EXPONENT} to 10^{MAX_EXPONENT}",
     "offset": f"accuracy: classifier, {OFFSET:,.0f} added to every value, in float64",
     "centred": "accuracy: the same, after taking the mean of every channel off",
     "missing": f"accuracy: classifier, {MISSING:.0%} of all points missing (for the others interpolated)",
@@ -163,13 +163,13 @@ def _seconds(value: float) -> str:
 
 
 def _cell(values: dict[str, float], method: str) -> str:
-    """A number, bold where it is the best of its row."""
+    """Format a value, bold if it is the best of its row."""
     text = f"{values[method]:.1f}"
     return f"**{text}**" if text == f"{max(values.values()):.1f}" else text
 
 
 def write_page(text: str, page: Path) -> None:
-    """Puts the tables between the markers of the page."""
+    """Write the tables between the markers of the page."""
     before, _, rest = page.read_text().partition(BEGIN)
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
 

@@ -1,14 +1,14 @@
-"""Fault drills: real runs are killed, preempted, hung and damaged, and have to end as if nothing had happened.
+"""Fault-injection tests: real runs are killed, preempted, stopped and corrupted, and must end as if undisturbed.
 
     python -m benchmarks.faults
-    python -m benchmarks.faults --drills=kills,damage --kills=50 --out=benchmarks/results/faults.json
+    python -m benchmarks.faults --tests=kills,damage --kills=50 --out=benchmarks/results/faults.json
 
-kills      SIGKILL at random moments of a run of one process, while it starts, trains and writes checkpoints; started again
-           each time, it has to end with the very bits of a run that was left alone
+kills      SIGKILL at random moments of a single-process run, while it starts, trains and writes checkpoints; restarted each
+           time, its result must equal that of an undisturbed run bit for bit
 sigterms   SIGTERM to a random process of three: all have to stop after the same step, and the run to end with the same bits
 topology   the same seed and global batch on 4 processes of 2 devices and on 1 of 1, and a run that goes on on others
-damage     the newest checkpoint damaged in every way, disks that are full or cannot be written: the last good one is used
-           and named, or the run refuses in a sentence; nothing good is deleted
+damage     the newest checkpoint corrupted in every way, full or read-only disks: the last intact one is used
+           and named, or the run stops with one error line; no intact checkpoint is deleted
 hang       a process that stops breathing: the others have to say where they stand, and end
 """
 
@@ -38,22 +38,22 @@ from launch.simulate_pod import Pod
 PREEMPTED, HUNG = 75, 4
 FIELDS = ("step", "params", "variables", "target_params", "target_variables", "opt_state")
 QUIET = ("--config.evaluation.sources=", "--config.run.probe_every=0")
-"""What a drill can do without: the table at the end, and probes."""
+"""Options that turn off the final table and the probes."""
 
 
 def pretrain_command(workdir: Path, *overrides: str) -> list[str]:
-    return ["nutime", "pretrain", "--config=smoke", f"--workdir={workdir}", *QUIET, *(f"--config.{one}" for one in overrides)]
+    return ["nutime", "pretrain", "--config=smoke", f"--workdir={workdir}", *QUIET, *(f"--config.{override}" for override in overrides)]
 
 
 def final_state(workdir: Path) -> dict:
-    """All arrays of the newest intact checkpoint of a workdir."""
+    """Return all arrays of the newest intact checkpoint of a workdir."""
     from nutime_jax.training.checkpoints import latest_checkpoint, read_arrays
 
     return read_arrays(latest_checkpoint(workdir / "checkpoints"), FIELDS)
 
 
 def metrics(workdir: Path) -> list[dict]:
-    """All that was logged, times aside."""
+    """Return all logged metrics without times."""
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [{name: value for name, value in line.items() if name != "series_per_second"} for line in lines]
 
@@ -63,7 +63,7 @@ def losses(workdir: Path) -> np.ndarray:
 
 
 def same_bits(a: Path, b: Path) -> bool:
-    """Whether two runs left the same arrays and the same metrics."""
+    """Return whether two runs have equal arrays and metrics."""
     import jax
 
     equal = jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), final_state(a), final_state(b))
@@ -71,12 +71,12 @@ def same_bits(a: Path, b: Path) -> bool:
 
 
 def newest(workdir: Path) -> int:
-    """Step of the newest checkpoint, intact or not; -1 if there is none."""
+    """Return the step of the newest checkpoint, intact or not; -1 if none exists."""
     return max((int(path.name) for path in (workdir / "checkpoints").glob("0*")), default=-1)
 
 
 def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) -> dict:
-    """Every fifth kill comes at any time since the start; the others soon after a new checkpoint, in the midst of the next."""
+    """Wait for the moment of a kill: every fifth at any time since the start, the others while a checkpoint is written."""
     overrides = (f"steps={steps}", "run.checkpoint_every=5", "run.log_every=5", "run.max_to_keep=2")
     pod = Pod(pretrain_command(folder / "calm", *overrides), processes=1, devices=1, logs=folder / "logs")
     with pod:
@@ -94,7 +94,7 @@ def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) ->
             else:
                 time.sleep(draw.uniform(0, longest))
             if not pod.alive():
-                raise RuntimeError(f"the run ended after {number} kills; give it more steps")
+                raise RuntimeError(f"The run finished after {number} kills. Give it more steps.")
             pod.kill(0)
             pod.wait(timeout=60)
             writing = any((folder / "killed" / "checkpoints").glob(".pending-*"))
@@ -107,7 +107,7 @@ def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) ->
 
 
 def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Random) -> dict:
-    """A process that hears SIGTERM tells the others; all save the same step, and end with 75."""
+    """Send SIGTERM to one process: all must save the same step and exit with status 75."""
     overrides = (f"steps={steps}", "batch_size=24", f"run.checkpoint_every={steps}", "run.log_every=50")
     with Pod(pretrain_command(folder / "calm", *overrides), processes=3, devices=1, logs=folder / "logs") as pod:
         assert_ended(pod.start().wait(timeout=1800), [0, 0, 0], pod)
@@ -118,7 +118,7 @@ def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Rando
             pod.wait_until(lambda: "encoder parameters" in pod.output(0), timeout=300)
             time.sleep(draw.uniform(0, 3))
             if not pod.alive():
-                raise RuntimeError(f"the run ended after {number} signals; give it more steps")
+                raise RuntimeError(f"The run finished after {number} signals. Give it more steps.")
             pod.kill(draw.randrange(3), signum=signal.SIGTERM)
             statuses[" ".join(map(str, pod.wait(timeout=120)))] += 1
         stopped_at = newest(folder / "told")
@@ -128,7 +128,7 @@ def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Rando
 
 
 def drill_topology(folder: Path) -> dict:
-    """Largest relative difference of losses between layouts of the same run."""
+    """Return the largest relative difference of losses between device layouts of the same run."""
     # The published width of the projections: with few dimensions the normalised differences are ill-conditioned.
     overrides = ("batch_size=48", "objective.output_dim=256", "steps=40", "run.log_every=1", "run.checkpoint_every=20")
     runs = {}
@@ -153,18 +153,18 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def damages() -> dict[str, Callable[[Path], object]]:
-    """Name -> what is done to the folder of checkpoints of a run with checkpoints at 4, 8 and 12 steps."""
+    """Return name -> corruption of the checkpoint folder of a run with checkpoints at steps 4, 8 and 12."""
     kinds = {
         "about": lambda new: new / "about.json",
         "manifest": lambda new: new / "manifest.json",
         "metadata": lambda new: new / "state" / "_METADATA",
         "data": lambda new: max((path for path in new.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size),
     }
-    deeds = {"truncated": _truncate, "deleted": Path.unlink, "zeroed": _zero, "one bit flipped": _flip}
+    corruptions = {"truncated": _truncate, "deleted": Path.unlink, "zeroed": _zero, "one bit flipped": _flip}
     named = {
         f"{kind} {deed}": lambda folder, find=find, act=act: act(find(folder / "00000012"))
         for kind, find in kinds.items()
-        for deed, act in deeds.items()
+        for deed, act in corruptions.items()
     }
     return named | {
         "state folder deleted": lambda folder: shutil.rmtree(folder / "00000012" / "state"),
@@ -197,12 +197,12 @@ def _flip(path: Path) -> None:
 
 
 def drill_damage(folder: Path) -> dict:
-    """Outcome of every damage; `failed` names those that ended wrongly."""
+    """Return the outcome of every corruption; `failed` names those with a wrong outcome."""
     overrides = ("steps=12", "run.checkpoint_every=4", "run.max_to_keep=9")
     whole = folder / "whole"
     status, _ = run_here(whole, *overrides)
     if status:
-        raise RuntimeError("the run that is to be damaged did not end")
+        raise RuntimeError("The run to be corrupted did not finish.")
     other = folder / "other"
     run_here(other, *overrides, "model.width=8")
     outcomes, failed = {}, []
@@ -232,7 +232,7 @@ def drill_damage(folder: Path) -> dict:
 
 
 def refused(said: list[str]) -> bool:
-    """Whether a run ended with one sentence of its own, whatever libraries warned of before."""
+    """Return whether a run ended with one error line of this library; warnings of other libraries do not count."""
     return sum(line.startswith("nutime:") for line in said) == 1
 
 
@@ -243,7 +243,7 @@ def intact(workdir: Path) -> set[str]:
 
 
 def run_here(workdir: Path, *overrides: str, subprocess_limit: int = 0) -> tuple[int, list[str]]:
-    """Status of a run, and what it said: warnings and refusals. In this process; in one of its own if files are limited."""
+    """Return status and messages of a run, in this process, or in a separate one if the file size is limited."""
     command = pretrain_command(workdir, *overrides)[1:]
     if subprocess_limit:
         limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (subprocess_limit, subprocess_limit))  # noqa: E731
@@ -266,7 +266,7 @@ def run_here(workdir: Path, *overrides: str, subprocess_limit: int = 0) -> tuple
 
 @contextlib.contextmanager
 def tiny_disk(folder: Path) -> Iterator[tuple[Path | None, object]]:
-    """A disk that is full before the first checkpoint is whole."""
+    """A disk that is full before the first checkpoint is complete."""
     with mounted(folder / "tiny", "size=200k") as where:
         yield (where / "run", 0) if where else (None, "no file system can be mounted here")
 
@@ -279,7 +279,7 @@ def read_only_disk(folder: Path) -> Iterator[tuple[Path | None, object]]:
 
 @contextlib.contextmanager
 def file_size_limit(folder: Path) -> Iterator[tuple[Path | None, object]]:
-    """Files of at most so many bytes: what a quota does."""
+    """A limit on the size of files, as a quota sets it."""
     yield folder / "limited", 60_000
 
 
@@ -295,7 +295,7 @@ def mounted(where: Path, options: str) -> Iterator[Path | None]:
 
 
 def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
-    """One of three processes is stopped (SIGSTOP): the others wait for it, notice, and end."""
+    """Stop one of three processes (SIGSTOP): the watchdogs of the others must end them."""
     overrides = ("steps=100000", "batch_size=24", "run.checkpoint_every=50", "run.log_every=50", f"run.watchdog_timeout_s={seconds}")
     with Pod(pretrain_command(folder / "hung", *overrides), processes=3, devices=1, logs=folder / "logs", grace=30) as pod:
         pod.start()
@@ -313,21 +313,21 @@ def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
 
 def assert_ended(statuses: Sequence[int], wanted: Sequence[int], pod: Pod) -> None:
     if list(statuses) != list(wanted):
-        raise RuntimeError(f"a run ended with {statuses}; the log of one process ends with\n{pod.tail(pod.failed[0])}")
+        raise RuntimeError(f"A run ended with {statuses}. The log of one process ends with\n{pod.tail(pod.failed[0])}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--drills", default="kills,sigterms,topology,damage,hang", help="separated by commas (default: all)")
+    parser.add_argument("--tests", default="kills,sigterms,topology,damage,hang", help="separated by commas (default: all)")
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs (default: 50)")
     parser.add_argument("--sigterms", type=int, default=20, help="SIGTERMs (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--out", type=Path, help="file for the results, as JSON; drills that are not run keep their figures there")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON; results of tests that are not run are kept")
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     draw = random.Random(args.seed)
-    drills = {
+    tests = {
         "kills": lambda folder: drill_kills(folder, kills=args.kills, steps=60 + 12 * args.kills, draw=draw),
         "sigterms": lambda folder: drill_sigterms(folder, signals=args.sigterms, steps=1000 + 600 * args.sigterms, draw=draw),
         "topology": drill_topology,
@@ -337,11 +337,11 @@ def main() -> None:
     results = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{scratch}/compilations")
-        for name in args.drills.split(","):
+        for name in args.tests.split(","):
             began = time.monotonic()
             folder = Path(scratch) / name
             folder.mkdir()
-            results[name] = drills[name](folder) | {"seconds": round(time.monotonic() - began)}
+            results[name] = tests[name](folder) | {"seconds": round(time.monotonic() - began)}
             print(name, json.dumps(results[name], indent=1), flush=True)
     results["machine"] = machine("jax", "orbax-checkpoint")
     write_results(results, args.out)

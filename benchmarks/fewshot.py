@@ -1,10 +1,10 @@
-"""What few labels are worth: a ridge head that knows five cases a class, on features of an encoder, of its untrained twin, of aeon's
-MiniRocket, and on the raw series.
+"""Few-shot accuracy: a ridge classifier trained on five cases per class, on features of an encoder, of its untrained baseline and of
+aeon's MiniRocket, and on raw series.
 
     python -m benchmarks.fewshot --encoder=nutime-small --sources=bundled
 
-Default splits, the same draws and the same head for all. Sets with a class of fewer training cases than shots are left out, and named.
-MiniRocket is fitted on all training series, without labels, resized to one length.
+Default splits; equal samples and classifier for all. Datasets with fewer training cases per class than shots are skipped and listed.
+MiniRocket is fitted to all training series, without labels, resized to one length.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from benchmarks.records import machine, write_results
 
 
 def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Set -> method -> mean accuracy in percent over the draws; and the sets that were left out."""
+    """Return dataset -> method -> mean accuracy in percent over the samples, and the skipped datasets."""
     from aeon.transformations.collection.convolution_based import MiniRocket
 
     from nutime_jax.data.datasets import find_all_datasets
@@ -36,7 +36,8 @@ def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tupl
         (train, train_labels), (test, test_labels) = resized(task)
         rocket = MiniRocket(random_state=0).fit(train)
         splits = {
-            name: [encode_cases(one, cases, channels="concat") for cases in (task.train, task.test)] for name, one in encoders.items()
+            name: [encode_cases(encoder, cases, channels="concat") for cases in (task.train, task.test)]
+            for name, encoder in encoders.items()
         }
         splits["minirocket"] = [FeatureSet(np.asarray(rocket.transform(x)), y) for x, y in ((train, train_labels), (test, test_labels))]
         splits["raw"] = [FeatureSet(x.reshape(len(x), -1), y) for x, y in ((train, train_labels), (test, test_labels))]
@@ -49,8 +50,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="nutime-small", help="a shipped encoder, a workdir or a checkpoint (default: nutime-small)")
     parser.add_argument("--sources", default="bundled", help="sets, files or folders, separated by commas (default: bundled)")
-    parser.add_argument("--shots", type=int, default=5, help="cases a class (default: 5)")
-    parser.add_argument("--tasks", type=int, default=20, help="draws (default: 20)")
+    parser.add_argument("--shots", type=int, default=5, help="cases per class (default: 5)")
+    parser.add_argument("--tasks", type=int, default=20, help="number of samples (default: 20)")
     parser.add_argument("--out", type=Path, help="file for the results")
     args = parser.parse_args()
     sets, left_out = measure(args.encoder, args.sources.split(","), shots=args.shots, tasks=args.tasks)

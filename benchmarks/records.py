@@ -1,4 +1,4 @@
-"""What every benchmark leaves: its figures, and the machine, versions and commit that they belong to."""
+"""Records of benchmarks: results with machine, versions and commit."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def machine(*packages: str) -> dict[str, object]:
-    """The commit, the processor, and the versions of these packages."""
+    """Return the commit, the processor, and the versions of packages."""
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
         "commit": git.stdout.strip(),
@@ -21,7 +21,7 @@ def machine(*packages: str) -> dict[str, object]:
 
 
 def write_results(results: dict, out: Path | None) -> None:
-    """Prints results as JSON, and writes them to a file if one is given."""
+    """Print results as JSON, and write them to a file if `out` is given."""
     text = json.dumps(results, indent=2)
     print(text)
     if out:

@@ -1,10 +1,10 @@
-"""Whether features keep their worth when the unit changes: accuracy on test splits that are multiplied by powers of ten.
+"""Accuracy when the unit changes: test splits are multiplied by powers of ten.
 
     python -m benchmarks.rescale --encoder=nutime-small --sources=bundled
     python -m benchmarks.rescale --sources=archives/ucr --figure=docs/figures/rescale.svg
 
-A ridge classifier on frozen features, default splits. Either both splits are in the other unit, or the test split alone: then the
-classifier has never seen that scale. Beside the encoder stand its untrained twin and the raw series.
+A ridge classifier on frozen features, default splits. Either both splits are in the other unit, or only the test split: then the
+classifier was not trained at that scale. Compared with the untrained baseline and raw series.
 """
 
 import argparse
@@ -21,16 +21,16 @@ BOTH, ALONE = "both splits", "test split alone"
 
 
 def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Set -> what is multiplied -> method -> accuracy in percent at each of POWERS."""
+    """Return dataset -> multiplied splits -> method -> accuracy in percent at each of POWERS."""
     from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.evaluation.features import FeatureSet, encode_cases, raw_cases, read_task
     from nutime_jax.loading import load_encoder, untrained_encoder
 
     loaded = load_encoder(encoder)
-    twin = untrained_encoder(loaded.config)
+    baseline = untrained_encoder(loaded.config)
     methods: dict[str, Callable] = {
         "encoder": lambda cases: encode_cases(loaded, cases, channels="concat"),
-        "untrained": lambda cases: encode_cases(twin, cases, channels="concat"),
+        "untrained": lambda cases: encode_cases(baseline, cases, channels="concat"),
         "raw": lambda cases: raw_cases(cases, length=loaded.config.length),
     }
     results: dict[str, dict] = {}
@@ -48,7 +48,7 @@ def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, l
 
 
 def _times(cases, factor: float):
-    return dataclasses.replace(cases, series=[one * np.float32(factor) for one in cases.series])
+    return dataclasses.replace(cases, series=[values * np.float32(factor) for values in cases.series])
 
 
 def _accuracy(train, test) -> float:
@@ -58,7 +58,7 @@ def _accuracy(train, test) -> float:
 
 
 def draw(means: dict[str, dict[str, list[float]]]):
-    """Mean accuracy against the power of ten, a panel for what is multiplied."""
+    """Plot mean accuracy against the power of ten, one panel per choice of splits."""
     from nutime_jax.report.style import COLOURS, LINES, styled
 
     @styled

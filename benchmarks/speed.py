@@ -1,14 +1,14 @@
-"""How fast steps and embedding are: beside a PyTorch twin, against the machine's matrix products, and as sizes grow.
+"""Speed of training steps and embedding, compared with a PyTorch reference, with the matmul peak and across sizes.
 
     python -m benchmarks.speed
     python -m benchmarks.speed --parts=step,embed --rounds=7 --out=benchmarks/results/speed.json
     python -m benchmarks.speed --against=benchmarks/results/speed.json
 
-Parts: products (the peak that all else is held against), step, embed, sizes, start, feed. What is compared alternates in one
-process, round by round, so that a busy machine slows both; figures are medians over rounds with the lowest and highest,
-`ratio` is the median of the ratios round by round. FLOPs are those of matrix products by formula, without what is computed
-again; `share` is their rate over the peak of float32 products in JAX. On a CPU the twin is PyTorch on the same cores (extra
-`torch`); on an accelerator it is left out. `--against` tells which figures fell by more than a fifth, and ends with 1 if any.
+Parts: matmuls (the peak), step, embed, sizes, start, feed (the input pipeline). Candidates alternate round by round in one process,
+so that other work slows all of them. Results are medians over rounds with the lowest and highest; `ratio` is the median of the ratios
+per round. FLOPs are those of matmuls by formula, without recomputation; `peak_fraction` is their rate over the peak of float32 matmuls
+in JAX. On a CPU the PyTorch reference runs on the same cores (extra `torch`); on an accelerator it is omitted. `--against` lists
+results that are more than 20 % lower, and exits with status 1 if there are any.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from pathlib import Path
 from benchmarks.records import machine, write_results
 
 LENGTH = 512
-PARTS = ("products", "step", "embed", "sizes", "start", "feed")
+PARTS = ("matmuls", "step", "embed", "sizes", "start", "feed")
 BATCHES = (1, 2, 4, 16, 64, 256, 1024)
 COMPILED = ("1", "256")
-"""Batches at which the twin is compiled, too: that takes half a minute each."""
+"""Batches for which the PyTorch reference is also compiled, half a minute each."""
 
 FIRST_STEP = """
 import time; start = time.perf_counter()
@@ -50,11 +50,11 @@ print(imported - start, time.perf_counter() - imported)
 
 
 def alternate(calls: dict[str, Callable[[], object]], *, rounds: int, repeats: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call, round by round; a first round, which compiles, is not counted."""
+    """Return the seconds of each call per round; the first round, which compiles, is not counted."""
     seconds = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
-            time.sleep(0.02)  # threads of the one before may still spin
+            time.sleep(0.02)  # threads of the previous call may still spin
             start = time.perf_counter()
             for _ in range(repeats):
                 call()
@@ -64,45 +64,45 @@ def alternate(calls: dict[str, Callable[[], object]], *, rounds: int, repeats: i
 
 
 def describe(seconds: list[float], *, series: int, flops: float, peak: float) -> dict[str, float]:
-    """Series a second, their lowest and highest, and the share of the peak that the median reaches."""
-    rates = sorted(series / one for one in seconds)
+    """Return series per second (median, lowest, highest), and the fraction of the matmul peak at the median."""
+    rates = sorted(series / duration for duration in seconds)
     median = statistics.median(rates)
-    return {"rate": median, "lowest": rates[0], "highest": rates[-1], "share": median * flops / series / peak}
+    return {"rate": median, "lowest": rates[0], "highest": rates[-1], "peak_fraction": median * flops / series / peak}
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """How many times as fast we are."""
-    return statistics.median(other / one for one, other in zip(ours, theirs, strict=True))
+    """Return the speed-up: the median of the ratios per round."""
+    return statistics.median(their / our for our, their in zip(ours, theirs, strict=True))
 
 
-def products(size: int = 2048) -> dict[str, float]:
-    """FLOP/s of square products: the best of ten, by library and type."""
+def matmuls(size: int = 2048) -> dict[str, float]:
+    """Return FLOP/s of square matmuls by library and dtype, the best of ten."""
     import jax
     import jax.numpy as jnp
 
     calls = {}
     for dtype in ("float32", "bfloat16"):
-        one = jnp.ones((size, size), dtype)
-        product = jax.jit(partial(jnp.matmul, precision="highest" if dtype == "float32" else None))
-        calls[f"jax_{dtype}"] = lambda one=one, product=product: product(one, one).block_until_ready()
-    if twin():
+        x = jnp.ones((size, size), dtype)
+        matmul = jax.jit(partial(jnp.matmul, precision="highest" if dtype == "float32" else None))
+        calls[f"jax_{dtype}"] = lambda x=x, matmul=matmul: matmul(x, x).block_until_ready()
+    if has_reference():
         import torch
 
         for dtype in ("float32", "bfloat16"):
-            one = torch.ones(size, size, dtype=getattr(torch, dtype))
-            calls[f"torch_{dtype}"] = lambda one=one: one @ one
+            x = torch.ones(size, size, dtype=getattr(torch, dtype))
+            calls[f"torch_{dtype}"] = lambda x=x: x @ x
     return {name: 2 * size**3 / min(seconds) for name, seconds in alternate(calls, rounds=10).items()}
 
 
-def twin() -> bool:
-    """Whether there is a PyTorch twin to be held against."""
+def has_reference() -> bool:
+    """Return whether the PyTorch reference can be measured here."""
     import jax
 
     return jax.default_backend() == "cpu" and importlib.util.find_spec("torch") is not None
 
 
 def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, int, int]:
-    """A step of `nutime_base` on a fixed batch, its FLOPs, the bytes of its temporaries, and its series."""
+    """Return a step of `nutime_base` on a fixed batch, its FLOPs, the bytes of its temporary buffers, and its batch size."""
     import jax
     import numpy as np
 
@@ -129,19 +129,19 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
 
 
 def steps(peak: float, *, rounds: int) -> dict[str, dict]:
-    """The training step at batch 256, beside the twin's."""
+    """Measure the training step at batch 256, and that of the PyTorch reference."""
     step, flops, temporaries, rows = training(("matmul_precision=highest",))
     calls = {"jax": step}
-    if twin():
+    if has_reference():
         import torch
 
-        from benchmarks.twin import make_step
+        from benchmarks.torch_reference import make_step
 
         first, second = torch.randn(rows, LENGTH), torch.randn(rows, LENGTH)
         options = {"torch_eager": {}, "torch_bfloat16": {"autocast": True}, "torch_compiled": {"compiled": True}}
         calls |= {name: partial(make_step(**option), first, second) for name, option in options.items()}
     seconds = alternate(calls, rounds=rounds)
-    found = {name: describe(one, series=rows, flops=flops, peak=peak) for name, one in seconds.items()}
+    found = {name: describe(durations, series=rows, flops=flops, peak=peak) for name, durations in seconds.items()}
     for name in set(found) - {"jax"}:
         found[name]["ratio"] = ratio(seconds["jax"], seconds[name])
     found["jax"]["temporaries_bytes"] = temporaries
@@ -149,7 +149,7 @@ def steps(peak: float, *, rounds: int) -> dict[str, dict]:
 
 
 def embedding(peak: float, *, rounds: int) -> dict[str, dict]:
-    """`Encoder.embed` of the base model beside the twin's forward pass, which is handed a tensor; and cases of mixed length."""
+    """Measure `Encoder.embed` of the base model and the forward pass of the PyTorch reference, also on cases of mixed lengths."""
     import jax
     import numpy as np
 
@@ -158,7 +158,7 @@ def embedding(peak: float, *, rounds: int) -> dict[str, dict]:
     from nutime_jax.loading import untrained_encoder
 
     encoder = untrained_encoder(load_config("nutime_base"))
-    one = embedding_flops(encoder.network, length=LENGTH)
+    flops_per_series = embedding_flops(encoder.network, length=LENGTH)
     rng = np.random.default_rng(0)
     batches = BATCHES if jax.default_backend() == "cpu" else (256, 4096)
     cases = {str(count): rng.normal(size=(count, LENGTH)).astype(np.float32) for count in batches}
@@ -166,34 +166,34 @@ def embedding(peak: float, *, rounds: int) -> dict[str, dict]:
     found = {}
     for name, X in cases.items():
         calls = {"jax": partial(encoder.embed, X, batch_size=max(len(X), 256))}
-        if twin():
-            from benchmarks.twin import make_embed
+        if has_reference():
+            from benchmarks.torch_reference import make_embed
 
             options = {"eager": {}, "bfloat16": {"autocast": True}}
             options |= {"compiled": {"compiled": True}} if name in COMPILED else {}
             for kind, option in options.items():
-                calls[f"torch_{kind}"] = partial(_embed_by_twin, make_embed(**option), X)
+                calls[f"torch_{kind}"] = partial(_embed_by_reference, make_embed(**option), X)
         seconds = alternate(calls, rounds=rounds, repeats=max(1, 64 // len(X)))
-        found[name] = {kind: describe(times, series=len(X), flops=one * len(X), peak=peak) for kind, times in seconds.items()}
+        found[name] = {kind: describe(times, series=len(X), flops=flops_per_series * len(X), peak=peak) for kind, times in seconds.items()}
         for kind in set(calls) - {"jax"}:
             found[name][kind]["ratio"] = ratio(seconds["jax"], seconds[kind])
     return found
 
 
-def _embed_by_twin(embed: Callable, X) -> None:
+def _embed_by_reference(embed: Callable, X) -> None:
     import torch
 
     if isinstance(X, list):
-        resized = [torch.nn.functional.interpolate(torch.from_numpy(one)[None, None], LENGTH, mode="linear")[0] for one in X]
+        resized = [torch.nn.functional.interpolate(torch.from_numpy(x)[None, None], LENGTH, mode="linear")[0] for x in X]
         embed(torch.cat(resized))
     else:
         embed(torch.from_numpy(X))
 
 
 def sizes(peak: float, *, rounds: int) -> dict[str, dict]:
-    """The training step as batch, length and depth grow: rate, share of the peak, temporaries."""
+    """Measure the training step by batch, length and depth: rate, fraction of the peak, temporary buffers."""
     cases = {f"batch {batch}": (f"batch_size={batch}",) for batch in (32, 128, 512, 2048)}
-    for length in (64, 256, 1024, 4096):  # as many points in a batch as 64 series of length 512
+    for length in (64, 256, 1024, 4096):  # as many time points per batch as 64 series of length 512
         cases[f"length {length}"] = (f"length={length}", f"batch_size={64 * LENGTH // length}")
     cases |= {f"depth {depth}": (f"model.depth={depth}", "batch_size=64") for depth in (2, 4, 8)}
     found = {}
@@ -205,7 +205,7 @@ def sizes(peak: float, *, rounds: int) -> dict[str, dict]:
 
 
 def start() -> dict[str, float]:
-    """Seconds to import, and to the end of the first step of `smoke` besides: with no compiled programs kept, and with."""
+    """Return the seconds to import, and from there to the end of the first step of `smoke`, with an empty and a filled cache."""
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "XDG_CACHE_HOME": cache}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -215,7 +215,7 @@ def start() -> dict[str, float]:
 
 
 def feed(*, rounds: int) -> dict[str, float]:
-    """A run of `quickstart` as it is fed, streamed, against the same step on a batch that stays: series a second, and their ratio."""
+    """Measure `quickstart` with the streamed input pipeline and with a fixed batch: series per second, and their ratio."""
     import jax
 
     from nutime_jax.config import load_config
@@ -239,20 +239,20 @@ def feed(*, rounds: int) -> dict[str, float]:
 
         calls = {"streamed": partial(step, lambda: next(stream)), "fixed": partial(step, lambda: fixed)}
         seconds = alternate(calls, rounds=2 * rounds, repeats=3)
-    rates = {name: config.batch_size / statistics.median(one) for name, one in seconds.items()}
+    rates = {name: config.batch_size / statistics.median(durations) for name, durations in seconds.items()}
     return {**rates, "ratio": ratio(seconds["streamed"], seconds["fixed"])}
 
 
 def compare(now: dict, before: dict, *, path: str = "") -> list[str]:
-    """What fell by more than a fifth: rates, and ratios to the twin."""
-    fallen = []
+    """Return rates and ratios that are more than 20 % lower."""
+    slower = []
     for name in now.keys() & before.keys():
-        one, other = now[name], before[name]
-        if isinstance(one, dict) and isinstance(other, dict):
-            fallen += compare(one, other, path=f"{path}{name}.")
-        elif name in ("rate", "ratio") and one < 0.8 * other:
-            fallen.append(f"{path}{name}: {other:.3g} -> {one:.3g}")
-    return sorted(fallen)
+        new, old = now[name], before[name]
+        if isinstance(new, dict) and isinstance(old, dict):
+            slower += compare(new, old, path=f"{path}{name}.")
+        elif name in ("rate", "ratio") and new < 0.8 * old:
+            slower.append(f"{path}{name}: {old:.3g} -> {new:.3g}")
+    return sorted(slower)
 
 
 def main() -> int:
@@ -260,13 +260,13 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"any of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default: 5)")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
-    parser.add_argument("--against", type=Path, help="results to be held against; the exit status is 1 if any fell by a fifth")
+    parser.add_argument("--against", type=Path, help="earlier results; the exit status is 1 if any result is more than 20 %% lower")
     args = parser.parse_args()
     parts = args.parts.split(",")
     if unknown := sorted(set(parts) - set(PARTS)):
-        parser.error(f"part {unknown[0]!r} is unknown; choose of {', '.join(PARTS)}")
-    found = {"products_flops_per_second": products()}
-    peak = found["products_flops_per_second"]["jax_float32"]
+        parser.error(f"part {unknown[0]!r} is unknown; choose from {', '.join(PARTS)}")
+    found = {"matmul_flops_per_second": matmuls()}
+    peak = found["matmul_flops_per_second"]["jax_float32"]
     measured = {
         "step": partial(steps, peak, rounds=args.rounds),
         "embed": partial(embedding, peak, rounds=args.rounds),
@@ -274,13 +274,13 @@ def main() -> int:
         "start": start,
         "feed": partial(feed, rounds=args.rounds),
     }
-    found |= {name: measured[name]() for name in parts if name != "products"}
-    found["machine"] = machine("jax", "jaxlib", "flax", *(("torch",) if twin() else ()))
+    found |= {name: measured[name]() for name in parts if name != "matmuls"}
+    found["machine"] = machine("jax", "jaxlib", "flax", *(("torch",) if has_reference() else ()))
     write_results(found, args.out)
-    fallen = compare(found, json.loads(args.against.read_text())) if args.against else []
-    for line in fallen:
+    slower = compare(found, json.loads(args.against.read_text())) if args.against else []
+    for line in slower:
         print(f"slower: {line}", file=sys.stderr)
-    return 1 if fallen else 0
+    return 1 if slower else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How fast synthetic series are drawn: python -m benchmarks.synthetic [seconds a size].
+"""Throughput of the synthetic generator: python -m benchmarks.synthetic [seconds per size].
 
-Median and fastest of the calls that fit in the given time (default 2), after one call that is not counted, each waited for;
-keys differ from call to call. The last line is JSON: versions, device, and the same numbers.
+Median and fastest of the calls within the given time (default 2 s), after one call that is not counted. Each call has another
+key and is waited for. The last line is JSON: versions, device, and the same results.
 """
 
 import json
@@ -20,7 +20,7 @@ BATCHES = (64, 256, 1024)
 
 
 def measure(count: int, length: int, seconds: float) -> dict[str, float]:
-    """Compile time in seconds, median and fastest call in milliseconds, series a second at the median."""
+    """Compile time in seconds, median and fastest call in milliseconds, series per second at the median."""
     keys = jax.random.split(jax.random.key(0), 4096)
     start = time.perf_counter()
     program = synthetic_series.lower(keys[0], count=count, length=length).compile()

@@ -54,10 +54,10 @@ class ExportedEncoder:
             batch_size: segments per call of the program.
 
         Raises:
-            InputError: there are no series, or one is not numeric or has another shape.
+            InputError: the list is empty, or a series is not numeric or has another shape.
         """
         if not len(series):
-            raise InputError("There are no series to embed. Pass at least one.")
+            raise InputError("The list of series is empty. Pass at least one.")
         cases = [clean_series(values, name=f"case {i}") for i, values in enumerate(series)]
         for i, case in enumerate(cases):
             if len(case) > 1:

@@ -103,7 +103,7 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
 
 
 def _unsupported_option(model: ModelConfig) -> str:
-    """Return an option that the official implementation lacks, with its value; empty if there is none."""
+    """Return an option that the official implementation lacks, with its value, or an empty string."""
     names = [
         "pos_embedding",
         "stride",

@@ -16,9 +16,9 @@ from nutime_jax.report.style import styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DECADES = 6
-"""Magnitudes of the plotted scalars, of both signs: 10**-DECADES to 10**DECADES."""
-PER_DECADE = 5
+MAX_EXPONENT = 6
+"""Magnitudes of the plotted scalars, of both signs: 10**-MAX_EXPONENT to 10**MAX_EXPONENT."""
+STEPS_PER_EXPONENT = 5
 
 
 @styled
@@ -45,7 +45,7 @@ def plot_nme(encoder: Encoder) -> "Figure":
     trained, scales = encoder.variables["params"]["embedding"][scalar_encoder_scope("nme")], jnp.asarray(model.scales, jnp.float32)
     if model.learnable_scales:
         scales = rescaled_scales(scales, jnp.asarray(trained["log_stretch"]))
-    sizes = 10.0 ** np.linspace(-DECADES, DECADES, 2 * DECADES * PER_DECADE + 1)
+    sizes = 10.0 ** np.linspace(-MAX_EXPONENT, MAX_EXPONENT, 2 * MAX_EXPONENT * STEPS_PER_EXPONENT + 1)
     scalars = jnp.asarray(np.concatenate([-sizes[::-1], sizes]), jnp.float32)
     embedded = np.asarray(SCALAR_ENCODERS["nme"](model, None).apply({"params": jax.tree.map(jnp.asarray, trained)}, scalars))
     unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
@@ -67,11 +67,11 @@ def plot_nme(encoder: Encoder) -> "Figure":
         bar.outline.set_visible(False)
         bar.solids.set_rasterized(True)
         axes.spines[:].set_visible(False)
-        _mark_decades(axes.xaxis)
+        _label_exponents(axes.xaxis)
     labelled = np.arange(0, len(scales), -(-len(scales) // 5))
     top.set_yticks(labelled, [_power(scales[index]) for index in labelled])
     top.set_xticklabels([])
-    _mark_decades(right.yaxis)
+    _label_exponents(right.yaxis)
     top.set(title="weight of each scale", ylabel="scale")
     bottom.set(title="embedding", xlabel="scalar", ylabel="dimension")
     right.set(title="cosine similarity of embeddings", xlabel="scalar", ylabel="scalar")
@@ -85,11 +85,11 @@ def _weights(scalars: Any, scales: Any, model: ModelConfig) -> np.ndarray:
     return np.asarray(jnp.einsum("xl,xlk->xk", location_weights(scalars, locations), weights))
 
 
-def _mark_decades(axis: Any) -> None:
+def _label_exponents(axis: Any) -> None:
     """Set ticks of an axis with negative scalars first, from the largest magnitude, and then positive ones."""
-    per_sign = 2 * DECADES * PER_DECADE + 1
-    exponents = [k for k in range(-DECADES + 1, DECADES + 1) if (DECADES - k) % 4 == 0]
-    steps = [(k + DECADES) * PER_DECADE for k in exponents]
+    per_sign = 2 * MAX_EXPONENT * STEPS_PER_EXPONENT + 1
+    exponents = [k for k in range(-MAX_EXPONENT + 1, MAX_EXPONENT + 1) if (MAX_EXPONENT - k) % 4 == 0]
+    steps = [(k + MAX_EXPONENT) * STEPS_PER_EXPONENT for k in exponents]
     positions = [per_sign - 1 - step for step in reversed(steps)] + [per_sign - 0.5] + [per_sign + step for step in steps]
     labels = [f"−{_power(10.0**k)}" for k in reversed(exponents)] + ["0"] + [_power(10.0**k) for k in exponents]
     axis.set_ticks(positions, labels, fontsize=8)

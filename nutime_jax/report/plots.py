@@ -104,12 +104,12 @@ def plot_views(series: Sequence[np.ndarray], *, length: int, crop: tuple[float, 
         seed: seed of the crops.
 
     Raises:
-        InputError: there are no series.
+        InputError: the list is empty.
     """
     from matplotlib.figure import Figure
 
     if not series:
-        raise InputError("There are no series to plot: pass at least one.")
+        raise InputError("The list of series is empty. Pass at least one.")
     values, offsets = zip(*map(centre_to_float32, series), strict=True)
     padded, lengths = pad_series(list(values), max(map(len, values)))
     views, crops = _make_views(jax.random.key(seed), jnp.asarray(padded), jnp.asarray(lengths), length=length, crop=crop)

@@ -84,7 +84,7 @@ def legend_above(figure: "Figure", handles: list[Any], labels: list[str]) -> Non
 
 
 def log_scale(axes: "Axes", name: str) -> None:
-    """Make an axis ("x" or "y") logarithmic, with few ticks: those of many decades would be most of the file."""
+    """Make an axis ("x" or "y") logarithmic, with at most 6 ticks, to keep files small."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set(**{f"{name}scale": "log"})

@@ -73,7 +73,7 @@ class Standing:
 
     datasets: number of datasets with a value.
     mean_own: mean over these; comparable only between columns with the same datasets.
-    mean, rank: mean value and mean rank (1 is best, ties share) over the common datasets; NaN if there are none.
+    mean, rank: mean value and mean rank (1 is best, ties share) over the common datasets; NaN without common datasets.
     wins, ties, losses: common datasets on which it is better than, equal to and worse than the reference.
     """
 

@@ -1,4 +1,4 @@
-"""Several processes make one run: the drills of benchmarks/faults.py, as far as a test has time for them."""
+"""Several processes run together: the fault-injection tests of benchmarks/faults.py, in the time of a test."""
 
 import random
 import signal

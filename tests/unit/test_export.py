@@ -90,7 +90,11 @@ def test_embedding_matches_the_encoder(encoder, exported):
     series.append(101_325 + 0.01 * np.sin(np.arange(80.0)))
     expected = encoder.embed([one[None] for one in series])
     np.testing.assert_allclose(exported.embed(series, batch_size=4), expected, rtol=0, atol=TOLERANCE)
-    for wrong, message in (([], "There are no series"), ([np.ones((2, 9))], "case 0 has 2 channels"), ([np.full(3, np.nan)], "no value")):
+    for wrong, message in (
+        ([], "list of series is empty"),
+        ([np.ones((2, 9))], "case 0 has 2 channels"),
+        ([np.full(3, np.nan)], "no value"),
+    ):
         with pytest.raises(InputError, match=message):
             exported.embed(wrong)
 

@@ -91,7 +91,7 @@ def test_views_are_the_marked_segments():
             assert 0.5 <= size / len(values) <= 0.8 + 1 / len(values)
             wanted = resize_on_host(values[None, start : start + size], 64)[0]
             np.testing.assert_allclose(line.get_ydata(), wanted, atol=1e-5)
-    with pytest.raises(InputError, match="no series to plot"):
+    with pytest.raises(InputError, match="list of series is empty"):
         plot_views([], length=64, crop=(0.5, 0.8))
 
 

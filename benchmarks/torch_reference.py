@@ -1,6 +1,6 @@
-"""The same modules and the same training step in plain PyTorch, as the paper describes them: what the speed is held against.
+"""PyTorch reference for speed: the modules and the training step of the paper, in plain PyTorch.
 
-Nothing here is copied from the release, and nothing is tuned: modules are those that a practitioner would write first.
+Written from the paper, without code of the official implementation and without tuning.
 """
 
 import copy
@@ -20,10 +20,10 @@ class NME(nn.Module):
         self.bias = nn.Parameter(torch.rand(len(scales), dim) * 2 - 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        share = 1 / ((x.abs()[..., None] / self.scales + 1e-6).log().abs() + 1e-6)
-        share = share / share.sum(-1, keepdim=True)
+        weights = 1 / ((x.abs()[..., None] / self.scales + 1e-6).log().abs() + 1e-6)
+        weights = weights / weights.sum(-1, keepdim=True)
         lines = x[..., None, None] * self.weight + self.bias * self.scales[:, None]
-        return (share[..., None] * functional.layer_norm(lines, lines.shape[-1:])).sum(-2)
+        return (weights[..., None] * functional.layer_norm(lines, lines.shape[-1:])).sum(-2)
 
 
 class Attention(nn.Module):
@@ -55,7 +55,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Series (batch, time) -> normalised tokens (batch, 1 + windows, width), of the released size."""
+    """Encode series (batch, time) as normalised tokens (batch, 1 + windows, width), in the published size."""
 
     def __init__(self, *, window=16, width=128, depth=6, heads=8, head_dim=64, hidden=512, dropout=0.1, max_tokens=1024, scale_dim=32):
         super().__init__()
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
 
 class Projector(nn.Module):
-    """Encoder and projector: the projection of the CLS token."""
+    """Encoder and projector: projects the CLS token."""
 
     def __init__(self):
         super().__init__()
@@ -93,7 +93,7 @@ def head(width: int) -> nn.Sequential:
 
 
 def make_step(*, compiled: bool = False, autocast: bool = False) -> Callable[[Tensor, Tensor], float]:
-    """A BYOL step on two views (batch, time) each, the views one after the other as in the release; gives the loss."""
+    """Return a BYOL step on two views (batch, time), one after the other as in the official implementation; it returns the loss."""
     online, predictor = Projector(), head(256)
     target = copy.deepcopy(online).requires_grad_(False)
     optimizer = torch.optim.AdamW([*online.parameters(), *predictor.parameters()], 2e-3, weight_decay=0.05)
@@ -104,7 +104,7 @@ def make_step(*, compiled: bool = False, autocast: bool = False) -> Callable[[Te
             with torch.no_grad():
                 targets = [target(view) for view in (second, first)]
         pairs = zip(predictions, targets, strict=True)
-        return sum(functional.mse_loss(functional.normalize(one.float()), functional.normalize(other.float())) for one, other in pairs)
+        return sum(functional.mse_loss(functional.normalize(p.float()), functional.normalize(t.float())) for p, t in pairs)
 
     loss_of = torch.compile(loss_of) if compiled else loss_of
 
@@ -114,15 +114,15 @@ def make_step(*, compiled: bool = False, autocast: bool = False) -> Callable[[Te
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
-                slow.lerp_(fast, 0.001)
+            for average, parameter in zip(target.parameters(), online.parameters(), strict=True):
+                average.lerp_(parameter, 0.001)
         return loss.item()
 
     return step
 
 
 def make_embed(*, compiled: bool = False, autocast: bool = False) -> Callable[[Tensor], Tensor]:
-    """(batch, time) -> CLS and mean window token side by side."""
+    """Return a function from (batch, time) to the CLS token and the mean window token, concatenated."""
     encoder = Encoder().eval()
     encoder = torch.compile(encoder) if compiled else encoder
 
