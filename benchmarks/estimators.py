@@ -38,11 +38,12 @@ def score(make: Callable[[], object], train: tuple, test: tuple, *, repeats: int
 
 def resized(task: "Task") -> tuple[tuple, tuple]:
     """Return both splits as arrays (cases, channels, time) of one length, as methods without an encoder need, and labels."""
-    from nutime_jax.evaluation.features import raw_cases
+    from nutime_jax.evaluation.features import raw_features
 
     length = max(case.shape[1] for case in task.train.series)
     train, test = (
-        (raw_cases(cases, length=length).features.reshape(len(cases.series), -1, length), cases.labels) for cases in (task.train, task.test)
+        (raw_features(cases, length=length).features.reshape(len(cases.series), -1, length), cases.labels)
+        for cases in (task.train, task.test)
     )
     return train, test
 

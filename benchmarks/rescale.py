@@ -23,7 +23,7 @@ BOTH, ALONE = "both splits", "test split alone"
 def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Return dataset -> multiplied splits -> method -> accuracy in percent at each of POWERS."""
     from nutime_jax.data.datasets import find_all_datasets
-    from nutime_jax.evaluation.features import FeatureSet, encode_cases, raw_cases, read_task
+    from nutime_jax.evaluation.features import FeatureSet, encode_cases, raw_features, read_task
     from nutime_jax.loading import load_encoder, untrained_encoder
 
     loaded = load_encoder(encoder)
@@ -31,7 +31,7 @@ def measure(encoder: str, sources: list[str]) -> dict[str, dict[str, dict[str, l
     methods: dict[str, Callable] = {
         "encoder": lambda cases: encode_cases(loaded, cases, channels="concat"),
         "untrained": lambda cases: encode_cases(baseline, cases, channels="concat"),
-        "raw": lambda cases: raw_cases(cases, length=loaded.config.length),
+        "raw": lambda cases: raw_features(cases, length=loaded.config.length),
     }
     results: dict[str, dict] = {}
     for files in find_all_datasets(sources):

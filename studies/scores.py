@@ -12,7 +12,7 @@ from nutime_jax.config import SweepConfig
 from nutime_jax.data.datasets import DatasetFiles
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.protocols.probes import PROBES
-from nutime_jax.evaluation.results import Row, write_rows
+from nutime_jax.evaluation.results import Result, write_rows
 from nutime_jax.evaluation.sweep import UNTRAINED, Sweep
 from nutime_jax.progress import ProgressBar
 from studies.report import StudyTable, seed_stats
@@ -110,7 +110,7 @@ def _run_sweep(sweep: Sweep, features: Path) -> None:
 
 
 def _collect(
-    rows: Iterable[Row], datasets: Sequence[str], *, seeds: Mapping[str, Sequence[int]], reasons: Mapping[str, str]
+    rows: Iterable[Result], datasets: Sequence[str], *, seeds: Mapping[str, Sequence[int]], reasons: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, np.ndarray]], tuple[str, ...]]:
     """Return accuracies by method and dataset, of the datasets with all results, and one sentence per other dataset."""
     accuracies = {(row.dataset, row.method, row.seed): 100 * row.value for row in rows if row.metric == "accuracy"}

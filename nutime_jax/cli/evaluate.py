@@ -45,8 +45,8 @@ def compare_encoders(encoders: dict, sources: Sequence[str], output: Path, *, co
     """
     from nutime_jax.data.datasets import find_all_datasets
     from nutime_jax.data.tables import BY_NAME
-    from nutime_jax.evaluation.comparison import RAW, compare, format_accuracies
     from nutime_jax.evaluation.features import read_task
+    from nutime_jax.evaluation.protocols.probes import RAW, compare, format_accuracies
     from nutime_jax.evaluation.results import write_rows
     from nutime_jax.progress import ProgressBar
 

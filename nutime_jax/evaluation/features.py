@@ -1,4 +1,4 @@
-"""Frozen features of a labelled set, and the raw series as features, for comparison."""
+"""Frozen features of labelled datasets, and raw series as features for comparison."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ from nutime_jax.storage import open_atomically
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features (cases, features) and labels (cases,) of one split of a set."""
+    """Features (cases, features) and labels (cases,) of one split of a dataset."""
 
     features: np.ndarray
     labels: np.ndarray
@@ -27,7 +27,7 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class Task:
-    """A set to classify: its name, its cases for training, and those for testing."""
+    """A labelled dataset: name, training cases and test cases."""
 
     name: str
     train: Cases
@@ -36,12 +36,12 @@ class Task:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """How a case's tokens become one vector.
+    """Settings by which the tokens of a case become one vector.
 
-    layer: 0 (before the first block) to depth; None is the last, normalised.
-    pooling: "cls", "mean", "cls+mean", or "all_layers" (of every layer; `layer` is None).
+    layer: 0 (before the first block) to depth; None is the last layer, normalised.
+    pooling: "cls", "mean", "cls+mean", or "all_layers" (cls+mean of every layer; `layer` is None).
     channels: "mean" over the channels of a case, or "concat".
-    input_lengths, num_window_offsets, diff_orders: see `Encoder.with_options`; empty and 0 for the encoder's own.
+    input_lengths, num_window_offsets, diff_orders: see `Encoder.with_options`; empty or 0 for those of the encoder.
     """
 
     layer: int | None = None
@@ -60,7 +60,7 @@ class FeatureSpec:
 
 
 def read_task(files: DatasetFiles) -> Task:
-    """Reads both default splits of a set.
+    """Read both default splits of a dataset.
 
     Raises:
         InputError: a split is absent or cannot be read, or its cases have no classes.
@@ -69,18 +69,18 @@ def read_task(files: DatasetFiles) -> Task:
 
 
 def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None, batch_size: int = 256) -> np.ndarray:
-    """Features of every layer at once, (cases, channels, layers, 2, features); see `Encoder.embed_layers`.
+    """Return features of every layer, (cases, channels, layers, 2, features); see `Encoder.embed_layers`.
 
     Args:
-        encoder: one that reads series at a single length and order, so that these can be chosen later.
-        cache: folder where they are kept, named after the contents of encoder and cases; None keeps nothing.
+        encoder: an encoder with a single input length and difference order.
+        cache: folder of cached features, named by digests of encoder and cases; None: no cache.
     """
     path = None if cache is None else cache / f"{encoder_digest(encoder)[:24]}-{cases_digest(cases)[:24]}.npy"
     if path is not None and path.exists():
         try:
             return np.load(path, allow_pickle=False)
         except (ValueError, EOFError, OSError):
-            path.unlink()  # of a disk that was full; it is computed anew
+            path.unlink()  # truncated by a full disk: compute it again
     flat = encoder.embed_layers([channel for case in cases.series for channel in case], batch_size=batch_size)
     features = flat.reshape(len(cases.series), -1, *flat.shape[1:])
     if path is not None:
@@ -91,14 +91,14 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
 
 
 def read_features(layers: Sequence[np.ndarray], spec: FeatureSpec) -> np.ndarray:
-    """One vector a case, (cases, features), out of `layer_features` at each order and length.
+    """Return one vector per case, (cases, features), from the `layer_features` of each order and length.
 
     Raises:
         InputError: no such layer, pooling or combination of channels.
     """
     if spec.channels not in ("mean", "concat"):
-        raise InputError(f"channels {spec.channels!r} gives no single vector a case; choose mean or concat")
-    vectors = np.concatenate([_read_tokens(one, spec) for one in layers], axis=-1)
+        raise InputError(f"channels {spec.channels!r} does not give one vector per case; choose mean or concat")
+    vectors = np.concatenate([_read_tokens(part, spec) for part in layers], axis=-1)
     return vectors.mean(1) if spec.channels == "mean" else vectors.reshape(len(vectors), -1)
 
 
@@ -112,7 +112,7 @@ def _read_tokens(layers: np.ndarray, spec: FeatureSpec) -> np.ndarray:
 
 
 def encoder_digest(encoder: Encoder) -> str:
-    """SHA-256 of the weights and of what in the configuration decides features."""
+    """Return the SHA-256 of the weights and of the options that determine features."""
     config = encoder.config
     about = [
         dataclasses.asdict(config.model),
@@ -128,32 +128,33 @@ def encoder_digest(encoder: Encoder) -> str:
 
 
 def cases_digest(cases: Cases) -> str:
-    """SHA-256 of series and labels."""
+    """Return the SHA-256 of series and labels."""
     labels = [] if cases.labels is None else [str(label).encode() for label in cases.labels]
-    return digest([part for one in cases.series for part in (str((one.shape, one.dtype)).encode(), one.tobytes())] + labels)
+    series = [part for case in cases.series for part in (str((case.shape, case.dtype)).encode(), case.tobytes())]
+    return digest(series + labels)
 
 
 def digest(parts: list[bytes]) -> str:
-    """SHA-256 of parts, one after the other; where one ends counts."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of the parts and their lengths."""
+    total = hashlib.sha256()
     for part in parts:
-        found.update(len(part).to_bytes(8, "little") + part)
-    return found.hexdigest()
+        total.update(len(part).to_bytes(8, "little") + part)
+    return total.hexdigest()
 
 
 def encode_cases(encoder: Encoder, cases: Cases, **options) -> FeatureSet:
-    """Features of cases; `options` are those of `Encoder.embed`.
+    """Return features of cases; `options` are those of `Encoder.embed`.
 
     Raises:
-        InputError: the options do not give one vector a case.
+        InputError: the options do not give one vector per case.
     """
     features = encoder.embed(cases.series, **options)
     if features.ndim != 2:
-        raise InputError(f"channels {options['channels']!r} gives no single vector a case; choose mean or concat")
+        raise InputError(f"channels {options['channels']!r} does not give one vector per case; choose mean or concat")
     return FeatureSet(features, cases.labels)
 
 
-def raw_cases(cases: Cases, *, length: int) -> FeatureSet:
-    """The series themselves, resized to one length, channels side by side."""
+def raw_features(cases: Cases, *, length: int) -> FeatureSet:
+    """Return the series themselves, resized to one length, channels concatenated."""
     channels = resize_series([channel for case in cases.series for channel in case], length)
     return FeatureSet(channels.reshape(len(cases.series), -1), cases.labels)

@@ -1,38 +1,42 @@
-"""Rows of results and failed cells, the input of reports: dataclasses of texts and numbers, one per line of a CSV file."""
+"""Results and failures of evaluations: CSV files for reports, and the cells of a sweep, one file each."""
 
 import csv
 import dataclasses
+import hashlib
 import io
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from nutime_jax.errors import InputError
-from nutime_jax.storage import storage_for
+from nutime_jax.storage import open_atomically, storage_for
 
 T = TypeVar("T")
 FAILURES = "failures.csv"
-"""Name of the file of failed cells in a folder of results."""
+"""Name of the file of failed cells in a results folder."""
+
+VERSION = 3
+"""Raise it when cells would have other results: cached cells are then computed again."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One number.
+class Result:
+    """One value of one metric.
 
-    method: what is evaluated: an encoder's name ("pretrained", "untrained") or a baseline's ("minirocket").
-    dataset: name of the set.
-    protocol: how: "ridge", "logistic", "knn", "forest", "finetune", "fewshot", "clustering", "anomaly",
-        "point_anomaly", "baseline".
-    setting: what else was chosen, in words: "layer=3 pooling=cls+mean scaler=standard", "shots=5".
-    seed: of the encoder, fold or fine-tuning; 0 for what is deterministic.
+    method: name of an encoder ("pretrained", "untrained") or of a baseline ("minirocket").
+    dataset: name of the dataset.
+    protocol: "ridge", "logistic", "knn", "forest", "finetune", "fewshot", "clustering", "anomaly", "point_anomaly", "baseline".
+    setting: all other choices as text: "layer=3 pooling=cls+mean scaler=standard", "shots=5".
+    seed: of the encoder, fold or fine-tuning; 0 if the result is deterministic.
     metric: "accuracy", "f1", "nmi", …
-    value: the number; accuracies are shares, not percent.
-    selection: "train" if all choices were made inside the training split, "test" if the test split made one (the
-        published fine-tuning protocol): such rows are marked wherever they are shown.
+    value: the value; accuracies are fractions, not percent.
+    selection: "train" if all choices were made within the train split, "test" if the test split made one (the published
+        fine-tuning protocol): reports mark such rows.
     split: "default" for the default train and test split, "resample 3" for others; they never share a column.
-    train_cases, test_cases: their number.
-    seconds: wall time of the cell; the first of an encoder on a set makes the features that the others share.
+    train_cases, test_cases: number of cases.
+    seconds: wall time of the cell; the first cell of an encoder and a dataset includes the features that others share.
     """
 
     method: str
@@ -49,19 +53,19 @@ class Row:
     seconds: float = 0.0
 
 
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Writes one line a row; see `write_records`."""
-    write_records(rows, path, kind=Row)
+def write_rows(rows: Iterable[Result], path: Path) -> None:
+    """Write one line per result; see `write_records`."""
+    write_records(rows, path, kind=Result)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Reads what `write_rows` wrote; see `read_records`."""
-    return read_records(path, kind=Row, what="results")
+def read_rows(path: Path) -> list[Result]:
+    """Read a file of `write_rows`; see `read_records`."""
+    return read_records(path, kind=Result, what="results")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One cell without a number; the fields are those of `results.Row`, and the sentence that says why."""
+    """A cell without a result: fields of `Result`, and the error message."""
 
     method: str
     dataset: str
@@ -71,17 +75,17 @@ class Failure:
 
 
 def write_failures(failures: Iterable[Failure], path: Path) -> None:
-    """Writes one line a failure; see `write_records`."""
+    """Write one line per failure; see `write_records`."""
     write_records(failures, path, kind=Failure)
 
 
 def read_failures(path: Path) -> list[Failure]:
-    """Reads what `write_failures` wrote; see `read_records`."""
+    """Read a file of `write_failures`; see `read_records`."""
     return read_records(path, kind=Failure, what="failures")
 
 
 def write_records(records: Iterable[T], path: Path, *, kind: type[T]) -> None:
-    """Writes one line a record of a dataclass, replacing the file in one move; numbers come back to the last digit."""
+    """Write one line per record of a dataclass atomically, with all digits."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(field.name for field in dataclasses.fields(kind))
@@ -90,22 +94,78 @@ def write_records(records: Iterable[T], path: Path, *, kind: type[T]) -> None:
 
 
 def read_records(path: Path, *, kind: type[T], what: str) -> list[T]:
-    """Reads what `write_records` wrote; further columns are passed over.
+    """Read a file of `write_records`; other columns are ignored.
 
     Args:
-        what: what an error calls the records.
+        what: name of the records in error messages.
 
     Raises:
-        InputError: the file cannot be read, or is no such table.
+        InputError: the file cannot be read, or is not a table of such records.
     """
     types = {field.name: field.type for field in dataclasses.fields(kind)}
     try:
         with open(path, newline="") as file:
             reader = csv.DictReader(file)
             if missing := [name for name in types if name not in (reader.fieldnames or ())]:
-                raise InputError(f"{path} is no table of {what}: it has no column {missing[0]}")
+                raise InputError(f"{path} is not a table of {what}: column {missing[0]} is missing")
             return [kind(**{name: convert(line[name] or "") for name, convert in types.items()}) for line in reader]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read as a table of {what} ({error})") from error
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """One protocol with one setting, for one method on one dataset: the unit of caching.
+
+    method, dataset, protocol, setting, seed: as in `Result`. The seed numbers repetitions and is not part of the key: the
+        number of an encoder depends on the encoders before it.
+    content: digest of the encoder's weights, of the cases of the dataset and of the random seed.
+    """
+
+    method: str
+    dataset: str
+    protocol: str
+    setting: str
+    seed: int
+    content: str
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, int]:
+        """First fields of its results."""
+        return self.method, self.dataset, self.protocol, self.setting, self.seed
+
+    @property
+    def key(self) -> str:
+        """File name of the cell."""
+        text = json.dumps([VERSION, *self.identity[:-1], self.content])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class CellStore:
+    """Cells of a sweep in a folder, one file each, written atomically; several processes may share it."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder / "cells"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+
+    def read(self, cell: SweepCell) -> list[Result] | None:
+        """Return the results of a cell; None if it is not computed or its file is corrupt."""
+        try:
+            content = json.loads((self._folder / f"{cell.key}.json").read_text())
+            return [Result(**{**row, "seed": cell.seed}) for row in content]
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def write(self, cell: SweepCell, results: list[Result]) -> None:
+        """Store the results of a cell."""
+        path = self._folder / f"{cell.key}.json"
+        try:
+            with open_atomically(path, "w") as file:
+                json.dump([dataclasses.asdict(result) for result in results], file)
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot be written ({error.strerror}); free disk space and start again") from error

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nutime_jax.errors import InputError, extra
-from nutime_jax.evaluation.results import FAILURES, Failure, Row, read_failures, read_rows
+from nutime_jax.evaluation.results import FAILURES, Failure, Result, read_failures, read_rows
 from nutime_jax.report.tables import SummaryTable, find_column, join_published, make_tables
 
 
@@ -98,7 +98,7 @@ def _find_results(path: Path) -> list[Path]:
     return shards
 
 
-def _select(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+def _select(rows: Sequence[Result], only: Sequence[str]) -> list[Result]:
     selected = [row for row in rows if not only or any(text in f"{row.method} {row.protocol} {row.setting}" for text in only)]
     if rows and not selected:
         methods = ", ".join(dict.fromkeys(row.method for row in rows))

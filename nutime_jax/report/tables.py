@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.results import Result
 from nutime_jax.storage import open_atomically
 
 OTHER_TASKS = ("fewshot", "clustering", "anomaly", "point_anomaly")
@@ -87,7 +87,7 @@ class Standing:
     losses: int
 
 
-def make_tables(rows: Iterable[Row]) -> list[SummaryTable]:
+def make_tables(rows: Iterable[Result]) -> list[SummaryTable]:
     """Return one table per task, metric and kind of split: accuracy on default splits first, others in order of appearance.
 
     Raises:
@@ -106,7 +106,7 @@ def make_tables(rows: Iterable[Row]) -> list[SummaryTable]:
     return [_make_table(*key, groups[key]) for key in order]
 
 
-def _check(row: Row) -> None:
+def _check(row: Result) -> None:
     value = f"{row.metric} of {row.method} ({row.protocol}) on {row.dataset}"
     if not math.isfinite(row.value):
         raise InputError(f"{value} is {row.value}. A failed cell belongs in failures.csv, not in the results.")

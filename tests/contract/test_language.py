@@ -81,8 +81,6 @@ PENDING = (
     "nutime_jax/estimators/classifier.py",
     "nutime_jax/estimators/detector.py",
     "nutime_jax/estimators/transformer.py",
-    "nutime_jax/evaluation/cells.py",
-    "nutime_jax/evaluation/comparison.py",
     "nutime_jax/evaluation/features.py",
     "nutime_jax/evaluation/protocols/anomaly.py",
     "nutime_jax/evaluation/protocols/baselines.py",

@@ -79,7 +79,7 @@ def test_shards_of_a_sweep_are_one_table_once_all_are_there(capfd, results):
     ("arguments", "message"),
     [
         (["none.csv"], "none.csv cannot be read as a table of results"),
-        (["paper.csv"], "paper.csv is no table of results: it has no column method"),
+        (["paper.csv"], "paper.csv is not a table of results: column method is missing"),
         (["empty.csv"], "The tables of results contain no rows"),
         (["nan.csv"], "accuracy of A (ridge) on x is nan"),
         (["sweep", "--reference=E"], "Method 'E' is not in the tables. Choose one of 'A', 'B', 'C', 'D'"),

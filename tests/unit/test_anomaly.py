@@ -145,13 +145,13 @@ def test_random_scores_have_a_high_point_adjusted_f1():
     labels[2000:3000] = labels[6000:7000] = True
     alarms = np.random.default_rng(0).random(10_000) > 0.99
     assert point_anomaly.point_f1(alarms, labels)[2] < 0.05
-    assert point_anomaly.point_f1(point_anomaly.adjust_alarms(alarms, labels), labels)[2] > 0.95
+    assert point_anomaly.point_f1(point_anomaly.point_adjust(alarms, labels), labels)[2] > 0.95
 
 
 def test_alarms_are_adjusted_by_segment():
     labels = np.array([1, 1, 0, 1, 0, 0, 1, 1], bool)
     alarms = np.array([0, 1, 0, 0, 1, 0, 0, 0], bool)
-    np.testing.assert_array_equal(point_anomaly.adjust_alarms(alarms, labels), np.array([1, 1, 0, 0, 1, 0, 0, 0], bool))
+    np.testing.assert_array_equal(point_anomaly.point_adjust(alarms, labels), np.array([1, 1, 0, 0, 1, 0, 0, 0], bool))
 
 
 def test_thresholds_have_the_best_f1_of_all():
@@ -180,7 +180,7 @@ def test_every_point_is_in_a_window_and_has_their_mean(points, window, stride):
     inside = (np.arange(points)[:, None] >= starts) & (np.arange(points)[:, None] < starts + window)
     assert inside.any(1).all()
     expected = (inside * scores).sum(1) / inside.sum(1)
-    np.testing.assert_allclose(point_anomaly.spread_scores(scores, starts, window=window, points=points), expected, atol=1e-12)
+    np.testing.assert_allclose(point_anomaly.window_to_point_scores(scores, starts, window=window, points=points), expected, atol=1e-12)
 
 
 def test_moving_zscores_are_those_of_their_definition():

@@ -5,9 +5,9 @@ from nutime_jax.data.datasets import Cases, find_datasets
 from nutime_jax.data.series import split_long_series
 from nutime_jax.encoder import resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.comparison import compare, format_accuracies
-from nutime_jax.evaluation.features import FeatureSet, Task, encode_cases, raw_cases, read_task
+from nutime_jax.evaluation.features import FeatureSet, Task, encode_cases, raw_features, read_task
 from nutime_jax.evaluation.protocols import probes
+from nutime_jax.evaluation.protocols.probes import compare, format_accuracies
 from nutime_jax.evaluation.results import read_rows, write_rows
 from tests import reference
 from tests.encoders import smoke_encoder
@@ -90,13 +90,13 @@ def test_evaluation_fills_every_cell(tmp_path):
     write_rows(rows, tmp_path / "results.csv")
     assert read_rows(tmp_path / "results.csv") == rows
     table = format_accuracies(rows, {("untrained", "ridge"): "untrained", ("raw_1nn", "baseline"): "raw"})
-    assert table.splitlines()[0].split() == ["set", "untrained", "raw"]
+    assert table.splitlines()[0].split() == ["dataset", "untrained", "raw"]
     assert table.splitlines()[-1].split()[:3] == ["mean", "of", "1"]
 
 
 def test_raw_series_are_resized_channel_by_channel():
     one = cases(0)
-    features = raw_cases(one, length=50).features
+    features = raw_features(one, length=50).features
     assert features.shape == (16, 100)
     np.testing.assert_allclose(features[3, 50:], reference.resize(one.series[3][1].astype(np.float64), 50), atol=1e-5)
     np.testing.assert_allclose(resize_series([c[0] for c in one.series], 50), features[:, :50], atol=1e-6)
@@ -157,5 +157,5 @@ def test_a_small_signal_on_a_large_offset_is_seen():
     features = encoder.embed(level + signal)
     exact = encoder.embed(np.float32(level) + np.round(signal / 2.0**-7) * 2.0**-7)  # what float32 makes of it
     assert np.abs(features - exact).max() > 10 * np.abs(features - encoder.embed(level + signal * (1 + 1e-6))).max()
-    raw = raw_cases(Cases([(level + signal)[:1]], None), length=128).features
+    raw = raw_features(Cases([(level + signal)[:1]], None), length=128).features
     np.testing.assert_allclose(raw[0] - level, signal[0], atol=1e-8)

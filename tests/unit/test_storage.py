@@ -9,7 +9,7 @@ from nutime_jax.cli.main import main
 from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh, replicated_sharding, shard_tree
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.results import Row, read_rows, write_rows
+from nutime_jax.evaluation.results import Result, read_rows, write_rows
 from nutime_jax.storage import GCS, resolve_path, storage_for
 from nutime_jax.training.checkpoints import (
     CheckpointManager,
@@ -162,7 +162,7 @@ def test_a_resumed_run_leaves_one_record_of_every_step(bucket):
 
 
 def test_results_are_the_same_table(bucket, tmp_path):
-    rows = [Row("pretrained", "Ä,b", "ridge", "layer=3", 0, "accuracy", 1 / 3)]
+    rows = [Result("pretrained", "Ä,b", "ridge", "layer=3", 0, "accuracy", 1 / 3)]
     for folder in (resolve_path(f"{bucket}/results"), tmp_path):
         write_rows(rows, folder / "results.csv")
     assert read_rows(tmp_path / "results.csv") == rows

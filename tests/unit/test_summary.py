@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.stats import rankdata
 
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.results import Failure, Row, read_failures, write_failures
+from nutime_jax.evaluation.results import Failure, Result, read_failures, write_failures
 from nutime_jax.report.contents import fetch_published, read_published
 from nutime_jax.report.tables import (
     compare_columns,
@@ -22,7 +22,7 @@ from nutime_jax.report.tables import (
 
 
 def row(method, dataset, value, **changes):
-    return Row(
+    return Result(
         **{"method": method, "dataset": dataset, "protocol": "ridge", "setting": "", "seed": 0, "metric": "accuracy", "value": value}
         | changes
     )
@@ -245,7 +245,7 @@ def test_failures_come_back_as_they_were(tmp_path):
     write_failures(failures, tmp_path / "failures.csv")
     assert read_failures(tmp_path / "failures.csv") == failures
     (tmp_path / "wrong.csv").write_text("method,dataset\nA,x\n")
-    with pytest.raises(InputError, match="no table of failures: it has no column protocol"):
+    with pytest.raises(InputError, match="not a table of failures: column protocol is missing"):
         read_failures(tmp_path / "wrong.csv")
     with pytest.raises(InputError, match="cannot be read as a table of failures"):
         read_failures(tmp_path / "none.csv")

@@ -10,10 +10,9 @@ from nutime_jax.config import SweepConfig, load_config
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import sweep as sweeps
-from nutime_jax.evaluation.cells import Cell, CellStore
 from nutime_jax.evaluation.features import FeatureSpec, layer_features, read_features
 from nutime_jax.evaluation.protocols import registry
-from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.results import CellStore, Result, SweepCell
 from nutime_jax.evaluation.sweep import Sweep, SweepEncoder, find_encoders, make_runs
 from tests.encoders import smoke_encoder
 
@@ -230,9 +229,9 @@ def test_differences_are_read_apart_and_together(folder, tmp_path):
 
 
 def test_a_damaged_cell_is_computed_anew(tmp_path):
-    store, cell = CellStore(tmp_path), Cell("m", "d", "ridge", "", 0, "x")
+    store, cell = CellStore(tmp_path), SweepCell("m", "d", "ridge", "", 0, "x")
     assert store.read(cell) is None
-    row = Row("m", "d", "ridge", "", 0, "accuracy", 1 / 3)
+    row = Result("m", "d", "ridge", "", 0, "accuracy", 1 / 3)
     store.write(cell, [row])
     assert store.read(cell) == [row]
     (path,) = (tmp_path / "cells").iterdir()

@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import InputError, extra, missing_extra
-from nutime_jax.evaluation.features import raw_cases
+from nutime_jax.evaluation.features import raw_features
 
 WINDOW = 0.1
 """Width of the Sakoe-Chiba band of DTW, as a share of the length; fixed, not tuned."""
@@ -60,7 +60,7 @@ def _check(train: Cases, test: Cases) -> None:
 
 def _array(cases: Cases, length: int) -> np.ndarray:
     """Shape (cases, channels, length)."""
-    return raw_cases(cases, length=length).features.reshape(len(cases.series), -1, length)
+    return raw_features(cases, length=length).features.reshape(len(cases.series), -1, length)
 
 
 def _raw_1nn(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from nutime_jax.config import TuningSettings
 from nutime_jax.encoder import Encoder
 from nutime_jax.evaluation.features import Task
 from nutime_jax.evaluation.protocols.fewshot import draw_tasks
-from nutime_jax.evaluation.results import Row
+from nutime_jax.evaluation.results import Result
 from nutime_jax.finetuning.classifier import FineTunedClassifier
 from nutime_jax.finetuning.ensemble import EpochReport
 from nutime_jax.finetuning.loop import DEFAULTS, fine_tune
@@ -23,7 +23,7 @@ class FineTunedTask(NamedTuple):
     """A fitted classifier, and what it scored: a row for the validating cases (if any) and one for the test split."""
 
     classifier: FineTunedClassifier
-    rows: list[Row]
+    rows: list[Result]
 
 
 def fine_tune_task(
@@ -53,9 +53,9 @@ def fine_tune_task(
         "test_cases": len(task.test.series),
         "seconds": training.seconds,
     }
-    rows = [Row(metric="accuracy", value=classifier.accuracy(task.test.series, task.test.labels), **fields)]
+    rows = [Result(metric="accuracy", value=classifier.accuracy(task.test.series, task.test.labels), **fields)]
     if training.accuracies and test is None:
-        rows.insert(0, Row(metric="validation_accuracy", value=training.accuracy, **fields))
+        rows.insert(0, Result(metric="validation_accuracy", value=training.accuracy, **fields))
     return FineTunedTask(classifier, rows)
 
 

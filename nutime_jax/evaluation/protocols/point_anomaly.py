@@ -64,7 +64,7 @@ def point_metrics(scores: PointScores, series: PointAnomalySeries, *, selection:
         "f1": f1,
         "precision": precision,
         "recall": recall,
-        "f1_adjusted": point_f1(adjust_alarms(alarms, labels), labels)[2],
+        "f1_adjusted": point_f1(point_adjust(alarms, labels), labels)[2],
         "anomalies": float(labels.mean()),
     }
 
@@ -85,7 +85,7 @@ def point_f1(alarms: Bool[np.ndarray, " time"], labels: Bool[np.ndarray, " time"
     return precision, recall, 2 * hits / max(int(alarms.sum()) + int(labels.sum()), 1)
 
 
-def adjust_alarms(alarms: Bool[np.ndarray, " time"], labels: Bool[np.ndarray, " time"]) -> Bool[np.ndarray, " time"]:
+def point_adjust(alarms: Bool[np.ndarray, " time"], labels: Bool[np.ndarray, " time"]) -> Bool[np.ndarray, " time"]:
     """Alarms after point adjustment: every point of an anomalous segment in which there is an alarm raises one."""
     segments = np.cumsum(np.diff(labels.astype(np.int8), prepend=0) == 1) * labels
     found = np.unique(segments[alarms & labels])
@@ -106,7 +106,7 @@ def window_starts(points: int, *, window: int, stride: int) -> np.ndarray:
     return starts if starts[-1] == points - window else np.append(starts, points - window)
 
 
-def spread_scores(scores: np.ndarray, starts: np.ndarray, *, window: int, points: int) -> Float[np.ndarray, " {points}"]:
+def window_to_point_scores(scores: np.ndarray, starts: np.ndarray, *, window: int, points: int) -> Float[np.ndarray, " {points}"]:
     """Score of every point: the mean over the windows that contain it."""
     total, count = np.zeros(points + 1), np.zeros(points + 1)
     for array, values in ((total, scores), (count, np.ones(len(scores)))):
@@ -166,7 +166,7 @@ def encoder_scores(
     halves = (series.train, series.test)
     scores = PointScores(
         *(
-            spread_scores(one, places, window=window, points=len(half.values))
+            window_to_point_scores(one, places, window=window, points=len(half.values))
             for one, places, half in zip(window_scores, starts, halves, strict=True)
         )
     )

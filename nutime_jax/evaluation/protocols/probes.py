@@ -1,7 +1,9 @@
-"""Probes of frozen features: what a simple classifier makes of them. Test cases choose nothing."""
+"""Probes: simple classifiers of frozen features. Test cases choose nothing."""
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from sklearn.base import ClassifierMixin, TransformerMixin
@@ -12,6 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.classifiers import (
     CrossValidatedLogisticRegression,
@@ -19,7 +22,9 @@ from nutime_jax.evaluation.classifiers import (
     LeaveOneOutRidge,
     stratified_folds,
 )
-from nutime_jax.evaluation.features import FeatureSet
+from nutime_jax.evaluation.features import FeatureSet, Task, encode_cases
+from nutime_jax.evaluation.protocols.baselines import baseline_metrics
+from nutime_jax.evaluation.results import Result
 
 PROBES: dict[str, Callable[[], ClassifierMixin]] = {
     "ridge": LeaveOneOutRidge,
@@ -28,6 +33,8 @@ PROBES: dict[str, Callable[[], ClassifierMixin]] = {
     "1nn": lambda: KNeighborsClassifier(1),
     "forest": lambda: RandomForestClassifier(200, random_state=0),
 }
+RAW = "raw_1nn"
+"""Baseline of `compare`."""
 SCALERS: dict[str, Callable[[], TransformerMixin]] = {
     "none": lambda: FunctionTransformer(),
     "standard": StandardScaler,
@@ -36,7 +43,7 @@ SCALERS: dict[str, Callable[[], TransformerMixin]] = {
 
 
 def make_probe(name: str, *, scaler: str = "standard") -> Pipeline:
-    """A probe over scaled features, with the interface of scikit-learn; what it has to choose, `fit` chooses.
+    """Return a scikit-learn pipeline of a scaler and a probe, which selects its hyperparameters in `fit`.
 
     Args:
         name: "ridge" (penalty by leave-one-out), "logistic" (penalty by folds), "knn" (neighbours and metric by
@@ -44,7 +51,7 @@ def make_probe(name: str, *, scaler: str = "standard") -> Pipeline:
         scaler: "standard" (mean 0, variance 1), "minmax" (0 to 1) or "none", fitted with the probe.
 
     Raises:
-        InputError: an unknown name.
+        InputError: the name is unknown.
     """
     if name not in PROBES:
         raise InputError(f"probe {name!r} is unknown; choose one of {', '.join(PROBES)}")
@@ -54,19 +61,19 @@ def make_probe(name: str, *, scaler: str = "standard") -> Pipeline:
 
 
 def probe_metrics(name: str, train: FeatureSet, test: FeatureSet, *, scaler: str = "standard") -> dict[str, float]:
-    """Scores on the test cases of a probe that was fitted on the training cases; see `make_probe`.
+    """Fit a probe on the training cases and score it on the test cases; see `make_probe`.
 
     Returns:
-        "accuracy"; "f1": the mean of the F1 of every class that is in the test labels or among the predictions; and
-        "train_cv", where the probe knows it: its accuracy on training cases held out, what may guide a choice.
+        "accuracy"; "f1": mean F1 of the classes among test labels and predictions; "train_cv", if the probe has it: accuracy
+        on held-out training cases, on which choices may be based.
 
     Raises:
-        InputError: an unknown name, or a training split of a single class.
+        InputError: the name is unknown, or the train split has a single class.
     """
     probe = make_probe(name, scaler=scaler)
     if len(np.unique(train.labels)) < 2:
         raise InputError(f"every training case has the label {str(train.labels[0])!r}; a probe needs two classes or more")
-    with threadpool_limits(1):  # small products: threads that wait for each other cost more than they do
+    with threadpool_limits(1):  # small matmuls: synchronising threads costs more than it saves
         predicted = probe.fit(train.features, train.labels).predict(test.features)
     held_out = getattr(probe[-1], "train_accuracy_", math.nan)
     metrics = {
@@ -77,21 +84,66 @@ def probe_metrics(name: str, train: FeatureSet, test: FeatureSet, *, scaler: str
 
 
 def cross_validated_accuracy(name: str, train: FeatureSet, *, folds: int = 5, scaler: str = "standard") -> float:
-    """Accuracy by stratified folds within the training cases: what may guide a choice, since no test case is seen.
-
-    The mean over folds; a class of fewer cases than folds is in some of them only.
+    """Return the mean accuracy over stratified folds of the training cases, on which choices may be based.
 
     Raises:
-        InputError: every class has one case, so that no fold can tell.
+        InputError: every class has one case.
     """
     codes, counts = np.unique(train.labels, return_inverse=True, return_counts=True)[1:]
     if counts.max() < 2:
         raise InputError("every class has one case; cross-validation needs a class of two or more")
-    dealt = stratified_folds(codes, folds=max(2, min(folds, int(counts.min()))))
+    fold_of = stratified_folds(codes, folds=max(2, min(folds, int(counts.min()))))
     scores = []
-    for fold in np.unique(dealt):
-        inside = dealt != fold
+    for fold in np.unique(fold_of):
+        inside = fold_of != fold
         if len(np.unique(codes[inside])) > 1:
             probe = make_probe(name, scaler=scaler).fit(train.features[inside], train.labels[inside])
             scores.append(probe.score(train.features[~inside], train.labels[~inside]))
     return float(np.mean(scores))
+
+
+def compare(encoders: Mapping[str, Encoder], task: Task, **options) -> list[Result]:
+    """Return the accuracy of every encoder with ridge and 1-NN probes, and of 1-NN on the raw series.
+
+    Args:
+        encoders: name of the method -> encoder.
+        task: a labelled dataset.
+        options: those of `Encoder.embed`.
+    """
+    setting = " ".join(f"{name}={value}" for name, value in options.items())
+    sizes = {"train_cases": len(task.train.labels), "test_cases": len(task.test.labels)}
+    results = []
+
+    def add(method: str, protocol: str, setting: str, compute: Callable[[], dict[str, float]]) -> None:
+        started = time.perf_counter()
+        accuracy = compute()["accuracy"]
+        seconds = time.perf_counter() - started
+        results.append(Result(method, task.name, protocol, setting, 0, "accuracy", accuracy, seconds=seconds, **sizes))
+
+    for method, encoder in encoders.items():
+        train, test = (encode_cases(encoder, cases, **options) for cases in (task.train, task.test))
+        for probe in ("ridge", "1nn"):
+            add(method, probe, setting, partial(probe_metrics, probe, train, test))
+    add(RAW, "baseline", "", partial(baseline_metrics, RAW, task.train, task.test, seed=0))
+    return results
+
+
+def format_accuracies(results: Sequence[Result], columns: Mapping[tuple[str, str], str]) -> str:
+    """Return a text table of accuracies in percent: one line per dataset, and their mean.
+
+    Args:
+        columns: (method, protocol) -> heading.
+    """
+    values = {(result.dataset, result.method, result.protocol): 100 * result.value for result in results}
+    names = list(dict.fromkeys(result.dataset for result in results))
+    means = [f"{np.mean([values[name, *key] for name in names]):.1f}" for key in columns]
+    lines = [["dataset", *columns.values()]]
+    lines += [[name, *(f"{values[name, *key]:.1f}" for key in columns)] for name in names]
+    lines += [[f"mean of {len(names)}", *means]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    head, *rows, last = (
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
+        for first, *rest in lines
+    )
+    rule = "-" * len(head)
+    return "\n".join([head, rule, *rows, rule, last])

@@ -1,9 +1,10 @@
-"""The protocols of a sweep, by name. `PROTOCOLS` is open: one from outside the package is an entry."""
+"""Registry of the protocols of a sweep. `PROTOCOLS` is open: add an entry for a protocol outside the package."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,34 +19,41 @@ from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewsh
 from nutime_jax.evaluation.protocols.probes import PROBES, probe_metrics
 
 UNSEEDED_PROBES = ("ridge", "logistic", "knn", "1nn")
-"""Probes that sample nothing at random: further seeds would repeat the result."""
+"""Probes without randomness: other seeds would repeat the result."""
+
+
+class _LayerFeatures(NamedTuple):
+    """Features of every layer, for both splits."""
+
+    train: np.ndarray
+    test: np.ndarray
 
 
 class EncodedDataset:
-    """A dataset and an encoder; features are computed when a run first needs them."""
+    """A dataset and an encoder; features are computed on first use."""
 
     def __init__(self, task: Task, encoder: Encoder, cache: Path):
         self.task, self.encoder, self._cache = task, encoder, cache
-        self._layers: dict[tuple[int, int, int], tuple[np.ndarray, ...]] = {}
+        self._layers: dict[tuple[int, int, int], _LayerFeatures] = {}
 
     def splits(self, spec: FeatureSpec) -> tuple[FeatureSet, FeatureSet]:
         """Return the features of the train and of the test split."""
         offsets = spec.num_window_offsets or self.encoder.num_window_offsets
         orders, lengths = spec.diff_orders or self.encoder.diff_orders, spec.input_lengths or self.encoder.input_lengths
         layers = [self._layer_features(order, length, offsets) for order in orders for length in lengths]
-        train, test = zip(*layers, strict=True)
-        return (
-            FeatureSet(read_features(train, spec), self.task.train.labels),
-            FeatureSet(read_features(test, spec), self.task.test.labels),
-        )
+        train = read_features([split.train for split in layers], spec)
+        test = read_features([split.test for split in layers], spec)
+        return FeatureSet(train, self.task.train.labels), FeatureSet(test, self.task.test.labels)
 
-    def _layer_features(self, order: int, length: int, num_window_offsets: int) -> tuple[np.ndarray, ...]:
+    def _layer_features(self, order: int, length: int, num_window_offsets: int) -> _LayerFeatures:
         """Return the features of every layer, of the train and of the test split."""
         key = order, length, num_window_offsets
         if key not in self._layers:
             encoder = self.encoder.with_options(input_lengths=(length,), num_window_offsets=num_window_offsets, diff_orders=(order,))
-            splits = self.task.train, self.task.test
-            self._layers[key] = tuple(layer_features(encoder, cases, cache=self._cache) for cases in splits)
+            self._layers[key] = _LayerFeatures(
+                train=layer_features(encoder, self.task.train, cache=self._cache),
+                test=layer_features(encoder, self.task.test, cache=self._cache),
+            )
         return self._layers[key]
 
 
@@ -55,7 +63,7 @@ class ProtocolRun:
 
     compute: (dataset, seed) -> metrics.
     seeded: whether the result depends on the seed.
-    selection: see `results.Row`.
+    selection: see `results.Result`.
     """
 
     protocol: str
@@ -103,8 +111,8 @@ def _plan_finetune(name: str, config: SweepConfig, specs: Sequence[FeatureSpec])
     settings = config.finetune
 
     def compute(dataset: EncodedDataset, seed: int) -> dict[str, float]:
-        tuned = fine_tune_task(dataset.encoder, dataset.task, settings=settings, seed=seed)
-        return {row.metric: row.value for row in tuned.rows}
+        fine_tuned = fine_tune_task(dataset.encoder, dataset.task, settings=settings, seed=seed)
+        return {row.metric: row.value for row in fine_tuned.rows}
 
     return [ProtocolRun(name, settings.describe(), compute, selection=settings.selection)]
 
