@@ -1,4 +1,4 @@
-"""NuTime base, pretrained as the released checkpoint was (microsoft/NuTime, default_ssl.json): 2,395,328 parameters.
+"""NuTime base with the published settings (microsoft/NuTime, default_ssl.json): 2,395,328 parameters.
 
     nutime data download --to=archives
     nutime data build --config=nutime_base --data_dir=corpora
@@ -6,12 +6,13 @@
 
 All values are the defaults of nutime_jax/config.py.
 
-The published corpus, 1,889,186 series, is not distributed by its authors. Its composition is this one: the train splits
-of the 128 UCR sets, of 28 of the 30 UEA sets and of the eight transfer sets of TF-C, every channel a series, every class
-as likely as any other. Where the archives are on disk already, point data.sources at them instead of downloading.
-Hardware and time: 200 epochs are 378 million view pairs. No full run of this configuration has been made by this
-project; the score of the released checkpoint is theirs to state (79.1 % frozen, mean over the UCR archive). The shipped
-`nutime-base` has this size, and the recipe that its card tells.
+Corpus: the authors do not distribute theirs (1,889,186 series). This one has its composition: the train splits of the
+128 UCR datasets, of 28 of the 30 UEA datasets and of the eight transfer datasets of TF-C. Every channel is a series;
+classes are sampled uniformly. To use archives that are on disk already, set data.sources.
+
+Hardware and time: 200 epochs are 378 million view pairs; this project has not made a full run. Score: 79.1 % (frozen
+features, mean over the UCR archive), published for the official checkpoint. The pretrained `nutime-base` has this size;
+its model card has its recipe.
 """
 
 from ml_collections import ConfigDict

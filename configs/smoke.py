@@ -1,8 +1,8 @@
-"""A run of seconds, for tests: a tiny encoder, eight steps on two bundled sets.
+"""A tiny encoder for tests: eight steps on two bundled datasets.
 
     nutime pretrain --config=smoke --workdir=runs/smoke
 
-Hardware and time: two CPU cores, well under a minute. The score says nothing.
+Hardware and time: two CPU cores, less than one minute. The score has no meaning.
 """
 
 from ml_collections import ConfigDict
@@ -13,16 +13,16 @@ def get_config() -> ConfigDict:
         {
             "name": "smoke",
             "seed": 0,
-            # Two intervals of everything below.
+            # Two probe intervals, and not a multiple of the checkpoint interval.
             "steps": 8,
             # Divisible by the eight devices of the tests.
             "batch_size": 16,
             # Four windows.
             "length": 64,
             "matmul_precision": "highest",
-            # The published dropout rate, so that its keys are exercised.
+            # The dropout rate is the default, so that its keys are used.
             "model": {"width": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "scale_dim": 8},
-            # A momentum at which the target network visibly moves in eight steps.
+            # The target network moves noticeably in eight steps.
             "objective": {"hidden_dim": 32, "output_dim": 16, "momentum": 0.9},
             "augment": {"transforms": ("jitter=0.1",)},
             "optim": {"lr": 1e-3, "warmup_lr": 1e-6, "min_lr": 1e-5, "warmup_steps": 2},

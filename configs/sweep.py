@@ -1,4 +1,4 @@
-"""Every frozen protocol of a pretrained encoder and of its untrained twin on the bundled sets, beside classical methods.
+"""Frozen protocols on the bundled datasets: a pretrained encoder, its untrained baseline, and methods on raw series.
 
 nutime sweep --config=sweep --out=results/quickstart
 nutime report results/quickstart/results.csv --out=results/quickstart/report.html

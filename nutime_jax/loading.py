@@ -80,7 +80,7 @@ def untrained_encoder(config: PretrainConfig, *, trained: Encoder | None = None)
 
     Args:
         config: configuration of the run.
-        trained: trained encoder whose data-fitted constants (`training.data_dependent_init`) are copied. None keeps the
+        trained: trained encoder whose data-fitted constants (`training.state.init_from_data`) are copied. None keeps the
             initial constants.
     """
     enable_compilation_cache()

@@ -282,7 +282,7 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
     WORKDIR/best is the best checkpoint by `run.best_metric` of the run.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: no checkpoint exists, or it is damaged.
     """
     path = resolve_path(path)
     names = storage_for(path).list_names(path)

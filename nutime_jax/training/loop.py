@@ -160,7 +160,7 @@ def _open_corpus(config: PretrainConfig, workdir: Path, processes: ProcessGroup)
 
 
 def _find_resumable_checkpoint(manager: CheckpointManager, workdir: Path, metadata: dict[str, Any]) -> str:
-    """Return the name of the newest intact checkpoint, which must be of this run; empty if there is none."""
+    """Return the name of the newest intact checkpoint, which must be of this run; empty if none exists."""
     newest = latest_checkpoint(manager.directory)
     if newest is None:
         return ""

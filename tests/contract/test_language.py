@@ -61,10 +61,6 @@ FOLDERS = ("nutime_jax", "configs", "docs", "launch", "benchmarks", "studies", "
 SUFFIXES = (".py", ".md", ".sh", ".sbatch", ".yaml", ".yml")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
 PENDING = (
-    "configs/nutime_base.py",
-    "configs/nutime_small.py",
-    "configs/quickstart.py",
-    "configs/sweep.py",
     "docs/configuration.md",
     "launch/README.md",
     "nutime_jax/data/corpus.py",
