@@ -10,25 +10,18 @@ import math
 import numbers
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
 
 from nutime_jax.errors import InputError
 
 Config = TypeVar("Config", bound="Section")
-NOUNS = {
-    int: ("an integer", "integers"),
-    float: ("a number", "numbers"),
-    str: ("a text", "texts"),
-    bool: ("true or false", ""),
-}
+NOUNS = {int: ("an integer", "integers"), float: ("a number", "numbers"), str: ("a text", "texts"), bool: ("true or false", "")}
 
 
 class Limits(NamedTuple):
-    """Accepted values of a number, or of each number of a tuple.
-
-    low, high: inclusive bounds. above, below: exclusive bounds.
-    """
+    """Bounds of a number, or of each number of a tuple: low and high are inclusive, above and below exclusive."""
 
     low: float | None = None
     high: float | None = None
@@ -51,10 +44,10 @@ class Limits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """A field of a section.
+    """A field of a section, see `option`.
 
     name: dotted name in the configuration.
-    kind: type: bool, int, float, str, one of these or None, a tuple of them, or a mapping (see `option`).
+    kind: type: bool, int, float, str, one of these or None, a tuple of them, or a mapping.
     """
 
     name: str
@@ -75,30 +68,23 @@ class Option:
         return self._describe(self.kind)
 
     def check(self, value: Any) -> Any:
-        """Return the value with its exact type.
-
-        Raises:
-            InputError: the type or the value is not accepted.
-        """
-        try:
+        """Return the value with its exact type, or raise InputError."""
+        with self._reject(value):
             return self._convert(value, self.kind)
+
+    def parse(self, text: str) -> Any:
+        """Return the value of a text, or raise InputError."""
+        with self._reject(text):
+            return self.check(_parse(text, self.kind))
+
+    @contextmanager
+    def _reject(self, value: Any) -> Iterator[None]:
+        try:
+            yield
         except InputError:
             raise
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{self.name} is {value!r}; choose {self.accepted}") from error
-
-    def parse(self, text: str) -> Any:
-        """Return the value that a text stands for.
-
-        Raises:
-            InputError: the text is not an accepted value.
-        """
-        try:
-            return self.check(_parse(text, self.kind))
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"{self.name} is {text!r}; choose {self.accepted}") from error
 
     def set_entry(self, current: Any, names: list[str], text: str) -> Any:
         """Return a mapping in which the entry at a path has the value of a text."""
@@ -171,33 +157,29 @@ def option(
     default: Any,
     meaning: str,
     *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
     choices: tuple[str, ...] = (),
     unique: bool = False,
     nonempty: bool = False,
     schema: type["Section"] | None = None,
     resume: bool | None = None,
     encoder: bool | None = None,
+    **limits: float,
 ) -> Any:
     """Return a dataclass field.
 
     Args:
         default: the published value; a mapping is copied.
         meaning: noun phrase with unit, then the effect.
-        low, high, above, below: bounds of a number, or of each number of a tuple; see `Limits`.
-        choices: accepted texts. Leave it empty where a registry decides, so that entries from outside the package load.
-        unique, nonempty: whether entries of a tuple are distinct; whether there is at least one.
-        schema: class of the configuration whose fields a mapping changes: `dict[str, Any]` has changes of it, and
+        choices: accepted texts; empty if a registry decides, so that entries from outside the package load.
+        unique, nonempty: whether the entries of a tuple are distinct; whether it needs an entry.
+        schema: configuration that a mapping changes: `dict[str, Any]` has changes of it, and
             `dict[str, dict[str, Any]]` has such changes by name.
-        resume: whether the value may change when a run resumes. None is what the section says.
-        encoder: whether a saved encoder has the field. None is what the section says.
+        resume: whether the value may change when a run resumes. None: as its section.
+        encoder: whether a saved encoder has the field. None: as its section.
+        limits: low, high, above, below: bounds of a number, or of each number of a tuple; see `Limits`.
     """
-    limits = Limits(low, high, above, below)
-    metadata = {"meaning": meaning, "limits": limits, "choices": choices, "unique": unique, "nonempty": nonempty}
-    metadata |= {"schema": schema, "resume": resume, "encoder": encoder}
+    metadata = {"meaning": meaning, "limits": Limits(**limits), "choices": choices, "unique": unique}
+    metadata |= {"nonempty": nonempty, "schema": schema, "resume": resume, "encoder": encoder}
     if isinstance(default, Mapping):
         return dataclasses.field(default_factory=partial(dict, default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -206,9 +188,7 @@ def option(
 class Section:
     """Base of the frozen dataclasses of a configuration.
 
-    Class arguments:
-        prefix: dotted name of the section, for messages.
-        resume, encoder: values of these arguments of `option` for all fields of the section that do not set them.
+    Class arguments: `prefix` is the dotted name of the section; `resume` and `encoder` are defaults for its options.
     """
 
     _prefix: ClassVar[str] = ""
@@ -229,11 +209,7 @@ class Section:
         self._check()
 
     def _check(self) -> None:
-        """Check fields that depend on each other.
-
-        Raises:
-            InputError: they do not fit.
-        """
+        """Raise InputError if fields that depend on each other do not fit."""
 
 
 @cache
@@ -253,24 +229,20 @@ def options(schema: type[Section]) -> dict[str, Option]:
 
 def values(config: Section) -> dict[str, Any]:
     """Return the values of all options, by dotted name."""
-    return dict(_walk(config))
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        found |= values(value) if isinstance(value, Section) else {config._prefix + field.name: value}
+    return found
 
 
 def to_dict(config: Section, *, encoder: bool = False) -> dict[str, Any]:
-    """Return the values of a configuration as nested dictionaries.
-
-    Args:
-        encoder: only the fields that a saved encoder has.
-    """
+    """Return the values of a configuration as nested dictionaries; with `encoder` only those of a saved encoder."""
     nested: dict[str, Any] = {}
     known = options(type(config))
-    for name, value in _walk(config):
+    for name, value in values(config).items():
         if known[name].encoder or not encoder:
-            *sections, field = name.removeprefix(config._prefix).split(".")
-            section = nested
-            for part in sections:
-                section = section.setdefault(part, {})
-            section[field] = value
+            nested = merge(nested, _nest(name.removeprefix(config._prefix).split("."), value))
     return nested
 
 
@@ -278,61 +250,54 @@ def from_dict(schema: type[Config], mapping: Mapping[str, Any]) -> Config:
     """Return a configuration with the values of nested mappings; absent fields have their defaults.
 
     Raises:
-        InputError: a field is unknown, or a value is not accepted.
+        InputError: a field is unknown, or a value is not accepted. So do `update` and `override`.
     """
     return update(schema(), mapping)
 
 
-def update(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Return a configuration in which the fields of nested mappings have new values; all are set before any is checked.
+def update(config: Config, changes: Mapping[str, Any], *, root: type[Section] | None = None) -> Config:
+    """Return a configuration with new values of nested mappings; all are set before any is checked.
 
-    Raises:
-        InputError: a field is unknown, or a value is not accepted.
+    Args:
+        root: class whose field names messages suggest; None is that of the configuration.
     """
-    return _update(config, changes, type(config))
+    root = root or type(config)
+    if not isinstance(changes, Mapping):
+        raise InputError(f"{config._prefix.rstrip('.')} is {changes!r}; choose a mapping of fields to values")
+    fields = {field.name for field in dataclasses.fields(config)}
+    new = {}
+    for name, value in changes.items():
+        if name not in fields:
+            raise _unknown(root, f"{config._prefix}{name}")
+        current = getattr(config, name)
+        nested = isinstance(current, Section) and not isinstance(value, Section)
+        new[name] = update(current, value, root=root) if nested else value
+    return dataclasses.replace(config, **new)
 
 
 def override(config: Config, *texts: str) -> Config:
-    """Return a configuration with the values of texts, "section.field=value" each, read by the type of the field.
-
-    Raises:
-        InputError: a field is unknown, a text has no value, or a value is not accepted.
-    """
+    """Return a configuration with the values of texts, "section.field=value" each, parsed by the type of the field."""
     changes: dict[str, Any] = {}
     for text in texts:
         changes = merge(changes, parse_override(type(config), text, current=merge(to_dict(config), changes)))
     return update(config, changes)
 
 
-def parse_override(
-    schema: type[Section],
-    text: str,
-    *,
-    current: Mapping[str, Any] | None = None,
-    prefix: str = "",
-) -> dict[str, Any]:
-    """Return the nested mapping of one override, "section.field=value".
-
-    Args:
-        current: nested values, of which mappings are extended.
-        prefix: of the dotted name, in messages.
-    """
+def parse_override(schema: type[Section], text: str, *, current: Mapping[str, Any] | None = None, prefix: str = "") -> dict[str, Any]:
+    """Return the nested mapping of an override, "section.field=value". Mappings of `current` are extended."""
     path, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"override {prefix}{path!r} has no value; write --config.{prefix}{path}=value")
-    known, names = options(schema), path.split(".")
+    names = path.split(".")
     for length in range(len(names), 0, -1):
-        found = known.get(schema._prefix + ".".join(names[:length]))
-        if found and (length == len(names) or get_origin(found.kind) is dict):
-            *sections, field = names[:length]
-            inside = current or {}
-            for part in sections:
-                inside = inside.get(part, {})
-            before = inside.get(field, found.default)
-            return _nest(
-                [*sections, field],
-                dataclasses.replace(found, name=prefix + found.name).set_entry(before, names[length:], value),
-            )
+        field, rest = options(schema).get(schema._prefix + ".".join(names[:length])), names[length:]
+        if field and (not rest or get_origin(field.kind) is dict):
+            section = current or {}
+            for name in names[: length - 1]:
+                section = section.get(name, {})
+            named = dataclasses.replace(field, name=prefix + field.name)
+            entry = named.set_entry(section.get(names[length - 1], field.default), rest, value)
+            return _nest(names[:length], entry)
     raise _unknown(schema, prefix + path, prefix)
 
 
@@ -346,63 +311,33 @@ def format_value(value: Any) -> str:
 
 
 def describe(config: Section | type[Section]) -> str:
-    """Return a text of all options: name, value, accepted values, meaning.
-
-    Args:
-        config: a configuration, or its class for the defaults.
-    """
-    schema = config if isinstance(config, type) else type(config)
-    current = values(config() if isinstance(config, type) else config)
-    return "\n".join(_describe(one, current[name]) for name, one in options(schema).items())
+    """Return a text of all options of a configuration, or of its class: name, value, accepted values, meaning."""
+    config = config() if isinstance(config, type) else config
+    fields, lines = options(type(config)), []
+    for name, value in values(config).items():
+        field = fields[name]
+        text = "see the file of the configuration" if isinstance(value, dict) else format_value(value) or "empty"
+        default = "" if value == field.default else f" (default {format_value(field.default) or 'empty'})"
+        lines.append(f"{name} = {text}\n    {field.accepted}{default}\n    {field.meaning}")
+    return "\n".join(lines)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ", did you mean …?" with the name of the same last part or the most similar spelling, or an empty text."""
     known = list(known)
-    similar = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    similar = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]][:1]
     similar = similar or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f", did you mean {similar[0]!r}?" if similar else ""
-
-
-def _describe(one: Option, value: Any) -> str:
-    text = "see the file of the configuration" if isinstance(value, dict) else format_value(value) or "empty"
-    default = "" if value == one.default else f" (default {format_value(one.default) or 'empty'})"
-    return f"{one.name} = {text}\n    {one.accepted}{default}\n    {one.meaning}"
 
 
 def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
-def _walk(config: Section) -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, Section):
-            yield from _walk(value)
-        else:
-            yield config._prefix + field.name, value
-
-
-def _update(config: Config, changes: Any, root: type[Section]) -> Config:
-    if not isinstance(changes, Mapping):
-        raise InputError(f"{config._prefix.rstrip('.')} is {changes!r}; choose a mapping of fields to values")
-    fields = {field.name for field in dataclasses.fields(config)}
-    new = {}
-    for name, value in changes.items():
-        if name not in fields:
-            raise _unknown(root, f"{config._prefix}{name}")
-        current = getattr(config, name)
-        nested = isinstance(current, Section) and not isinstance(value, Section)
-        new[name] = _update(current, value, root) if nested else value
-    return dataclasses.replace(config, **new)
-
-
 def _check_changes(schema: type[Section], changes: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:
     """Return changes of a configuration with exact types, without the checks of fields that depend on each other."""
-    known, sections = (
-        options(schema),
-        {field.name: field.type for field in dataclasses.fields(schema) if _is_section(field.type)},
-    )
+    known = options(schema)
+    sections = {field.name: field.type for field in dataclasses.fields(schema) if _is_section(field.type)}
     checked = {}
     for name, value in changes.items():
         path = f"{schema._prefix}{name}"
@@ -425,11 +360,9 @@ def _nest(names: list[str], value: Any) -> dict[str, Any]:
 
 
 def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested mappings, of which the second has precedence."""
-    return {
-        **old,
-        **{name: merge(old.get(name, {}), value) if isinstance(value, dict) else value for name, value in new.items()},
-    }
+    """Return nested mappings; the second has precedence."""
+    new = {name: merge(old.get(name, {}), value) if isinstance(value, dict) else value for name, value in new.items()}
+    return {**old, **new}
 
 
 def _convert_scalar(value: Any, kind: type) -> Any:
