@@ -14,75 +14,53 @@ from typing import TypeVar
 from nutime_jax.errors import InputError, extra
 from nutime_jax.options import Section, describe, from_dict, nearest, option, options, override, to_dict, update, values
 
-__all__ = [
-    "PretrainConfig",
-    "SweepConfig",
-    "describe",
-    "from_dict",
-    "load_config",
-    "options",
-    "override",
-    "to_dict",
-    "update",
-    "values",
-]
+__all__ = ["PretrainConfig", "SweepConfig", "describe", "from_dict", "load_config", "options", "override", "to_dict", "update", "values"]
 
 Config = TypeVar("Config", bound=Section)
 POOLED = ("cls", "mean", "cls+mean")
 POOLINGS = (*POOLED, "all_layers")
 MASKS = ("random", "block")
 LONGEST_SERIES = 2**24 - 1
-"""Time points of the longest series; float32 represents no larger index exactly."""
+"""Maximum time points of a series: float32 represents all indices up to it exactly."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(Section, prefix="model", encoder=True):
     """Network of an encoder. The defaults are the published model: 2,395,328 parameters."""
 
-    window_size: int = option(16, "Time points per window; each window is one token.", low=1)
+    window_size: int = option(16, "Time points per window. Each window is one token.", low=1)
     width: int = option(128, "Width of a token.", low=1)
-    depth: int = option(6, "Number of blocks; 0 leaves the embedding alone.", low=0)
+    depth: int = option(6, "Number of Transformer blocks; 0 keeps only the embedding.", low=0)
     num_heads: int = option(8, "Number of attention heads.", low=1)
     head_dim: int = option(64, "Width of an attention head.", low=1)
     mlp_dim: int = option(512, "Hidden width of the MLPs.", low=1)
     dropout: float = option(0.1, "Dropout rate of attention weights, projections and MLPs in training.", low=0, below=1)
-    max_tokens: int = option(1024, "Maximum number of tokens, CLS included; limits the length of series.", low=2)
-    scales: tuple[float, ...] = option(tuple(10.0**k for k in range(-4, 5)), "Scales of the NME.", above=0)
+    max_tokens: int = option(1024, "Maximum number of tokens, CLS included. Limits the length of a series.", low=2)
+    scales: tuple[float, ...] = option(tuple(10.0**k for k in range(-4, 5)), "Scales of the NME, which embeds mean and std.", above=0)
     scale_dim: int = option(32, "Width of the embedding of a scalar (mean or std of a window).", low=1)
-    scale_weighting: bool = option(True, "Whether the NME weights its scales by their distance from the scalar.")
+    scale_weighting: bool = option(True, "Whether the NME weights its scales by their distance from the scalar. Encodes magnitude.")
     scalar_encoder: str = option("nme", "Scalar encoder: nme, periodic, piecewise, log, linear or a registered name.")
     learnable_scales: bool = option(False, "Whether the scales of the NME are trained.")
     scale_eps: str = option(
-        "absolute",
-        "Whether epsilon of the layer norm in the NME is relative to the scale.",
-        choices=("absolute", "relative"),
+        "absolute", "LayerNorm epsilon of the NME: absolute, or relative to each scale.", choices=("absolute", "relative")
     )
-    locations: tuple[float, ...] = option((), "Offsets of scalars in the NME; empty is zero alone.")
-    frequency_init: str = option("normal", "Initial periodic frequencies.", choices=("normal", "log-linear"))
-    frequency_scale: float = option(0.027, "Scale of the initial periodic frequencies.", above=0)
-    learnable_frequencies: bool = option(False, "Whether the periodic frequencies are trained.")
-    bins: int = option(32, "Number of bins of the piecewise-linear encoder.", low=1, high=4096)
-    normalisation: str = option("window", "Extent over which the shape is normalised.", choices=("window", "instance"))
-    window_stats: str = option("window", "Extent of the embedded mean and std.", choices=("window", "instance", "none"))
+    locations: tuple[float, ...] = option((), "Offsets of scalars in the NME; empty is 0.")
+    frequency_init: str = option("normal", "Initialisation of the periodic scalar encoder.", choices=("normal", "log-linear"))
+    frequency_scale: float = option(0.027, "Scale of the initial frequencies of the periodic scalar encoder.", above=0)
+    learnable_frequencies: bool = option(False, "Whether these frequencies are trained.")
+    bins: int = option(32, "Number of bins of the piecewise scalar encoder.", low=1, high=4096)
+    normalisation: str = option("window", "Range that normalises shapes; instance is the series.", choices=("window", "instance"))
+    window_stats: str = option("window", "Range of embedded mean and std; instance is the series.", choices=("window", "instance", "none"))
     channel_fusion: str = option("linear", "Fusion of the channels of a window into one token.", choices=("linear", "sum"))
-    pos_embedding: str = option(
-        "sinusoidal",
-        "Position embedding; sinusoidal is a fixed table.",
-        choices=("sinusoidal", "learned", "rotary", "none"),
-    )
-    stride: int = option(0, "Time points from the start of a window to the next; 0 is window_size (no overlap).", low=0)
-    dense_stride: int = option(
-        0,
-        "Time points from one dense window to the next, a divisor of the token stride; 0 is none. Embedded shapes of the dense "
-        "windows that begin within a token are averaged, in place of the shape of its window alone.",
-        low=0,
-    )
+    pos_embedding: str = option("sinusoidal", "Position embedding.", choices=("sinusoidal", "learned", "rotary", "none"))
+    stride: int = option(0, "Time points between the starts of two windows; 0 is window_size, no overlap.", low=0)
+    dense_stride: int = option(0, "Time points between dense windows, whose shapes a token averages; divides its stride; 0 is none.", low=0)
     dense_differences: bool = option(False, "Whether dense windows of the first difference are a second shape in each token.")
-    extra_window_sizes: tuple[int, ...] = option((), "Further window sizes, in time points; their tokens come last.", low=1)
-    backbone: str = option("transformer", "Network over tokens; resnet has no CLS.", choices=("transformer", "resnet"))
-    mask_ratio: float = option(0.0, "Mask ratio of windows in training and fine-tuning; 0 is none.", low=0, below=1)
-    mask_type: str = option("random", "Masked windows: random ones, or a block of neighbours.", choices=MASKS)
-    mask_strategy: str = option("learned", "Replacement of masked windows; drop is none.", choices=("learned", "drop"))
+    extra_window_sizes: tuple[int, ...] = option((), "Further window sizes in time points; their tokens come last.", low=1)
+    backbone: str = option("transformer", "Network over tokens. resnet has no CLS token.", choices=("transformer", "resnet"))
+    mask_ratio: float = option(0.0, "Fraction of windows masked in training and fine-tuning; 0 is none.", low=0, below=1)
+    mask_type: str = option("random", "Masked windows: at random, or a block of neighbours.", choices=MASKS)
+    mask_strategy: str = option("learned", "Masked windows are replaced by a learned vector, or dropped.", choices=("learned", "drop"))
 
     @property
     def window_stride(self) -> int:
@@ -140,21 +118,21 @@ class ObjectiveConfig(Section, prefix="objective"):
     """Objective that pretraining minimises."""
 
     kind: str = option("byol", "Objective: byol, simsiam, moco, simclr, masked or a registered name.")
-    hidden_dim: int = option(4096, "Hidden width of projector and predictor (not masked).", low=1)
-    output_dim: int = option(256, "Output width of projector and predictor (not masked).", low=1)
-    momentum: float = option(0.999, "Initial momentum of the target network (byol, moco); rises to 1.", low=0, high=1)
-    temperature: float = option(0.1, "Divisor of the cosines (simclr, moco; published for moco: 0.2).", above=0)
-    pooling: str = option("cls", "Pooling of the tokens before the projector (not masked).", choices=POOLED)
-    mask_ratio: float = option(0.5, "Mask ratio of the windows that are predicted (masked).", low=0, below=1)
-    mask_type: str = option("random", "Masked windows: random ones, or a block of neighbours (masked).", choices=MASKS)
+    hidden_dim: int = option(4096, "Hidden width of projector and predictor. Not used by masked.", low=1)
+    output_dim: int = option(256, "Output width of projector and predictor. Not used by masked.", low=1)
+    momentum: float = option(0.999, "Momentum of the target network at step 0, rising to 1. Used by byol and moco.", low=0, high=1)
+    temperature: float = option(0.1, "Divisor of the cosines. Used by simclr and moco (MoCo v3 paper: 0.2).", above=0)
+    pooling: str = option("cls", "Pooling of the tokens before the projector. Not used by masked.", choices=POOLED)
+    mask_ratio: float = option(0.5, "Fraction of windows that are masked and predicted. Used by masked.", low=0, below=1)
+    mask_type: str = option("random", "Masked windows: at random, or a block of neighbours. Used by masked.", choices=MASKS)
 
 
 @dataclass(frozen=True)
 class AugmentConfig(Section, prefix="augment"):
     """Augmentations of the two views of a series."""
 
-    crop_ratio: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of a series.", low=0, high=1)
-    transforms: tuple[str, ...] = option((), "Augmentations of a crop in order, name=strength (core/augmentations.py).")
+    crop_ratio: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop, as a fraction of the series.", low=0, high=1)
+    transforms: tuple[str, ...] = option((), "Augmentations of a crop in this order, name=strength; see core/augmentations.py.")
 
     def _check(self) -> None:
         if self.crop_ratio[0] > self.crop_ratio[1]:
@@ -163,12 +141,12 @@ class AugmentConfig(Section, prefix="augment"):
 
 @dataclass(frozen=True)
 class OptimConfig(Section, prefix="optim"):
-    """AdamW, with linear warm-up and half a cosine of decay."""
+    """AdamW with linear warm-up and cosine decay."""
 
     lr: float = option(2e-3, "Peak learning rate.", low=0)
     warmup_lr: float = option(2e-6, "Learning rate at step 0.", low=0)
     min_lr: float = option(2e-5, "Learning rate at the last step.", low=0)
-    warmup_steps: int = option(18_450, "Steps of warm-up, fewer than steps (published: 10 epochs).", low=0)
+    warmup_steps: int = option(18_450, "Steps of linear warm-up, fewer than steps (paper: 10 epochs).", low=0)
     beta1: float = option(0.9, "Decay rate of the first moment.", low=0, below=1)
     beta2: float = option(0.999, "Decay rate of the second moment.", low=0, below=1)
     epsilon: float = option(1e-8, "Constant in the denominator of the update.", low=0)
@@ -182,22 +160,16 @@ class DataConfig(Section, prefix="data"):
 
     sources: tuple[str, ...] = option(
         ("ucr=archives/ucr", "uea=archives/uea", "transfer=archives/transfer"),
-        "Bundled datasets, files and folders, [name=]path; only train splits are read.",
+        "Bundled datasets, files and folders, [name=]path. Only train splits are read.",
         resume=True,
     )
     exclude: tuple[str, ...] = option(("EigenWorms", "InsectWingbeat"), "Names of excluded datasets.", resume=True)
     dir: str = option("", "Folder of the built corpus; empty is WORKDIR/data.", resume=True)
-    max_length: int = option(
-        4096,
-        "Maximum time points of a piece; longer series are cut into equal pieces.",
-        low=1,
-        high=LONGEST_SERIES,
-        encoder=True,
-    )
-    source_weights: tuple[float, ...] = option((), "Sampling weight per source; empty is by number of classes.", low=0)
-    class_balance_alpha: float = option(0.0, "Exponent of class sizes in sampling; 0: equal classes, 1: equal series.", low=0, high=1)
-    synthetic_fraction: float = option(0.0, "Synthetic fraction of each batch; 1 needs no sources.", low=0, high=1)
-    on_device: bool = option(False, "Whether every device holds the corpus, without a host input pipeline.")
+    max_length: int = option(4096, "Time points at which series are split into equal segments.", low=1, high=LONGEST_SERIES, encoder=True)
+    source_weights: tuple[float, ...] = option((), "Sampling weight per source; empty weights sources by their number of classes.", low=0)
+    class_balance_alpha: float = option(0.0, "Exponent of class sizes in sampling; 0: uniform classes, 1: uniform series.", low=0, high=1)
+    synthetic_fraction: float = option(0.0, "Fraction of synthetic series per batch; 1 needs no sources.", low=0, high=1)
+    on_device: bool = option(False, "Whether every device holds the full corpus. Then the host reads no batches.")
     reader_threads: int = option(4, "Number of threads that read ahead.", low=1, resume=True)
 
 
@@ -205,29 +177,25 @@ class DataConfig(Section, prefix="data"):
 class ParallelConfig(Section, prefix="parallel", resume=True):
     """Sharding over devices."""
 
-    fsdp: int = option(1, "Number of devices that parameters are sharded over; batches are sharded over all.", low=1)
-    rules: tuple[str, ...] = option(("kernel$=fsdp",), "Sharded parameters, pattern=axes; others are replicated.")
+    fsdp: int = option(1, "Number of devices that parameters are sharded over. Saves memory. Batches are sharded over all devices.", low=1)
+    rules: tuple[str, ...] = option(("kernel$=fsdp",), "Sharded parameters, pattern=axes. Other parameters are replicated.")
 
 
 @dataclass(frozen=True)
 class RunConfig(Section, prefix="run", resume=True):
-    """Metrics, checkpoints, probes and alarms of a run."""
+    """Metrics, checkpoints, probes, and checks that stop a run."""
 
     log_every: int = option(100, "Steps between two lines of metrics.", low=1)
     checkpoint_every: int = option(1000, "Steps between two checkpoints.", low=1)
-    probe_every: int = option(10_000, "Steps between two probes; 0 never probes.", low=0)
+    probe_every: int = option(10_000, "Steps between two probes; 0 is never.", low=0)
     probe_sources: tuple[str, ...] = option(
-        ("ArrowHead", "GunPoint", "OSULeaf"), "Datasets whose train splits are probed by cross-validation."
+        ("ArrowHead", "GunPoint", "OSULeaf"), "Datasets of the probe; only train splits, by cross-validation."
     )
     max_to_keep: int = option(3, "Number of newest checkpoints that are retained.", low=1)
-    keep_period: int = option(0, "Checkpoints at multiples of this many steps are retained; 0 is none.", low=0)
+    keep_period: int = option(0, "Checkpoints at multiples of this many steps are retained as well; 0 is none.", low=0)
     best_metric: str = option("probe_accuracy", "Metric whose best checkpoint is retained; -loss minimises, empty is none.")
-    watchdog_timeout_s: int = option(
-        600,
-        "Seconds without a step after which a run has hung and stops; the first step has 10 times as long, 0 is never.",
-        low=0,
-    )
-    collapse_threshold: float = option(0.01, "Projection std below which projections have collapsed.", low=0)
+    watchdog_timeout_s: int = option(600, "Seconds without a finished step before a run exits; first step: 10 times; 0 is never.", low=0)
+    collapse_threshold: float = option(0.01, "Projection std (1 is uniform on the sphere) below which projections are collapsed.", low=0)
     collapse_patience: int = option(5, "Lines of metrics with collapsed projections before a run stops.", low=1)
 
 
@@ -235,13 +203,13 @@ class RunConfig(Section, prefix="run", resume=True):
 class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
     """Features of the encoder, and the datasets of the final table."""
 
-    sources: tuple[str, ...] = option(("bundled",), "Datasets of the final table; empty makes none.", encoder=False)
-    layer: int | None = option(None, "Layer of the features; none is the normalised last layer.", low=0, encoder=False)
-    pooling: str = option("cls+mean", "Pooling of the tokens; all_layers is cls+mean of every layer.", choices=POOLINGS)
-    channels: str = option("concat", "Combination of channels.", choices=("mean", "concat"), encoder=False)
-    input_lengths: tuple[int, ...] = option((), "Lengths whose features are joined; empty is length.", low=1, unique=True)
-    num_window_offsets: int = option(1, "Number of window offsets that features are averaged over.", low=1)
-    diff_orders: tuple[int, ...] = option((0,), "Difference orders whose features are joined.", low=0, high=1, unique=True)
+    sources: tuple[str, ...] = option(("bundled",), "Datasets of the final table; empty makes no table.", encoder=False)
+    layer: int | None = option(None, "Layer of the features; none is the last layer, normalised.", low=0, encoder=False)
+    pooling: str = option("cls+mean", "Pooling of the tokens. all_layers concatenates cls+mean of every layer.", choices=POOLINGS)
+    channels: str = option("concat", "Combination of the features of channels.", choices=("mean", "concat"), encoder=False)
+    input_lengths: tuple[int, ...] = option((), "Input lengths, concatenated; empty is length.", low=1, unique=True)
+    num_window_offsets: int = option(1, "Number of window offsets that features are averaged over. Cost grows linearly.", low=1)
+    diff_orders: tuple[int, ...] = option((0,), "Difference orders, concatenated; 0 is the series.", low=0, high=1, unique=True)
 
 
 @dataclass(frozen=True)
@@ -250,25 +218,25 @@ class PretrainConfig(Section):
 
     name: str = option("unnamed", "Name of the run.", encoder=True)
     seed: int = option(1, "Seed of weights, views, dropout and data order.", low=0, high=2**32 - 1, encoder=True)
-    steps: int = option(369_000, "Number of updates (published: 200 epochs of 1,845 batches).", low=1)
+    steps: int = option(369_000, "Number of updates (paper: 200 epochs of 1,845 batches).", low=1)
     batch_size: int = option(1024, "Series per step, over all devices.", low=2)
-    length: int = option(512, "Time points that every view is resized to.", low=1, encoder=True)
+    length: int = option(512, "Time points to which every view is resized.", low=1, encoder=True)
     matmul_precision: str = option(
         "default",
-        "Precision of float32 matmuls: default is TF32 on GPU and bfloat16 on TPU, highest is float32.",
+        "Precision of float32 matmuls. default: TF32 on GPU, bfloat16 on TPU; highest: float32.",
         choices=("default", "high", "highest"),
         encoder=True,
     )
-    grad_accum_steps: int = option(1, "Parts of a batch that are computed in turn; BatchNorm is per part.", low=1)
+    grad_accum_steps: int = option(1, "Microbatches per step. Saves memory; results differ, as BatchNorm is per microbatch.", low=1)
     remat: str = option(
         "none",
-        "Activations that the backward pass recomputes: all but matmuls (save_dots), or all of a block (full).",
+        "Rematerialisation of blocks: save_dots keeps outputs of matmuls, full only block inputs. Saves memory.",
         choices=("none", "save_dots", "full"),
         resume=True,
     )
     encoder_microbatch_size: int = option(
         0,
-        "Views that are encoded at a time and recomputed in the backward pass; 0 is 32 on CPU and all elsewhere.",
+        "Minimum number of views encoded at a time, rematerialised. Saves memory. 0: 32 on CPU, full batch elsewhere.",
         low=0,
         resume=True,
     )
@@ -297,43 +265,31 @@ class PretrainConfig(Section):
 class TuningSettings(Section):
     """Choices of fine-tuning; docs/configuration.md explains each."""
 
-    strategy: str = option(
-        "full",
-        "Trained parameters: all (full), or the head, its norm and the fusion of channels.",
-        choices=("full", "head"),
-    )
+    strategy: str = option("full", "Trained parameters: all, or head, its norm and the channel fusion.", choices=("full", "head"))
     # Validation loss of a frozen untrained encoder on GunPoint and ArrowHead: 0.65 and 0.98 with "none",
     # 0.35 and 0.81 with "batch".
     head_norm: str = option("batch", "Normalisation before the linear head.", choices=("batch", "layer", "none"))
-    pooling: str = option("cls", "Pooling of the tokens before the head; cls is published.", choices=POOLINGS)
-    channels: str = option("fusion", "Encoding of channels, as one token or alone.", choices=("fusion", "independent"))
+    pooling: str = option("cls", "Pooling of the tokens before the head; cls is the paper default.", choices=POOLINGS)
+    channels: str = option("fusion", "Channels are fused, or encoded alone and averaged.", choices=("fusion", "independent"))
     max_channels: int = option(32, "Maximum number of channels; datasets with more are reduced.", low=1)
-    reduction: str = option("variance", "Reduction of channels; variance keeps largest.", choices=("variance", "pca"))
-    epochs: int = option(60, "Maximum passes over the training cases; the learning rate decays to 0.", low=1)
-    min_updates: int = option(0, "Minimum number of updates; epochs and patience grow to reach it.", low=0)
+    reduction: str = option("variance", "Reduction of channels: largest variance, or principal components.", choices=("variance", "pca"))
+    epochs: int = option(60, "Maximum number of passes over the training cases. The learning rate decays to 0.", low=1)
+    min_updates: int = option(0, "Minimum number of updates. If epochs gives fewer, epochs and patience are scaled up.", low=0)
     batch_size: int = option(16, "Cases per update.", low=1)
     learning_rates: tuple[float, ...] = option(
-        (3e-4, 1e-3, 3e-3),
-        "Peak learning rates to try; the best in validation is kept.",
-        above=0,
-        unique=True,
-        nonempty=True,
+        (3e-4, 1e-3, 3e-3), "Peak learning rates; the best in validation is used.", above=0, unique=True, nonempty=True
     )
-    ensemble_size: int = option(1, "Number of networks whose probabilities are averaged.", low=1)
-    warmup_fraction: float = option(0.1, "Fraction of the updates in which the learning rate rises.", low=0, below=1)
+    ensemble_size: int = option(1, "Number of networks whose class probabilities are averaged.", low=1)
+    warmup_fraction: float = option(0.1, "Fraction of the updates with linear warm-up.", low=0, below=1)
     weight_decay: float = option(0.05, "Decoupled weight decay.", low=0)
-    layer_decay: float = option(1.0, "Learning-rate factor from a block to the one below; 1 is none.", above=0, high=1)
+    layer_decay: float = option(1.0, "Factor of the learning rate from each block to the block below; 1 is none.", above=0, high=1)
     label_smoothing: float = option(0.0, "Label smoothing.", low=0, below=1)
-    crop_ratio: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop ratio of training.", above=0, high=1)
-    selection: str = option(
-        "train",
-        "Cases that choose epoch and rate: some of the train split, or the test split (not an estimate).",
-        choices=("train", "test"),
-    )
-    validation_fraction: float = option(0.2, "Fraction of each class of the train split that validates.", low=0, below=1)
-    patience: int = option(20, "Epochs without improvement after which a member stops; 0 is never.", low=0)
-    num_window_offsets: int = option(1, "Number of window offsets that probabilities are averaged over.", low=1)
-    refit: bool = option(False, "Whether networks are trained again on all cases once rate and epoch are chosen.")
+    crop_ratio: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop, as a fraction of the series.", above=0, high=1)
+    selection: str = option("train", "Split that selects epoch and rate; test is biased, as in the paper.", choices=("train", "test"))
+    validation_fraction: float = option(0.2, "Fraction of each class of the train split that is held out for validation.", low=0, below=1)
+    patience: int = option(20, "Epochs without improvement before a network stops; 0 is never.", low=0)
+    num_window_offsets: int = option(1, "Number of window offsets over which probabilities are averaged.", low=1)
+    refit: bool = option(False, "Whether networks are trained again on all cases with the selected learning rate and epoch.")
 
     def _check(self) -> None:
         if self.crop_ratio[0] > self.crop_ratio[1]:
@@ -367,7 +323,7 @@ class SweepConfig(Section):
 
     name: str = option("sweep", "Name of the sweep.")
     encoders: tuple[str, ...] = option(
-        (), "Encoders, name=path; name=untrained:path is the untrained baseline. Encoders of one name are repetitions."
+        (), "Encoders, name=path or name=untrained:path (untrained baseline). A repeated name is a repetition."
     )
     sources: tuple[str, ...] = option(("bundled",), "Names of bundled datasets, files and folders.")
     point_anomaly: tuple[str, ...] = option((), "Files of series with labelled time points (point anomalies).")
@@ -386,7 +342,7 @@ class SweepConfig(Section):
     input_lengths: tuple[str, ...] = option(("encoder",), "Lengths of series: encoder (its default), numbers, or sums (512+1024).")
     num_window_offsets: tuple[str, ...] = option(("encoder",), "Numbers of window offsets: encoder (its default), or numbers.")
     diff_orders: tuple[str, ...] = option(("encoder",), "Difference orders: encoder (its default), 0, 1 or 0+1.")
-    channels: tuple[str, ...] = option(("concat",), "Combinations of channels.", choices=("mean", "concat"))
+    channels: tuple[str, ...] = option(("concat",), "Combinations of the features of channels.", choices=("mean", "concat"))
     scalers: tuple[str, ...] = option(("standard",), "Scalers of the features of probes: none, standard or minmax.")
     shots: tuple[int, ...] = option((5,), "Cases per class of few-shot tasks.", low=1)
     tasks: int = option(100, "Number of few-shot tasks with frozen features.", low=1)
