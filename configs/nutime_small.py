@@ -1,15 +1,13 @@
-"""NuTime small, a contrastive encoder for CPUs: 556,736 parameters. Recipe of the pretrained `nutime-small`.
+"""NuTime small (556,736 parameters), an encoder for CPUs pretrained with SimCLR: the recipe of the weights `nutime-small`.
 
     nutime data download --to=archives
     nutime pretrain --config=nutime_small --workdir=runs/nutime-small
 
-Hardware and time: two shared CPU cores, one host device per core, 1.1 GB; 340 view pairs per second on an idle machine,
-which is 45 minutes for 921,600 pairs. Training data: the train splits of 63 UCR and 10 UEA datasets, of 22 more UCR
-datasets, and the bundled datasets.
-
-Score: 82.3 % on the 63 UCR and 84.1 % on the 10 UEA datasets; untrained baseline 76.6 % and 80.8 %. Mean test accuracy
-of a ridge classifier on features of all layers, of the series and its first difference, averaged over 8 window offsets;
-one seed. Experiments: docs/weights.md.
+Hardware and time: two shared CPU cores, one host device per core, 1.1 GB, 340 view pairs per second without other load
+(921,600 pairs would take 45 minutes; the run was interrupted). Data of the weights: the train splits of 63 UCR and 10 UEA
+datasets, of 22 more UCR datasets and of the bundled ones. Score: 82.3 % on those 63 datasets and 84.1 % on those 10 (test
+accuracy of a ridge classifier on features of all layers, of the series and its first difference, 8 window offsets; one
+seed); the untrained baseline scores 76.6 and 80.8 %. Search: docs/weights.md.
 """
 
 from ml_collections import ConfigDict

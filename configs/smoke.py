@@ -1,8 +1,8 @@
-"""A tiny encoder for tests: eight steps on two bundled datasets.
+"""A run of seconds for tests: a tiny encoder, eight steps on two bundled datasets.
 
     nutime pretrain --config=smoke --workdir=runs/smoke
 
-Hardware and time: two CPU cores, less than one minute. The score has no meaning.
+Hardware and time: two CPU cores, well under a minute. The score has no meaning.
 """
 
 from ml_collections import ConfigDict

@@ -49,7 +49,7 @@ def pack_cases(series: Sequence[np.ndarray], labels: np.ndarray) -> PackedCases:
     longest, points = max(case.shape[1] for case in series), sum(case.size for case in series)
     if longest > MAX_LENGTH or points > 1 << 30:
         raise InputError(
-            f"the set has {points} points, {longest} in its longest series; at most {1 << 30} and {MAX_LENGTH} can be resident: "
+            f"the set has {points} points, {longest} in its longest series; at most {1 << 30} and {MAX_LENGTH} fit into device memory: "
             "shorten the series, or keep fewer channels or cases"
         )
     count, channels = round_up(len(series), LEAST_CASES), len(series[0])

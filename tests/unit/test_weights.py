@@ -35,7 +35,7 @@ def test_every_card_says_what_was_used_and_what_not():
     assert set(ACCURACY) == set(list_pretrained())
     for name in list_pretrained():
         card = (WEIGHTS / name / "card.md").read_text()
-        for words in (f"# {name}", "**Training.**", "**Worth.**", "**Terms.**", "no test"):
+        for words in (f"# {name}", "**Training.**", "**Results.**", "**Licence.**", "no test"):
             assert words.lower() in card.lower(), (name, words)
 
 
