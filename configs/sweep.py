@@ -1,7 +1,7 @@
 """Frozen protocols of a pretrained encoder and of its untrained baseline on the bundled datasets, and classical methods.
 
-    nutime sweep --config=sweep --out=results/quickstart
-    nutime report results/quickstart/results.csv --out=results/quickstart/report.html
+nutime sweep --config=sweep --out=results/quickstart
+nutime report results/quickstart/results.csv --out=results/quickstart/report.html
 """
 
 from ml_collections import ConfigDict
