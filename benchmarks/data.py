@@ -70,7 +70,7 @@ def measure(sources: list[str]) -> dict[str, object]:
 
     from nutime_jax.config import load_config
     from nutime_jax.data.corpus import open_corpus
-    from nutime_jax.data.loader import batches, class_shares
+    from nutime_jax.data.loader import class_sampling_probs, iterate_batches
     from nutime_jax.distributed.mesh import make_mesh
     from nutime_jax.synthetic import synthetic_series
     from nutime_jax.training.input_pipeline import make_input_pipeline, make_views, streamed_views
@@ -84,10 +84,10 @@ def measure(sources: list[str]) -> dict[str, object]:
         results["build_8_copies"] = build(copies(sources, 8, folder / "copies"), folder / "eight")
         corpus = open_corpus(sources, data_dir=folder / "once", max_length=4096)
 
-        shares = class_shares(corpus, alpha=0.0)
+        shares = class_sampling_probs(corpus, alpha=0.0)
         rates = results["series_per_second"] = {}
         for threads in (1, 2, 4):
-            stream = batches(corpus, shares, batch_size=BATCH, seed=0, start=0, stop=100, threads=threads)
+            stream = iterate_batches(corpus, shares, batch_size=BATCH, seed=0, start=0, stop=100, threads=threads)
             next(stream)
             start = time.perf_counter()
             rates[f"read_and_pad_{threads}_threads"] = 99 * BATCH / (time.perf_counter() - start) if sum(1 for _ in stream) else 0

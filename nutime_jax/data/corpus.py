@@ -1,4 +1,4 @@
-"""A pretraining corpus: the train splits of sets, every channel a series, stored as ArrayRecord by TFDS, a part a source."""
+"""Pretraining corpora: train splits of datasets, one series per channel, one TFDS part (ArrayRecord) per source."""
 
 import contextlib
 import fcntl
@@ -28,14 +28,14 @@ with extra("train"):
 log = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 << 20
-"""Sets are packed into shards until their files have this size; a shard is what a build holds in memory."""
+"""Size of the files of the datasets in a shard; a build holds one shard in memory."""
 
 PACKAGES = ("numpy", "tensorflow-datasets", "array-record", "aeon")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one entry of `data.sources` stands for: a name, and the sets whose train splits it brings."""
+    """An entry of `data.sources`: a name, and the datasets whose train splits it adds."""
 
     name: str
     sets: tuple[DatasetFiles, ...]
@@ -43,7 +43,7 @@ class Source:
 
 
 class Record(NamedTuple):
-    """A series, taken apart by `series.centre_to_float32`: it is `values` (time,) plus `offset`."""
+    """A series as `series.centre_to_float32` splits it: `values` (time,) plus `offset`."""
 
     values: np.ndarray
     offset: np.float32
@@ -53,9 +53,9 @@ class Record(NamedTuple):
 class Part:
     """A built source.
 
-    records: random access to {"record": (1 + time,) float32}, the offset before the values: one feature, since the
-        bytes of several would be in no certain order. The records of a class follow one another.
-    card: what went in: sets, classes with their sizes, longest series, digest, checksums, licence, versions.
+    records: random access to {"record": (1 + time,) float32}, the offset and then the values: one feature, because the
+        byte order of several is not fixed. The records of a class are contiguous.
+    card: datasets, classes with their sizes, longest series, digest, checksums, licence, versions.
     """
 
     name: str
@@ -65,79 +65,79 @@ class Part:
 
 @dataclass(frozen=True)
 class Corpus:
-    """An opened corpus: the records of its parts, end to end."""
+    """An open corpus: the concatenated records of its parts."""
 
     parts: tuple[Part, ...]
 
     @functools.cached_property
     def class_sizes(self) -> np.ndarray:
-        """Records of each class, in the order of the records."""
+        """Number of records per class, in the order of the records."""
         return np.array([size for part in self.parts for _, size in part.card["classes"]])
 
     @functools.cached_property
     def class_parts(self) -> np.ndarray:
-        """The number of the part that each class belongs to."""
+        """Part index of each class."""
         return np.repeat(np.arange(len(self.parts)), [len(part.card["classes"]) for part in self.parts])
 
     @property
     def max_length(self) -> int:
-        """Points of the longest record."""
+        """Time points of the longest record."""
         return max(part.card["max_length"] for part in self.parts)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of records and classes; two corpora with one digest are the same."""
+        """SHA-256 of records and classes; corpora with the same digest are equal."""
         return hashlib.sha256("".join(part.card["digest"] for part in self.parts).encode()).hexdigest()
 
     def __len__(self) -> int:
         return int(self.class_sizes.sum())
 
     def read(self, indices: np.ndarray) -> list[Record]:
-        """Records by number, in the order asked for."""
+        """Return records by index, in the order of the indices."""
         ends = np.cumsum([len(part.records) for part in self.parts])
         owners = np.searchsorted(ends, indices, side="right")
-        found: list[Any] = [None] * len(indices)
-        for number in np.unique(owners):
-            part, places = self.parts[number], np.flatnonzero(owners == number)
-            local = indices[places] - (ends[number] - len(part.records))
-            for place, record in zip(places, part.records.__getitems__(local.tolist()), strict=True):
-                found[place] = Record(record["record"][1:], record["record"][0])
-        return found
+        records: list[Any] = [None] * len(indices)
+        for owner in np.unique(owners):
+            part, positions = self.parts[owner], np.flatnonzero(owners == owner)
+            local = indices[positions] - (ends[owner] - len(part.records))
+            for position, record in zip(positions, part.records.__getitems__(local.tolist()), strict=True):
+                records[position] = Record(record["record"][1:], record["record"][0])
+        return records
 
 
 def find_sources(sources: Iterable[str], *, exclude: Sequence[str] = ()) -> list[Source]:
-    """The sets behind `data.sources`; an entry is `name=where` or `where` alone, and is then named after its last part.
+    """Return the datasets of `data.sources`; an entry is `name=location`, or a location that is named after its last part.
 
     Args:
-        exclude: names of sets that are left out, wherever they are.
+        exclude: names of datasets to omit.
 
     Raises:
-        InputError: see `datasets.find_datasets`; or no sources, two of one name, or one that adds nothing to those before it.
+        InputError: see `datasets.find_datasets`; or no sources, two of one name, or a source without further datasets.
     """
-    found: list[Source] = []
+    result: list[Source] = []
     seen: set[Path] = set()
     unused = set(exclude)
     for entry in filter(None, sources):
         named = re.fullmatch(r"([\w-]+)=(.+)", entry)
         name, where = named.groups() if named else (re.sub(r"[^\w-]", "_", Path(entry).expanduser().absolute().stem), entry)
-        if name in [one.name for one in found]:
+        if name in [source.name for source in result]:
             raise InputError(f"two of data.sources are called {name}; name one otherwise: other_name={where}")
-        sets = tuple(one for one in find_all_datasets([where]) if one.train.absolute() not in seen)
-        unused -= {one.name for one in sets}
-        sets = tuple(one for one in sets if one.name not in exclude)
+        sets = tuple(files for files in find_all_datasets([where]) if files.train.absolute() not in seen)
+        unused -= {files.name for files in sets}
+        sets = tuple(files for files in sets if files.name not in exclude)
         if not sets:
             raise InputError(f"source {entry} adds nothing to the sources before it; leave it out")
-        seen |= {one.train.absolute() for one in sets}
-        found.append(Source(name, sets, _licence(where)))
-    if not found:
+        seen |= {files.train.absolute() for files in sets}
+        result.append(Source(name, sets, _licence(where)))
+    if not result:
         raise InputError("the corpus is empty: data.sources names nothing; give sets, files or folders, or 'bundled'")
     for name in sorted(unused):
         log.warning("data.exclude names %s, which is in no source", name)
-    return found
+    return result
 
 
 def _licence(where: str) -> str:
-    """The terms that come with a source: the text of its licence file, where there is one."""
+    """Return the terms of a source: the text of its licence file, if it has one."""
     if where == "bundled" or where in BUNDLED:
         return "UCR and UEA archives (timeseriesclassification.com), as distributed with aeon; cite the archives in publications"
     path = Path(where).expanduser()
@@ -147,42 +147,43 @@ def _licence(where: str) -> str:
 
 
 def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_length: int, exclude: Sequence[str] = ()) -> Corpus:
-    """Opens the corpus of these sources below `data_dir`; parts that are not there are built first, one after the other.
+    """Open the corpus of these sources below `data_dir`; missing parts are built first.
 
-    A part is visible only when it is complete, is found again as long as the files it came from are unchanged, and is
-    checked against its checksums whenever it is opened. An interrupted build keeps the parts that are finished.
+    A part appears when it is complete, is reused while its source files are unchanged, and is verified against its checksums
+    at each start. An interrupted build keeps the finished parts.
 
     Args:
         sources, exclude: see `find_sources`. Only train splits are read.
-        data_dir: where parts are kept.
-        max_length: longer series are cut (`series.split_long_series`).
+        data_dir: folder of the parts.
+        max_length: maximum time points of a record; longer series are split (`series.split_long_series`).
 
     Raises:
-        InputError: unreadable sources, a folder that cannot be written, or a damaged part.
+        InputError: a source cannot be read, the folder cannot be written, or a part is damaged.
     """
     data_dir = Path(data_dir).expanduser()
     return Corpus(tuple(_open_part(source, data_dir, max_length) for source in find_sources(sources, exclude=exclude)))
 
 
 def open_built(folder: str | os.PathLike) -> Corpus:
-    """Opens what `nutime data build` wrote: the folder it was told (`data_dir`), with all its parts, or one part's folder.
+    """Open a corpus of `nutime data build`: its `--data_dir` with all parts, or the folder of one part.
 
     Raises:
-        InputError: there is no part, one is damaged, or two are of one source, and one must be named.
+        InputError: the folder has no part, a part is damaged, or two parts have the same source.
     """
     folder = Path(folder).expanduser()
     infos = [folder / "dataset_info.json"] if (folder / "dataset_info.json").is_file() else sorted(folder.rglob("dataset_info.json"))
     names = [info.parent.parent.name.rpartition("-")[0] for info in infos]
     if not infos:
-        raise InputError(f"{folder} holds no corpus; give the folder that `nutime data build --data_dir` named")
+        raise InputError(f"{folder} has no corpus; pass the folder that `nutime data build --data_dir` named")
     if len(set(names)) < len(names):
         again = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{folder} holds source {again} more than once; name one: {infos[names.index(again)].parent}")
+        raise InputError(f"{folder} has source {again} more than once; pass one part: {infos[names.index(again)].parent}")
     return Corpus(tuple(_read_part(name, info.parent) for name, info in zip(names, infos, strict=True)))
 
 
 def _open_part(source: Source, data_dir: Path, max_length: int) -> Part:
-    stamps = [(str(one.train.absolute()), one.train.stat().st_size, one.train.stat().st_mtime_ns) for one in source.sets]
+    trains = [files.train for files in source.sets]
+    stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in trains]
     recipe = hashlib.sha256(json.dumps([stamps, max_length]).encode()).hexdigest()[:16]
     config = f"{source.name}-{recipe}"
     folder = data_dir / "series_corpus" / config / str(SeriesCorpus.VERSION)
@@ -197,18 +198,18 @@ def _read_part(name: str, folder: Path) -> Part:
         card = dict(builder.info.metadata)
         files = dict(card["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is damaged, or no corpus of this library; remove it and start again") from error
+        raise InputError(f"{folder} is damaged, or is not a corpus of this library; remove it and rerun the command") from error
     _check_files(folder, files)
     return Part(name, builder.as_data_source(split="train"), card)
 
 
 def _check_files(folder: Path, checksums: dict[str, str]) -> None:
-    """Refuses a part of which a byte is not what was written."""
+    """Raise InputError unless the files of a part have their checksums."""
     for name, checksum in checksums.items():
         path = folder / name
         if not path.exists() or _checksum(path) != checksum:
             what = "is damaged" if path.exists() else "is missing"
-            raise InputError(f"{path} {what}; remove {folder} and start again, it will be built anew")
+            raise InputError(f"{path} {what}; remove {folder} and rerun the command, which rebuilds it")
 
 
 def _checksum(path: Path) -> str:
@@ -219,8 +220,8 @@ def _checksum(path: Path) -> str:
 class SeriesCorpus(tfds.core.ShardBasedBuilder):
     """TFDS builder of one part of a corpus."""
 
-    # To be raised when the same files would give other records: parts built before are then built anew.
-    VERSION = tfds.core.Version("2.0.0")
+    # Raise it when the same files give other records: older parts are then rebuilt.
+    VERSION = tfds.core.Version("2.1.0")
 
     def __init__(self, *, source: Source, max_length: int, progress: ProgressBar, **kwargs):
         self._source, self._max_length, self._progress = source, max_length, progress
@@ -231,27 +232,27 @@ class SeriesCorpus(tfds.core.ShardBasedBuilder):
         record = tfds.features.Tensor(shape=(None,), dtype=np.float32)
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Train splits of sets, every channel a series: a record is an offset, and the values it is to be added to.",
+            description="Train splits of datasets, one series per channel: a record is an offset, and the values to add it to.",
             features=tfds.features.FeaturesDict({"record": record}),
             metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,  # the order of the records is part of what is promised
+            disable_shuffling=True,  # the order of the records is part of the format
         )
 
     def _shard_iterators_per_split(self, dl_manager) -> dict[str, Any]:
         return {"train": [functools.partial(self._examples, sets) for sets in _pack(self._source.sets)]}
 
     def _examples(self, sets: Sequence[DatasetFiles]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for one in sets:
-            cases = one.read("train")
-            for name, series in sorted(_series_of(one.name, cases, self._max_length), key=lambda record: record[0]):
+        for files in sets:
+            cases = files.read("train")
+            for name, series in sorted(_series_of(files.name, cases, self._max_length), key=lambda record: record[0]):
                 values, offset = centre_to_float32(series)
                 key = self._tally.add(name, values, offset)
                 yield str(key), {"record": np.concatenate([[offset], values])}
-            self._tally.sets.append([one.name, str(one.train), len(cases.series)])
+            self._tally.sets.append([files.name, str(files.train), len(cases.series)])
             self._progress.update()
 
     def _download_and_prepare(self, *args, **kwargs) -> None:
-        """Writes the shards, and completes the card with what only now is known, before the part becomes visible."""
+        """Write the shards and complete the card before the part becomes visible."""
         super()._download_and_prepare(*args, **kwargs)
         shards = sorted(Path(self.data_dir).glob("*.array_record*"))
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -264,7 +265,7 @@ class SeriesCorpus(tfds.core.ShardBasedBuilder):
 
 
 class _Tally:
-    """What a card says of the records that have been written."""
+    """Statistics of the written records, for the card."""
 
     def __init__(self):
         self.sets: list[list] = []
@@ -273,7 +274,7 @@ class _Tally:
         self._digest = hashlib.sha256()
 
     def add(self, name: str, values: np.ndarray, offset: np.float32) -> int:
-        """Counts a record; returns its number."""
+        """Count a record, and return its index."""
         self._sizes[name] = self._sizes.get(name, 0) + 1
         self._lengths.append(len(values))
         self._digest.update(f"{name}:{len(values)}:".encode() + offset.tobytes() + values.tobytes())
@@ -285,21 +286,21 @@ class _Tally:
 
 
 def _pack(sets: Iterable[DatasetFiles]) -> list[list[DatasetFiles]]:
-    """Sets in order, in groups whose files have about SHARD_BYTES."""
+    """Group datasets in order, so that the files of a group have about SHARD_BYTES."""
     groups: list[list[DatasetFiles]] = []
     room = 0
-    for one in sets:
-        size = one.train.stat().st_size
+    for files in sets:
+        size = files.train.stat().st_size
         if not groups or size > room:
             groups.append([])
             room = SHARD_BYTES
-        groups[-1].append(one)
+        groups[-1].append(files)
         room -= size
     return groups
 
 
 def _series_of(name: str, cases, max_length: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(class, series) of every channel of every case, long ones in pieces."""
+    """Yield (class, series) of every channel of every case; long series in segments."""
     labels = [""] * len(cases.series) if cases.labels is None else cases.labels
     for case, label in zip(cases.series, labels, strict=True):
         for channel in case:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nutime_jax.data.series import as_numbers, clean_block, clean_series
-from nutime_jax.data.tables import BY_NAME, IDS, TIMES, Columns, read_frame
+from nutime_jax.data.series import Cases, as_numbers, clean_block, clean_series
+from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, column_numbers, find_column, read_table
 from nutime_jax.errors import InputError, InputTypeError, extra
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def read_series(X: Any, *, columns: Columns = BY_NAME) -> SeriesInput:
         X: one of
             an array (cases, time) or (cases, channels, time) of any real dtype; masked values, NaN, None and pandas.NA are missing;
             a sequence of arrays (time,) or (channels, time) of any lengths; lists of numbers of one length are a table;
-            a table of pandas, polars or pyarrow, wide or long (see `tables.read_frame`);
+            a table of pandas, polars or pyarrow, wide or long (see `read_frame`);
             an xarray.DataArray, whose dimension names order its axes.
         columns: columns of a table, where their names do not give their role.
 
@@ -157,6 +157,73 @@ def _read_table(X: Any, columns: Columns) -> SeriesInput:
         log.warning("column %s of X is constant within every series; if it is the label, name it: read_series(X, columns=…)", names)
     whole = len(cases.series) == len(frame) and all(case.shape == (frame.shape[1],) for case in cases.series)
     return SeriesInput(cases.series, cases.labels, cases.ids, frame.shape[1] if whole else None)
+
+
+def read_frame(frame: Any, *, name: str, columns: Columns = BY_NAME) -> Cases:
+    """Return the series of a pandas frame, wide or long; see `read_table`.
+
+    A row index with two levels is (id, time), and the columns of a table with two levels are (channel, time). An index of
+    one level is a column only where its name is that of an id, a time or a label.
+
+    Raises:
+        InputError: see `read_table`; or the rows are times, or an index has more than two levels.
+    """
+    frame, columns = _index_to_columns(frame, name, columns)
+    if frame.columns.nlevels > 1:
+        return _read_channel_columns(frame, name, columns)
+    return read_table(FrameTable(name, [str(column) for column in frame.columns], frame, columns=columns))
+
+
+def _index_to_columns(frame: Any, name: str, columns: Columns) -> tuple[Any, Columns]:
+    """Return the frame with the index levels that are an id, a time or a label as columns."""
+    import pandas
+
+    index = frame.index
+    levels = [None if level is None else str(level).strip().lower() for level in index.names]
+    chosen = {name.strip().lower() for name in (columns.id, columns.time, columns.label) if name}
+    if index.nlevels > 2:
+        raise InputError(f"{name} has an index of {index.nlevels} levels; keep two, id and time, or one row per series")
+    if index.nlevels == 2 and chosen.isdisjoint(levels) and not set(levels) & set(LABELS):
+        ordered = [1, 0] if levels[0] in TIMES or levels[1] in IDS else [0, 1]
+        names = dict(zip(ordered, ("id", "time"), strict=True))
+        frame, levels = frame.set_axis(index.set_names([names[0], names[1]])), ["id", "time"]
+        columns = Columns("id", "time", columns.label, columns.channels)
+    if any(level in (*IDS, *TIMES, *LABELS, *chosen) for level in levels):
+        try:
+            return frame.reset_index(), columns
+        except ValueError as error:
+            raise InputError(f"{name} has an index that is called like a column ({error}); rename one of them") from error
+    if isinstance(index, (pandas.DatetimeIndex, pandas.PeriodIndex)):
+        roles = {str(column).strip().lower() for column in frame.columns}
+        if roles.isdisjoint(TIMES) and columns.time is None:
+            raise InputError(
+                f"{name} has times as rows; pass {name}.to_numpy().T[None] for one series with a channel per column, "
+                f"or {name}.reset_index(drop=True) if each row is a series"
+            )
+    return frame, columns
+
+
+def _read_channel_columns(frame: Any, name: str, columns: Columns) -> Cases:
+    """Return the series of a frame whose columns have two levels, (channel, time)."""
+    if frame.columns.nlevels > 2:
+        raise InputError(f"{name} has columns of {frame.columns.nlevels} levels; keep two, channel and time")
+    levels = [None if level is None else str(level).strip().lower() for level in frame.columns.names]
+    channel_level = 1 if levels[0] in TIMES else 0
+    single = [column for column in frame.columns if str(column[1 - channel_level]) == ""]  # id and label after reset_index
+    attributes = frame[single].copy()
+    attributes.columns = [str(column[channel_level]) for column in single]
+    values = frame.drop(columns=single)
+    channels = list(dict.fromkeys(values.columns.get_level_values(channel_level)))
+    parts = [values.xs(channel, axis=1, level=channel_level) for channel in channels]
+    if not parts or any(list(part.columns) != list(parts[0].columns) for part in parts):
+        raise InputError(f"{name} has channels of unequal times as columns; fill the missing times with NaN")
+    tables = [FrameTable(name, [f"{channel} {time}" for time in part.columns], part) for channel, part in zip(channels, parts, strict=True)]
+    stacked = [np.column_stack([column_numbers(table, column) for column in range(len(table.names))]) for table in tables]
+    names = list(attributes.columns)
+    id_column = find_column(name, names, (columns.id.lower(),) if columns.id else IDS)
+    label = find_column(name, names, (columns.label.lower(),) if columns.label else LABELS)
+    labels, ids = (None if column is None else attributes.iloc[:, column].to_numpy() for column in (label, id_column))
+    return Cases(list(np.stack(stacked, axis=1)), labels, ids)
 
 
 def _is_table(X: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Batches of padded series, by Grain; batch number `step` depends on the corpus, the seed and the step alone."""
+"""Batches of padded series, loaded by Grain."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,21 +14,21 @@ with extra("train"):
 Batch = dict[str, np.ndarray]
 
 
-def class_shares(corpus: Corpus, *, alpha: float, weights: Sequence[float] = ()) -> np.ndarray:
-    """How often each class is drawn; the shares sum to 1.
+def class_sampling_probs(corpus: Corpus, *, alpha: float, weights: Sequence[float] = ()) -> np.ndarray:
+    """Return the sampling probability of each class, (classes,).
 
-    Within a part, a class of n series is drawn in proportion to n**alpha: 0 makes all classes alike, as the release does
-    (it weighs every series by 1/n), 1 all series. Parts are drawn in proportion to `weights`, one a part; without
-    weights, in proportion to the sum of n**alpha over their classes, as if the corpus were one part.
+    Within a part, a class of n series has a probability proportional to n**alpha: 0 makes classes equal, as in the official
+    implementation (which weighs every series by 1/n), 1 makes series equal. Parts have probabilities proportional to
+    `weights`, one per part; without weights, to the sum of n**alpha over their classes, as if the corpus were one part.
 
     Raises:
-        InputError: weights that do not fit the parts, or none above zero.
+        InputError: the number of weights is not that of the parts, or none is above zero.
     """
-    shares = corpus.class_sizes.astype(np.float64) ** alpha
+    probs = corpus.class_sizes.astype(np.float64) ** alpha
     if len(weights):
-        totals = np.bincount(corpus.class_parts, shares)
-        shares *= (_check_weights(corpus, weights) / totals)[corpus.class_parts]
-    return shares / shares.sum()
+        totals = np.bincount(corpus.class_parts, probs)
+        probs *= (_check_weights(corpus, weights) / totals)[corpus.class_parts]
+    return probs / probs.sum()
 
 
 def _check_weights(corpus: Corpus, weights: Sequence[float]) -> np.ndarray:
@@ -40,21 +40,20 @@ def _check_weights(corpus: Corpus, weights: Sequence[float]) -> np.ndarray:
     return numbers
 
 
-def draw_records(class_sizes: np.ndarray, shares: np.ndarray, *, seed: int, step: int, batch_size: int) -> np.ndarray:
-    """Records of the global batch number `step`: a class by its share, then a record of it, with replacement.
+def sample_record_indices(class_sizes: np.ndarray, class_probs: np.ndarray, *, seed: int, step: int, batch_size: int) -> np.ndarray:
+    """Return the record indices of the global batch of a step, (batch_size,).
 
-    Returns:
-        Indices into the corpus, shape (batch_size,).
+    A class is sampled by its probability, then a record of the class, with replacement.
     """
     random = np.random.Generator(np.random.Philox(key=[seed, step]))
-    classes = random.choice(len(shares), batch_size, p=shares)
+    classes = random.choice(len(class_probs), batch_size, p=class_probs)
     starts = np.cumsum(class_sizes) - class_sizes
     return starts[classes] + (random.random(batch_size) * class_sizes[classes]).astype(np.int64)
 
 
-def batches(
+def iterate_batches(
     corpus: Corpus,
-    shares: np.ndarray,
+    class_probs: np.ndarray,
     *,
     batch_size: int,
     seed: int,
@@ -63,21 +62,21 @@ def batches(
     rows: np.ndarray | None = None,
     threads: int = 2,
 ) -> Iterator[Batch]:
-    """Batches number start to stop - 1 of {"series": (batch, corpus.max_length), "length", "offset": (batch,)}.
+    """Yield batches start to stop - 1, {"series": (batch, corpus.max_length), "length", "offset": (batch,)}.
 
-    The position is the step: a run that resumes at step n asks for start=n and sees what it would have seen. With
-    several processes each reads its own rows of the same global batch, in their order.
+    A batch depends only on the corpus, seed and step: a run that resumes at step n passes start=n. With several processes
+    each reads its rows of the same global batch, in their order.
 
     Args:
-        shares: how often each class is drawn, see `class_shares`.
+        class_probs: see `class_sampling_probs`.
         batch_size: size of the global batch.
-        rows: those of this process, see `parallel.process_local_rows`; None is all of them.
+        rows: rows of this process, see `mesh.process_local_rows`; None is all rows.
         threads: reader threads; they read ahead.
     """
     rows = np.arange(batch_size) if rows is None else rows
 
     def read(step: int) -> Batch:
-        indices = draw_records(corpus.class_sizes, shares, seed=seed, step=step, batch_size=batch_size)[rows]
+        indices = sample_record_indices(corpus.class_sizes, class_probs, seed=seed, step=step, batch_size=batch_size)[rows]
         records = corpus.read(indices)
         series, length = pad_series([record.values for record in records], corpus.max_length)
         return {"series": series, "length": length, "offset": np.array([record.offset for record in records])}

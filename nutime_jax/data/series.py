@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int32, Shaped
 from nutime_jax.errors import InputError, InputTypeError
 
 SHAPE_BITS = 20
-"""A series is narrowed to float32 where rounding moves no value by more than 2**-SHAPE_BITS of the series' range."""
+"""A series is rounded to float32 where that moves no value by more than 2**-SHAPE_BITS of the series' range."""
 
 
 @dataclass(frozen=True)
@@ -80,38 +80,38 @@ def first_line(error: Exception) -> str:
 
 
 def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> Float[np.ndarray, "channels time"]:
-    """Turns one series into finite numbers, shape (channels, time); the input is not touched.
+    """Return a series without missing values, (channels, time). The input is not changed.
 
-    The result is float32 where float32 keeps the shape of every channel; a small signal on a large offset (a pressure of
-    101,325 Pa that varies by 0.01) comes back as float64, for `centre_to_float32` to take apart.
+    The result is float32 where float32 keeps the shape of every channel. A small signal on a large offset (a pressure of
+    101,325 Pa that varies by 0.01) stays float64; `centre_to_float32` splits it.
 
-    Time steps at either end that are missing (NaN) in every channel are padding, and are cut. Missing values inside are
-    interpolated linearly within their channel, the first and last known values held towards the ends; a channel with no
-    value at all becomes zero. The release cuts out every step that is missing in all channels and writes 0 elsewhere:
-    that distorts time, and 0 is an outlier in a series at level 1e6.
+    Time steps at either end that are missing (NaN) in all channels are padding, and are cut. Other missing values are
+    interpolated linearly within their channel, and the first and last known values are repeated towards the ends; a channel
+    without values becomes zero. The official implementation removes time steps that are missing in all channels, and writes
+    0 elsewhere. That changes the time axis, and 0 is an outlier in a series at level 1e6.
 
     Args:
         x: shape (time,) or (channels, time), any real dtype.
-        name: what an error calls it.
+        name: name of the series in error messages.
 
     Raises:
-        InputError: not numbers, not of one or two axes, no known value, infinite, or beyond float32.
+        InputError: x is not numeric, has another number of axes or no known value, or is infinite or beyond float32.
     """
     x = np.asarray(x)
     if x.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {x.dtype} values; convert it to real numbers")
+        raise InputError(f"{name} has {x.dtype} values; convert them to real numbers")
     if x.ndim not in (1, 2):
-        raise InputError(f"{name} has shape {x.shape}; give it as (time,) or (channels, time)")
+        raise InputError(f"{name} has shape {x.shape}; pass (time,) or (channels, time)")
     x = np.atleast_2d(x)
     if x.dtype == np.float32 and x.size and np.isfinite(x).all():
         return x.copy()
-    with np.errstate(over="ignore"):  # of longer floats; what is infinite is refused
+    with np.errstate(over="ignore"):  # of longer floats; infinite values are rejected below
         x = x.astype(np.float64)
     known = ~np.isnan(x)
     if not known.any():
         raise InputError(f"{name} has no value that is not missing; remove it")
     if np.abs(x[known]).max() > np.finfo(np.float32).max:
-        raise InputError(f"{name} holds infinite values or values beyond 3.4e38; mark them as missing (NaN) or rescale")
+        raise InputError(f"{name} has infinite values or values beyond 3.4e38; mark them as missing (NaN) or rescale")
     steps = np.flatnonzero(known.any(0))
     span = slice(steps[0], steps[-1] + 1)
     x, known = x[:, span], known[:, span]
@@ -127,11 +127,11 @@ def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> F
 
 
 def clean_block(x: Shaped[np.ndarray, "cases channels time"], *, first: int = 0) -> list[Float[np.ndarray, "channels _"]]:
-    """`clean_series` of many cases at once; most need no more than a look at them.
+    """Return `clean_series` of many cases; most are only checked.
 
     Args:
         x: any real dtype.
-        first: the number of the first case, for errors.
+        first: index of the first case, for error messages.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = x.astype(np.float32)
@@ -160,7 +160,7 @@ def centre_to_float32(x: Float[np.ndarray, " time"]) -> tuple[Float32[np.ndarray
 
 
 def difference(x: Float32[np.ndarray, " time"]) -> Float32[np.ndarray, "_"]:
-    """Differences of neighbouring points, one fewer; a zero of a single point. What float32 has no number for is its largest."""
+    """Return first differences, (time - 1,), clipped to float32; a single time point gives a zero."""
     if len(x) == 1:
         return np.zeros_like(x)
     largest = np.finfo(np.float32).max
@@ -169,10 +169,10 @@ def difference(x: Float32[np.ndarray, " time"]) -> Float32[np.ndarray, "_"]:
 
 
 def split_long_series(x: Float[np.ndarray, " time"], max_length: int) -> list[Float[np.ndarray, "_"]]:
-    """Cuts a series into the fewest pieces of (nearly) equal length that have at most `max_length` points.
+    """Split a series into the smallest number of segments of (nearly) equal length, of at most `max_length` time points.
 
-    The rule of corpora and of embedding alike (where the features of a series are the mean over its pieces). The
-    release means to cut at 2048 points, but its limit has no effect.
+    Corpora and embedding share this rule; features of a series are the mean over its segments. The official implementation
+    is meant to cut at 2048 time points, but its limit has no effect.
     """
     return [x] if len(x) <= max_length else np.array_split(x, math.ceil(len(x) / max_length))
 
@@ -180,8 +180,8 @@ def split_long_series(x: Float[np.ndarray, " time"], max_length: int) -> list[Fl
 def pad_series(
     series: list[Float32[np.ndarray, "_"]], length: int
 ) -> tuple[Float32[np.ndarray, "batch {length}"], Int32[np.ndarray, " batch"]]:
-    """Stacks series of any length up to `length`, zeros after each; returns them with their own lengths."""
+    """Stack series of up to `length` time points, padded with zeros; return them with their lengths."""
     padded = np.zeros((len(series), length), np.float32)
-    for row, one in zip(padded, series, strict=True):
-        row[: len(one)] = one
-    return padded, np.array([len(one) for one in series], np.int32)
+    for row, values in zip(padded, series, strict=True):
+        row[: len(values)] = values
+    return padded, np.array([len(values) for values in series], np.int32)

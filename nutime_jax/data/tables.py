@@ -157,7 +157,7 @@ def _read_wide(table: FrameTable, roles: Roles) -> Cases:
     ids = None if roles.id is None else table.frame.iloc[:, roles.id].to_numpy()
     facts = {"roles": roles.describe(table.names)}
     if not roles.lists:
-        series = list(np.column_stack([_column_numbers(table, column) for column in roles.values]))
+        series = list(np.column_stack([column_numbers(table, column) for column in roles.values]))
         return Cases(series, labels, ids, **facts)
     for column in roles.values:
         if not _holds_lists(table, column):
@@ -195,7 +195,7 @@ def _list_channels(table: FrameTable, columns: list[int], row: int) -> np.ndarra
     return np.stack(channels)
 
 
-def _column_numbers(table: FrameTable, column: int) -> np.ndarray:
+def column_numbers(table: FrameTable, column: int) -> np.ndarray:
     """Return the numbers of a column, float32 where it is so in the file, else float64; empty cells are NaN."""
     values = table.frame.iloc[:, column]
     numbers, invalid = parse_numbers(values)
@@ -242,7 +242,7 @@ def _read_long(table: FrameTable, roles: Roles) -> Cases:
     numeric = [column for column in roles.values if not parse_numbers(table.frame.iloc[:, column])[1].all()]
     if not numeric:
         raise InputError(f"{table.source} has no column of numbers beside id and time; add one per channel")
-    channels = np.stack([_column_numbers(table, column) for column in numeric])[:, order]
+    channels = np.stack([column_numbers(table, column) for column in numeric])[:, order]
     series, unequal = [], 0
     for values, steps in zip(np.split(channels, starts[1:], axis=1), np.split(times, starts[1:]), strict=True):
         index = regular_steps(steps)
@@ -334,70 +334,3 @@ def _times(table: FrameTable, time: int) -> np.ndarray:
         row = int(np.argmax(missing))
         raise InputError(f"{table.cell(row, time)}: {str(column.iat[row])!r} is not a time; write numbers, or dates as 2024-05-31 12:00")
     return times
-
-
-def read_frame(frame: Any, *, name: str, columns: Columns = BY_NAME) -> Cases:
-    """Return the series of a pandas frame, wide or long; see `read_table`.
-
-    A row index with two levels is (id, time), and the columns of a table with two levels are (channel, time). An index of
-    one level is a column only where its name is that of an id, a time or a label.
-
-    Raises:
-        InputError: see `read_table`; or the rows are times, or an index has more than two levels.
-    """
-    frame, columns = _index_to_columns(frame, name, columns)
-    if frame.columns.nlevels > 1:
-        return _read_channel_columns(frame, name, columns)
-    return read_table(FrameTable(name, [str(column) for column in frame.columns], frame, columns=columns))
-
-
-def _index_to_columns(frame: Any, name: str, columns: Columns) -> tuple[Any, Columns]:
-    """Return the frame with the index levels that are an id, a time or a label as columns."""
-    import pandas
-
-    index = frame.index
-    levels = [None if level is None else str(level).strip().lower() for level in index.names]
-    chosen = {name.strip().lower() for name in (columns.id, columns.time, columns.label) if name}
-    if index.nlevels > 2:
-        raise InputError(f"{name} has an index of {index.nlevels} levels; keep two, id and time, or one row per series")
-    if index.nlevels == 2 and chosen.isdisjoint(levels) and not set(levels) & set(LABELS):
-        ordered = [1, 0] if levels[0] in TIMES or levels[1] in IDS else [0, 1]
-        names = dict(zip(ordered, ("id", "time"), strict=True))
-        frame, levels = frame.set_axis(index.set_names([names[0], names[1]])), ["id", "time"]
-        columns = Columns("id", "time", columns.label, columns.channels)
-    if any(level in (*IDS, *TIMES, *LABELS, *chosen) for level in levels):
-        try:
-            return frame.reset_index(), columns
-        except ValueError as error:
-            raise InputError(f"{name} has an index that is called like a column ({error}); rename one of them") from error
-    if isinstance(index, (pandas.DatetimeIndex, pandas.PeriodIndex)):
-        roles = {str(column).strip().lower() for column in frame.columns}
-        if roles.isdisjoint(TIMES) and columns.time is None:
-            raise InputError(
-                f"{name} has times as rows; pass {name}.to_numpy().T[None] for one series with a channel per column, "
-                f"or {name}.reset_index(drop=True) if each row is a series"
-            )
-    return frame, columns
-
-
-def _read_channel_columns(frame: Any, name: str, columns: Columns) -> Cases:
-    """Return the series of a frame whose columns have two levels, (channel, time)."""
-    if frame.columns.nlevels > 2:
-        raise InputError(f"{name} has columns of {frame.columns.nlevels} levels; keep two, channel and time")
-    levels = [None if level is None else str(level).strip().lower() for level in frame.columns.names]
-    channel_level = 1 if levels[0] in TIMES else 0
-    single = [column for column in frame.columns if str(column[1 - channel_level]) == ""]  # id and label after reset_index
-    attributes = frame[single].copy()
-    attributes.columns = [str(column[channel_level]) for column in single]
-    values = frame.drop(columns=single)
-    channels = list(dict.fromkeys(values.columns.get_level_values(channel_level)))
-    parts = [values.xs(channel, axis=1, level=channel_level) for channel in channels]
-    if not parts or any(list(part.columns) != list(parts[0].columns) for part in parts):
-        raise InputError(f"{name} has channels of unequal times as columns; fill the missing times with NaN")
-    tables = [FrameTable(name, [f"{channel} {time}" for time in part.columns], part) for channel, part in zip(channels, parts, strict=True)]
-    stacked = [np.column_stack([_column_numbers(table, column) for column in range(len(table.names))]) for table in tables]
-    names = list(attributes.columns)
-    id_column = find_column(name, names, (columns.id.lower(),) if columns.id else IDS)
-    label = find_column(name, names, (columns.label.lower(),) if columns.label else LABELS)
-    labels, ids = (None if column is None else attributes.iloc[:, column].to_numpy() for column in (label, id_column))
-    return Cases(list(np.stack(stacked, axis=1)), labels, ids)

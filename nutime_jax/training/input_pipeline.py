@@ -18,7 +18,7 @@ from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.core.views import Views, two_views
 from nutime_jax.data.corpus import Corpus
 from nutime_jax.data.device_corpus import DeviceCorpus, PackedSeries, load_device_corpus
-from nutime_jax.data.loader import batches, class_shares
+from nutime_jax.data.loader import class_sampling_probs, iterate_batches
 from nutime_jax.distributed.mesh import (
     batch_sharding,
     check_divisible,
@@ -48,7 +48,7 @@ class StreamedBatches:
 
     def iterate(self, start_step: int) -> Iterator[dict[str, jax.Array]]:
         """Yield the batches of the steps from `start_step` on."""
-        local = batches(
+        local = iterate_batches(
             self.corpus,
             self.class_probs,
             batch_size=self.rows,
@@ -106,7 +106,7 @@ def make_input_pipeline(data: DataConfig, corpus: Corpus | None, mesh: Mesh, *, 
     rows = batch_size - count_synthetic(data, batch_size=batch_size)
     if not rows:
         return ConstantBatch({}, steps)
-    class_probs = class_shares(corpus, alpha=data.class_balance_alpha, weights=data.source_weights)
+    class_probs = class_sampling_probs(corpus, alpha=data.class_balance_alpha, weights=data.source_weights)
     if data.on_device:
         return ConstantBatch(_put_on_devices(load_device_corpus(corpus, class_probs), mesh), steps)
     check_divisible(rows, mesh)

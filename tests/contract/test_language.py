@@ -61,13 +61,9 @@ FOLDERS = ("nutime_jax", "configs", "docs", "launch", "benchmarks", "studies", "
 SUFFIXES = (".py", ".md", ".sh", ".sbatch", ".yaml", ".yml")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
 PENDING = (
-    "nutime_jax/data/corpus.py",
     "nutime_jax/data/download.py",
     "nutime_jax/data/features.py",
-    "nutime_jax/data/formats.py",
-    "nutime_jax/data/loader.py",
     "nutime_jax/data/point_anomaly.py",
-    "nutime_jax/data/series.py",
     "nutime_jax/evaluation/protocols/anomaly.py",
     "nutime_jax/evaluation/protocols/baselines.py",
     "nutime_jax/evaluation/protocols/clustering.py",

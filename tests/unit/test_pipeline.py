@@ -5,7 +5,7 @@ import pytest
 
 from nutime_jax.data.corpus import open_corpus
 from nutime_jax.data.device_corpus import load_device_corpus
-from nutime_jax.data.loader import batches, class_shares, draw_records
+from nutime_jax.data.loader import class_sampling_probs, iterate_batches, sample_record_indices
 from nutime_jax.errors import InputError
 from nutime_jax.training.input_pipeline import on_device_views, sample_series, streamed_views
 
@@ -21,36 +21,36 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shares(corpus):
-    return class_shares(corpus, alpha=0.0)
+    return class_sampling_probs(corpus, alpha=0.0)
 
 
 def test_shares_follow_alpha_and_weights(corpus):
     sizes = corpus.class_sizes
-    np.testing.assert_allclose(class_shares(corpus, alpha=0.0), 1 / len(sizes))
-    np.testing.assert_allclose(class_shares(corpus, alpha=1.0), sizes / sizes.sum())
-    mixed = class_shares(corpus, alpha=0.5, weights=(3, 1))
+    np.testing.assert_allclose(class_sampling_probs(corpus, alpha=0.0), 1 / len(sizes))
+    np.testing.assert_allclose(class_sampling_probs(corpus, alpha=1.0), sizes / sizes.sum())
+    mixed = class_sampling_probs(corpus, alpha=0.5, weights=(3, 1))
     np.testing.assert_allclose([mixed[:46].sum(), mixed[46:].sum()], [0.75, 0.25])
     np.testing.assert_allclose(mixed[47] / mixed[46], np.sqrt(10))
-    np.testing.assert_allclose(class_shares(corpus, alpha=0.0, weights=(0, 2))[-2:], 0.5)
+    np.testing.assert_allclose(class_sampling_probs(corpus, alpha=0.0, weights=(0, 2))[-2:], 0.5)
 
 
 @pytest.mark.parametrize("weights", [(1,), (1, -1), (0, 0), (1, float("inf")), (1, float("nan"))])
 def test_weights_that_do_not_fit_are_refused(corpus, weights):
     with pytest.raises(InputError, match=r"data.source_weights is .*; give a number for each of bundled, mine, one above 0"):
-        class_shares(corpus, alpha=0.0, weights=weights)
+        class_sampling_probs(corpus, alpha=0.0, weights=weights)
 
 
 def test_records_are_drawn_by_the_shares_of_their_classes():
     sizes = np.array([1, 10, 1000])
     for shares in ([1 / 3] * 3, [0.2, 0.5, 0.3]):
-        drawn = np.concatenate([draw_records(sizes, np.array(shares), seed=0, step=step, batch_size=1000) for step in range(30)])
+        drawn = np.concatenate([sample_record_indices(sizes, np.array(shares), seed=0, step=step, batch_size=1000) for step in range(30)])
         counts = np.histogram(drawn, [0, 1, 11, 1011])[0]
         np.testing.assert_allclose(counts / len(drawn), shares, atol=0.015)  # 5 standard deviations of a share of 30,000
         assert len(np.unique(drawn)) == 1011  # and within a class, every record
 
 
 def read(corpus, shares, **options):
-    return list(batches(corpus, shares, batch_size=8, seed=3, **options))
+    return list(iterate_batches(corpus, shares, batch_size=8, seed=3, **options))
 
 
 def test_a_batch_depends_on_its_step_alone(corpus, shares):
@@ -81,7 +81,7 @@ def test_a_corpus_on_the_device_is_the_corpus(corpus, shares):
 
 
 def test_resident_and_streamed_series_are_drawn_by_one_law(corpus):
-    shares = class_shares(corpus, alpha=0.5, weights=(1, 2))
+    shares = class_sampling_probs(corpus, alpha=0.5, weights=(1, 2))
     resident = jax.tree.map(jnp.asarray, load_device_corpus(corpus, shares))
     drawn = np.asarray(jax.jit(sample_series, static_argnames="count")(jax.random.key(0), resident, count=40_000))
     ends = np.cumsum(corpus.class_sizes)
@@ -96,7 +96,7 @@ def test_resident_and_streamed_series_are_drawn_by_one_law(corpus):
 def test_resident_and_streamed_views_have_the_same_statistics(corpus, shares):
     options = {"size": 64, "ratio": (0.5, 1.0)}
     resident = jax.tree.map(jnp.asarray, load_device_corpus(corpus, shares))
-    (batch,) = batches(corpus, shares, batch_size=4000, seed=0, start=0, stop=1)
+    (batch,) = iterate_batches(corpus, shares, batch_size=4000, seed=0, start=0, stop=1)
     streamed = streamed_views(jax.random.key(1), jax.tree.map(jnp.asarray, batch), **options)
     drawn = on_device_views(jax.random.key(2), resident, count=4000, **options)
     for one in (streamed, drawn):

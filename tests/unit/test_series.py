@@ -77,11 +77,11 @@ def test_the_input_is_not_touched():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (np.array(["a"]), "convert it to real numbers"),
-        (np.array([1j]), "convert it to real numbers"),
-        (np.array([None]), "convert it to real numbers"),
-        (np.zeros((1, 1, 1)), "give it as"),
-        (np.array(1.0), "give it as"),
+        (np.array(["a"]), "convert them to real numbers"),
+        (np.array([1j]), "convert them to real numbers"),
+        (np.array([None]), "convert them to real numbers"),
+        (np.zeros((1, 1, 1)), "has shape"),
+        (np.array(1.0), "has shape"),
         (np.array([nan, nan]), "no value that is not missing"),
         (np.zeros(0), "no value that is not missing"),
         (np.array([1.0, np.inf]), "infinite"),

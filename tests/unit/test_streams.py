@@ -145,9 +145,9 @@ def test_a_corpus_in_blocks(tmp_path):
     assert open_corpus_stream(part).count == 6
     np.savez(tmp_path / "b.npz", X=2 * level)
     open_corpus([str(tmp_path / "b.npz")], data_dir=tmp_path / "corpora", max_length=50)
-    with pytest.raises(InputError, match="holds source b more than once; name one"):
+    with pytest.raises(InputError, match="has source b more than once; pass one part"):
         open_corpus_stream(tmp_path / "corpora")
-    with pytest.raises(InputError, match="holds no corpus"):
+    with pytest.raises(InputError, match="has no corpus"):
         open_corpus_stream(tmp_path / "nowhere")
     (part / "dataset_info.json").write_text("{}")
     with pytest.raises(InputError, match="is damaged, or no corpus"):
