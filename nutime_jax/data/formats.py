@@ -42,7 +42,7 @@ def read_file(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
 
 
 def read_npz(path: Path, split: str) -> Cases:
-    """`X_train`, `y_train`, `X_test`, `y_test`; or `X` and `y`, which are the one split of the file."""
+    """Read `X_train`, `y_train`, `X_test`, `y_test`; or `X` and `y`, the only split of the file."""
     try:
         with path.open("rb") as content, np.lib.npyio.NpzFile(content, allow_pickle=False) as file:
             x, y = split_names(file.files, split)
@@ -51,19 +51,19 @@ def read_npz(path: Path, split: str) -> Cases:
     except DAMAGE as error:
         raise InputError(f"{path} cannot be read as .npz ({first_line(error)}); write it with numpy.savez, without objects") from error
     if x not in arrays:
-        raise InputError(f"{path} has no array {x}; it holds {names or 'nothing'}")
+        raise InputError(f"{path} has no array {x}; its arrays are: {names or 'none'}")
     check_shapes(path, arrays[x].shape, arrays.get(y))
     return Cases(list(arrays[x]), arrays.get(y))
 
 
 def split_names(names: Sequence[str], split: str) -> tuple[str, str]:
-    """What series and labels of a split are called in a file of arrays with these names."""
+    """Return the names of the series and labels of a split in a file with these arrays."""
     ending = "" if "X" in names and not {"X_train", "X_test"} & set(names) else f"_{split}"
     return f"X{ending}", f"y{ending}"
 
 
 def array_names(path: Path) -> list[str]:
-    """The names of the arrays of an .npz file, without reading these; none where it cannot be opened."""
+    """Return the names of the arrays of an .npz file without reading them; empty if it cannot be opened."""
     try:
         with zipfile.ZipFile(path) as file:
             return [name.removesuffix(".npy") for name in file.namelist()]
@@ -72,14 +72,14 @@ def array_names(path: Path) -> list[str]:
 
 
 def read_npy(path: Path, split: str) -> Cases:
-    """One array (cases, time) or (cases, channels, time); labels where a `y_train.npy` lies beside `X_train.npy`."""
+    """Read an array (cases, time) or (cases, channels, time), and the labels of a `y_train.npy` beside `X_train.npy`."""
     x, y = _load_npy(path), labels_beside(path)
     check_shapes(path, x.shape, y)
     return Cases(list(x), y)
 
 
 def labels_beside(path: Path) -> np.ndarray | None:
-    """The labels of `y_train.npy` beside `X_train.npy`, if they are there."""
+    """Return the labels of `y_train.npy` beside `X_train.npy`; None if absent."""
     beside = path.with_name(f"y{path.name[1:]}")
     return _load_npy(beside) if path.stem.lower() in ("x", "x_train", "x_test") and beside.is_file() else None
 
@@ -93,7 +93,7 @@ def _load_npy(path: Path) -> np.ndarray:
 
 
 def check_shapes(path: Path, x: tuple[int, ...], y: np.ndarray | None) -> None:
-    """Raises InputError unless an array of shape x holds cases, and y, if any, a label for each."""
+    """Raise InputError unless x is the shape of cases, and y, if given, has one label per case."""
     if len(x) not in (2, 3) or (y is not None and y.shape != x[:1]):
         shapes = f"series {x}" + ("" if y is None else f" and labels {y.shape}")
         raise InputError(f"{path}: {shapes} should be (cases, [channels,] time) and (cases,)")
@@ -288,7 +288,7 @@ def _rows(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
 
 
 def _numbers(path: Path, line: int, cells: list[str], *, first: int = 1) -> np.ndarray:
-    """The cells of a line as float64; `first` is the column of the first."""
+    """Return the cells of a line as float64; `first` is the column of the first cell, for error messages."""
     try:
         return np.array([_number(cell) for cell in cells])
     except ValueError:
@@ -305,7 +305,7 @@ def _number(cell: str) -> float:
             raise
         return np.nan
     if "_" in cell:
-        raise ValueError(cell)  # a name like 1_2, which Python takes for twelve
+        raise ValueError(cell)  # a name like 1_2, which Python reads as 12
     return number
 
 
@@ -348,7 +348,7 @@ def _read_arrow(path: Path, read: Callable[[], Any], columns: Columns) -> Cases:
 
 
 def _text(path: Path) -> str:
-    """The text of a file, without the mark that Excel begins it with."""
+    """Return the text of a file, without a byte order mark."""
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
@@ -359,9 +359,7 @@ def _text(path: Path) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}, line {line} is not UTF-8 text; save the file as UTF-8, or give it the suffix of what it holds"
-        ) from error
+        raise InputError(f"{path}, line {line} is not UTF-8 text; save the file as UTF-8, or give it the suffix of its format") from error
     if not text.strip():
         raise InputError(f"{path} is empty; remove it")
     return text

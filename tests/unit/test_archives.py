@@ -70,7 +70,7 @@ def test_arrays_that_are_no_series_are_passed_over_in_a_folder_and_refused_by_na
     np.savez(tmp_path / "set.npz", X_train=np.ones((2, 3)))
     assert [one.name for one in find_datasets(str(tmp_path))] == ["set"]
     assert "flat.npz is not a dataset, and is skipped: it has values, offsets" in caplog.text
-    with pytest.raises(InputError, match="no array X_train; it holds values, offsets"):
+    with pytest.raises(InputError, match="no array X_train; its arrays are: values, offsets"):
         find_datasets(str(tmp_path / "flat.npz"))[0].read("train")
 
 
@@ -114,7 +114,7 @@ def pickled(path):
         ("a.csv", "1,2\n,\n", "case 1 of .*a.csv"),
         ("a.npz", "no zip", "cannot be read as .npz"),
         ("a.npz", pickled, "cannot be read as .npz"),
-        ("a.npz", lambda path: np.savez(path, values=[1]), "no array X_train; it holds values"),
+        ("a.npz", lambda path: np.savez(path, values=[1]), "no array X_train; its arrays are: values"),
         ("a.npz", lambda path: np.savez(path, X_train=np.zeros((2, 3)), y_train=[1]), "should be"),
         ("a.npz", lambda path: np.savez(path, X_train=1.0), "should be"),
         ("a.npz", renamed, "cannot be read as .npz"),

@@ -269,7 +269,7 @@ def lists(path, *rows, **columns):
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("a.npz", lambda path: np.savez(path, values=[1]), "a.npz has no array X_train; it holds values"),
+        ("a.npz", lambda path: np.savez(path, values=[1]), "a.npz has no array X_train; its arrays are: values"),
         ("a.npz", lambda path: np.savez(path, X_train=np.zeros((2, 3)), y_train=[1]), r"series \(2, 3\) and labels \(1,\)"),
         ("a.npz", lambda path: np.savez(path, X_train=np.array([{}], object)), "without objects"),
         ("a.npz", lambda path: np.savez(path, X_train=np.array([["a"]])), "case 0 of .*a.npz .*has <U1 values"),

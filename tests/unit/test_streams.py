@@ -150,7 +150,7 @@ def test_a_corpus_in_blocks(tmp_path):
     with pytest.raises(InputError, match="has no corpus"):
         open_corpus_stream(tmp_path / "nowhere")
     (part / "dataset_info.json").write_text("{}")
-    with pytest.raises(InputError, match="is damaged, or no corpus"):
+    with pytest.raises(InputError, match="is damaged, or is not a corpus"):
         open_corpus_stream(part)
 
 
