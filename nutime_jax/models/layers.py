@@ -196,8 +196,9 @@ class Block(nn.Module):
     ) -> Float[Array, "batch outputs width"]:
         config = self.config
         attention = Attention(config.num_heads, config.head_dim, config.dropout, name="attention")
+        residual = x[:, :num_output_tokens]  # before the norm: the order decides how XLA rounds the gradient
         normalised = LayerNorm(name="attention_norm")(x)
-        x = x[:, :num_output_tokens] + attention(normalised, train=train, num_output_tokens=num_output_tokens, angles=angles)
+        x = residual + attention(normalised, train=train, num_output_tokens=num_output_tokens, angles=angles)
         mlp = MLP(config.mlp_dim, config.dropout, name="mlp")
         return x + mlp(LayerNorm(name="mlp_norm")(x), train=train)
 
