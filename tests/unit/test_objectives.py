@@ -370,11 +370,11 @@ def test_two_masks_at_once_are_refused():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("objective.kind=masked", "was trained by masked, which the official code has not"),
-        ("objective.pooling=mean", "projects mean, where the official code has cls alone"),
+        ("objective.kind=masked", "was trained by masked, which the official implementation lacks"),
+        ("objective.pooling=mean", "has pooling mean; the official implementation has only cls"),
     ],
 )
-def test_what_the_official_code_has_not_is_not_converted(tmp_path, override, message):
+def test_runs_that_the_official_implementation_lacks_are_not_converted(tmp_path, override, message):
     store = CheckpointManager(tmp_path)
     store.save({"step": np.zeros(1)}, step=1, metadata={"config": to_dict(load_config("smoke", [override]))})
     store.close()

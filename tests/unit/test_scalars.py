@@ -278,7 +278,7 @@ def test_matmul_flops_of_a_step_match_the_formula(fields):
 def test_what_only_the_nme_can_is_refused_of_others():
     for fields in ({"scalar_encoder": "log"}, {"scalar_encoder": "periodic"}, {"scale_eps": "relative"}):
         name, value = next(iter(fields.items()))
-        with pytest.raises(InputError, match=f"the official implementation has no encoder with {name} '{value}'; convert one"):
+        with pytest.raises(InputError, match=f"The official implementation has no encoder with {name} '{value}'. Convert one"):
             to_torch_state(small(**fields), {"params": {}})
     with pytest.raises(InputError, match=r"embeds mean and std by 'periodic'. `plot nme` needs an encoder with model.scalar_encoder=nme"):
         plot_nme(Encoder(configured(scalar_encoder="periodic"), {}))
