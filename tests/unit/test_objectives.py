@@ -406,4 +406,4 @@ def test_matmul_flops_match_the_formula(overrides, model):
 
 def test_a_masked_run_is_planned(capsys):
     assert main(["plan", "--config=smoke", "--config.objective.kind=masked", "--topology=h100:8"]) == 0
-    assert "matrix products" in capsys.readouterr().out
+    assert "matmuls" in capsys.readouterr().out
