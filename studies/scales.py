@@ -53,7 +53,7 @@ DECODERS = {
 class ScalesConfig(VariantsConfig):
     """Configuration of studies/scales.py. Without seeds it measures untrained embeddings only."""
 
-    decades: tuple[int, int] = option((-8, 8), "Lowest and highest power of 10 of scalars.", low=-30, high=30)
+    log10_range: tuple[int, int] = option((-8, 8), "Lowest and highest power of 10 of scalars.", low=-30, high=30)
     per_decade: int = option(4, "Number of magnitudes per factor of 10 at which distances are measured.", low=1)
     draws: int = option(31, "Number of random initialisations of which the median distance counts.", low=1)
     distance_threshold: float = option(0.01, "Minimum distance of distinguished embeddings, relative to their norm.", low=0, high=1)
@@ -70,8 +70,8 @@ class ScalesConfig(VariantsConfig):
     )
 
     def _check(self) -> None:
-        if self.decades[0] >= self.decades[1]:
-            raise InputError(f"decades is {self.decades}; choose a lowest power below the highest")
+        if self.log10_range[0] >= self.log10_range[1]:
+            raise InputError(f"log10_range is {self.log10_range}; choose a lowest power below the highest")
         if self.seeds and 0 not in self.powers:
             raise InputError(f"powers is {self.powers}; choose powers with 0, the unit of training")
 
@@ -90,7 +90,7 @@ class EmbeddingDistances(NamedTuple):
 
 
 class DecodingErrors(NamedTuple):
-    """Errors of a decoder per factor of 10: means over initialisations, shape (decades,).
+    """Errors of a decoder per factor of 10: means over initialisations, shape (powers,).
 
     sign: sign errors in percent; 50 is chance.
     magnitude: mean absolute error of log10 |x|.
@@ -145,7 +145,7 @@ def study_scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> Study
     """
     check_probe(config.probe)
     variants, datasets = make_variants(config, base), find_all_datasets(config.probe.sources) if config.seeds else []
-    decades = np.arange(config.decades[0], config.decades[1])
+    decades = np.arange(config.log10_range[0], config.log10_range[1])
     coverage = {}
     with ProgressBar(variants, desc="scalars", unit=" variants") as bar:
         for variant in bar:
@@ -166,7 +166,7 @@ def study_scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> Study
 
 def make_magnitudes(config: ScalesConfig) -> np.ndarray:
     """Return magnitudes from the lowest to the highest power of ten, `per_decade` per factor of 10."""
-    low, high = config.decades
+    low, high = config.log10_range
     return 10.0 ** np.linspace(low, high, (high - low) * config.per_decade + 1)
 
 
@@ -182,7 +182,7 @@ def measure_coverage(variant: Variant, config: ScalesConfig) -> Coverage:
         raise InputError(f"variant {variant.name}: {error}") from error
     distances = measure_distances(embedding, make_magnitudes(config), draws=config.draws)
     options = {"train": config.train_scalars, "test": config.test_scalars, "noise": config.noise, "draws": config.decoded_draws}
-    return Coverage(distances, measure_decoding(embedding, config.decades, **options))
+    return Coverage(distances, measure_decoding(embedding, config.log10_range, **options))
 
 
 def measure_distances(embedding: ScalarEmbedding, magnitudes: np.ndarray, *, draws: int) -> EmbeddingDistances:

@@ -1,4 +1,4 @@
-"""Labelled cases as a few flat arrays on the device, in sizes that sets share, so that they share programs."""
+"""Labelled cases as flat arrays on the device, padded to common capacities so that datasets share compiled functions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from nutime_jax.data.series import centre_to_float32
 from nutime_jax.errors import InputError
 
 LEAST_CASES, LEAST_POINTS, LEAST_CLASSES = 1 << 10, 1 << 20, 1 << 3
-"""The smallest sizes: four megabytes that most sets of the archives fit in, so that these share one program."""
+"""Minimum capacities: 4 MB, enough for most archive datasets, which then share one compiled function."""
 
 
 class PackedCases(NamedTuple):
@@ -41,16 +41,16 @@ def round_up(size: int, least: int) -> int:
 
 
 def pack_cases(series: Sequence[np.ndarray], labels: np.ndarray) -> PackedCases:
-    """Places cases (channels, time), any lengths, on the device.
+    """Copy cases (channels, time) of any lengths to the device.
 
     Raises:
-        InputError: a series or the set is too long to be numbered.
+        InputError: a series or the dataset has too many time points for 32-bit indices.
     """
     longest, points = max(case.shape[1] for case in series), sum(case.size for case in series)
     if longest > MAX_LENGTH or points > 1 << 30:
         raise InputError(
-            f"the set has {points} points, {longest} in its longest series; at most {1 << 30} and {MAX_LENGTH} fit into device memory: "
-            "shorten the series, or keep fewer channels or cases"
+            f"The dataset has {points} time points, {longest} in its longest series; at most {1 << 30} and {MAX_LENGTH} are "
+            "supported. Shorten the series, or select fewer channels or cases."
         )
     count, channels = round_up(len(series), LEAST_CASES), len(series[0])
     packed = pack_series(

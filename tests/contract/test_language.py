@@ -64,12 +64,6 @@ PENDING = (
     "nutime_jax/data/download.py",
     "nutime_jax/data/features.py",
     "nutime_jax/data/point_anomaly.py",
-    "nutime_jax/evaluation/protocols/anomaly.py",
-    "nutime_jax/evaluation/protocols/baselines.py",
-    "nutime_jax/evaluation/protocols/clustering.py",
-    "nutime_jax/evaluation/protocols/fewshot.py",
-    "nutime_jax/evaluation/protocols/finetune.py",
-    "nutime_jax/evaluation/protocols/point_anomaly.py",
 )
 """Files that still have such phrases."""
 FILES += [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "setup.cfg"]

@@ -83,7 +83,7 @@ def test_the_most_frequent_class_is_normal_unless_one_is_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"normal": "lost"}, "class 'lost' has 0 training cases"),
+        ({"normal": "lost"}, "class 'lost' has 0 normal training cases"),
         ({"detector": "svm"}, "detector 'svm' is unknown"),
         ({"quantile": 1.0}, "quantile 1.0 is not between"),
     ],

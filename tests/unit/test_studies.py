@@ -416,7 +416,7 @@ def test_a_set_in_another_unit(folder):
     [
         ("draws=0", "draws is 0; choose an integer of 1 or more"),
         ("train_scalars=3", "train_scalars is 3; choose an integer of 20 or more"),
-        ("decades=3,3", "decades is .3, 3.; choose a lowest power below the highest"),
+        ("log10_range=3,3", "log10_range is .3, 3.; choose a lowest power below the highest"),
         ("noise=2", "noise is 2.0; choose a number from 0 to 1"),
         ("distance_threshold=-1", "distance_threshold is -1.0; choose a number from 0 to 1"),
         ("powers=1,2", "powers is .1, 2.; choose powers with 0"),

@@ -1,8 +1,8 @@
-"""Classical classifiers of raw series, run on the same files as the encoders. Test cases choose nothing.
+"""Classical classifiers of raw series, on the same files as the encoders. Test cases choose nothing.
 
-Series of unequal lengths are resized to the longest training length, as encoders resize theirs (`encoder.resize_series`);
-sets of one length stay as they are. It costs tempo and whatever the length itself says: against zeros at the end,
-MiniRocket loses 4.6 points on AllGestureWiimoteX and 2.6 on PLAID, and gains 4.4 on GesturePebbleZ2.
+Series of unequal lengths are resized to the longest training length, as in encoders (`encoder.resize_series`). This removes
+tempo and length: compared with zero padding at the end, MiniRocket loses 4.6 percentage points on AllGestureWiimoteX and 2.6 on
+PLAID, and gains 4.4 on GesturePebbleZ2.
 """
 
 import importlib.util
@@ -19,30 +19,30 @@ from nutime_jax.errors import InputError, extra, missing_extra
 from nutime_jax.evaluation.features import raw_features
 
 WINDOW = 0.1
-"""Width of the Sakoe-Chiba band of DTW, as a share of the length; fixed, not tuned."""
+"""Width of the Sakoe-Chiba band of DTW, as a fraction of the length; not tuned."""
 
 TREES = 200
 
-SHORTEST = {"minirocket": 9, "multirocket_hydra": 10}
-"""Points below which a method has no kernel that fits; shorter sets are stretched to it."""
+MIN_LENGTHS = {"minirocket": 9, "multirocket_hydra": 10}
+"""Minimum length of a method's kernels, in time points; shorter datasets are resized to it."""
 
 
 def baseline_metrics(name: str, train: Cases, test: Cases, *, seed: int) -> dict[str, float]:
-    """Accuracy and macro-averaged F1 on the test cases of a baseline fitted on the training cases.
+    """Fit a baseline on the training cases and return accuracy and macro-averaged F1 on the test cases.
 
     Args:
         name: one of BASELINES.
-        seed: of the forest's and the kernels' random choices; the nearest neighbours make none.
+        seed: of the forest and the random kernels; nearest neighbours have no randomness.
 
     Raises:
-        InputError: the name is unknown, a package is missing, or the cases cannot be told apart by their labels.
+        InputError: the name is unknown, a package is missing, or the cases have fewer than two classes or unequal channels.
     """
     if name not in BASELINES:
         raise InputError(f"baseline {name!r} is unknown; choose one of {', '.join(BASELINES)}")
     _check(train, test)
-    length = max(SHORTEST.get(name, 1), *(case.shape[-1] for case in train.series))
+    length = max(MIN_LENGTHS.get(name, 1), *(case.shape[-1] for case in train.series))
     predicted = BASELINES[name](_array(train, length), train.labels, _array(test, length), seed)
-    # A class that is absent from the test cases and wrongly predicted counts as F1 of zero, without a warning.
+    # A predicted class without test cases has F1 zero.
     f1 = f1_score(test.labels, predicted, average="macro", zero_division=0.0)
     return {"accuracy": float(accuracy_score(test.labels, predicted)), "f1": float(f1)}
 
@@ -68,13 +68,13 @@ def _raw_1nn(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.nd
 
 
 def _raw_1nn_dtw(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """DTW over all channels at once; among equals the first training case wins. Takes test × train × length² × WINDOW steps."""
+    """Dependent DTW over all channels; ties go to the first training case. Cost: test × train × length² × WINDOW steps."""
     with extra("aeon"):
         from aeon.distances import dtw_pairwise_distance
     from numba.core.errors import NumbaTypeSafetyWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumbaTypeSafetyWarning)  # said of aeon's loop counters while they are compiled
+        warnings.simplefilter("ignore", NumbaTypeSafetyWarning)  # from aeon's loop counters, at compilation
         distances = dtw_pairwise_distance(test.astype(np.float64), x.astype(np.float64), window=WINDOW)
     return y[distances.argmin(1)]
 
@@ -84,7 +84,7 @@ def _raw_forest(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np
 
 
 def _minirocket(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """10,000 features and a ridge classifier, whose penalty is chosen by leave-one-out within the training cases."""
+    """10,000 features and a ridge classifier; leave-one-out within the training cases selects the penalty."""
     with extra("aeon"):
         from aeon.classification.convolution_based import MiniRocketClassifier
 

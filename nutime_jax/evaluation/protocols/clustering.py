@@ -1,4 +1,4 @@
-"""Clustering of frozen features: k-means, which sees no label, scored by the labels."""
+"""Clustering of frozen features by k-means, scored by the labels."""
 
 import warnings
 
@@ -19,14 +19,14 @@ STARTS = 10
 
 
 def clustering_metrics(cases: FeatureSet, *, starts: int = STARTS, seed: int = 0) -> dict[str, float]:
-    """How far the clusters of the cases are their classes.
+    """Cluster cases by k-means and compare the clusters with the classes.
 
-    k-means on standardised features, the best of `starts` starts by its own objective, with as many clusters as the cases
-    have classes: of the labels nothing but their number is used before the scores.
+    Features are standardised; the best of `starts` initialisations by the k-means objective counts. The number of clusters is
+    the number of classes; labels are not used otherwise.
 
     Returns:
         "nmi" (normalised by the mean of the entropies), "ari", "ri", and "accuracy" under the best matching of clusters
-        and classes.
+        to classes.
 
     Raises:
         InputError: there are no cases.
@@ -43,21 +43,21 @@ def clustering_metrics(cases: FeatureSet, *, starts: int = STARTS, seed: int = 0
 
 
 def find_clusters(features: np.ndarray, clusters: int, *, starts: int = STARTS, seed: int = 0) -> np.ndarray:
-    """The cluster of every case."""
+    """Return the cluster of every case."""
     return fit_clusters(features, clusters, starts=starts, seed=seed)[-1].labels_
 
 
 def fit_clusters(features: np.ndarray, clusters: int, *, starts: int = STARTS, seed: int = 0) -> Pipeline:
-    """A scaler and the best k-means of `starts`, which tell the cluster of further cases."""
+    """Return a pipeline of a scaler and the best k-means of `starts`."""
     pipeline = make_pipeline(StandardScaler(), KMeans(clusters, n_init=starts, random_state=seed))
-    # Threads that wait for each other cost more than these sets give them to do: on a busy machine 40 times the time.
+    # Synchronising threads costs more than it saves on small datasets: on a busy machine 40 times the time.
     with threadpool_limits(1), warnings.catch_warnings():
-        # Cases that are all alike have fewer clusters than classes; the scores say so.
+        # Identical cases have fewer clusters than classes, which lowers the scores.
         warnings.filterwarnings("ignore", category=ConvergenceWarning)
         return pipeline.fit(np.asarray(features, np.float64))
 
 
 def matched_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
-    """Share of cases whose cluster is matched with their class, one class a cluster, as well as can be."""
+    """Return the fraction of cases in the cluster of their class, under the best one-to-one matching."""
     table = contingency_matrix(labels, clusters)
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))

@@ -1,4 +1,4 @@
-"""Few-shot tasks on frozen features: heads fitted on some cases of every class, all tasks of a set in one program."""
+"""Few-shot classification on frozen features: heads fitted on a few cases per class, all tasks in one compiled function."""
 
 from functools import partial
 
@@ -13,29 +13,29 @@ from nutime_jax.evaluation.features import FeatureSet
 TASKS = 100
 HEADS = ("centroid", "ridge")
 PENALTY = 0.1
-"""Of the ridge head, beside a mean squared norm of 1 of the scaled cases; chosen within the train splits of 32 UCR sets (0.01, 0.1, 1),
-since a task has too few cases to choose it by."""
+"""Penalty of the ridge head, relative to a mean squared norm of 1 of the scaled cases; selected within the train splits of 32 UCR
+datasets (of 0.01, 0.1 and 1), since a task has too few cases to select it."""
 BLOCK = 1024
-"""Test cases scored at once."""
+"""Number of test cases that are scored at a time."""
 
 
 def fewshot_metrics(
     train: FeatureSet, test: FeatureSet, *, shots: int = 5, tasks: int = TASKS, head: str = "ridge", seed: int = 0
 ) -> dict[str, float]:
-    """Accuracy on the whole test split of a head that knows `shots` training cases of every class, over many draws.
+    """Return the test accuracy of a head fitted on `shots` training cases per class, over many sampled tasks.
 
-    Features are standardised with the statistics of the cases drawn. The release draws its test cases too, as many as it
-    trains on, which adds noise, and takes what there is of a class that has fewer cases than shots.
+    Features are standardised with the statistics of the sampled cases. The official implementation also samples as many
+    test cases as it trains on, which adds noise, and accepts classes with fewer cases than shots.
 
     Args:
-        shots: cases drawn of every class.
-        tasks: draws; that of a task depends on the seed and the task alone.
+        shots: sampled cases per class.
+        tasks: number of tasks; the sample of a task depends only on the seed and its index.
         head: "centroid" (nearest class mean) or "ridge" (least squares, fixed penalty).
         seed: of the draws.
 
     Returns:
-        "accuracy", the mean over tasks; "std", their standard deviation (ddof 1, 0 for one task); "stderr", that of the
-        mean. Draws overlap, so "stderr" says how well the mean over all draws from *this* training split is known.
+        "accuracy": mean over tasks; "std": standard deviation (ddof 1, 0 for one task); "stderr": standard error of the mean
+        over samples of *this* train split, since samples overlap.
 
     Raises:
         InputError: a class has fewer training cases than shots, or an option is out of range.
@@ -48,10 +48,10 @@ def fewshot_metrics(
 def task_accuracies(
     train: FeatureSet, test: FeatureSet, *, shots: int = 5, tasks: int = TASKS, head: str = "ridge", seed: int = 0
 ) -> Float[np.ndarray, " {tasks}"]:
-    """Accuracy of every task; see `fewshot_metrics`.
+    """Return the accuracy of every task; see `fewshot_metrics`.
 
-    The programs depend on the shots, the tasks, the width of the features and the number of classes (rounded up to a power
-    of two), not on the numbers of cases.
+    Compiled functions depend on shots, tasks, width of the features and number of classes (rounded up to a power of two), not
+    on the numbers of cases.
     """
     if head not in HEADS:
         raise InputError(f"head {head!r} is unknown; choose one of {', '.join(HEADS)}")
@@ -65,7 +65,7 @@ def task_accuracies(
     features = np.asarray(train.features, np.float32)
     weights, bias = _fit_tasks(features[places], known, head=head)
     wanted = np.searchsorted(classes, test.labels)
-    wanted[classes[np.minimum(wanted, len(classes) - 1)] != test.labels] = -1  # a class nobody can know
+    wanted[classes[np.minimum(wanted, len(classes) - 1)] != test.labels] = -1  # a class without training cases
     right = 0
     for begin in range(0, len(wanted), BLOCK):
         block = np.asarray(test.features[begin : begin + BLOCK], np.float32)
@@ -76,10 +76,9 @@ def task_accuracies(
 
 
 def draw_tasks(labels: np.ndarray, *, shots: int, tasks: int, seed: int = 0) -> Int[np.ndarray, "{tasks} classes {shots}"]:
-    """Places of the cases of every task, without repetition, classes in sorted order.
+    """Return indices of the cases of every task, without repetition, classes in sorted order.
 
-    A task's draw shuffles all cases and takes the first of every class, so that its draw of one shot is part of its draw
-    of five.
+    A task shuffles all cases and takes the first of every class: its sample for one shot is part of that for five.
 
     Raises:
         InputError: a class has fewer cases than shots.
@@ -128,12 +127,12 @@ def _count_right(
 def _standardise(
     support: Float[Array, "classes shots features"], known: Bool[Array, " classes"]
 ) -> tuple[Float[Array, "classes shots features"], Float[Array, " features"], Float[Array, " features"]]:
-    """Cases scaled, those of unknown classes zero, and the mean and the inverse scale that did it."""
+    """Return standardised cases, with zeros for padded classes, the mean and the inverse scale."""
     share = (known / (known.sum() * support.shape[1]))[:, None, None]
     mean = (share * support).sum((0, 1))
     centred = (support - mean[None, None]) * known[:, None, None]
     std = jnp.sqrt((share * centred**2).sum((0, 1)))
-    # Rounding alone must not become a feature: a feature that is constant over the cases drawn counts as it is.
+    # A constant feature is not scaled: its deviation is rounding error.
     scale = jnp.where(std > 1e-6 * jnp.abs(mean), 1 / jnp.where(std > 0, std, 1), 1)
     return centred * scale[None, None], mean, scale
 
@@ -141,7 +140,7 @@ def _standardise(
 def _fit_centroid(
     support: Float[Array, "classes shots features"], known: Bool[Array, " classes"]
 ) -> tuple[Float[Array, "features classes"], Float[Array, " classes"]]:
-    """The nearest centroid as a linear score: the square of the case itself is the same for all classes."""
+    """Return the nearest centroid as a linear score, without the squared norm of the case, which all classes share."""
     scaled, mean, scale = _standardise(support, known)
     centroids = scaled.mean(1)
     weights = centroids * scale[None]
@@ -152,7 +151,7 @@ def _fit_centroid(
 def _fit_ridge(
     support: Float[Array, "classes shots features"], known: Bool[Array, " classes"]
 ) -> tuple[Float[Array, "features classes"], Float[Array, " classes"]]:
-    """Least squares through the Gram matrix of the cases; those of unknown classes are zero and have no part in it."""
+    """Solve ridge regression by the smaller Gram matrix; zeros of padded classes do not contribute."""
     classes, shots, features = support.shape
     scaled, mean, scale = _standardise(support, known)
     cases = scaled.reshape(classes * shots, features) / jnp.sqrt(features)

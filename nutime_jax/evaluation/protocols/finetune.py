@@ -1,4 +1,4 @@
-"""Fine-tuning protocols: one training split, and few-shot tasks that are trained together as members of one ensemble."""
+"""Fine-tuning protocols: one train split, or few-shot tasks, trained together as members of an ensemble."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from nutime_jax.finetuning.ensemble import EpochReport
 from nutime_jax.finetuning.loop import DEFAULTS, fine_tune
 
 CHUNK = 10
-"""Tasks that are trained side by side; more need more memory."""
+"""Number of tasks that are trained in parallel; memory grows with it."""
 
 
 class FineTunedTask(NamedTuple):
-    """A fitted classifier, and what it scored: a row for the validating cases (if any) and one for the test split."""
+    """A fine-tuned classifier, and its results: on the validation cases, if any, and on the test split."""
 
     classifier: FineTunedClassifier
     rows: list[Result]
@@ -35,9 +35,9 @@ def fine_tune_task(
     method: str = "pretrained",
     progress: Callable[[int, EpochReport], None] | None = None,
 ) -> FineTunedTask:
-    """Fine-tunes on a set's training split, then scores its test split, once; see `fine_tune`.
+    """Fine-tune on the train split of a dataset, then score its test split once; see `fine_tune`.
 
-    Under settings.selection "test" the rows carry selection "test".
+    With settings.selection "test" the results have selection "test".
     """
     test = task.test if settings.selection == "test" else None
     classifier = fine_tune(encoder, task.train, settings=settings, seed=seed, test=test, progress=progress)
@@ -62,12 +62,12 @@ def fine_tune_task(
 def tuned_fewshot_metrics(
     encoder: Encoder, task: Task, *, shots: int = 5, tasks: int = 10, settings: TuningSettings = DEFAULTS, seed: int = 0
 ) -> dict[str, float]:
-    """Accuracy on the whole test split of classifiers that were fine-tuned on `shots` cases of every class.
+    """Return the test accuracy of classifiers fine-tuned on `shots` training cases per class.
 
-    Nothing is left to validate with: all epochs are run, with the middle one of the rates.
+    No case is left for validation: all epochs run, with the middle learning rate.
 
     Args:
-        shots, tasks, seed: as in `evaluation.fewshot.fewshot_metrics`, whose draws these are.
+        shots, tasks, seed: as in `fewshot_metrics`, with the same samples.
 
     Returns:
         "accuracy", "std" and "stderr" over tasks, as `fewshot_metrics`.

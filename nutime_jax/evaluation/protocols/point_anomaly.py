@@ -1,4 +1,4 @@
-"""Anomalous points of monitored series: scores of every point, and what they are worth."""
+"""Detection of anomalous time points: a score per time point, and its metrics."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,14 +13,14 @@ from nutime_jax.errors import InputError
 from nutime_jax.evaluation.classifiers import nearest_distances
 
 QUANTILE = 0.999
-"""Of training scores that is taken for normal, where no training point is labelled anomalous."""
+"""Threshold as a quantile of the training scores, if no training point is labelled anomalous."""
 
 BLOCKS = 8
-"""Of time, into which the training half is cut to be measured by itself."""
+"""Number of blocks of time of the training half, each scored by the others."""
 
 
 class PointScores(NamedTuple):
-    """A score of every point of both halves, high where it is anomalous."""
+    """Scores of the time points of both halves; anomalous points score high."""
 
     train: Float[np.ndarray, " train"]
     test: Float[np.ndarray, " test"]
@@ -30,23 +30,22 @@ Scorer = Callable[[PointAnomalySeries], PointScores]
 
 
 def point_metrics(scores: PointScores, series: PointAnomalySeries, *, selection: str = "train") -> dict[str, float]:
-    """What scores of points are worth.
+    """Return metrics of scores over the time points of the test half.
 
-    An alarm is a score above a threshold, the one of the best F1 on the training half (its labels are known; a quantile of
-    its scores where it has no anomaly).
+    An alarm is a score above the threshold with the best F1 on the training half, or above a quantile of its scores if it has
+    no anomaly.
 
-    "f1_adjusted" is the point-adjusted F1 of the literature: an anomalous segment counts as found whole once one of its
-    points raises an alarm. **It is not to be trusted**: a long segment is found by almost any scatter of alarms, so that
-    random scores reach values that papers report as state of the art (Kim et al., AAAI 2022). It stands here to be
-    compared with what others report, never to choose anything.
+    "f1_adjusted" is the point-adjusted F1 of the literature: one alarm in an anomalous segment marks the full segment. **Do
+    not rely on it**: random alarms hit long segments, so random scores reach values that papers report as state of the art
+    (Kim et al., AAAI 2022). Use it to compare with published values only.
 
     Args:
-        selection: "train", or "test" for the threshold of the best F1 on the test half, which the literature reports and
-            nobody has in practice: its rows are to be marked.
+        selection: "train", or "test" for the threshold with the best F1 on the test half, as in the literature; it is not
+            available in practice, and reports mark it.
 
     Returns:
-        "auc_pr" (average precision; a blind score has the share of anomalies), "f1", "precision" and "recall" over points,
-        "f1_adjusted", and "anomalies", the share of test points that are anomalous.
+        "auc_pr" (average precision; "anomalies" at chance level), "f1", "precision" and "recall" over time points,
+        "f1_adjusted", and "anomalies": fraction of anomalous time points in the test half.
 
     Raises:
         InputError: the test half has no anomaly, or an option is unknown.
@@ -70,7 +69,7 @@ def point_metrics(scores: PointScores, series: PointAnomalySeries, *, selection:
 
 
 def choose_threshold(scores: Float[np.ndarray, " time"], labels: Bool[np.ndarray, " time"]) -> float:
-    """The threshold above which alarms have the best F1; the QUANTILE of the scores where nothing is labelled."""
+    """Return the threshold with the best F1; the QUANTILE of the scores without labelled anomalies."""
     if not labels.any():
         return float(np.quantile(scores, QUANTILE))
     precision, recall, thresholds = precision_recall_curve(labels, scores)
@@ -79,21 +78,21 @@ def choose_threshold(scores: Float[np.ndarray, " time"], labels: Bool[np.ndarray
 
 
 def point_f1(alarms: Bool[np.ndarray, " time"], labels: Bool[np.ndarray, " time"]) -> tuple[float, float, float]:
-    """Precision, recall and F1 over points; 0 where there is no alarm."""
+    """Return precision, recall and F1 over time points; 0 without alarms."""
     hits = int((alarms & labels).sum())
     precision, recall = hits / max(int(alarms.sum()), 1), hits / max(int(labels.sum()), 1)
     return precision, recall, 2 * hits / max(int(alarms.sum()) + int(labels.sum()), 1)
 
 
 def point_adjust(alarms: Bool[np.ndarray, " time"], labels: Bool[np.ndarray, " time"]) -> Bool[np.ndarray, " time"]:
-    """Alarms after point adjustment: every point of an anomalous segment in which there is an alarm raises one."""
+    """Return alarms after point adjustment: an alarm in an anomalous segment marks all its points."""
     segments = np.cumsum(np.diff(labels.astype(np.int8), prepend=0) == 1) * labels
     found = np.unique(segments[alarms & labels])
     return alarms | (labels & np.isin(segments, found))
 
 
 def window_starts(points: int, *, window: int, stride: int) -> np.ndarray:
-    """Starts of windows, `stride` apart, the last one at the very end, so that every point is in one.
+    """Return starts of windows, `stride` apart, with a last window at the end, so that windows cover all points.
 
     Raises:
         InputError: the series is shorter than a window, or strides leave gaps.
@@ -107,7 +106,7 @@ def window_starts(points: int, *, window: int, stride: int) -> np.ndarray:
 
 
 def window_to_point_scores(scores: np.ndarray, starts: np.ndarray, *, window: int, points: int) -> Float[np.ndarray, " {points}"]:
-    """Score of every point: the mean over the windows that contain it."""
+    """Return the score of every time point: the mean over the windows that contain it."""
     total, count = np.zeros(points + 1), np.zeros(points + 1)
     for array, values in ((total, scores), (count, np.ones(len(scores)))):
         np.add.at(array, starts, values)
@@ -116,7 +115,7 @@ def window_to_point_scores(scores: np.ndarray, starts: np.ndarray, *, window: in
 
 
 def residual_scores(series: PointAnomalySeries) -> PointScores:
-    """Baseline: how far every point is from the one before."""
+    """Baseline: absolute difference of every point from the previous one."""
     return PointScores(*(np.abs(np.diff(half.values.astype(np.float64), prepend=half.values[:1])) for half in (series.train, series.test)))
 
 
@@ -131,52 +130,52 @@ def encoder_scores(
     local: Scorer | None = residual_scores,
     **options,
 ) -> PointScores:
-    """Scores by features of windows: how far they are from those of windows of the training half without anomaly.
+    """Score time points by distances of window features from normal windows of the training half.
 
-    Window scores are mean distances to the nearest of at most `reference` windows, evenly spread over the training half,
-    in standardised features. The training half is in BLOCKS of time, and its windows are measured by those of other
-    blocks alone: by itself or its neighbours a window would look more normal than any test window can.
+    The score of a window is its mean distance to the nearest of at most `reference` windows without anomaly, evenly spaced
+    over the training half, in standardised features. Training windows are compared with other BLOCKS of time only: compared
+    with itself or with overlapping windows, a window would look more normal than any test window.
 
     Args:
-        window, stride: points a window, and between the starts of two.
-        local: scores to add, both in units of their 99th percentile over the training half, since features do not say
-            which point of a window is at fault. On the training halves of the 12 KPI series an untrained small encoder has
-            a mean average precision of 0.31, residuals have 0.28, their sum 0.39.
+        window, stride: length of the windows, and distance of their starts, in time points.
+        local: scores to add, both divided by their 99th percentile over the training half, since features do not locate an
+            anomaly within a window. Mean average precision on the training halves of the 12 KPI series: untrained small
+            encoder 0.31, residuals 0.28, their sum 0.39.
         options: those of `Encoder.embed`.
 
     Raises:
         InputError: a half is shorter than a window, or too few training windows are free of anomalies.
     """
-    starts = [window_starts(len(half.values), window=window, stride=stride) for half in (series.train, series.test)]
-    train, test = (
-        encoder.embed(np.lib.stride_tricks.sliding_window_view(half.values, window)[places], **options)
-        for half, places in zip((series.train, series.test), starts, strict=True)
-    )
-    clean = np.flatnonzero(~np.lib.stride_tricks.sliding_window_view(series.train.labels, window)[starts[0]].any(1))
+    train_starts, train = _embed_windows(series.train, encoder, window=window, stride=stride, **options)
+    test_starts, test = _embed_windows(series.test, encoder, window=window, stride=stride, **options)
+    clean = np.flatnonzero(~np.lib.stride_tricks.sliding_window_view(series.train.labels, window)[train_starts].any(1))
     if not len(clean):
         raise InputError(f"series {series.name} has no training window without anomaly; choose shorter windows")
     kept = clean[np.unique(np.linspace(0, len(clean) - 1, min(reference, len(clean))).astype(int))]
     mean, std = train[kept].mean(0), train[kept].std(0)
     scale = 1 / np.where(std > 1e-6 * np.abs(mean).clip(1e-6), std, 1)
     train, test = (train - mean) * scale, (test - mean) * scale
-    window_scores = (
-        _score_blocks(train, starts[0], kept, window=window, neighbours=neighbours, name=series.name),
-        _distances(test, train[kept], neighbours),
-    )
-    halves = (series.train, series.test)
+    train_scores = _score_blocks(train, train_starts, kept, window=window, neighbours=neighbours, name=series.name)
+    test_scores = _distances(test, train[kept], neighbours)
     scores = PointScores(
-        *(
-            window_to_point_scores(one, places, window=window, points=len(half.values))
-            for one, places, half in zip(window_scores, starts, halves, strict=True)
-        )
+        train=window_to_point_scores(train_scores, train_starts, window=window, points=len(series.train.values)),
+        test=window_to_point_scores(test_scores, test_starts, window=window, points=len(series.test.values)),
     )
     return add_scores(scores, local(series)) if local else scores
+
+
+def _embed_windows(
+    half: Record, encoder: Encoder, *, window: int, stride: int, **options
+) -> tuple[np.ndarray, Float[np.ndarray, "windows features"]]:
+    """Return starts and features of the windows of a half."""
+    starts = window_starts(len(half.values), window=window, stride=stride)
+    return starts, encoder.embed(np.lib.stride_tricks.sliding_window_view(half.values, window)[starts], **options)
 
 
 def _score_blocks(
     features: np.ndarray, starts: np.ndarray, kept: np.ndarray, *, window: int, neighbours: int, name: str
 ) -> Float[np.ndarray, " windows"]:
-    """Scores of training windows, each block of time by reference windows that share no point with it."""
+    """Return scores of training windows, by reference windows that do not overlap their block of time."""
     parts = []
     for block in np.array_split(np.arange(len(starts)), min(BLOCKS, len(starts))):
         begin, end = starts[block[0]], starts[block[-1]] + window
@@ -192,19 +191,19 @@ def _distances(features: np.ndarray, others: np.ndarray, neighbours: int) -> np.
 
 
 def add_scores(one: PointScores, other: PointScores) -> PointScores:
-    """The sum of two scores, each in units of its 99th percentile over the training half."""
+    """Return the sum of two scores, each divided by its 99th percentile over the training half."""
     units = [max(float(np.quantile(scores.train, 0.99)), np.finfo(np.float32).tiny) for scores in (one, other)]
     return PointScores(*(a / units[0] + b / units[1] for a, b in zip(one, other, strict=True)))
 
 
 def zscore_scores(series: PointAnomalySeries, *, window: int = 128) -> PointScores:
-    """Baseline: deviation of every point from the mean of the `window` points before it, in their standard deviations."""
+    """Baseline: z-score of every point, by mean and standard deviation of the previous `window` points."""
     floor = 1e-3 * float(series.train.values.std(dtype=np.float64)) or 1.0
     return PointScores(*(_moving_zscores(half, window, floor) for half in (series.train, series.test)))
 
 
 def _moving_zscores(half: Record, window: int, floor: float) -> np.ndarray:
-    """The standard deviation is at least `floor`; the first points have those before them, the very first scores 0."""
+    """Return z-scores with standard deviations of at least `floor`. The first point scores 0."""
     values = half.values.astype(np.float64)
     values = values - values.mean()
     ends = np.arange(len(values))
