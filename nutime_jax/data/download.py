@@ -60,7 +60,7 @@ def download_set(archive: str, name: str, folder: Path) -> Path:
             fetch(name, scratch)
         except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:  # URLError is an OSError
             reason = " ".join(str(error).split())
-            raise InputError(f"{name} of {archive} cannot be fetched ({reason}); the same command goes on where it stopped") from error
+            raise InputError(f"{name} of {archive} cannot be fetched ({reason}); rerun the same command to resume") from error
     return target
 
 
@@ -81,7 +81,7 @@ def _whole(target: Path) -> Iterator[Path]:
 
 
 def _fetch_archive(name: str, folder: Path) -> None:
-    """The .ts files of both splits, as published: of unequal length, with missing values."""
+    """Fetch the original .ts files of both splits, with unequal lengths and missing values."""
     with extra("data"):
         from aeon.datasets import load_classification
 

@@ -33,10 +33,10 @@ class FeatureFile(Protocol):
 
 @contextmanager
 def open_features(path: Path) -> Iterator[FeatureFile]:
-    """A file of features by its suffix (see SUFFIXES); it is at its place only when everything is written.
+    """Open a file of features by its suffix (see SUFFIXES). The file appears only when it is complete.
 
-    .npy holds the features alone; .npz `features`, `labels` and `ids`; .csv and .parquet a row a case: columns `id` and
-    `label`, where there are any, and f0, f1, ….
+    .npy contains the features only; .npz `features`, `labels` and `ids`; .csv and .parquet one row per case, with columns `id`
+    and `label` (if available) and f0, f1, ….
 
     Raises:
         InputError: another suffix, the file cannot be written, or nothing was.
@@ -61,7 +61,7 @@ def check_output(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder; choose another file")
     if not path.absolute().parent.is_dir():
-        raise InputError(f"cannot write {path} (there is no folder {path.absolute().parent}); make it, or choose another file")
+        raise InputError(f"cannot write {path} ({path.absolute().parent} does not exist); create it, or choose another file")
 
 
 class _NpyFile:

@@ -1,4 +1,4 @@
-"""Monitored series: long records whose single points are labelled normal or anomalous."""
+"""Long series whose time points are labelled normal or anomalous."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ FIELDS = ("values", "labels", "offsets")
 
 @dataclass(frozen=True)
 class Record:
-    """Values of one half of a series, and which of its points are anomalous."""
+    """Values of one half of a series, and whether each time point is anomalous."""
 
     values: Float32[np.ndarray, " time"]
     labels: Bool[np.ndarray, " time"]
@@ -24,7 +24,7 @@ class Record:
 
 @dataclass(frozen=True)
 class PointAnomalySeries:
-    """A series whose first half is known, and whose second is to be watched."""
+    """A series whose first half serves for fitting and whose second half is scored."""
 
     name: str
     train: Record
@@ -47,7 +47,7 @@ def read_point_anomaly_series(path: str | os.PathLike) -> list[PointAnomalySerie
         raise InputError(f"{path} cannot be read as .npz ({error}); write it with numpy.savez, without objects") from error
     wanted = [f"{half}_{field}" for half in ("train", "test") for field in FIELDS]
     if missing := [name for name in wanted if name not in arrays]:
-        raise InputError(f"{path} has no array {missing[0]}; monitored series need {', '.join(wanted)}")
+        raise InputError(f"{path} has no array {missing[0]}; point_anomaly needs {', '.join(wanted)}")
     train, test = (_split_records(arrays, half, path) for half in ("train", "test"))
     names = arrays.get("names", np.arange(len(train))).astype(str)
     if not len(train) == len(test) == len(names):

@@ -61,9 +61,12 @@ FOLDERS = ("nutime_jax", "configs", "docs", "launch", "benchmarks", "studies", "
 SUFFIXES = (".py", ".md", ".sh", ".sbatch", ".yaml", ".yml")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
 PENDING = (
-    "nutime_jax/data/download.py",
-    "nutime_jax/data/features.py",
-    "nutime_jax/data/point_anomaly.py",
+    "nutime_jax/evaluation/protocols/anomaly.py",
+    "nutime_jax/evaluation/protocols/baselines.py",
+    "nutime_jax/evaluation/protocols/clustering.py",
+    "nutime_jax/evaluation/protocols/fewshot.py",
+    "nutime_jax/evaluation/protocols/finetune.py",
+    "nutime_jax/evaluation/protocols/point_anomaly.py",
 )
 """Files that still have such phrases."""
 FILES += [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "setup.cfg"]

@@ -55,7 +55,7 @@ def test_ids_and_labels_go_along_and_a_corpus_is_read(encoder, tmp_path):
         ("GunPoint", "f.npz", [], "Dataset GunPoint may have two splits; add --split=train or --split=test"),
         ("Gunpoint", "f.npz", [], "'Gunpoint' is not a file, a folder or a bundled dataset"),
         ("GunPoint", "f.txt", ["--split=test"], "has no suffix that says how to write features"),
-        ("GunPoint", "no/f.npz", ["--split=test"], "there is no folder"),
+        ("GunPoint", "no/f.npz", ["--split=test"], "does not exist"),
         ("GunPoint", "f.npz", ["--split=test", "--layer=9"], "layer 9 does not exist"),
         ("GunPoint", "f.npz", ["--split=test", "--pooling=max"], "pooling 'max' is unknown"),
         ("GunPoint", "f.npz", ["--split=test", "--batch_size=0"], "batch_size is 0"),

@@ -66,7 +66,7 @@ def test_a_set_is_fetched_once_and_read(server, tmp_path):
 def test_what_cannot_be_fetched_leaves_nothing(server, tmp_path, files):
     if files is not None:
         deposit(server, **files)
-    with pytest.raises(InputError, match=r"GunPoint of ucr cannot be fetched.*the same command goes on"):
+    with pytest.raises(InputError, match=r"GunPoint of ucr cannot be fetched.*rerun the same command to resume"):
         download_set("ucr", "GunPoint", tmp_path)
     assert list((tmp_path / "ucr").iterdir()) == []
 

@@ -70,7 +70,7 @@ def test_where_nothing_can_be_written_is_refused(tmp_path):
     for name, message in [
         ("f.txt", "has no suffix"),
         ("f", "has no suffix"),
-        ("no/f.npy", "there is no folder"),
+        ("no/f.npy", "does not exist"),
         ("folder.npy", "is a folder"),
     ]:
         with pytest.raises(InputError, match=message), open_features(tmp_path / name):
