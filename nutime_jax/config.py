@@ -4,15 +4,15 @@ Defaults are the published values (`configs/nutime_base.py`). Files of configura
 """
 
 import dataclasses
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from nutime_jax.errors import InputError, extra
-from nutime_jax.options import Section, describe, from_dict, nearest, option, options, override, to_dict, update, values
+from nutime_jax.errors import InputError
+from nutime_jax.options import Section, describe, nearest, option, options, values
+from nutime_jax.overrides import from_dict, override, read_file, to_dict, update
 
 __all__ = ["PretrainConfig", "SweepConfig", "describe", "from_dict", "load_config", "options", "override", "to_dict", "update", "values"]
 
@@ -41,9 +41,7 @@ class ModelConfig(Section, prefix="model", encoder=True):
     scale_weighting: bool = option(True, "Whether the NME weights its scales by their distance from the scalar. Encodes magnitude.")
     scalar_encoder: str = option("nme", "Scalar encoder: nme, periodic, piecewise, log, linear or a registered name.")
     learnable_scales: bool = option(False, "Whether the scales of the NME are trained.")
-    scale_eps: str = option(
-        "absolute", "LayerNorm epsilon of the NME: absolute, or relative to each scale.", choices=("absolute", "relative")
-    )
+    scale_eps: str = option("absolute", "LayerNorm epsilon of the NME: absolute, or relative to scales.", choices=("absolute", "relative"))
     locations: tuple[float, ...] = option((), "Offsets of scalars in the NME; empty is 0.")
     frequency_init: str = option("normal", "Initialisation of the periodic scalar encoder.", choices=("normal", "log-linear"))
     frequency_scale: float = option(0.027, "Scale of the initial frequencies of the periodic scalar encoder.", above=0)
@@ -188,9 +186,7 @@ class RunConfig(Section, prefix="run", resume=True):
     log_every: int = option(100, "Steps between two lines of metrics.", low=1)
     checkpoint_every: int = option(1000, "Steps between two checkpoints.", low=1)
     probe_every: int = option(10_000, "Steps between two probes; 0 is never.", low=0)
-    probe_sources: tuple[str, ...] = option(
-        ("ArrowHead", "GunPoint", "OSULeaf"), "Datasets of the probe; only train splits, by cross-validation."
-    )
+    probe_sources: tuple[str, ...] = option(("ArrowHead", "GunPoint", "OSULeaf"), "Datasets of the probe; train splits, cross-validated.")
     max_to_keep: int = option(3, "Number of newest checkpoints that are retained.", low=1)
     keep_period: int = option(0, "Checkpoints at multiples of this many steps are retained as well; 0 is none.", low=0)
     best_metric: str = option("probe_accuracy", "Metric whose best checkpoint is retained; -loss minimises, empty is none.")
@@ -277,7 +273,7 @@ class TuningSettings(Section):
     min_updates: int = option(0, "Minimum number of updates. If epochs gives fewer, epochs and patience are scaled up.", low=0)
     batch_size: int = option(16, "Cases per update.", low=1)
     learning_rates: tuple[float, ...] = option(
-        (3e-4, 1e-3, 3e-3), "Peak learning rates; the best in validation is used.", above=0, unique=True, nonempty=True
+        (3e-4, 1e-3, 3e-3), "Peak learning rates; validation selects.", above=0, unique=True, nonempty=True
     )
     ensemble_size: int = option(1, "Number of networks whose class probabilities are averaged.", low=1)
     warmup_fraction: float = option(0.1, "Fraction of the updates with linear warm-up.", low=0, below=1)
@@ -322,9 +318,7 @@ class SweepConfig(Section):
     """Configuration of `nutime sweep`: every combination is evaluated."""
 
     name: str = option("sweep", "Name of the sweep.")
-    encoders: tuple[str, ...] = option(
-        (), "Encoders, name=path or name=untrained:path (untrained baseline). A repeated name is a repetition."
-    )
+    encoders: tuple[str, ...] = option((), "Encoders, name=path or name=untrained:path (untrained baseline). Equal names are repetitions.")
     sources: tuple[str, ...] = option(("bundled",), "Names of bundled datasets, files and folders.")
     point_anomaly: tuple[str, ...] = option((), "Files of series with labelled time points (point anomalies).")
     window: int = option(32, "Window of point_anomaly, in time points.", low=1)
@@ -378,15 +372,4 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), *, schema: typ
             f"configuration {name_or_path!r} does not exist{nearest(name_or_path, shipped)}; "
             f"choose one of {', '.join(shipped)}, or a path of a .py file"
         )
-    spec = importlib.util.spec_from_file_location(f"nutime_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    with extra("train", "ml_collections"):
-        spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise InputError(f"{path} defines no get_config(); see {shipped['quickstart']} for an example")
-    found = module.get_config()
-    try:
-        config = from_dict(schema, found if isinstance(found, dict) else found.to_dict())
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return override(config, *overrides)
+    return override(read_file(schema, path, example=shipped["quickstart"]), *overrides)

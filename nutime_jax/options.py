@@ -12,11 +12,10 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
 from nutime_jax.errors import InputError
 
-Config = TypeVar("Config", bound="Section")
 NOUNS = {int: ("an integer", "integers"), float: ("a number", "numbers"), str: ("a text", "texts"), bool: ("true or false", "")}
 
 
@@ -86,19 +85,8 @@ class Option:
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{self.name} is {value!r}; choose {self.accepted}") from error
 
-    def set_entry(self, current: Any, names: list[str], text: str) -> Any:
-        """Return a mapping in which the entry at a path has the value of a text."""
-        if not names:
-            return self.parse(text)
-        if get_origin(self.kind) is not dict:
-            raise InputError(f"{self.name} has no field {names[0]!r}; set {self.name}=value")
-        inner = get_args(self.kind)[1]
-        if inner is Any:
-            return merge(current, parse_override(self.schema, f"{'.'.join(names)}={text}", prefix=f"{self.name}."))
-        return {**current, names[0]: self._entry(names[0]).set_entry(current.get(names[0], {}), names[1:], text)}
-
-    def _entry(self, name: str) -> "Option":
-        """The option of an entry of a mapping."""
+    def entry(self, name: str) -> "Option":
+        """Return the option of an entry of a mapping."""
         return dataclasses.replace(self, name=f"{self.name}.{name}", kind=get_args(self.kind)[1])
 
     def _convert(self, value: Any, kind: Any) -> Any:
@@ -131,7 +119,7 @@ class Option:
             raise TypeError
         if inner is Any:
             return _check_changes(self.schema, value, prefix=f"{self.name}.")
-        return {_convert_scalar(name, str): self._entry(name).check(entry) for name, entry in value.items()}
+        return {_convert_scalar(name, str): self.entry(name).check(entry) for name, entry in value.items()}
 
     def _describe(self, kind: Any) -> str:
         if isinstance(kind, types.UnionType):
@@ -236,71 +224,6 @@ def values(config: Section) -> dict[str, Any]:
     return found
 
 
-def to_dict(config: Section, *, encoder: bool = False) -> dict[str, Any]:
-    """Return the values of a configuration as nested dictionaries; with `encoder` only those of a saved encoder."""
-    nested: dict[str, Any] = {}
-    known = options(type(config))
-    for name, value in values(config).items():
-        if known[name].encoder or not encoder:
-            nested = merge(nested, _nest(name.removeprefix(config._prefix).split("."), value))
-    return nested
-
-
-def from_dict(schema: type[Config], mapping: Mapping[str, Any]) -> Config:
-    """Return a configuration with the values of nested mappings; absent fields have their defaults.
-
-    Raises:
-        InputError: a field is unknown, or a value is not accepted. So do `update` and `override`.
-    """
-    return update(schema(), mapping)
-
-
-def update(config: Config, changes: Mapping[str, Any], *, root: type[Section] | None = None) -> Config:
-    """Return a configuration with new values of nested mappings; all are set before any is checked.
-
-    Args:
-        root: class whose field names messages suggest; None is that of the configuration.
-    """
-    root = root or type(config)
-    if not isinstance(changes, Mapping):
-        raise InputError(f"{config._prefix.rstrip('.')} is {changes!r}; choose a mapping of fields to values")
-    fields = {field.name for field in dataclasses.fields(config)}
-    new = {}
-    for name, value in changes.items():
-        if name not in fields:
-            raise _unknown(root, f"{config._prefix}{name}")
-        current = getattr(config, name)
-        nested = isinstance(current, Section) and not isinstance(value, Section)
-        new[name] = update(current, value, root=root) if nested else value
-    return dataclasses.replace(config, **new)
-
-
-def override(config: Config, *texts: str) -> Config:
-    """Return a configuration with the values of texts, "section.field=value" each, parsed by the type of the field."""
-    changes: dict[str, Any] = {}
-    for text in texts:
-        changes = merge(changes, parse_override(type(config), text, current=merge(to_dict(config), changes)))
-    return update(config, changes)
-
-
-def parse_override(schema: type[Section], text: str, *, current: Mapping[str, Any] | None = None, prefix: str = "") -> dict[str, Any]:
-    """Return the nested mapping of an override, "section.field=value". Mappings of `current` are extended."""
-    path, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"override {prefix}{path!r} has no value; write --config.{prefix}{path}=value")
-    names = path.split(".")
-    for length in range(len(names), 0, -1):
-        field, rest = options(schema).get(schema._prefix + ".".join(names[:length])), names[length:]
-        if field and (not rest or get_origin(field.kind) is dict):
-            section = current or {}
-            for name in names[: length - 1]:
-                section = section.get(name, {})
-            named = dataclasses.replace(field, name=prefix + field.name)
-            entry = named.set_entry(section.get(names[length - 1], field.default), rest, value)
-            return _nest(names[:length], entry)
-    raise _unknown(schema, prefix + path, prefix)
-
-
 def format_value(value: Any) -> str:
     """Return the text that `override` reads as this value."""
     if value is None or isinstance(value, bool):
@@ -346,23 +269,14 @@ def _check_changes(schema: type[Section], changes: Mapping[str, Any], *, prefix:
         elif path in known:
             checked[name] = dataclasses.replace(known[path], name=prefix + path).check(value)
         else:
-            raise _unknown(schema, prefix + path, prefix)
+            raise unknown_field(schema, prefix + path, prefix)
     return checked
 
 
-def _unknown(schema: type[Section], path: str, prefix: str = "") -> InputError:
+def unknown_field(schema: type[Section], path: str, prefix: str = "") -> InputError:
+    """Return the error of a field that the schema does not have, with the nearest name."""
     known = [prefix + name for name in options(schema)]
     return InputError(f"the configuration has no field {path!r}{nearest(path, known)}")
-
-
-def _nest(names: list[str], value: Any) -> dict[str, Any]:
-    return {names[0]: _nest(names[1:], value) if names[1:] else value}
-
-
-def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested mappings; the second has precedence."""
-    new = {name: merge(old.get(name, {}), value) if isinstance(value, dict) else value for name, value in new.items()}
-    return {**old, **new}
 
 
 def _convert_scalar(value: Any, kind: type) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.config import POOLINGS, ModelConfig, PretrainConfig, update
 from nutime_jax.errors import DivergenceError, InputError
-from nutime_jax.options import Section, merge, option
+from nutime_jax.options import Section, option
+from nutime_jax.overrides import merge
 from nutime_jax.training.loop import check_config, is_finished, pretrain
 
 log = logging.getLogger(__name__)

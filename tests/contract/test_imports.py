@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "nutime_jax"
 FLOORS = [
     {"errors", "progress"},
     {"options", "storage"},
+    {"overrides"},
     {"config"},
     {"core", "bundle", "compilation_cache"},
     {"synthetic"},
