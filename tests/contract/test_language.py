@@ -60,17 +60,7 @@ BANNED = {
 FOLDERS = ("nutime_jax", "configs", "docs", "launch", "benchmarks", "studies", "notebooks")
 SUFFIXES = (".py", ".md", ".sh", ".sbatch", ".yaml", ".yml")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
-PENDING = (
-    "nutime_jax/evaluation/protocols/anomaly.py",
-    "nutime_jax/evaluation/protocols/baselines.py",
-    "nutime_jax/evaluation/protocols/clustering.py",
-    "nutime_jax/evaluation/protocols/fewshot.py",
-    "nutime_jax/evaluation/protocols/finetune.py",
-    "nutime_jax/evaluation/protocols/point_anomaly.py",
-)
-"""Files that still have such phrases."""
 FILES += [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "setup.cfg"]
-FILES = [path for path in FILES if path.relative_to(ROOT).as_posix() not in PENDING]
 
 
 def prose(path):
