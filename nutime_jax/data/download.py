@@ -1,4 +1,4 @@
-"""Fetches the archives that NuTime was pretrained on, for those who are online: each set once, whole or not at all."""
+"""Download of the archives that NuTime was pretrained on: each dataset once, complete or not at all."""
 
 import shutil
 import tempfile
@@ -22,7 +22,7 @@ TRANSFER = {
     "ECG": "https://figshare.com/ndownloader/articles/19930253/versions/1",
     "EMG": "https://figshare.com/ndownloader/articles/19930250/versions/1",
 }
-"""The eight transfer sets, as the authors of TF-C (NeurIPS 2022) deposited them."""
+"""The eight transfer datasets as deposited by the authors of TF-C (NeurIPS 2022)."""
 
 ARCHIVES = ("ucr", "uea", "transfer")
 TIMEOUT = 60
@@ -30,13 +30,13 @@ TIMEOUT = 60
 
 
 def archive_sets(archive: str) -> list[str]:
-    """Names of the sets of an archive: 128 of "ucr", 30 of "uea", 8 of "transfer".
+    """Return the names of the datasets of an archive: 128 in "ucr", 30 in "uea", 8 in "transfer".
 
     Raises:
-        InputError: no such archive.
+        InputError: the archive is unknown.
     """
     if archive not in ARCHIVES:
-        raise InputError(f"archive {archive!r} is unknown; choose of {', '.join(ARCHIVES)}")
+        raise InputError(f"archive {archive!r} is unknown; choose one of {', '.join(ARCHIVES)}")
     if archive == "transfer":
         return sorted(TRANSFER)
     with extra("data"):
@@ -46,10 +46,10 @@ def archive_sets(archive: str) -> list[str]:
 
 
 def download_set(archive: str, name: str, folder: Path) -> Path:
-    """Fetches one set into `folder/archive/name`, unless it is there; returns where it is.
+    """Download a dataset to `folder/archive/name` unless it exists, and return this path.
 
     Raises:
-        InputError: the set cannot be fetched, or what came is not the set.
+        InputError: the download fails, or is not the dataset.
     """
     target = folder / archive / name
     if target.is_dir():
@@ -60,13 +60,13 @@ def download_set(archive: str, name: str, folder: Path) -> Path:
             fetch(name, scratch)
         except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:  # URLError is an OSError
             reason = " ".join(str(error).split())
-            raise InputError(f"{name} of {archive} cannot be fetched ({reason}); rerun the same command to resume") from error
+            raise InputError(f"{name} of {archive} cannot be downloaded ({reason}); rerun the command to resume") from error
     return target
 
 
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
-    """A folder to write in, which becomes the target when all went well."""
+    """Yield a folder that is renamed to the target when the block succeeds."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -81,7 +81,7 @@ def _whole(target: Path) -> Iterator[Path]:
 
 
 def _fetch_archive(name: str, folder: Path) -> None:
-    """Fetch the original .ts files of both splits, with unequal lengths and missing values."""
+    """Download the .ts files of both splits, with the unequal lengths and missing values of the archive."""
     with extra("data"):
         from aeon.datasets import load_classification
 
@@ -93,7 +93,7 @@ def _fetch_archive(name: str, folder: Path) -> None:
 
 
 def _fetch_transfer(name: str, folder: Path) -> None:
-    """The deposited tensors, as one .npz; the deposit's validation split is left out."""
+    """Download the deposited tensors as one .npz file, without the validation split."""
     with tempfile.TemporaryDirectory() as scratch:
         packed = Path(scratch) / "packed.zip"
         with urllib.request.urlopen(TRANSFER[name], timeout=TIMEOUT) as answer, packed.open("wb") as file:
@@ -108,7 +108,7 @@ def _fetch_transfer(name: str, folder: Path) -> None:
 
 
 def _read_pt(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Samples and labels of a tensor file; nothing in it is ever executed."""
+    """Return samples and labels of a tensor file, loaded without executing code."""
     with extra("torch"):
         import torch
     content = torch.load(path, weights_only=True, map_location="cpu")

@@ -1,4 +1,4 @@
-"""Files of features, written a block at a time and moved to their place when they are whole."""
+"""Files of features, written in blocks and moved to their path when complete."""
 
 import csv
 import os
@@ -15,13 +15,13 @@ import numpy as np
 from nutime_jax.errors import InputError, extra
 
 COPIED = 1 << 20
-"""Bytes that are copied at once."""
+"""Bytes per copied block."""
 
 
 class FeatureFile(Protocol):
-    """Takes features, (cases, …) float32, with the labels and ids of the cases, as text, where they have any.
+    """File that `write` adds features to, float32 (cases, …), with labels and ids as text if present.
 
-    `finish` writes what is only known at the end; `close` is called in any case.
+    `finish` completes the file; `close` is always called.
     """
 
     def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None: ...
@@ -33,13 +33,13 @@ class FeatureFile(Protocol):
 
 @contextmanager
 def open_features(path: Path) -> Iterator[FeatureFile]:
-    """Open a file of features by its suffix (see SUFFIXES). The file appears only when it is complete.
+    """Yield a file of features in the format of its suffix (see SUFFIXES). It appears at its path when complete.
 
-    .npy contains the features only; .npz `features`, `labels` and `ids`; .csv and .parquet one row per case, with columns `id`
-    and `label` (if available) and f0, f1, ….
+    .npy has only features; .npz has `features`, `labels` and `ids`; .csv and .parquet have one row per case, with the columns
+    `id` and `label`, if present, and f0, f1, ….
 
     Raises:
-        InputError: another suffix, the file cannot be written, or nothing was.
+        InputError: the suffix is not supported, or the file cannot be written.
     """
     check_output(path)
     try:
@@ -55,17 +55,17 @@ def open_features(path: Path) -> Iterator[FeatureFile]:
 
 
 def check_output(path: Path) -> None:
-    """Raises InputError unless a file of features may be written there."""
+    """Raise InputError unless a file of features can be written to this path."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} has no suffix that says how to write features; choose one of {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise InputError(f"{path} is a folder; choose another file")
     if not path.absolute().parent.is_dir():
-        raise InputError(f"cannot write {path} ({path.absolute().parent} does not exist); create it, or choose another file")
+        raise InputError(f"cannot write {path} (folder {path.absolute().parent} does not exist); create it, or choose another file")
 
 
 class _NpyFile:
-    """The number of rows is known at the end: the header is written twice, and is as long both times."""
+    """File whose header is written again at the end, with the number of rows, at the same length."""
 
     def __init__(self, path: Path):
         self._file = path.open("wb")
@@ -126,7 +126,7 @@ class _CsvFile:
         if not self._started:
             self._writer.writerow([*texts, *column_names(features)])
             self._started = True
-        line = ",".join(["%.9g"] * features.shape[1])  # nine digits are a float32
+        line = ",".join(["%.9g"] * features.shape[1])  # nine digits determine a float32
         for row, *cells in zip(features.tolist(), *texts.values(), strict=True):
             self._writer.writerow([*cells, *(line % tuple(row)).split(",")])
 
@@ -163,13 +163,13 @@ class _ParquetFile:
 
 
 def column_names(features: np.ndarray) -> list[str]:
-    """f0, f1, …
+    """Return f0, f1, … for features (cases, features).
 
     Raises:
-        InputError: the features of a case are no vector.
+        InputError: the features of a case are not a vector.
     """
     if features.ndim != 2:
-        raise InputError(f"features of shape {features.shape[1:]} a case make no table; write .npy or .npz, or choose other channels")
+        raise InputError(f"features of shape {features.shape[1:]} per case make no table; write .npy or .npz, or choose other channels")
     return [f"f{i}" for i in range(features.shape[1])]
 
 

@@ -241,9 +241,9 @@ def test_monitored_series_are_read(tmp_path):
     [
         ({"train_values": np.array([0, 1, np.nan, 3, 4, 5])}, "train_values holds values that are missing"),
         ({"test_labels": np.arange(6)}, "test_labels holds other values than 0"),
-        ({"test_labels": np.zeros(5)}, "should be flat and alike"),
-        ({"test_offsets": np.array([0, 4])}, "rise from 0 to 6"),
-        ({"test_offsets": np.array([0, 4, 4, 6])}, "do not rise"),
+        ({"test_labels": np.zeros(5)}, "should be flat, of one length"),
+        ({"test_offsets": np.array([0, 4])}, "increase from 0 to 6"),
+        ({"test_offsets": np.array([0, 4, 4, 6])}, "do not increase"),
         ({"test_offsets": np.array([0, 6])}, "2 series in train, 1 in test"),
         ({"names": np.array(["x"])}, "and 1 names"),
     ],

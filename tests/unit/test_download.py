@@ -39,7 +39,7 @@ def server(tmp_path, monkeypatch):
 
 def test_the_archives_are_those_of_the_paper():
     assert [len(archive_sets(archive)) for archive in download.ARCHIVES] == [128, 30, 8]
-    with pytest.raises(InputError, match="archive 'UCR' is unknown; choose of ucr, uea, transfer"):
+    with pytest.raises(InputError, match="archive 'UCR' is unknown; choose one of ucr, uea, transfer"):
         archive_sets("UCR")
 
 
@@ -66,14 +66,14 @@ def test_a_set_is_fetched_once_and_read(server, tmp_path):
 def test_what_cannot_be_fetched_leaves_nothing(server, tmp_path, files):
     if files is not None:
         deposit(server, **files)
-    with pytest.raises(InputError, match=r"GunPoint of ucr cannot be fetched.*rerun the same command to resume"):
+    with pytest.raises(InputError, match=r"GunPoint of ucr cannot be downloaded.*rerun the command to resume"):
         download_set("ucr", "GunPoint", tmp_path)
     assert list((tmp_path / "ucr").iterdir()) == []
 
 
 def test_a_packed_file_that_is_none_leaves_nothing(server, tmp_path):
     (server / "1").write_bytes(b"<html>")
-    with pytest.raises(InputError, match="HAR of transfer cannot be fetched"):
+    with pytest.raises(InputError, match="HAR of transfer cannot be downloaded"):
         download_set("transfer", "HAR", tmp_path)
     assert list((tmp_path / "transfer").iterdir()) == []
 
