@@ -26,7 +26,7 @@ CURVES = {
     "loss": "loss",
     "projection_std": "projection std (0 is collapse)",
     "probe_accuracy": "probe on training cases, accuracy in %",
-    "grad_norm": "norm of the gradient",
+    "grad_norm": "gradient norm",
 }
 """Metrics of a run that are plotted, in this order, with their titles."""
 

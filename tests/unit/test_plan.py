@@ -118,7 +118,7 @@ def test_a_compiled_program_is_parsed():
 
 @pytest.fixture(scope="module")
 def wide():
-    """A step of which most is matrix products, before it is compiled."""
+    """A step that consists mostly of matmuls, before it is compiled."""
     config = load_config("smoke", ["model.dropout=0.0", "model.width=128", "model.mlp_dim=256", "model.num_heads=8"])
     return config, trace(config)
 
