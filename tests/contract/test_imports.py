@@ -101,6 +101,10 @@ def test_each_library_has_one_owner():
     assert wrong == []
 
 
+def test_the_package_does_not_use_studies():
+    assert [path for path, _ in modules() for target in imports(path) if target.split(".")[0] == "studies"] == []
+
+
 def test_configs_import_nothing_of_the_package():
     for path in (PACKAGE.parent / "configs").glob("*.py"):
         assert not [name for name in imports(path) if name.startswith("nutime_jax")], path
