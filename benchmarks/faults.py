@@ -306,7 +306,7 @@ def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
         noticed = time.monotonic() - stopped
         statuses = pod.wait(timeout=120)
         said = "No step finished within" in "".join(pod.output(i) for i in range(3))
-    stacks = [path.name for path in sorted((folder / "hung").glob("stacks-*.txt")) if "train/loop.py" in path.read_text()]
+    stacks = [path.name for path in sorted((folder / "hung").glob("stacks-*.txt")) if "training/loop.py" in path.read_text()]
     figures = {"watchdog_timeout_s": seconds, "noticed_after_seconds": noticed, "statuses": statuses, "stacks": stacks, "said": said}
     return {**figures, "detected": statuses[0] == statuses[2] == HUNG and len(stacks) == 2 and said}
 
