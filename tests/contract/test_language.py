@@ -50,7 +50,7 @@ BANNED = {
     r"\bresident\b": "on-device",
     r"\bexchanges?\b": "collective communication",
     r"(?<![`{.])\bdecades?\b(?! is|,)": "order of magnitude, log10 units",
-    r"(?<!-)\bblind\b": "insensitive to",
+    r"(?<![-`])\bblind\b": "insensitive to",
     r"\b(eight shifts|several shifts|at \w+ shifts)\b": "window offsets",
     r"\bwhat (it|they|he) (is|are) worth\b|\bwhat \w+ makes of\b": "results, output of",
     r"\bso many\b|\bso much\b": "N, the requested number",
