@@ -299,7 +299,7 @@ class RescaledDataset(DatasetFiles):
 
 def rescale_dataset(files: DatasetFiles, power: int) -> RescaledDataset:
     """Return the dataset times a power of ten, under its own name."""
-    return RescaledDataset(f"{files.name} x 10^{power}", files.train, files.test, power)
+    return RescaledDataset(f"{files.name} x 10^{power}", files.train, files.test, files.columns, power)
 
 
 def score_rescaled(
