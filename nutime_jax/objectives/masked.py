@@ -102,10 +102,10 @@ def build_masked_network(encoder: NuTimeEncoder, *, mask_ratio: float, mask_type
             f"model.mask_ratio is {model.mask_ratio}, and objective.kind 'masked' masks windows itself "
             "(objective.mask_ratio); set model.mask_ratio to 0"
         )
-    if model.extra_window_sizes or model.window_stride < model.window_size:
+    if model.extra_window_sizes or model.dense_stride or model.window_stride < model.window_size:
         raise InputError(
             "objective.kind is 'masked', and overlapping windows would reveal masked values; "
-            "set model.stride to 0 and model.extra_window_sizes to ()"
+            "set model.stride and model.dense_stride to 0 and model.extra_window_sizes to ()"
         )
     return MaskedNetwork(encoder, mask_ratio, mask_type, microbatch_size=microbatch_size)
 

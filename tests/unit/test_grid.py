@@ -40,6 +40,7 @@ SWITCHES = {
     "model.channel_fusion": ("linear", "sum"),
     "model.pos_embedding": ("sinusoidal", "learned", "rotary", "none"),
     "model.stride": (0, 4),
+    "model.dense_stride": (0, 4),
     "model.extra_window_sizes": ((), (4, 16)),
     "model.backbone": ("transformer", "resnet"),
     "model.mask_ratio": (0.0, 0.5),
@@ -55,6 +56,10 @@ REFUSED = [
         {"model.extra_window_sizes": (4, 16), "model.backbone": "resnet"},
         "a resnet needs tokens of one order; leave model.extra_window_sizes empty",
     ),
+    # Dense windows are normalised alone, and belong to tokens of one size.
+    ({"model.dense_stride": 4, "model.normalisation": "instance"}, "dense windows need 'window'"),
+    ({"model.dense_stride": 4, "model.channel_fusion": "sum"}, "dense windows need 'linear'"),
+    ({"model.dense_stride": 4, "model.extra_window_sizes": (4, 16)}, "dense windows need"),
     # There are no queries to turn.
     ({"model.pos_embedding": "rotary", "model.backbone": "resnet"}, "choose transformer and an even head_dim"),
     # Windows that are left out leave neighbours behind that were none, and places that are those of others.
@@ -63,6 +68,7 @@ REFUSED = [
     # What is hidden must not be seen elsewhere, nor be hidden twice.
     ({"objective.kind": "masked", "model.mask_ratio": 0.5}, "masks windows itself"),
     ({"objective.kind": "masked", "model.stride": 4}, "overlapping windows would reveal"),
+    ({"objective.kind": "masked", "model.dense_stride": 4}, "overlapping windows would reveal"),
     ({"objective.kind": "masked", "model.extra_window_sizes": (4, 16)}, "overlapping windows would reveal"),
 ]
 """What is refused together, and the sentence that says why."""
