@@ -54,7 +54,7 @@ def test_guide_data_and_evaluation_run(desk):
     assert names["accuracy"] > 0.5
     assert len(names["labels"]) == len(names["test"].series)
     assert len(names["scores"]) == len(names["windows"]) - 60
-    assert np.load("features.npz")["features"].shape == (40, 32)  # BasicMotions has 40 training cases
+    assert np.load("features.npz")["features"].shape == (40, 6 * 32)  # 40 training cases of 6 channels
     assert load_encoder("encoders/official").config.model.width == 8
     assert sorted(path.name for path in desk.glob("*.svg")) == ["embedding.svg", "nme.svg", "training.svg", "views.svg"]
     for page in ("data.md", "evaluation.md"):  # in the same folder
