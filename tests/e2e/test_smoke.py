@@ -32,7 +32,7 @@ def test_a_run_shows_progress_and_ends_in_a_table(smoke_run):
     assert re.search(r"smoke: +100%.*series/s, step 12 loss 0\.\d+ projection std 0\.\d+", err)
     assert "Traceback" not in err
     assert "Warning" not in err
-    assert re.search(r"^set +untrained +pretrained +raw 1-NN$", out, re.MULTILINE)
+    assert re.search(r"^dataset +untrained +pretrained +raw 1-NN$", out, re.MULTILINE)
     assert re.search(r"^mean of 2 +\d+\.\d +\d+\.\d +\d+\.\d$", out, re.MULTILINE)
 
 

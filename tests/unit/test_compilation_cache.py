@@ -41,12 +41,12 @@ def test_a_cache_that_cannot_be_written_is_left(tmp_path):
 @pytest.mark.parametrize(("directory", "enabled"), [("mine", True), (None, False)])
 def test_what_the_user_has_chosen_stays(directory, enabled):
     names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
-    before = [jax.config.read(name) for name in names]
+    before = [getattr(jax.config, name) for name in names]
     try:
         for name, value in zip(names, (directory, enabled), strict=True):
             jax.config.update(name, value)
         enable_compilation_cache()
-        assert jax.config.read("jax_compilation_cache_dir") == directory
+        assert jax.config.jax_compilation_cache_dir == directory
     finally:
         for name, value in zip(names, before, strict=True):
             jax.config.update(name, value)

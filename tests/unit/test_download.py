@@ -84,7 +84,7 @@ def test_a_transfer_set_needs_torch_or_says_so(server, tmp_path, monkeypatch):
         import torch
     except ImportError:
         (server / url).write_bytes(zipped(**{"HAR/train.pt": b"", "HAR/test.pt": b""}))
-        with pytest.raises(InputError, match="install torch to convert them"):
+        with pytest.raises(InputError, match=r"torch is not installed; pip install 'nutime_jax\[torch\]'"):
             download_set("transfer", "HAR", tmp_path)
         return
     parts = {}
