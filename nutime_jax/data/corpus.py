@@ -42,7 +42,7 @@ class Source:
     licence: str
 
 
-class Record(NamedTuple):
+class CorpusRecord(NamedTuple):
     """A series as `series.centre_to_float32` splits it: `values` (time,) plus `offset`."""
 
     values: np.ndarray
@@ -92,7 +92,7 @@ class Corpus:
     def __len__(self) -> int:
         return int(self.class_sizes.sum())
 
-    def read(self, indices: np.ndarray) -> list[Record]:
+    def read(self, indices: np.ndarray) -> list[CorpusRecord]:
         """Return records by index, in the order of the indices."""
         ends = np.cumsum([len(part.records) for part in self.parts])
         owners = np.searchsorted(ends, indices, side="right")
@@ -101,7 +101,7 @@ class Corpus:
             part, positions = self.parts[owner], np.flatnonzero(owners == owner)
             local = indices[positions] - (ends[owner] - len(part.records))
             for position, record in zip(positions, part.records.__getitems__(local.tolist()), strict=True):
-                records[position] = Record(record["record"][1:], record["record"][0])
+                records[position] = CorpusRecord(record["record"][1:], record["record"][0])
         return records
 
 

@@ -15,7 +15,7 @@ FIELDS = ("values", "labels", "offsets")
 
 
 @dataclass(frozen=True)
-class Record:
+class PointAnomalyRecord:
     """Values of one half of a series; labels are True at anomalous time points."""
 
     values: Float32[np.ndarray, " time"]
@@ -27,8 +27,8 @@ class PointAnomalySeries:
     """A series: a train half for reference, and a test half to score."""
 
     name: str
-    train: Record
-    test: Record
+    train: PointAnomalyRecord
+    test: PointAnomalyRecord
 
 
 def read_point_anomaly_series(path: str | os.PathLike) -> list[PointAnomalySeries]:
@@ -55,7 +55,7 @@ def read_point_anomaly_series(path: str | os.PathLike) -> list[PointAnomalySerie
     return [PointAnomalySeries(*parts) for parts in zip(names.tolist(), train, test, strict=True)]
 
 
-def _split_records(arrays: dict[str, np.ndarray], half: str, path: Path) -> list[Record]:
+def _split_records(arrays: dict[str, np.ndarray], half: str, path: Path) -> list[PointAnomalyRecord]:
     values, labels, offsets = (arrays[f"{half}_{field}"] for field in FIELDS)
     if values.ndim != 1 or labels.shape != values.shape:
         raise InputError(f"{path}: {half}_values {values.shape} and {half}_labels {labels.shape} should be flat, of one length; fix them")
@@ -68,4 +68,4 @@ def _split_records(arrays: dict[str, np.ndarray], half: str, path: Path) -> list
     if not np.isin(labels, (0, 1)).all():
         raise InputError(f"{path}: {half}_labels holds other values than 0 (normal) and 1 (anomalous)")
     spans = itertools.pairwise(offsets)
-    return [Record(values[a:b].astype(np.float32), labels[a:b].astype(bool)) for a, b in spans]
+    return [PointAnomalyRecord(values[a:b].astype(np.float32), labels[a:b].astype(bool)) for a, b in spans]

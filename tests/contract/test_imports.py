@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ def test_each_library_has_one_owner():
             if library in OWNERS and room(name) not in OWNERS[library]:
                 wrong.append(f"{name} imports {library}")
     assert wrong == []
+
+
+def test_no_two_public_classes_share_a_name():
+    names = Counter(
+        node.name
+        for path, _ in modules()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_package_does_not_use_studies():

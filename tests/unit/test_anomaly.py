@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from nutime_jax.data.point_anomaly import PointAnomalySeries, Record, read_point_anomaly_series
+from nutime_jax.data.point_anomaly import PointAnomalyRecord, PointAnomalySeries, read_point_anomaly_series
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.features import FeatureSet
 from nutime_jax.evaluation.protocols import point_anomaly
@@ -107,7 +107,7 @@ def record(seed, *, points=2000, spikes=(500, 1300), width=6):
     for spike in spikes:
         labels[spike : spike + width] = True
         values[spike : spike + width] += 4 * (-1) ** np.arange(width)
-    return Record(values.astype(np.float32), labels)
+    return PointAnomalyRecord(values.astype(np.float32), labels)
 
 
 WATCHED = PointAnomalySeries("pump", record(0), record(1, spikes=(200, 900, 1700)))
@@ -134,7 +134,7 @@ def test_every_scorer_beats_a_blind_one(encoder):
 
 
 def test_scores_do_not_depend_on_test_labels(encoder):
-    unlabelled = PointAnomalySeries("pump", WATCHED.train, Record(WATCHED.test.values, np.zeros(2000, bool)))
+    unlabelled = PointAnomalySeries("pump", WATCHED.train, PointAnomalyRecord(WATCHED.test.values, np.zeros(2000, bool)))
     for one, other in zip(*(point_anomaly.encoder_scores(series, encoder=encoder) for series in (WATCHED, unlabelled)), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -193,7 +193,7 @@ def test_moving_zscores_are_those_of_their_definition():
 
 
 def test_constant_series_have_scores(encoder):
-    train, test = (Record(np.ones(200, np.float32), labels) for labels in (np.zeros(200, bool), np.arange(200) == 9))
+    train, test = (PointAnomalyRecord(np.ones(200, np.float32), labels) for labels in (np.zeros(200, bool), np.arange(200) == 9))
     flat = PointAnomalySeries("flat", train, test)
     for scores in (
         point_anomaly.residual_scores(flat),

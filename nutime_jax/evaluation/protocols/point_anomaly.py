@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from nutime_jax.data.point_anomaly import PointAnomalySeries, Record
+from nutime_jax.data.point_anomaly import PointAnomalyRecord, PointAnomalySeries
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.classifiers import nearest_distances
@@ -165,7 +165,7 @@ def encoder_scores(
 
 
 def _embed_windows(
-    half: Record, encoder: Encoder, *, window: int, stride: int, **options
+    half: PointAnomalyRecord, encoder: Encoder, *, window: int, stride: int, **options
 ) -> tuple[np.ndarray, Float[np.ndarray, "windows features"]]:
     """Return starts and features of the windows of a half."""
     starts = window_starts(len(half.values), window=window, stride=stride)
@@ -202,7 +202,7 @@ def zscore_scores(series: PointAnomalySeries, *, window: int = 128) -> PointScor
     return PointScores(*(_moving_zscores(half, window, floor) for half in (series.train, series.test)))
 
 
-def _moving_zscores(half: Record, window: int, floor: float) -> np.ndarray:
+def _moving_zscores(half: PointAnomalyRecord, window: int, floor: float) -> np.ndarray:
     """Return z-scores with standard deviations of at least `floor`. The first point scores 0."""
     values = half.values.astype(np.float64)
     values = values - values.mean()
