@@ -24,7 +24,7 @@ def test_help(capfd, arguments, words):
 
 
 @pytest.mark.parametrize("arguments", [["data"], ["data", "inspect"], ["data", "inspct"], ["data", "inspect", "GunPoint", "--jsn=x"]])
-def test_a_wrong_command_is_refused(capfd, arguments):
+def test_a_wrong_command_is_rejected(capfd, arguments):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2

@@ -124,7 +124,7 @@ def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(cap
     assert (status, len(sentences)) == (2, 1)
 
 
-def test_a_truncated_checkpoint_is_passed_over_and_named(capfd, finished, caplog):
+def test_a_truncated_checkpoint_is_skipped_and_named(capfd, finished, caplog):
     newest = finished / "checkpoints" / "00000012"
     victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-10])
@@ -135,7 +135,7 @@ def test_a_truncated_checkpoint_is_passed_over_and_named(capfd, finished, caplog
     assert [path.name for path in list_checkpoints(finished / "checkpoints")] == ["00000009", "00000012"]
 
 
-def test_nothing_intact_is_refused_not_restarted(capfd, finished):
+def test_nothing_intact_is_rejected_not_restarted(capfd, finished):
     for path in list_checkpoints(finished / "checkpoints"):
         (path / "manifest.json").unlink()
     status, sentences = pretrain(capfd, finished, "--config.steps=12")

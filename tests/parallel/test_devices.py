@@ -55,7 +55,7 @@ def test_divided_parameters_give_the_same_losses_and_are_resumed_whole(tmp_path)
     ("rule", "message"),
     [("kernel$", "write pattern=axes"), ("kernel$=rows", "axes data, fsdp or -"), ("(=fsdp", "is not a regular expression")],
 )
-def test_rules_that_are_none_are_refused(rule, message):
+def test_rules_that_are_none_are_rejected(rule, message):
     with pytest.raises(InputError, match=message):
         infer_shardings({}, make_mesh(), [rule])
 
@@ -72,7 +72,7 @@ def test_views_made_on_the_devices_do_not_depend_on_their_number(tmp_path):
     np.testing.assert_allclose(eight, one, rtol=1e-6)
 
 
-def test_a_mesh_of_more_devices_than_there_are_is_refused():
+def test_a_mesh_of_more_devices_than_there_are_is_rejected():
     with pytest.raises(InputError, match="9 devices are requested; choose 1 to 8"):
         make_mesh(9)
     with pytest.raises(InputError, match="batch size 12 is not divisible by 8 devices; 8 would be"):

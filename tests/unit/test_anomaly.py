@@ -88,13 +88,13 @@ def test_the_most_frequent_class_is_normal_unless_one_is_named():
         ({"quantile": 1.0}, "quantile 1.0 is not between"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(options, message):
+def test_what_cannot_be_scored_is_rejected(options, message):
     with pytest.raises(InputError, match=message):
         anomaly_metrics(bearings(0), bearings(1), **options)
 
 
 @pytest.mark.parametrize(("options", "message"), [({"sound": 0}, "no normal cases"), ({"faulty": 0}, "only normal cases")])
-def test_test_splits_of_one_kind_are_refused(options, message):
+def test_test_splits_of_one_kind_are_rejected(options, message):
     with pytest.raises(InputError, match=message):
         anomaly_metrics(bearings(0), bearings(1, **options))
 
@@ -204,7 +204,7 @@ def test_constant_series_have_scores(encoder):
         assert point_metrics(scores, flat)["f1"] < 0.1
 
 
-def test_what_cannot_be_watched_is_refused(encoder):
+def test_what_cannot_be_watched_is_rejected(encoder):
     quiet = PointAnomalySeries("quiet", record(0), record(1, spikes=()))
     scores = point_anomaly.residual_scores(quiet)
     with pytest.raises(InputError, match="series quiet has no anomaly in its test half"):
@@ -248,13 +248,13 @@ def test_monitored_series_are_read(tmp_path):
         ({"names": np.array(["x"])}, "and 1 names"),
     ],
 )
-def test_monitored_series_that_do_not_fit_are_refused(tmp_path, changes, message):
+def test_monitored_series_that_do_not_fit_are_rejected(tmp_path, changes, message):
     np.savez(tmp_path / "a.npz", **arrays(**changes))
     with pytest.raises(InputError, match=message):
         read_point_anomaly_series(tmp_path / "a.npz")
 
 
-def test_files_without_monitored_series_are_refused(tmp_path):
+def test_files_without_monitored_series_are_rejected(tmp_path):
     (tmp_path / "a.npz").write_text("no file of arrays")
     with pytest.raises(InputError, match=r"a\.npz cannot be read"):
         read_point_anomaly_series(tmp_path / "a.npz")

@@ -63,7 +63,7 @@ def test_a_folder_of_an_archive_gives_each_set_once(tmp_path):
     assert find_datasets(str(tmp_path))[0].train.name == "A_TRAIN.ts"
 
 
-def test_arrays_that_are_no_series_are_passed_over_in_a_folder_and_refused_by_name(tmp_path, caplog):
+def test_arrays_that_are_no_series_are_skipped_in_a_folder_and_rejected_by_name(tmp_path, caplog):
     np.savez(tmp_path / "flat.npz", values=[1], offsets=[0])
     with pytest.raises(InputError, match="has no dataset"):
         find_datasets(str(tmp_path))
@@ -80,7 +80,7 @@ def test_a_missing_label_is_empty_text(tmp_path):
     assert files.read("train").labels.tolist() == ["1", ""]
 
 
-def test_sets_of_one_name_are_told_apart(tmp_path):
+def test_sets_of_one_name_are_distinguished(tmp_path):
     for folder in ("uea", "transfer"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "Epilepsy.csv").write_text("1,2\n")
@@ -123,7 +123,7 @@ def pickled(path):
         ("a.txt", "1", "is not a file of series"),
     ],
 )
-def test_a_bad_file_is_refused_by_name(tmp_path, name, content, message):
+def test_a_bad_file_is_rejected_by_name(tmp_path, name, content, message):
     path = tmp_path / name
     content(path) if callable(content) else path.write_text(content)
     with pytest.raises(InputError, match=message):
@@ -131,12 +131,12 @@ def test_a_bad_file_is_refused_by_name(tmp_path, name, content, message):
 
 
 @pytest.mark.parametrize(("source", "message"), [("Gunpoint", "bundled are ACSF1"), ("/nowhere", "not a file, a folder")])
-def test_an_unknown_source_is_refused(source, message):
+def test_an_unknown_source_is_rejected(source, message):
     with pytest.raises(InputError, match=message):
         find_datasets(source)
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_rejected(tmp_path):
     with pytest.raises(InputError, match="has no dataset"):
         find_datasets(str(tmp_path))
 

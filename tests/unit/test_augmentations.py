@@ -142,6 +142,6 @@ def test_two_views_are_augmented_separately():
         ("mask_blocks=1.1", "augment.transforms has 'mask_blocks=1.1'; choose a strength from 0 to 1"),
     ],
 )
-def test_what_cannot_be_done_is_refused(entry, message):
+def test_what_cannot_be_done_is_rejected(entry, message):
     with pytest.raises(InputError, match=message):
         make_augmentation(["scale=0.1", entry])

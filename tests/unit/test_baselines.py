@@ -29,7 +29,12 @@ def same_length(seed, *, count=12, channels=1, length=24):
     return Cases(list(rng.normal(size=(count, channels, length)).astype(np.float32)), np.array(["a", "b", "c"])[rng.integers(0, 3, count)])
 
 
-@pytest.mark.parametrize(("name", "channels"), [*((name, 1) for name in QUICK), ("raw_1nn", 3), ("raw_1nn_dtw", 3), ("raw_forest", 3)])
+def quick(*values):
+    """Return parameters of the quick baselines; MiniRocket is in the second stage, as Numba compiles it in every new environment."""
+    return [pytest.param(name, *values, marks=[pytest.mark.slow] if name == "minirocket" else []) for name in QUICK]
+
+
+@pytest.mark.parametrize(("name", "channels"), [*quick(1), ("raw_1nn", 3), ("raw_1nn_dtw", 3), ("raw_forest", 3)])
 def test_baselines_tell_slow_from_fast(name, channels):
     metrics = baseline_metrics(name, waves(0, channels=channels), waves(1, channels=channels), seed=0)
     assert metrics.keys() == {"accuracy", "f1"}
@@ -37,7 +42,7 @@ def test_baselines_tell_slow_from_fast(name, channels):
     assert metrics["f1"] >= 0.89
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", quick())
 def test_a_seed_gives_one_result_and_inputs_stay_as_they_are(name):
     train, test = same_length(0), same_length(1)
     before = [one.copy() for one in train.series + test.series]
@@ -77,7 +82,7 @@ def test_nearest_neighbours_are_the_nearest(name):
     assert metrics["f1"] == pytest.approx(f1_by_hand(test.labels, predicted), abs=1e-12)
 
 
-@pytest.mark.parametrize(("name", "accuracy"), [("minirocket", 151 / 175), ("raw_forest", 122 / 175)])
+@pytest.mark.parametrize(("name", "accuracy"), [pytest.param("minirocket", 151 / 175, marks=pytest.mark.slow), ("raw_forest", 122 / 175)])
 def test_arrowhead_as_it_was_measured_apart_from_this_library(name, accuracy):
     """Source: ../shared/baselines/measured_default_split.csv, to one test case in 175."""
     files = find_datasets("ArrowHead")[0]
@@ -85,6 +90,7 @@ def test_arrowhead_as_it_was_measured_apart_from_this_library(name, accuracy):
     assert metrics["accuracy"] == pytest.approx(accuracy, abs=1 / 175 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 2, 8])
 def test_sets_shorter_than_a_kernel_are_stretched(length):
     rng = np.random.default_rng(0)
@@ -114,12 +120,12 @@ def without(cases, **changes):
         ("raw_1nn", waves(0), waves(1, channels=2), r"cases have \[1, 2\] channels"),
     ],
 )
-def test_what_cannot_be_classified_is_refused(name, train, test, message):
+def test_what_cannot_be_classified_is_rejected(name, train, test, message):
     with pytest.raises(InputError, match=message):
         baseline_metrics(name, train, test, seed=0)
 
 
-def test_hydra_without_torch_is_refused(monkeypatch):
+def test_hydra_without_torch_is_rejected(monkeypatch):
     monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="torch is not installed"):
         baseline_metrics("multirocket_hydra", waves(0), waves(1), seed=0)

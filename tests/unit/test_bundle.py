@@ -87,21 +87,21 @@ def header(entries, *, size=None):
         struct.pack("<Q", 4) + b"[1,2",
     ],
 )
-def test_a_header_that_lies_is_refused(folder, weights):
+def test_a_header_that_lies_is_rejected(folder, weights):
     reseal(folder, weights=weights)
     with pytest.raises(InputError, match=r"is corrupt: weights\.safetensors cannot be read"):
         read(folder)
 
 
 @pytest.mark.parametrize("text", [b"", b"nothing", b"\xff\xfe", b"{" * 10, b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
-def test_what_is_no_json_is_refused(folder, text):
+def test_what_is_no_json_is_rejected(folder, text):
     (folder / "config.json").write_bytes(text)
     with pytest.raises(InputError, match=r"is corrupt: .*config\.json"):
         read(folder)
 
 
 @pytest.mark.parametrize("about", [1, [], {}, {"digest": 1}, {"model_type": "bert"}])
-def test_what_is_of_something_else_is_refused(folder, about):
+def test_what_is_of_something_else_is_rejected(folder, about):
     (folder / "config.json").write_text(json.dumps(about))
     with pytest.raises(
         InputError, match=r"is not a bundle of kind 'encoder' \(its config.json has another format\); pass a directory that the test wrote"
@@ -111,7 +111,7 @@ def test_what_is_of_something_else_is_refused(folder, about):
         check_output_dir(folder, kind="encoder")
 
 
-def test_another_kind_or_schema_is_refused(folder):
+def test_another_kind_or_schema_is_rejected(folder):
     with pytest.raises(InputError, match=r"is not a bundle of kind 'classifier' \(its kind is 'encoder'\)"):
         load_bundle(folder, kind="classifier", schema=3, writer="the test")
     with pytest.raises(InputError, match="has schema 3, this version reads 4"):

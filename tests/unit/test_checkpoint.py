@@ -77,7 +77,7 @@ def test_a_foreign_file_is_damage(store):
     assert "stray is unexpected" in verify_checkpoint(store.directory / "00000009")
 
 
-def test_without_an_intact_checkpoint_it_refuses(store):
+def test_without_an_intact_checkpoint_it_rejects(store):
     for path in list_checkpoints(store.directory):
         damage(path / "about.json", "truncate")
     with pytest.raises(InputError, match=r"no checkpoint in .* is intact"):
@@ -155,7 +155,7 @@ def test_what_goes_wrong_behind_is_told_and_the_last_good_one_stays(store, monke
     assert [path.name for path in list_checkpoints(store.directory)] == ["00000009", "00000015"]
 
 
-def test_another_schema_is_refused_and_no_older_checkpoint_taken_instead(store, monkeypatch):
+def test_another_schema_is_rejected_and_no_older_checkpoint_taken_instead(store, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA", 99)
     save(store, STATE, step=12, metadata={})
     monkeypatch.undo()

@@ -71,6 +71,6 @@ def test_odd_sets_have_scores(kind):
         assert metrics["accuracy"] == 1
 
 
-def test_no_cases_are_refused():
+def test_no_cases_are_rejected():
     with pytest.raises(InputError, match="no cases to cluster"):
         clustering_metrics(FeatureSet(np.zeros((0, 3)), np.zeros(0, str)))

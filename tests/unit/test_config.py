@@ -88,7 +88,7 @@ def test_there_is_nonsense_for_every_option():
         assert (name, value) in known
 
 
-def test_nonsense_is_refused_in_one_sentence():
+def test_nonsense_is_rejected_in_one_sentence():
     for schema, name, value in NONSENSE:
         changes = value
         for part in reversed(name.split(".")):
@@ -136,7 +136,7 @@ def test_nonsense_ends_a_command_before_data_is_read(text, capfd, tmp_path):
         ),
     ],
 )
-def test_fields_that_do_not_fit_are_refused(changes, message):
+def test_fields_that_do_not_fit_are_rejected(changes, message):
     with pytest.raises(InputError, match=message):
         from_dict(PretrainConfig, changes)
 
@@ -266,7 +266,7 @@ def test_overrides_reach_into_mappings():
         ("steps", "write --config.steps=value"),
     ],
 )
-def test_a_wrong_override_is_refused(text, message):
+def test_a_wrong_override_is_rejected(text, message):
     with pytest.raises(InputError, match=message):
         load_config("smoke", [text])
 
@@ -280,7 +280,7 @@ def test_a_wrong_override_is_refused(text, message):
         ("pretrain=2", "pretrain is '2'; choose a mapping"),
     ],
 )
-def test_a_wrong_override_of_a_mapping_is_refused(text, message):
+def test_a_wrong_override_of_a_mapping_is_rejected(text, message):
     with pytest.raises(InputError, match=message):
         override(VariantsConfig(), text)
 
@@ -289,7 +289,7 @@ def test_a_wrong_override_of_a_mapping_is_refused(text, message):
     ("name", "message"),
     [("quickstat", "did you mean 'quickstart'"), ("nothing", "choose one of"), ("/no/such.py", "choose one of")],
 )
-def test_a_missing_configuration_is_refused(name, message):
+def test_a_missing_configuration_is_rejected(name, message):
     with pytest.raises(InputError, match=message):
         load_config(name)
 
@@ -305,7 +305,7 @@ def test_a_missing_configuration_is_refused(name, message):
         ("def get_config():\n    return {'steps': 0}", r"mine\.py: steps is 0; choose an integer of 1 or more"),
     ],
 )
-def test_a_wrong_file_is_refused(text, message, tmp_path):
+def test_a_wrong_file_is_rejected(text, message, tmp_path):
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(InputError, match=message):
         load_config(str(tmp_path / "mine.py"))

@@ -44,7 +44,7 @@ def test_a_run_is_resumed(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole.params), jax.device_get(resumed.params))
 
 
-def test_an_unknown_objective_is_refused():
+def test_an_unknown_objective_is_rejected():
     config = load_config("smoke", ["objective.kind=vicreg"])
     with pytest.raises(InputError, match=f"objective.kind is 'vicreg'; choose one of {', '.join(OBJECTIVES)}"):
         make_objective(config.objective)

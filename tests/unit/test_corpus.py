@@ -130,7 +130,7 @@ def test_sources_have_names_of_their_own(tmp_path):
         find_sources(["bundled", "GunPoint"])
 
 
-def test_no_sources_and_no_room_are_refused(tmp_path):
+def test_no_sources_and_no_room_are_rejected(tmp_path):
     with pytest.raises(InputError, match="the corpus is empty"):
         open_corpus((), data_dir=tmp_path, max_length=10)
     (tmp_path / "file").write_text("")

@@ -57,7 +57,7 @@ def test_overlapping_windows_are_shifted_within_their_stride_and_have_tokens_in_
         encoder.with_options(input_lengths=(66,))
 
 
-def test_tokens_of_windows_of_several_sizes_are_refused():
+def test_tokens_of_windows_of_several_sizes_are_rejected():
     config = load_config("smoke", ["model.depth=1", "model.extra_window_sizes=8,32"])
     with pytest.raises(InputError, match="tokens=True needs a single window size, and the encoder has windows of 16, 8, 32 time points"):
         Encoder(config, {}).embed(X[:, 0], tokens=True)
@@ -66,7 +66,7 @@ def test_tokens_of_windows_of_several_sizes_are_refused():
 # ---- Loading
 
 
-def test_the_untrained_twin_is_the_encoder_of_the_network_that_is_trained():
+def test_the_untrained_baseline_is_the_encoder_of_the_network_that_is_trained():
     config = load_config("smoke", ["model.depth=1"])
     whole = jax.jit(build_network(build_encoder(config.model), config.objective).init)(
         jax.random.key(config.seed), jnp.zeros((2, 2, 1, config.length))
@@ -202,7 +202,7 @@ def test_window_offsets_that_cannot_be_are_rejected(encoder, num_window_offsets)
         ((64, 64), "input_lengths are 64, 64; name each once"),
     ],
 )
-def test_lengths_that_cannot_be_are_refused(encoder, input_lengths, message):
+def test_lengths_that_cannot_be_are_rejected(encoder, input_lengths, message):
     with pytest.raises(InputError, match=message):
         encoder.with_options(input_lengths=input_lengths)
 
@@ -255,7 +255,7 @@ def reseal(folder, weights=None, **changes):
         ({}, lambda arrays: {**arrays, "params/norm/scale": np.ones(16, np.int32)}),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(encoder, tmp_path, changes, weights):
+def test_weights_that_do_not_fit_are_rejected(encoder, tmp_path, changes, weights):
     folder = encoder.save(tmp_path / "one")
     reseal(folder, weights, **changes)
     with pytest.raises(InputError, match="is corrupt: the weights do not match"):
@@ -284,7 +284,7 @@ def test_weights_that_do_not_fit_are_refused(encoder, tmp_path, changes, weights
         (Path(__file__), "holds no checkpoint"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(name, message, tmp_path, monkeypatch):
+def test_what_cannot_be_loaded_is_rejected(name, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         load_encoder(name)
@@ -487,12 +487,12 @@ def check_company(encoder: Encoder, given_cases, *, features: int) -> float:
 
 @settings(max_examples=12)
 @given(inputs())
-def test_company_changes_nothing(encoder, given_cases):
+def test_batch_composition_changes_nothing(encoder, given_cases):
     check_company(encoder, given_cases, features=2 * encoder.config.model.width)
 
 
 @pytest.mark.thorough
-def test_company_changes_nothing_thoroughly():
+def test_batch_composition_changes_nothing_thoroughly():
     """A thousand inputs by the shipped encoder; prints the largest difference."""
     encoder, worst, seen = load_encoder("nutime-small"), [0.0], [0, 0]
 
@@ -606,7 +606,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_what_cannot_be_embedded_is_refused(encoder, name):
+def test_what_cannot_be_embedded_is_rejected(encoder, name):
     wrong, options, message = INVALID[name]
     with pytest.raises(InputError, match=message) as caught:
         encoder.embed(wrong, **options)
@@ -614,7 +614,7 @@ def test_what_cannot_be_embedded_is_refused(encoder, name):
     assert len(str(caught.value)) < 400
 
 
-def test_a_misspelt_option_is_refused(encoder):
+def test_a_misspelt_option_is_rejected(encoder):
     with pytest.raises(TypeError, match="readuot"):
         encoder.embed(ONE, readuot="cls")
     with pytest.raises(TypeError, match="positional"):

@@ -486,7 +486,7 @@ def refused(call, message):
 
 @pytest.mark.parametrize("name", ["transformer", "probe", "clusterer", "detector"])
 @pytest.mark.parametrize("kind", SERIES)
-def test_series_that_are_none_are_refused(fitted, name, kind):
+def test_series_that_are_none_are_rejected(fitted, name, kind):
     series, message = SERIES[kind]
     refused(lambda: clone(KINDS[name]).fit(series, CODES), message)
     refused(lambda: outcome(fitted[name], series), message)
@@ -494,17 +494,17 @@ def test_series_that_are_none_are_refused(fitted, name, kind):
 
 @pytest.mark.parametrize("name", ["probe", "head"])
 @pytest.mark.parametrize("kind", LABELLED)
-def test_labels_that_are_none_are_refused(name, kind):
+def test_labels_that_are_none_are_rejected(name, kind):
     labels, message = LABELLED[kind]
     refused(lambda: clone(KINDS[name]).fit(X, labels), message)
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [(name, *one) for name, table in OPTIONS.items() for one in table])
-def test_options_that_are_none_are_refused(name, options, message):
+def test_options_that_are_none_are_rejected(name, options, message):
     refused(lambda: clone(KINDS[name]).set_params(**options).fit(X, CODES), message)
 
 
-def test_too_few_cases_and_other_channels_are_refused(fitted):
+def test_too_few_cases_and_other_channels_are_rejected(fitted):
     refused(lambda: clone(KINDS["detector"]).fit(X[:1]), "X has 1 sample; pass two cases or more")
     refused(lambda: clone(KINDS["probe"]).fit(X[:1], CODES[:1]), "y has one class")
     for name, estimator in fitted.items():

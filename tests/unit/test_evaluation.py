@@ -50,7 +50,7 @@ def test_a_single_case_a_class_cannot_be_cross_validated():
         probes.cross_validated_accuracy("ridge", FeatureSet(np.eye(3), np.array(["a", "b", "c"])))
 
 
-def test_sets_without_labels_or_tests_are_refused(tmp_path):
+def test_sets_without_labels_or_tests_are_rejected(tmp_path):
     (tmp_path / "a_TRAIN.csv").write_text("1,2\n3,4\n")
     with pytest.raises(InputError, match="set a has no test split"):
         read_task(find_datasets(str(tmp_path))[0])
@@ -59,7 +59,7 @@ def test_sets_without_labels_or_tests_are_refused(tmp_path):
         read_task(find_datasets(str(tmp_path))[0])
 
 
-def test_an_unknown_probe_is_refused():
+def test_an_unknown_probe_is_rejected():
     with pytest.raises(InputError, match="probe 'svm' is unknown"):
         probes.make_probe("svm")
 
@@ -123,7 +123,7 @@ def test_channels_are_encoded_alone(channels, shape):
         ([np.ones(3), np.full(3, np.nan)], {}, "case 1 has no value"),
     ],
 )
-def test_what_cannot_be_embedded_is_refused(series, options, message):
+def test_what_cannot_be_embedded_is_rejected(series, options, message):
     with pytest.raises(InputError, match=message):
         smoke_encoder().embed(series, **options)
 

@@ -65,7 +65,7 @@ def test_an_error_leaves_nothing_and_replaces_nothing(tmp_path, suffix):
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
-def test_where_nothing_can_be_written_is_refused(tmp_path):
+def test_where_nothing_can_be_written_is_rejected(tmp_path):
     (tmp_path / "folder.npy").mkdir()
     for name, message in [
         ("f.txt", "has no suffix"),

@@ -105,7 +105,7 @@ def test_test_splits_of_many_blocks_are_scored_whole():
     np.testing.assert_allclose(whole, sum(task_accuracies(train, one, tasks=2) * len(one.labels) for one in parts))
 
 
-def test_more_shots_than_cases_are_refused():
+def test_more_shots_than_cases_are_rejected():
     labels = np.array(["a"] * 7 + ["b"] * 3)
     with pytest.raises(InputError, match="class 'b' has 3 training cases, too few for 5 shots; ask for 3 or fewer"):
         fewshot_metrics(FeatureSet(np.zeros((10, 2), np.float32), labels), blobs(0), shots=5)
@@ -114,6 +114,6 @@ def test_more_shots_than_cases_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"), [({"head": "svm"}, "head 'svm' is unknown"), ({"shots": 0}, "0 shots"), ({"tasks": 0}, "0 tasks")]
 )
-def test_unknown_options_are_refused(options, message):
+def test_unknown_options_are_rejected(options, message):
     with pytest.raises(InputError, match=message):
         fewshot_metrics(blobs(0), blobs(1), **options)

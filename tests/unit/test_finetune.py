@@ -374,7 +374,7 @@ def test_long_splits_are_predicted_in_packs(fitted, monkeypatch):
     np.testing.assert_allclose(fitted.predict_proba(series[:1]), expected[:1], rtol=0, atol=1e-6)
 
 
-def test_a_damaged_or_foreign_folder_is_refused(fitted, tmp_path):
+def test_a_damaged_or_foreign_folder_is_rejected(fitted, tmp_path):
     folder = fitted.save(tmp_path / "model")
     weights, config = (folder / "weights.safetensors").read_bytes(), (folder / "config.json").read_text()
     flipped = bytearray(weights)
@@ -423,7 +423,7 @@ def test_sets_share_their_programs(encoder):
         (toy(), {"selection": "test"}, toy(1, channels=2), "case 0 of the test split has 2 channels"),
     ],
 )
-def test_what_cannot_be_fine_tuned_is_refused(encoder, train, fields, test, message):
+def test_what_cannot_be_fine_tuned_is_rejected(encoder, train, fields, test, message):
     with pytest.raises(InputError, match=message):
         fine_tune(encoder, train, settings=change(**fields), test=test)
 
@@ -443,7 +443,7 @@ def test_labels_that_are_numbers_become_text(encoder):
     assert classifier.accuracy(train.series, np.repeat([10, 2], 8)) > 0.5
 
 
-def test_no_series_are_refused(fitted):
+def test_no_series_are_rejected(fitted):
     with pytest.raises(InputError, match="X has no series"):
         fitted.predict([])
 

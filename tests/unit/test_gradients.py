@@ -37,7 +37,7 @@ def test_one_part_is_the_plain_gradient():
     jax.tree.map(np.testing.assert_array_equal, accumulate_gradients(spread_loss, 1)(*arguments), plain)
 
 
-def test_an_unknown_rematerialisation_is_refused():
+def test_an_unknown_rematerialisation_is_rejected():
     with pytest.raises(InputError, match="remat is 'all'; choose one of none, save_dots, full"):
         load_config("smoke", ["remat=all"])
     assert tuple(REMAT) == options(PretrainConfig)["remat"].choices

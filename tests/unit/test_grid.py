@@ -159,7 +159,7 @@ def test_every_pair_of_values(settings, tmp_path):
 
 
 @pytest.mark.parametrize(("together", "sentence"), REFUSED, ids=lambda one: named(one) if isinstance(one, dict) else "")
-def test_what_cannot_be_together_is_refused(together, sentence):
+def test_what_cannot_be_together_is_rejected(together, sentence):
     with pytest.raises(InputError, match=sentence):
         build_program(configure({**DEFAULT, **together}), views=make_views, mesh=make_mesh(1))
 

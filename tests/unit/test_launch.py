@@ -93,7 +93,7 @@ def test_one_status_for_many():
 
 
 @pytest.mark.parametrize("text", ["SIGKILL:1@20", "KILL:1@20s", "SIGNONE:1@2s", "SIGKILL:3@20s", "SIGKILL:@2s", "SIGKILL:1"])
-def test_a_kill_that_means_nothing_is_refused(text):
+def test_a_kill_that_means_nothing_is_rejected(text):
     with pytest.raises(ValueError, match=f"--kill={text}"):
         parse_kill(text, processes=3)
 
@@ -449,7 +449,7 @@ def watch_slice(tmp_path: Path, nutime: str, *flags: str) -> tuple[int, str, lis
 
 
 @pytest.mark.slow
-def test_a_preempted_slice_is_made_anew_and_goes_on_with_the_identical_command(tmp_path):
+def test_a_preempted_slice_is_made_again_and_goes_on_with_the_identical_command(tmp_path):
     # The first worker of the first slice has it taken away.
     nutime = 'echo $0 "$@" >>HERE/given; [ -e HERE/second ] && exit 0; touch HERE/second; echo PREEMPTED >HERE/pod/state; sleep 60'
     status, said, calls = watch_slice(tmp_path, f"sleep 0.1; {nutime}")

@@ -133,7 +133,7 @@ def test_an_encoder_gives_every_layer():
     assert [leaf.shape for leaf in (*shapes.layers, shapes.normalised)] == [(3, 5, 16)] * 4
 
 
-def test_mistakes_are_refused(encoding):
+def test_mistakes_are_rejected(encoding):
     network = NuTimeEncoder(ModelConfig(**SMALL, max_tokens=4))
     with pytest.raises(InputError, match="max_tokens 4"):
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 1, 64)))
@@ -327,7 +327,7 @@ def test_dense_tokens_follow_the_reference(differences, x64):
     ],
     ids=str,
 )
-def test_values_that_make_no_encoder_are_refused(model, message):
+def test_values_that_make_no_encoder_are_rejected(model, message):
     with pytest.raises(InputError, match=message):
         ModelConfig(**model)
 

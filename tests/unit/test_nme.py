@@ -89,7 +89,7 @@ def test_a_relative_epsilon_follows_the_reference_over_sixteen_decades():
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_signs_are_told_apart_at_small_magnitudes_only_with_a_relative_epsilon():
+def test_signs_are_distinguished_at_small_magnitudes_only_with_a_relative_epsilon():
     """|embed(x) - embed(-x)| at 1e-4 … 1e-3 beside that four decades up, near 1; scales reach beyond both by two decades."""
     scales, x = jnp.float32(10.0 ** np.arange(-6, 7)), jnp.float32([1e-4, 3e-4, 1e-3, 1.0, 3.0, 10.0])
     weight, bias = map(jnp.float32, parameters(8, 32, 13))

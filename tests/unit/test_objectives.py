@@ -356,12 +356,12 @@ def test_a_run_from_before_a_field_is_resumed(tmp_path):
         (["objective.kind=vicreg"], "objective.kind is 'vicreg'; choose one of byol, simclr, simsiam, moco, masked"),
     ],
 )
-def test_mistakes_are_refused(overrides, message):
+def test_mistakes_are_rejected(overrides, message):
     with pytest.raises(InputError, match=message):
         check_config(load_config("smoke", overrides))
 
 
-def test_two_masks_at_once_are_refused():
+def test_two_masks_at_once_are_rejected():
     config = load_config("smoke", ["objective.kind=masked", "model.mask_ratio=0.3"])
     with pytest.raises(InputError, match=r"model.mask_ratio is 0.3, and objective.kind 'masked' masks windows itself"):
         check_config(config)

@@ -35,7 +35,7 @@ def test_shares_follow_alpha_and_weights(corpus):
 
 
 @pytest.mark.parametrize("weights", [(1,), (1, -1), (0, 0), (1, float("inf")), (1, float("nan"))])
-def test_weights_that_do_not_fit_are_refused(corpus, weights):
+def test_weights_that_do_not_fit_are_rejected(corpus, weights):
     with pytest.raises(InputError, match=r"data.source_weights is .*; give a number for each of bundled, mine, one above 0"):
         class_sampling_probs(corpus, alpha=0.0, weights=weights)
 

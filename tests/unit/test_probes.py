@@ -179,12 +179,12 @@ def test_cross_validation_passes_over_folds_that_leave_one_class():
 
 
 @pytest.mark.parametrize(("probe", "scaler", "message"), [("svm", "none", "probe 'svm' is unknown"), ("ridge", "max", "scaler 'max'")])
-def test_unknown_names_are_refused(probe, scaler, message):
+def test_unknown_names_are_rejected(probe, scaler, message):
     with pytest.raises(InputError, match=message):
         probe_metrics(probe, blobs(0), blobs(1), scaler=scaler)
 
 
-def test_a_single_class_is_refused():
+def test_a_single_class_is_rejected():
     train = blobs(0)
     with pytest.raises(InputError, match="every training case has the label 'class 0'"):
         probe_metrics("ridge", FeatureSet(train.features, np.full(60, "class 0")), train)

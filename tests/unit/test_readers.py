@@ -256,7 +256,7 @@ def test_targets_of_a_regression_are_not_classes(tmp_path, name, text):
         ("a.zip", "no zip", "a.zip cannot be read as .zip"),
     ],
 )
-def test_bad_text_is_refused_by_file_and_place(tmp_path, name, text, message):
+def test_bad_text_is_rejected_by_file_and_place(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         find_datasets(str(tmp_path / name))[0].read("train")
@@ -286,14 +286,14 @@ def lists(path, *rows, **columns):
         ("a.parquet", lambda path: pd.DataFrame({"v": pd.to_datetime(["2024"])}).to_parquet(path), "row 1, column 'v': .* is not a number"),
     ],
 )
-def test_bad_content_is_refused_by_file_and_place(tmp_path, name, write, message):
+def test_bad_content_is_rejected_by_file_and_place(tmp_path, name, write, message):
     write(tmp_path / name)
     with pytest.raises(InputError, match=message):
         find_datasets(str(tmp_path / name))[0].read("train")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".ts", ".arff"])
-def test_text_that_is_not_utf8_is_refused_by_line(tmp_path, suffix):
+def test_text_that_is_not_utf8_is_rejected_by_line(tmp_path, suffix):
     (tmp_path / f"a{suffix}").write_bytes(b"@data\n1,2\n\xff\xfe,2\n")
     with pytest.raises(InputError, match=f"a{suffix}, line 3 is not UTF-8 text"):
         read(tmp_path / f"a{suffix}")
@@ -310,7 +310,7 @@ def write_any(path):
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".parquet", ".feather"])
 @pytest.mark.parametrize("kept", [0, 5, 0.3, 0.99])
-def test_a_truncated_file_is_refused(tmp_path, suffix, kept):
+def test_a_truncated_file_is_rejected(tmp_path, suffix, kept):
     path = tmp_path / f"a{suffix}"
     write_any(path)
     content = path.read_bytes()
@@ -320,7 +320,7 @@ def test_a_truncated_file_is_refused(tmp_path, suffix, kept):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_flipped_byte_in_an_npz_is_refused(tmp_path, compressed):
+def test_a_flipped_byte_in_an_npz_is_rejected(tmp_path, compressed):
     path = tmp_path / "a.npz"
     (np.savez_compressed if compressed else np.savez)(path, X_train=np.random.default_rng(0).normal(size=(50, 40)))
     content = bytearray(path.read_bytes())
@@ -348,7 +348,7 @@ def test_damage_anywhere_ends_in_a_sentence_or_in_numbers(tmp_path, name):
 
 
 @pytest.mark.parametrize("member", ["../out.csv", "/etc/out.csv", "a/../../out.csv", "C:\\out.csv"])
-def test_an_archive_is_refused_and_an_unsafe_one_by_its_member(tmp_path, member):
+def test_an_archive_is_rejected_and_an_unsafe_one_by_its_member(tmp_path, member):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a.csv", "1,2\n")
     with pytest.raises(InputError, match=r"a\.zip is an archive; unpack it"):

@@ -46,7 +46,7 @@ def test_what_lies_outside_the_stretch_is_never_read():
     assert (np.asarray(resize(x, 512, start=10, length=10)) == 1).all()
 
 
-def test_a_series_beyond_float32_positions_is_refused():
+def test_a_series_beyond_float32_positions_is_rejected():
     with pytest.raises(InputError, match="too long to be resized"):
         jax.eval_shape(lambda x: resize(x, 512), jax.ShapeDtypeStruct((2**24,), jnp.float32))
 
@@ -71,6 +71,6 @@ def test_on_the_host_it_follows_the_reference(length):
     assert (resize_on_host(np.full(length, 0.1, np.float32), 512) == np.float32(0.1)).all()
 
 
-def test_on_the_host_a_series_beyond_float32_positions_is_refused():
+def test_on_the_host_a_series_beyond_float32_positions_is_rejected():
     with pytest.raises(InputError, match="too long to be resized"):
         resize_on_host(np.broadcast_to(np.float32(1), 2**24), 512)

@@ -80,7 +80,7 @@ def test_edges_ascend_and_bins_hold_as_many_values_each(values):
         ([3.0, 3.0, 3.0], 4, "bins cannot be fitted to 3 scalars that all are 3; pass scalars that differ"),
     ],
 )
-def test_edges_that_cannot_be_are_refused(values, bins, message):
+def test_edges_that_cannot_be_are_rejected(values, bins, message):
     with pytest.raises(InputError, match=message):
         quantile_edges(np.array(values), bins)
 

@@ -168,7 +168,7 @@ def test_locations_follow_the_reference():
         ({"scales": (1.0, -2.0)}, r"model.scales is \(1.0, -2.0\); choose numbers above 0"),
     ],
 )
-def test_fields_that_cannot_be_are_refused(fields, message):
+def test_fields_that_cannot_be_are_rejected(fields, message):
     with pytest.raises(InputError, match=message):
         build_encoder(configured(**fields).model)
 
@@ -241,7 +241,7 @@ def edges_of(encoder):
 
 
 @pytest.mark.slow
-def test_fitted_edges_are_kept_over_resume_saving_and_in_the_twin(tmp_path, monkeypatch):
+def test_fitted_edges_are_kept_over_resume_saving_and_in_the_baseline(tmp_path, monkeypatch):
     config = configured("data.sources=ArrowHead", "run.probe_every=0", steps=2, **FITTED)
     state = loop.pretrain(config, tmp_path / "run", devices=1)
     trained = load_encoder(tmp_path / "run")
@@ -275,7 +275,7 @@ def test_matmul_flops_of_a_step_match_the_formula(fields):
     assert counted.flops == {"highest": step_flops(config)}
 
 
-def test_what_only_the_nme_can_is_refused_of_others():
+def test_what_only_the_nme_can_is_rejected_of_others():
     for fields in ({"scalar_encoder": "log"}, {"scalar_encoder": "periodic"}, {"scale_eps": "relative"}):
         name, value = next(iter(fields.items()))
         with pytest.raises(InputError, match=f"The official implementation has no encoder with {name} '{value}'. Convert one"):

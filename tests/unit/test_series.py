@@ -88,7 +88,7 @@ def test_the_input_is_not_touched():
         (np.array([1e39]), "beyond 3.4e38"),
     ],
 )
-def test_what_is_no_series_is_refused_by_name(wrong, message):
+def test_what_is_no_series_is_rejected_by_name(wrong, message):
     with pytest.raises(InputError, match=f"case 7.*{message}"):
         clean_series(wrong, name="case 7")
 

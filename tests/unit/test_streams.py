@@ -107,7 +107,7 @@ def test_a_long_table_in_blocks(tmp_path):
     assert ids.tolist() == [f"s{i}" for i in range(25)]
 
 
-def test_a_large_long_table_in_another_order_is_refused_and_a_small_one_read(tmp_path, monkeypatch):
+def test_a_large_long_table_in_another_order_is_rejected_and_a_small_one_read(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     long(X).sort_values("time", kind="stable").to_parquet(path, row_group_size=13)
     with pytest.raises(InputError, match="are apart; sort it by id"):
@@ -199,7 +199,7 @@ def _saved(array):
 
 @pytest.mark.parametrize("name", HARMFUL)
 @pytest.mark.parametrize("form", ["npz", "npy"])
-def test_harmful_arrays_are_refused_and_nothing_is_run(tmp_path, monkeypatch, name, form):
+def test_harmful_arrays_are_rejected_and_nothing_is_run(tmp_path, monkeypatch, name, form):
     monkeypatch.chdir(tmp_path)
     content = HARMFUL[name]()
     path = tmp_path / f"a.{form}"
@@ -209,7 +209,7 @@ def test_harmful_arrays_are_refused_and_nothing_is_run(tmp_path, monkeypatch, na
     assert not (tmp_path / "unpickled").exists()
 
 
-def test_harmful_labels_are_refused(tmp_path, monkeypatch):
+def test_harmful_labels_are_rejected(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     npz(tmp_path / "a.npz", X=_saved(X), y=HARMFUL["objects"]())
     with pytest.raises(InputError, match="without objects"):
@@ -225,7 +225,7 @@ def test_members_that_would_escape_are_not_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
-def test_damaged_parquet_is_refused(tmp_path, where):
+def test_damaged_parquet_is_rejected(tmp_path, where):
     path = tmp_path / "a.parquet"
     write_wide(path, X[:, 0])
     content = bytearray(path.read_bytes())
@@ -235,7 +235,7 @@ def test_damaged_parquet_is_refused(tmp_path, where):
         list(stream(path).blocks)
 
 
-def test_what_holds_no_series_is_refused(tmp_path):
+def test_what_holds_no_series_is_rejected(tmp_path):
     np.savez(tmp_path / "a.npz", X=X[:0])
     with pytest.raises(InputError, match="has no series"):
         stream(tmp_path / "a.npz")

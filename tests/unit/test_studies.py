@@ -123,7 +123,7 @@ def test_a_run_that_diverges_is_listed_and_the_others_go_on(folder, tmp_path, mo
         train_runs(plan_runs(make_variants(configured("objectives", folder, "selected=simclr"), base()), (7,), tmp_path))
 
 
-def test_variants_of_one_model_share_a_twin(folder, tmp_path):
+def test_variants_of_one_model_share_a_baseline(folder, tmp_path):
     named = {}
     for study, only in (("objectives", "byol,simclr"), ("objectives", "byol,simclr,no-scalars"), ("windows", "8,16")):
         runs = plan_runs(make_variants(configured(study, folder, f"selected={only}"), base()), (0, 1), tmp_path)
@@ -142,7 +142,7 @@ def test_variants_of_one_model_share_a_twin(folder, tmp_path):
         ({"model": {"windows_of": 3}}, r"no field 'variants\.x\.model\.windows_of'"),
     ],
 )
-def test_a_change_that_the_base_has_no_field_for_is_refused(changes, message):
+def test_a_change_that_the_base_has_no_field_for_is_rejected(changes, message):
     with pytest.raises(InputError, match=message):
         VariantsConfig(variants={"x": changes})
 
@@ -168,13 +168,13 @@ def test_what_no_run_could_do_is_said_before_the_first_begins(changes, message, 
         ({"a/b": 1}, (), "'a/b', which cannot name a folder"),
     ],
 )
-def test_choices_that_are_refused(known, only, message):
+def test_choices_that_are_rejected(known, only, message):
     with pytest.raises(InputError, match=message):
         select_variants(known, only, section="variants")
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 1)])
-def test_seeds_that_are_refused(seeds, tmp_path):
+def test_seeds_that_are_rejected(seeds, tmp_path):
     with pytest.raises(InputError, match="name one or more, each once"):
         plan_runs([], seeds, tmp_path)
 
@@ -218,7 +218,7 @@ def test_a_set_that_a_run_has_no_number_of_is_left_out_of_all_means(folder, tmp_
         study_objectives(config, base(), tmp_path / "out")
 
 
-def test_a_probe_that_is_none_is_refused_before_anything_is_trained(folder, tmp_path, training):
+def test_a_probe_that_is_none_is_rejected_before_anything_is_trained(folder, tmp_path, training):
     for study, begin in (
         ("objectives", study_objectives),
         ("windows", study_windows),
@@ -318,7 +318,7 @@ def test_a_source_that_is_left_out_whole_is_no_source(folder):
     assert exclude_domain(whole, "all", ("Image", "Sensor")) is None  # nothing would be left
 
 
-def test_domains_that_are_refused(folder, tmp_path, training):
+def test_domains_that_are_rejected(folder, tmp_path, training):
     sets = find_all_datasets([str(folder)])
     with pytest.raises(InputError, match="domain a has type 'Sensors'; the archives have AS, Device"):
         datasets_by_domain({"a": ("Sensors",)}, sets)
@@ -423,13 +423,13 @@ def test_a_set_in_another_unit(folder):
         ("powers=0,0", "powers is .0, 0.; choose integers from -30 to 30, separated by commas, each once"),
     ],
 )
-def test_scales_that_are_refused(override, message, folder, tmp_path, training):
+def test_scales_that_are_rejected(override, message, folder, tmp_path, training):
     with pytest.raises(InputError, match=message):
         study_scales(configured("scales", folder, override), base(), tmp_path)
     assert training == []
 
 
-def test_a_variant_without_scalars_is_refused_by_name(folder, tmp_path):
+def test_a_variant_without_scalars_is_rejected_by_name(folder, tmp_path):
     config = configured("scales", folder, "seeds=")
     config = update(config, {"variants": {"bare": {"model": {"window_stats": "none"}}}})
     with pytest.raises(InputError, match="variant bare: the model embeds no scalars"):

@@ -193,7 +193,7 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
         ("diff_orders=0+first", "diff_orders has first"),
     ],
 )
-def test_a_wrong_grid_is_refused(folder, tmp_path, override, message):
+def test_a_wrong_grid_is_rejected(folder, tmp_path, override, message):
     with pytest.raises(InputError, match=message):
         Sweep(configured(folder, override), [], tmp_path)
 
@@ -228,7 +228,7 @@ def test_differences_are_read_apart_and_together(folder, tmp_path):
     assert len(list((tmp_path / "features").iterdir())) == 4  # series and differences, of two splits
 
 
-def test_a_damaged_cell_is_computed_anew(tmp_path):
+def test_a_damaged_cell_is_computed_again(tmp_path):
     store, cell = CellStore(tmp_path), SweepCell("m", "d", "ridge", "", 0, "x")
     assert store.read(cell) is None
     row = Result("m", "d", "ridge", "", 0, "accuracy", 1 / 3)

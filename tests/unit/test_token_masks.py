@@ -63,7 +63,7 @@ def test_places_are_in_the_order_of_time():
         ((0.5, "block", "noise"), r"model.mask_strategy is 'noise'; choose one of learned, drop"),
     ],
 )
-def test_masks_that_cannot_be_are_refused(masking, message):
+def test_masks_that_cannot_be_are_rejected(masking, message):
     with pytest.raises(InputError, match=message):
         ModelConfig(**dict(zip(("mask_ratio", "mask_type", "mask_strategy"), masking, strict=False)))
 

@@ -47,7 +47,7 @@ def test_weight_decay_reaches_what_it_should(config, decay):
     assert moved == {"nme": {"weight": -0.5, "bias": bias}, "dense": {"kernel": -0.5, "bias": bias}}
 
 
-def test_the_untrained_twin_is_the_state_at_step_zero(config, state):
+def test_the_untrained_baseline_is_the_state_at_step_zero(config, state):
     twin = untrained_encoder(config).variables
     jax.tree.map(np.testing.assert_array_equal, twin, encoder_variables(state))
 

@@ -78,7 +78,7 @@ def test_values_and_gradient_are_those_of_the_published_form(x64):
     np.testing.assert_allclose(gradient, (weights / (std + 1e-8)[..., None]).reshape(x.shape), rtol=1e-12)
 
 
-def test_a_length_that_is_no_multiple_of_the_window_is_refused():
+def test_a_length_that_is_no_multiple_of_the_window_is_rejected():
     with pytest.raises(InputError, match="length 100 is not divisible by window 16"):
         normalise_windows(jnp.zeros(100), window=16)
 
@@ -165,7 +165,7 @@ def test_overlapping_windows_of_finite_floats_are_finite_and_those_without_overl
         (96, -1, "leave gaps"),
     ],
 )
-def test_windows_that_leave_something_out_are_refused(length, stride, message):
+def test_windows_that_leave_something_out_are_rejected(length, stride, message):
     with pytest.raises(InputError, match=message):
         normalise_windows(jnp.zeros(length), window=16, stride=stride)
 
