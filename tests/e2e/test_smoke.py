@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -106,10 +105,11 @@ def test_the_python_of_readme_runs(smoke_run, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
-    command = [sys.executable, "-m", "nutime_jax.cli.main", "pretrain", "--config=smoke", f"--workdir={tmp_path}", "--config.steps=9000"]
-    # A shell starts background jobs with SIGINT ignored, and children inherit that: restore the default for this one.
-    restore = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=restore) as process:
+    # A shell starts background jobs with SIGINT ignored, and children inherit that: this one restores Python's handler.
+    code = "import signal, sys; from nutime_jax.cli.main import main; "
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
+    command = [sys.executable, "-c", code, "pretrain", "--config=smoke", f"--workdir={tmp_path}", "--config.steps=9000"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 240
         while not list((tmp_path / "checkpoints").glob("0*")) and time.monotonic() < deadline:
             time.sleep(0.05)
