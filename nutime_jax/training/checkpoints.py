@@ -111,7 +111,7 @@ class CheckpointManager:
                 return
             created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             _write_json(pending / "about.json", {"schema": SCHEMA, "step": step, "created": created, **metadata})
-            _write_json(pending / MANIFEST, self._storage.checksums(pending))
+            _write_json(pending / MANIFEST, storage_for(pending).checksums(pending))  # it is local until it is complete
             self._storage.commit(pending, self.directory / f"{step:08d}")
             for old in self._superseded(step):
                 self._storage.delete(old)
