@@ -353,7 +353,13 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
 
 
-def load_config(name_or_path: str, overrides: Sequence[str] = (), *, schema: type[Config] = PretrainConfig) -> Config:
+def load_config(
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    *,
+    schema: type[Config] = PretrainConfig,
+    encoder: PretrainConfig | None = None,
+) -> Config:
     """Load a configuration.
 
     Args:
@@ -361,6 +367,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), *, schema: typ
             fields that differ from the defaults as an ml_collections ConfigDict or a dictionary.
         overrides: "section.field=value" each.
         schema: class of the configuration.
+        encoder: configuration of an encoder to start from: its model, lengths and features are the defaults.
 
     Raises:
         InputError: the configuration or a field does not exist, or a value is not accepted.
@@ -372,4 +379,5 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), *, schema: typ
             f"configuration {name_or_path!r} does not exist{nearest(name_or_path, shipped)}; "
             f"choose one of {', '.join(shipped)}, or a path of a .py file"
         )
-    return override(read_file(schema, path, example=shipped["quickstart"]), *overrides)
+    base = schema() if encoder is None else from_dict(schema, to_dict(encoder, encoder=True))
+    return override(read_file(base, path, example=shipped["quickstart"]), *overrides)

@@ -31,8 +31,8 @@ def from_dict(schema: type[Config], mapping: Mapping[str, Any]) -> Config:
     return update(schema(), mapping)
 
 
-def read_file(schema: type[Config], path: Path, *, example: Path) -> Config:
-    """Return the configuration of a Python file, see `config.load_config`.
+def read_file(base: Config, path: Path, *, example: Path) -> Config:
+    """Return a configuration with the fields of a Python file, see `config.load_config`.
 
     Raises:
         InputError: the file has no get_config(), or a value is not accepted.
@@ -45,7 +45,7 @@ def read_file(schema: type[Config], path: Path, *, example: Path) -> Config:
         raise InputError(f"{path} defines no get_config(); see {example} for an example")
     fields = module.get_config()
     try:
-        return from_dict(schema, fields if isinstance(fields, dict) else fields.to_dict())
+        return update(base, fields if isinstance(fields, dict) else fields.to_dict())
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

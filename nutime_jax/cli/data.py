@@ -74,7 +74,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
-    """Build the corpus of a configuration, one part per source, and print its contents.
+    """Build the corpus of a configuration, one part per source, and print its contents and the samples that each source gives.
 
         nutime data build --config=nutime_base --data_dir=corpora
         nutime data build --config=quickstart --data_dir=corpora --config.data.sources=my_folder,bundled
@@ -84,11 +84,13 @@ def _build(args: argparse.Namespace) -> None:
     """
     config = load_config(args.config, args.overrides)
     from nutime_jax.data.corpus import open_corpus
+    from nutime_jax.data.loader import source_shares
     from nutime_jax.data.report import format_corpus
 
     data = config.data
     corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=args.data_dir, max_length=data.max_length)
-    print(format_corpus(corpus))
+    print(format_corpus(corpus, source_shares(corpus, alpha=data.class_balance_alpha, weights=data.source_weights)))
+    print(f"\nwritten to {args.data_dir}; next: nutime pretrain with the same --config options and --config.data.dir={args.data_dir}")
 
 
 def _download_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,10 +2,16 @@
 
     nutime pretrain --config=quickstart --workdir=runs/quickstart
     nutime pretrain --config=quickstart --workdir=runs/mine --config.data.sources=my_folder --config.steps=5000
+    nutime pretrain --config=continued --workdir=runs/mine --init_from=nutime-small --config.data.sources=my_folder
 
 The workdir contains checkpoints, metrics (metrics.jsonl, tensorboard/) and results.csv. Rerun the same command to resume
 from the last checkpoint. Any field of the configuration can be set with --config.section.field=value;
 `nutime pretrain --config=quickstart --help` lists them.
+
+--init_from starts a new run from an encoder: a pretrained name, a folder or a workdir. Its model, lengths and features are the
+defaults of the configuration. Heads and target network of a run with the same objective are used as well; otherwise heads are
+new, and the target copies the encoder. To train a finished run for more steps, start a new run from its workdir. The final
+table compares the encoder before and after.
 
 Several processes make one run: the same command in each, with --multihost=auto on Cloud TPU, Slurm and Kubernetes, or with
 --multihost=HOST:PORT of process 0, and NUTIME_PROCESS=0 NUTIME_PROCESSES=4 in the environment.
@@ -20,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 from nutime_jax.cli.arguments import add_config, run_path
 from nutime_jax.cli.evaluate import compare_encoders
-from nutime_jax.config import PretrainConfig, load_config
+from nutime_jax.config import PretrainConfig, load_config, values
+from nutime_jax.errors import InputError
+from nutime_jax.options import format_value
 
 if TYPE_CHECKING:
     from nutime_jax.distributed.processes import ProcessGroup
@@ -32,26 +40,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", required=True, type=run_path, help="folder of the run, or gs://BUCKET/FOLDER; resumed if it has a checkpoint"
     )
-    parser.add_argument("--init_from", type=run_path, help="workdir or checkpoint with the initial weights of a new run")
+    parser.add_argument("--init_from", metavar="ENCODER", help="name, folder or workdir of an encoder that a new run starts from")
     parser.add_argument("--devices", type=int, help="number of devices (default: all)")
     parser.add_argument("--multihost", default="off", help="off (default), auto, or HOST:PORT of process 0")
     parser.add_argument("--profile", action="store_true", help="write a trace of five steps to WORKDIR/profile")
 
 
 def run(args: argparse.Namespace) -> None:
-    config = load_config(args.config, args.overrides)
+    config = None if args.init_from else load_config(args.config, args.overrides)
     from nutime_jax.distributed.processes import initialize_distributed
 
     with initialize_distributed(args.multihost) as processes:
         if not processes.is_primary:
             logging.getLogger().setLevel(logging.WARNING)
-        encoder = _pretrain(config, args, processes)
+        start = None
+        if args.init_from:
+            from nutime_jax.loading import load_encoder
+
+            start = load_encoder(args.init_from)
+            config = load_config(args.config, args.overrides, encoder=start.config)
+            _check_same_model(config, start.config, args)
+        encoder = _pretrain(config, args, processes, start)
     # The other processes may exit now: process 0 alone makes the table.
     if processes.is_primary and any(config.evaluation.sources):
         from nutime_jax.loading import untrained_encoder
 
-        encoders = {"untrained": untrained_encoder(config, trained=encoder), "pretrained": encoder}
+        before = {"untrained": untrained_encoder(config, trained=encoder)} if start is None else {"initial": start}
+        encoders = {**before, "pretrained": encoder}
         compare_encoders(encoders, config.evaluation.sources, args.workdir / "results.csv", **_feature_options(config))
+
+
+def _check_same_model(config: PretrainConfig, encoder: PretrainConfig, args: argparse.Namespace) -> None:
+    """Raise InputError if weights of the encoder do not fit the model of the configuration."""
+    ours, theirs = values(config.model), values(encoder.model)
+    for name in theirs:
+        if ours[name] != theirs[name] and name != "model.dropout":
+            raise InputError(
+                f"{name} is {format_value(ours[name])} in {args.config} and {format_value(theirs[name])} in {args.init_from}; "
+                f"choose --config=continued, which has the model of the encoder, or --config.{name}={format_value(theirs[name])}"
+            )
 
 
 def _feature_options(config: PretrainConfig) -> dict[str, Any]:
@@ -59,15 +86,16 @@ def _feature_options(config: PretrainConfig) -> dict[str, Any]:
     return {"layer": evaluation.layer, "pooling": evaluation.pooling, "channels": evaluation.channels}
 
 
-def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "ProcessGroup") -> "Encoder":
+def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "ProcessGroup", start: "Encoder | None") -> "Encoder":
     import numpy as np
 
+    from nutime_jax.bundle import is_bundle
     from nutime_jax.data.datasets import Cases, find_all_datasets
     from nutime_jax.distributed.mesh import gather_to_host
     from nutime_jax.encoder import Encoder
     from nutime_jax.evaluation.features import encode_cases
     from nutime_jax.evaluation.protocols.probes import cross_validated_accuracy
-    from nutime_jax.loading import untrained_encoder
+    from nutime_jax.loading import list_pretrained, untrained_encoder
     from nutime_jax.training.loop import check_config, pretrain
     from nutime_jax.training.state import TrainState, encoder_variables
 
@@ -86,11 +114,12 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
         accuracies = [cross_validated_accuracy("ridge", encode_cases(encoder, cases, **options)) for cases in probe_cases]
         return {"probe_accuracy": sum(accuracies) / len(accuracies)}
 
+    saved = args.init_from in list_pretrained() or is_bundle(args.init_from or "")  # has no heads
     state = pretrain(
         config,
         args.workdir,
         probe=probe if probe_cases else None,
-        init_from=args.init_from,
+        init_from=start if start is None or saved else args.init_from,
         profile=args.profile,
         devices=args.devices,
         processes=processes,

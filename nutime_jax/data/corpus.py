@@ -75,6 +75,12 @@ class Corpus:
         return np.array([size for part in self.parts for _, size in part.card["classes"]])
 
     @functools.cached_property
+    def unlabelled(self) -> np.ndarray:
+        """Whether the records of each class have no label."""
+        bare = [{f"{files[0]}/" for files in part.card["sets"]} for part in self.parts]
+        return np.array([name in names for part, names in zip(self.parts, bare, strict=True) for name, _ in part.card["classes"]])
+
+    @functools.cached_property
     def class_parts(self) -> np.ndarray:
         """Part index of each class."""
         return np.repeat(np.arange(len(self.parts)), [len(part.card["classes"]) for part in self.parts])

@@ -17,18 +17,29 @@ Batch = dict[str, np.ndarray]
 def class_sampling_probs(corpus: Corpus, *, alpha: float, weights: Sequence[float] = ()) -> np.ndarray:
     """Return the sampling probability of each class, (classes,).
 
-    Within a part, a class of n series has a probability proportional to n**alpha: 0 makes classes equal, as in the official
-    implementation (which weighs every series by 1/n), 1 makes series equal. Parts have probabilities proportional to
-    `weights`, one per part; without weights, to the sum of n**alpha over their classes, as if the corpus were one part.
+    A class of n series has a probability proportional to n**alpha: 0 makes classes equal, as in the official implementation
+    (which weighs every series by 1/n), 1 makes series equal. Series without a label are not a class: each has the mean
+    probability of a labelled series. Parts have probabilities proportional to `weights`, one per part; without weights, to
+    the sum over their classes, as if the corpus were one part.
 
     Raises:
         InputError: the number of weights is not that of the parts, or none is above zero.
     """
-    probs = corpus.class_sizes.astype(np.float64) ** alpha
+    sizes, unlabelled = corpus.class_sizes.astype(np.float64), corpus.unlabelled
+    probs = sizes**alpha
+    if unlabelled.any():
+        labelled = ~unlabelled
+        probs[unlabelled] = sizes[unlabelled] * (probs[labelled].sum() / sizes[labelled].sum() if labelled.any() else 1)
     if len(weights):
         totals = np.bincount(corpus.class_parts, probs)
         probs *= (_check_weights(corpus, weights) / totals)[corpus.class_parts]
     return probs / probs.sum()
+
+
+def source_shares(corpus: Corpus, *, alpha: float, weights: Sequence[float] = ()) -> dict[str, float]:
+    """Return the fraction of the samples of each source of a corpus; see `class_sampling_probs`."""
+    shares = np.bincount(corpus.class_parts, class_sampling_probs(corpus, alpha=alpha, weights=weights))
+    return {part.name: float(share) for part, share in zip(corpus.parts, shares, strict=True)}
 
 
 def _check_weights(corpus: Corpus, weights: Sequence[float]) -> np.ndarray:

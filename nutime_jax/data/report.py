@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -185,14 +185,17 @@ def _shorten(text: str, width: int) -> str:
     return text.ljust(width) if len(text) <= width else f"{text[: width - half - 1]}…{text[-half:]}"
 
 
-def format_corpus(corpus: Corpus) -> str:
-    """Return one row per part, their total, and the terms of use of each."""
+def format_corpus(corpus: Corpus, shares: Mapping[str, float]) -> str:
+    """Return one row per part, their total, and the terms of use of each; `shares` are fractions of samples per part."""
     cards = [part.card for part in corpus.parts]
     counts = [[len(card["sets"]), sum(size for _, size in card["classes"]), len(card["classes"]), card["points"]] for card in cards]
     lengths = [_range(card["min_length"], card["max_length"]) for card in cards]
-    rows = [[part.name, *map("{:,}".format, row), length] for part, row, length in zip(corpus.parts, counts, lengths, strict=True)]
+    rows = [
+        [part.name, *map("{:,}".format, row), length, f"{shares[part.name]:.1%}"]
+        for part, row, length in zip(corpus.parts, counts, lengths, strict=True)
+    ]
     sums = [f"{len(cards)} parts", *map("{:,}".format, np.sum(counts, axis=0))]
-    head, *lines, last = align_columns([["part", "sets", "series", "classes", "values", "length"], *rows, sums])
+    head, *lines, last = align_columns([["part", "sets", "series", "classes", "values", "length", "samples"], *rows, sums])
     rule = "-" * len(head)
     terms = [f"terms of {part.name}: {part.card['licence'].strip().splitlines()[0]}" for part in corpus.parts]
     return "\n".join([head, rule, *lines, rule, last, *_below([*terms, f"digest {corpus.digest}"])])

@@ -16,9 +16,10 @@ import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import nutime_jax
-from nutime_jax.config import PretrainConfig, from_dict, options, to_dict, values
+from nutime_jax.config import DataConfig, PretrainConfig, from_dict, options, to_dict, values
 from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.data.corpus import Corpus, open_corpus
+from nutime_jax.data.loader import source_shares
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_tree
 from nutime_jax.distributed.processes import SINGLE_PROCESS, ProcessGroup
 from nutime_jax.errors import InputError
@@ -35,7 +36,7 @@ from nutime_jax.training.checkpoints import (
 )
 from nutime_jax.training.input_pipeline import count_synthetic, make_input_pipeline, make_views
 from nutime_jax.training.program import build_program, learning_rate
-from nutime_jax.training.state import TrainState, init_from_data
+from nutime_jax.training.state import TrainState, encoder_variables, init_from_data, replace_encoder
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def pretrain(
     workdir: str | os.PathLike,
     *,
     probe: Callable[[TrainState], dict[str, float]] | None = None,
-    init_from: str | os.PathLike | None = None,
+    init_from: Any = None,
     profile: bool = False,
     devices: int | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
@@ -65,7 +66,8 @@ def pretrain(
         workdir: directory of checkpoints, metrics and, if data.dir is empty, the corpus; shared by all processes. May be
             gs://BUCKET/FOLDER, which cannot hold a corpus.
         probe: measures a state every `config.run.probe_every` steps; its result is logged. Every process calls it.
-        init_from: workdir or checkpoint whose weights a new run starts from.
+        init_from: weights that a new run starts from: an `Encoder`, or a workdir or checkpoint. Heads of the same shapes are
+            read from a checkpoint; otherwise they are new, and the target network copies the encoder.
         profile: whether to write a trace of a few steps to `<workdir>/profile`.
         devices: number of devices; None uses all.
         processes: processes of the run, see `distributed.processes.initialize_distributed`.
@@ -101,14 +103,14 @@ def pretrain(
             log.info("resuming from %s", manager.directory / newest)
             state = manager.restore(manager.directory / newest, program.state)
         elif init_from is not None:
-            state = _load_weights(program.init(), find_checkpoint(init_from))
+            state = _start_from(program.init(), init_from)
         else:
             batches = islice(pipeline.iterate(0), -(-FITTED_SERIES // config.batch_size))
             key = jax.random.fold_in(jax.random.key(config.seed), config.steps)  # steps fold in smaller numbers
             fit = {"views": views, "length": config.length, "key": key, "mesh": mesh}
             state = init_from_data(program.init(), config.model, batches, **fit)
         start = int(state.step)
-        _log_start(state, corpus, mesh, processes)
+        _log_start(state, corpus, config.data, mesh, processes)
         calls = _make_hooks(config, workdir, stack, manager, metadata, start, probe, profile, processes)
         for step, batch in enumerate(pipeline.iterate(start), start + 1):
             state, metrics = program.step(state, batch)
@@ -168,12 +170,15 @@ def _find_resumable_checkpoint(manager: CheckpointManager, workdir: Path, metada
     return newest.name
 
 
-def _log_start(state: TrainState, corpus: Corpus | None, mesh: jax.sharding.Mesh, processes: ProcessGroup) -> None:
+def _log_start(state: TrainState, corpus: Corpus | None, data: DataConfig, mesh: jax.sharding.Mesh, processes: ProcessGroup) -> None:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params["encoder"]))
     series = f"{len(corpus)} series" if corpus else "synthetic series"
     of = f" of {processes.count} processes" if processes.count > 1 else ""
     devices = f"{mesh.size} {jax.default_backend()} device(s){of}"
     log.info("%s, %d encoder parameters, %s", series, parameters, devices)
+    if corpus:
+        shares = source_shares(corpus, alpha=data.class_balance_alpha, weights=data.source_weights)
+        log.info("samples per source: %s", ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
 
 
 def _make_hooks(
@@ -241,7 +246,7 @@ def _lock_workdir(workdir: Path, processes: ProcessGroup) -> contextlib.Abstract
     return storage_for(workdir).lock(workdir) if processes.is_primary else contextlib.nullcontext()
 
 
-def _checkpoint_metadata(config: PretrainConfig, corpus: Corpus | None, init_from: str | os.PathLike | None) -> dict[str, Any]:
+def _checkpoint_metadata(config: PretrainConfig, corpus: Corpus | None, init_from: Any) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "config": to_dict(config),
@@ -284,12 +289,15 @@ def _check_same_run(workdir: Path, before: dict[str, Any], now: dict[str, Any]) 
         )
 
 
-def _load_weights(state: TrainState, path: Path) -> TrainState:
-    """Return a new state with the weights of another run."""
-    names = ("params", "variables", "target_params", "target_variables")
+def _start_from(state: TrainState, source: Any) -> TrainState:
+    """Return a new state with the weights of an `Encoder` or of another run; heads that do not fit stay new."""
+    if hasattr(source, "variables"):
+        return replace_encoder(state, source.variables)
+    path, names = find_checkpoint(source), ("params", "variables", "target_params", "target_variables")
     loaded = read_arrays(path, names)
     ours = {name: getattr(state, name) for name in names}
     if jax.tree.map(np.shape, ours) != jax.tree.map(np.shape, loaded):
-        raise InputError(f"the weights in {path} have other shapes; start from a run with the same model and objective")
+        log.info("starting from the encoder in %s, with new heads", path)
+        return replace_encoder(state, encoder_variables(loaded))
     log.info("starting from the weights in %s", path)
     return state.replace(**shard_tree(loaded, jax.tree.map(lambda leaf: leaf.sharding, ours)))

@@ -1,6 +1,6 @@
 """State of a run, and its initial values."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax
@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from nutime_jax.config import ModelConfig
 from nutime_jax.core.views import Views
 from nutime_jax.core.windows import normalise_windows
-from nutime_jax.distributed.mesh import replicated_sharding
-from nutime_jax.errors import extra
+from nutime_jax.distributed.mesh import replicated_sharding, shard_tree
+from nutime_jax.errors import InputError, extra
 from nutime_jax.models.heads import encoder_part
 from nutime_jax.models.scalar_encoders import DATA_FITTED_CONSTANTS, scalar_encoder_scope
 
@@ -70,6 +70,35 @@ def encoder_variables(state: Any) -> dict[str, Any]:
     """Return the variables of the online encoder of a state, or of a mapping with the same fields."""
     fields = state if isinstance(state, dict) else vars(state)
     return encoder_part({"params": fields["params"], **fields["variables"]})
+
+
+def replace_encoder(state: TrainState, encoder: Mapping[str, Any]) -> TrainState:
+    """Return an initial state whose online and target encoders are copies of given variables; the heads stay.
+
+    Args:
+        encoder: variables of an `Encoder`. Its fusion of channels is not used: pretraining encodes channels alone.
+
+    Raises:
+        InputError: the encoder has other arrays than the network.
+    """
+    embedding = {name: leaf for name, leaf in encoder["params"]["embedding"].items() if not name.startswith("fusion")}
+    parts = {**encoder, "params": {**encoder["params"], "embedding": embedding}}
+    ours = encoder_variables(state)
+    if jax.tree.map(np.shape, ours) != jax.tree.map(np.shape, parts):
+        raise InputError("the encoder to start from has other arrays than the network; start from an encoder with the same model")
+
+    def replace(collection: str, tree: Any) -> Any:
+        if "encoder" not in tree:
+            return tree
+        copies = jax.tree.map(np.array, parts[collection])  # an array of JAX may share memory with one of NumPy
+        return {**tree, "encoder": shard_tree(copies, jax.tree.map(lambda leaf: leaf.sharding, tree["encoder"]))}
+
+    return state.replace(
+        params=replace("params", state.params),
+        variables={name: replace(name, tree) for name, tree in state.variables.items()},
+        target_params=replace("params", state.target_params),
+        target_variables={name: replace(name, tree) for name, tree in state.target_variables.items()},
+    )
 
 
 def init_from_data(

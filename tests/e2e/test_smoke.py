@@ -16,6 +16,7 @@ import pytest
 
 from nutime_jax.cli.main import main
 from nutime_jax.evaluation.results import read_rows
+from nutime_jax.loading import load_encoder
 from nutime_jax.training.checkpoints import latest_checkpoint, read_arrays
 from tests.conftest import SMOKE_RUN
 
@@ -91,6 +92,21 @@ def test_init_from_starts_from_the_weights(smoke_run, tmp_path, caplog):
     moved = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (ours["target_params"], online)), strict=True)]
     assert max(kept) > 0  # the target goes on towards the online network
     assert max(moved) > 0
+
+
+@pytest.mark.slow
+def test_pretraining_continues_from_a_saved_encoder_of_any_objective(smoke_run, tmp_path, capsys):
+    load_encoder(smoke_run).save(tmp_path / "encoder")
+    options = ["steps=3", "batch_size=8", "optim.lr=0", "optim.warmup_lr=0", "optim.min_lr=0", "optim.warmup_steps=1"]
+    options += ["data.sources=ArrowHead", "evaluation.sources=ArrowHead"]
+    overrides = [f"--config.{option}" for option in options]
+    run("pretrain", "--config=continued", f"--workdir={tmp_path / 'run'}", f"--init_from={tmp_path / 'encoder'}", *overrides)
+    before, after = load_encoder(tmp_path / "encoder"), load_encoder(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, before.variables, after.variables)
+    assert (after.pooling, after.config.model) == (before.pooling, before.config.model)
+    rows = {(row.method, row.protocol): row.value for row in read_rows(tmp_path / "run" / "results.csv")}
+    assert rows["initial", "ridge"] == rows["pretrained", "ridge"]
+    assert "initial" in capsys.readouterr().out
 
 
 def test_the_python_of_readme_runs(smoke_run, tmp_path, monkeypatch):

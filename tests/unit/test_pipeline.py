@@ -5,7 +5,7 @@ import pytest
 
 from nutime_jax.data.corpus import open_corpus
 from nutime_jax.data.device_corpus import load_device_corpus
-from nutime_jax.data.loader import class_sampling_probs, iterate_batches, sample_record_indices
+from nutime_jax.data.loader import class_sampling_probs, iterate_batches, sample_record_indices, source_shares
 from nutime_jax.errors import InputError
 from nutime_jax.training.input_pipeline import on_device_views, sample_series, streamed_views
 
@@ -32,6 +32,19 @@ def test_shares_follow_alpha_and_weights(corpus):
     np.testing.assert_allclose([mixed[:46].sum(), mixed[46:].sum()], [0.75, 0.25])
     np.testing.assert_allclose(mixed[47] / mixed[46], np.sqrt(10))
     np.testing.assert_allclose(class_sampling_probs(corpus, alpha=0.0, weights=(0, 2))[-2:], 0.5)
+
+
+def test_unlabelled_series_count_as_mean_labelled_ones(corpus, tmp_path):
+    np.savez(tmp_path / "plant.npz", X=np.random.default_rng(0).normal(size=(1000, 3, 20)))
+    sources, options = ("bundled", str(tmp_path / "plant.npz")), {"data_dir": tmp_path / "data", "max_length": 4096}
+    mixed = open_corpus(sources, **options)
+    series = len(mixed) - 3000
+    for alpha in (0.0, 0.5, 1.0):
+        shares = source_shares(mixed, alpha=alpha)
+        assert shares == pytest.approx({"bundled": series / (series + 3000), "plant": 3000 / (series + 3000)})
+    assert source_shares(mixed, alpha=0.0, weights=(1, 3)) == pytest.approx({"bundled": 0.25, "plant": 0.75})
+    alone = open_corpus(sources[1:], **options)
+    np.testing.assert_array_equal(class_sampling_probs(alone, alpha=0.0), [1.0])
 
 
 @pytest.mark.parametrize("weights", [(1,), (1, -1), (0, 0), (1, float("inf")), (1, float("nan"))])

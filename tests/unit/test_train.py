@@ -9,13 +9,13 @@ import pytest
 from nutime_jax.config import load_config
 from nutime_jax.core.views import Views
 from nutime_jax.distributed.mesh import make_mesh
-from nutime_jax.errors import DivergenceError, PreemptedError
+from nutime_jax.errors import DivergenceError, InputError, PreemptedError
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.models.network import build_encoder
 from nutime_jax.objectives import build_network
 from nutime_jax.training.hooks import DispatchLimiter, DivergenceGuard, EveryNSteps, StopIfPreempted
 from nutime_jax.training.program import build_program, learning_rate, make_optimizer
-from nutime_jax.training.state import encoder_variables, state_from_variables
+from nutime_jax.training.state import encoder_variables, replace_encoder, state_from_variables
 from nutime_jax.training.step import make_train_step
 
 
@@ -55,6 +55,24 @@ def test_the_untrained_baseline_is_the_state_at_step_zero(config, state):
 def test_no_two_leaves_of_a_fresh_state_share_a_buffer(state):
     pointers = [shard.data.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards]
     assert len(set(pointers)) == len(pointers)
+
+
+def test_a_run_starts_from_an_encoder_with_new_heads(config, state):
+    other = untrained_encoder(load_config("smoke", ["model.depth=1", "seed=9"])).variables
+    fused = {**other["params"]["embedding"], "fusion": {"kernel": np.ones((4, 2))}}  # of channels, which pretraining does not have
+    started = replace_encoder(state, {**other, "params": {**other["params"], "embedding": fused}})
+    jax.tree.map(np.testing.assert_array_equal, encoder_variables(started), other)
+    jax.tree.map(np.testing.assert_array_equal, started.target_params["encoder"], other["params"])
+    for name in ("projector", "predictor"):
+        jax.tree.map(np.testing.assert_array_equal, started.params[name], state.params[name])
+    leaves = [
+        leaf.addressable_shards[0].data.unsafe_buffer_pointer()
+        for name in ("params", "target_params")
+        for leaf in jax.tree.leaves(getattr(started, name))
+    ]
+    assert len(set(leaves)) == len(leaves)
+    with pytest.raises(InputError, match="start from an encoder with the same model"):
+        replace_encoder(state, untrained_encoder(load_config("smoke", ["model.depth=2"])).variables)
 
 
 def test_the_target_moves_after_the_update_by_the_next_momentum(config):
