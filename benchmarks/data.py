@@ -105,8 +105,7 @@ def measure(sources: list[str]) -> dict[str, object]:
                 config.data, corpus, make_mesh(1), batch_size=config.batch_size, seed=config.seed, steps=config.steps
             )
             stream = feed.iterate(0)
-            views = make_views(config.data, config.augment, batch_size=config.batch_size, length=config.length)
-            views = jax.jit(views)
+            views = jax.jit(make_views(config)[0])
             rates[f"views_{name}"] = rate(lambda n, stream=stream, views=views: views(jax.random.key(n), next(stream)), BATCH)
         generate = jax.jit(synthetic_series, static_argnames=("count", "length"))
         rates["synthetic_series_alone"] = rate(lambda n: generate(jax.random.key(n), count=BATCH, length=LENGTH), BATCH)

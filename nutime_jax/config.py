@@ -54,6 +54,7 @@ class ModelConfig(Section, prefix="model", encoder=True):
     stride: int = option(0, "Time points between the starts of two windows; 0 is window_size, no overlap.", low=0)
     dense_stride: int = option(0, "Time points between dense windows, whose shapes a token averages; divides its stride; 0 is none.", low=0)
     dense_differences: bool = option(False, "Whether dense windows of the first difference are a second shape in each token.")
+    dense_width: int = option(0, "Number of kernels of each dense shape; 0 is width.", low=0)
     extra_window_sizes: tuple[int, ...] = option((), "Further window sizes in time points; their tokens come last.", low=1)
     backbone: str = option("transformer", "Network over tokens. resnet has no CLS token.", choices=("transformer", "resnet"))
     mask_ratio: float = option(0.0, "Fraction of windows masked in training and fine-tuning; 0 is none.", low=0, below=1)
@@ -100,6 +101,8 @@ class ModelConfig(Section, prefix="model", encoder=True):
             raise InputError(f"model.dense_stride {self.dense_stride} does not divide the token stride {step}; choose a divisor, or 0")
         if self.dense_differences and not self.dense_stride:
             raise InputError("model.dense_differences needs dense windows; set model.dense_stride")
+        if self.dense_width and not self.dense_stride:
+            raise InputError(f"model.dense_width is {self.dense_width} without dense windows; set model.dense_stride")
         dense_excludes = {"normalisation": "window", "channel_fusion": "linear", "extra_window_sizes": ()}
         for name, needed in dense_excludes.items():
             if self.dense_stride and getattr(self, name) != needed:
@@ -217,6 +220,7 @@ class PretrainConfig(Section):
     steps: int = option(369_000, "Number of updates (paper: 200 epochs of 1,845 batches).", low=1)
     batch_size: int = option(1024, "Series per step, over all devices.", low=2)
     length: int = option(512, "Time points to which every view is resized.", low=1, encoder=True)
+    view_lengths: tuple[int, ...] = option((), "Time points of the views of step 0, 1, ..., in turn; empty is length.", low=1)
     matmul_precision: str = option(
         "default",
         "Precision of float32 matmuls. default: TF32 on GPU, bfloat16 on TPU; highest: float32.",
@@ -244,6 +248,11 @@ class PretrainConfig(Section):
     parallel: ParallelConfig = ParallelConfig()
     run: RunConfig = RunConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def training_lengths(self) -> tuple[int, ...]:
+        """Time points of the views of step 0, 1, ..., in turn."""
+        return self.view_lengths or (self.length,)
 
     def _check(self) -> None:
         if self.model.window_stride == self.model.window_size and self.length % self.model.window_size:

@@ -24,13 +24,13 @@ from nutime_jax.data.inputs import clean_cases, iter_clean_cases
 from nutime_jax.data.series import centre_to_float32, difference, split_long_series
 from nutime_jax.distributed.mesh import batch_sharding, default_microbatch_size, make_local_mesh, replicated_sharding
 from nutime_jax.errors import InputError
+from nutime_jax.models.microbatches import map_microbatches
 from nutime_jax.models.network import (
     NuTimeEncoder,
     build_encoder,
     check_diff_orders,
     check_input_lengths,
     check_num_window_offsets,
-    map_microbatches,
 )
 from nutime_jax.models.pooling import LayerwiseOutput, Output, PooledOutput, TokenOutput, check_pooling
 

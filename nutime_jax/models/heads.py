@@ -10,7 +10,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
-from nutime_jax.models.network import COLLECTIONS, NuTimeEncoder, map_microbatches
+from nutime_jax.models.microbatches import COLLECTIONS, map_microbatches
+from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens, required_output_tokens
 
 
@@ -102,7 +103,7 @@ class SiameseNetwork(nn.Module):
     hidden_dim, output_dim: widths of projector and predictor.
     predicts: whether a predictor follows the projector.
     pooling: input of the projector, see `pooling.pool_tokens`; "cls" is the paper default.
-    microbatch_size: minimum number of views that the encoder processes together, see `network.map_microbatches`.
+    microbatch_size: minimum number of views that the encoder processes together, see `microbatches.map_microbatches`.
     """
 
     encoder: NuTimeEncoder

@@ -11,7 +11,8 @@ from nutime_jax.core.windows import Windows, normalise_windows
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import Outputs
 from nutime_jax.models.layers import Linear
-from nutime_jax.models.network import NuTimeEncoder, map_microbatches
+from nutime_jax.models.microbatches import map_microbatches
+from nutime_jax.models.network import NuTimeEncoder
 
 
 def window_targets(windows: Windows) -> Float[Array, "*batch windows target"]:
@@ -44,7 +45,7 @@ class MaskedNetwork(nn.Module):
     Vector and head are not part of the encoder.
 
     mask_ratio, mask_type: masked windows, see `core.masking`.
-    microbatch_size: see `models.network.map_microbatches`.
+    microbatch_size: see `models.microbatches.map_microbatches`.
     """
 
     encoder: NuTimeEncoder

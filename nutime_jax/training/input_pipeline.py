@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, Key
 
-from nutime_jax.config import AugmentConfig, DataConfig
+from nutime_jax.config import AugmentConfig, DataConfig, PretrainConfig
 from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.core.views import Views, two_views
 from nutime_jax.data.corpus import Corpus
@@ -151,13 +151,13 @@ def abstract_batch(data: DataConfig, mesh: Mesh, *, batch_size: int, size: Corpu
     )
 
 
-def make_views(data: DataConfig, augment: AugmentConfig, *, batch_size: int, length: int) -> MakeViews:
-    """Return the function (key, batch) -> two views per series, which runs inside the step.
+def make_views(config: PretrainConfig) -> list[MakeViews]:
+    """Return the functions (key, batch) -> two views per series of each view length, which run inside the step."""
+    sizes = [{"batch_size": config.batch_size, "length": length} for length in config.training_lengths]
+    return [_make_views(config.data, config.augment, **size) for size in sizes]
 
-    Args:
-        batch_size: rows per step, synthetic rows included.
-        length: time points of a view.
-    """
+
+def _make_views(data: DataConfig, augment: AugmentConfig, *, batch_size: int, length: int) -> MakeViews:
     crop = {"size": length, "ratio": augment.crop_ratio}
     if augment.transforms:
         crop["augment"] = make_augmentation(augment.transforms)

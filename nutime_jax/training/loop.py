@@ -84,9 +84,9 @@ def pretrain(
     _check_storage(config, workdir, profile)
     with _lock_workdir(workdir, processes), contextlib.ExitStack() as stack:
         corpus = _open_corpus(config, workdir, processes)
-        sizes = {"batch_size": config.batch_size}
-        views = make_views(config.data, config.augment, **sizes, length=config.length)
-        pipeline = make_input_pipeline(config.data, corpus, mesh, **sizes, seed=config.seed, steps=config.steps)
+        views = make_views(config)
+        size = {"batch_size": config.batch_size, "steps": config.steps}
+        pipeline = make_input_pipeline(config.data, corpus, mesh, **size, seed=config.seed)
         program = build_program(config, views=views, mesh=mesh)
         metadata = _checkpoint_metadata(config, corpus, init_from)
         run = config.run
@@ -107,7 +107,7 @@ def pretrain(
         else:
             batches = islice(pipeline.iterate(0), -(-FITTED_SERIES // config.batch_size))
             key = jax.random.fold_in(jax.random.key(config.seed), config.steps)  # steps fold in smaller numbers
-            fit = {"views": views, "length": config.length, "key": key, "mesh": mesh}
+            fit = {"views": views[0], "length": config.training_lengths[0], "key": key, "mesh": mesh}
             state = init_from_data(program.init(), config.model, batches, **fit)
         start = int(state.step)
         _log_start(state, corpus, config.data, mesh, processes)
@@ -141,7 +141,7 @@ def check_config(config: PretrainConfig) -> None:
         InputError: the message names the field, its value and what is accepted.
     """
     evaluation, encoder = config.evaluation, build_encoder(config.model)
-    encoder.count_tokens(config.length)
+    check_input_lengths(sorted({*config.training_lengths, config.length}), encoder)
     check_input_lengths(evaluation.input_lengths or (config.length,), encoder)
     check_num_window_offsets(evaluation.num_window_offsets, encoder)
     make_augmentation(config.augment.transforms)

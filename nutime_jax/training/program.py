@@ -1,6 +1,6 @@
 """Compiled functions of a run: initial state and training step, sharded over a mesh. Training and `plan` share them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,11 +34,11 @@ class Program(NamedTuple):
     step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-def build_program(config: PretrainConfig, *, mesh: Mesh, views: MakeViews | None = None) -> Program:
+def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeViews] = ()) -> Program:
     """Return the functions of a run. Only this function takes the configuration apart into the sections of its parts.
 
     Args:
-        views: (key, batch) -> two views per series; None is `input_pipeline.make_views`.
+        views: functions (key, batch) -> two views per series, see `step.make_train_step`; empty is `input_pipeline.make_views`.
 
     Raises:
         InputError: the batch is not divisible over the mesh, or a section does not fit another.
@@ -53,12 +53,10 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: MakeViews | None
     )
     objective, optimizer = make_objective(config.objective), make_optimizer(config.optim, steps=config.steps)
     init = partial(init_state, network, optimizer, seed=config.seed, length=config.length, target=objective.target)
-    if views is None:
-        views = make_views(config.data, config.augment, batch_size=config.batch_size, length=config.length)
     step = make_train_step(
         network,
         optimizer,
-        augment=views,
+        views=views or make_views(config),
         momentum=partial(momentum_schedule, steps=config.steps, base=config.objective.momentum),
         seed=config.seed,
         objective=objective,

@@ -1,6 +1,7 @@
 """One update: loss, gradient, optimiser, moving average, metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ def make_train_step(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     *,
-    augment: Callable[[jax.Array, Any], Views],
+    views: Sequence[Callable[[jax.Array, Any], Views]],
     momentum: Callable[[jax.Array], jax.Array],
     seed: int,
     objective: Objective = BYOL,
@@ -41,7 +42,8 @@ def make_train_step(
 
     Args:
         network: network of the objective, see `objectives.build_network`.
-        augment: (key, batch) -> two views per series.
+        views: functions (key, batch) -> two views per series, used in turn: step i uses number i % len(views). They may
+            return views of different lengths. All devices compute the same one.
         momentum: step -> momentum of the moving average.
         seed: of views, masks and dropout. The keys of a step depend only on the seed and the step.
         grad_accum_steps: number of microbatches, see `accumulate_gradients`.
@@ -51,7 +53,6 @@ def make_train_step(
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         view_key, online_key, target_key = jax.random.split(key, 3)
-        views = augment(view_key, batch)
 
         def loss_fn(params, views, keys):
             online_key, target_key = keys
@@ -66,7 +67,9 @@ def make_train_step(
             return loss, (projection_std(outputs.projections), updated, target_updated)
 
         gradient_fn = accumulate_gradients(loss_fn, grad_accum_steps)
-        (loss, (std, updated, target_updated)), grads = gradient_fn(state.params, views, (online_key, target_key))
+        branches = [partial(_gradient_of_views, gradient_fn, make_views) for make_views in views]
+        arguments = (state.params, batch, view_key, (online_key, target_key))
+        (loss, (std, updated, target_updated)), grads = jax.lax.switch(state.step % len(views), branches, *arguments)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         online = {name: params[name] for name in state.target_params}
@@ -83,6 +86,10 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _gradient_of_views(gradient_fn: GradientFn, make_views: Callable, params: Any, batch: Any, view_key: jax.Array, keys: Any) -> Any:
+    return gradient_fn(params, make_views(view_key, batch), keys)
 
 
 def accumulate_gradients(loss_fn: LossFn, num_microbatches: int) -> GradientFn:

@@ -109,7 +109,7 @@ def byol(file, dtype):
     state = state_from_variables(online, tx, target)
     # There the target has not moved for a fourth step when the three are over.
     momentum = jnp.asarray([*file["momentum"], 1.0], dtype)
-    step = make_train_step(network, tx, augment=lambda key, views: Views(views, None), momentum=lambda i: momentum[i], seed=0)
+    step = make_train_step(network, tx, views=[lambda key, views: Views(views, None)], momentum=lambda i: momentum[i], seed=0)
     batches = jnp.stack([jnp.asarray(file["x1"], dtype), jnp.asarray(file["x2"], dtype)], 2)
     return state, jax.jit(step), batches
 

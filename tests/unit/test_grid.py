@@ -126,7 +126,7 @@ def make_views(key, batch):
 
 def check(settings, tmp_path):
     config = configure(settings)
-    program = build_program(config, views=make_views, mesh=make_mesh(1))
+    program = build_program(config, views=[make_views], mesh=make_mesh(1))
     state = program.init()
     before = jax.tree.map(np.array, state.params)
     batch = jnp.asarray(SERIES[:, None, :32], jnp.float32)
@@ -161,7 +161,7 @@ def test_every_pair_of_values(settings, tmp_path):
 @pytest.mark.parametrize(("together", "sentence"), REFUSED, ids=lambda one: named(one) if isinstance(one, dict) else "")
 def test_what_cannot_be_together_is_rejected(together, sentence):
     with pytest.raises(InputError, match=sentence):
-        build_program(configure({**DEFAULT, **together}), views=make_views, mesh=make_mesh(1))
+        build_program(configure({**DEFAULT, **together}), views=[make_views], mesh=make_mesh(1))
 
 
 @pytest.mark.parametrize("size", [1, 2])

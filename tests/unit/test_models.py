@@ -11,7 +11,8 @@ from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import KERNELS, BatchNorm, Linear, ResidualBlock, gelu, multiply, with_mean
-from nutime_jax.models.network import Encoding, NuTimeEncoder, check_input_lengths, check_num_window_offsets, map_microbatches
+from nutime_jax.models.microbatches import map_microbatches
+from nutime_jax.models.network import Encoding, NuTimeEncoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.positions import sinusoidal_positions
 from nutime_jax.models.tokens import WindowEmbedding

@@ -184,7 +184,7 @@ def three_steps(config, monkeypatch):
     state = state if objective.target else state.replace(target_params={}, target_variables={})
     momentum = lambda step: jnp.asarray(momenta)[step]  # noqa: E731
     augment = lambda key, batch: Views(batch, None)  # noqa: E731
-    step = jax.jit(make_train_step(network, tx, augment=augment, momentum=momentum, seed=0, objective=objective))
+    step = jax.jit(make_train_step(network, tx, views=[augment], momentum=momentum, seed=0, objective=objective))
     check, losses = Reference(config, variables), []
     drawn.clear()  # what the shapes above were found with
     first = second = jax.tree.map(np.zeros_like, as_float64(state.params))

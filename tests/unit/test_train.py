@@ -81,7 +81,7 @@ def test_the_target_moves_after_the_update_by_the_next_momentum(config):
     state = state_from_variables(variables, tx, jax.tree.map(lambda leaf: leaf + 1, variables))
     views = jax.random.normal(jax.random.key(2), (8, 2, 1, config.length))
     step = make_train_step(
-        network, tx, augment=lambda key, batch: Views(batch, None), momentum=lambda step: jnp.array([0.0, 0.7])[step], seed=0
+        network, tx, views=[lambda key, batch: Views(batch, None)], momentum=lambda step: jnp.array([0.0, 0.7])[step], seed=0
     )
     after, _ = jax.jit(step)(state, views)
     online = {name: after.params[name] for name in after.target_params}
