@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from nutime_jax.core.resample import resize_batch
 from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
 from nutime_jax.data.series import centre_to_float32, difference, split_long_series
+from nutime_jax.distributed.backend import use_backend
 from nutime_jax.distributed.mesh import batch_sharding, default_microbatch_size, make_local_mesh, replicated_sharding
 from nutime_jax.errors import InputError
 from nutime_jax.models.microbatches import map_microbatches
@@ -38,9 +40,27 @@ CHANNELS = ("mean", "concat", "none")
 KIND, SCHEMA = "encoder", 1
 
 
-@dataclasses.dataclass(frozen=True)
+class _DeviceWeights:
+    """The weights of an encoder on all devices of this process, placed at the first use."""
+
+    def __init__(self, variables: Any):
+        self._variables, self._lock = variables, threading.Lock()
+
+    def get(self) -> tuple[Mesh, Any]:
+        """Return the mesh of the devices, and the weights, replicated on them."""
+        with self._lock:
+            return self._placed
+
+    @functools.cached_property
+    def _placed(self) -> tuple[Mesh, Any]:
+        mesh = make_local_mesh()
+        # Through NumPy: weights of a run may be on devices of other processes as well.
+        return mesh, jax.device_put(jax.tree.map(np.asarray, self._variables), replicated_sharding(mesh))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Encoder:
-    """Frozen encoder: configuration and weights.
+    """Frozen encoder: configuration and weights. Encoders with equal weights and settings are equal.
 
     config: configuration of its run. `model`, `length` (time points of a view), `data.max_length` (maximum time points of
         a segment), and `input_lengths`, `diff_orders`, `num_window_offsets` and `pooling` of `evaluation` determine features.
@@ -49,6 +69,9 @@ class Encoder:
 
     config: PretrainConfig
     variables: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_device_weights", _DeviceWeights(self.variables))
 
     @property
     def network(self) -> NuTimeEncoder:
@@ -104,18 +127,30 @@ class Encoder:
             "num_window_offsets": check_num_window_offsets(offsets, self.network),
             "diff_orders": check_diff_orders(orders),
         }
-        return dataclasses.replace(self, config=update(self.config, {"evaluation": options}))
+        copy = dataclasses.replace(self, config=update(self.config, {"evaluation": options}))
+        object.__setattr__(copy, "_device_weights", self._device_weights)
+        return copy
 
-    @functools.cached_property
-    def _device_variables(self) -> tuple[Mesh, Any]:
-        """Mesh of all devices of this process, and the weights, replicated on them."""
-        mesh = make_local_mesh()
-        # Through NumPy: weights of a run may be on devices of other processes as well.
-        return mesh, jax.device_put(jax.tree.map(np.asarray, self.variables), replicated_sharding(mesh))
+    def __reduce__(self) -> tuple:
+        """Return the fields, without arrays on devices, for pickles."""
+        return type(self), (self.config, self.variables)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields, without arrays on devices, for pickles and copies."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Encoder":
+        """Return the encoder itself, which is frozen, so that clones of an estimator share its weights."""
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Encoder):
+            return NotImplemented
+        return self is other or (self._settings == other._settings and _equal_trees(self.variables, other.variables))
+
+    def __hash__(self) -> int:
+        return hash((self.config.model, self.input_lengths, self.diff_orders))
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The fields of the configuration that determine features, as they are saved."""
+        return to_dict(self.config, encoder=True)
 
     def __repr__(self) -> str:
         # Without the weights, since representations of estimators include the encoder.
@@ -268,12 +303,13 @@ class Encoder:
 
         While devices compute a batch, the host prepares the next one and yields the previous one.
         """
-        mesh, variables = self._device_variables
         encoder = self
         if isinstance(output, TokenOutput):
             encoder = self.with_options(input_lengths=(self.config.length,), num_window_offsets=1, diff_orders=(0,))
         offsets, stride = encoder.num_window_offsets, self.config.model.window_stride
         sizes = [length + window_offset_starts(offsets, stride)[-1] for length in encoder.input_lengths]
+        with use_backend():
+            mesh, variables = self._device_weights.get()
         encode = partial(
             _encode,
             output=output,
@@ -286,9 +322,9 @@ class Encoder:
         while batch := list(islice(segments, batch_size)):
             rows, started = _padded_rows(len(batch), batch_size, mesh.size), []
             for arrays in _views(batch, encoder.diff_orders, sizes, rows=rows):
-                if mesh.size > 1:  # with one device, jit transfers the arrays in a tenth of the time
-                    arrays = jax.device_put(arrays, batch_sharding(mesh))
-                with jax.default_matmul_precision("highest"):
+                with use_backend(), jax.default_matmul_precision("highest"):
+                    if mesh.size > 1:  # with one device, jit transfers the arrays in a tenth of the time
+                        arrays = jax.device_put(arrays, batch_sharding(mesh))
                     started.append(encode(variables, *arrays))
             yield from _join(pending, count)
             pending, count = started, len(batch)
@@ -320,6 +356,12 @@ def _join(arrays: Sequence[jax.Array], count: int) -> Iterator[np.ndarray]:
     if len(arrays) > 1:
         return iter(np.concatenate([np.asarray(array)[:count] for array in arrays], axis=-1))
     return chain.from_iterable(np.asarray(array)[:count] for array in arrays)
+
+
+def _equal_trees(a: Any, b: Any) -> bool:
+    """Whether two trees have the same names and the same arrays, bit for bit."""
+    a, b = (flatten_dict(tree, sep="/") for tree in (a, b))
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def _to_float16(name: str, array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Errors that users can fix, and errors that end a run."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 
@@ -23,14 +24,29 @@ class PreemptedError(RuntimeError):
     """A preempted run whose state is saved. The command line exits with status 75: rerun the command to resume."""
 
 
+def first_line(error: Exception) -> str:
+    """Return the text of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
 def missing_extra(module: str, name: str) -> InputError:
     """Return the error of a module that comes with an extra of this package."""
     return InputError(f"{module} is not installed; pip install 'nutime_jax[{name}]'")
 
 
 @contextlib.contextmanager
+def keep_log_handlers() -> Iterator[None]:
+    """Keep the handlers of the root logger; absl, which Orbax and TFDS log with, adds one where there is none."""
+    handlers = logging.root.handlers[:]
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+
+
+@contextlib.contextmanager
 def extra(name: str, *modules: str) -> Iterator[None]:
-    """Import modules that come with an extra of this package.
+    """Import modules that come with an extra of this package. The root logger keeps its handlers.
 
     Args:
         name: the extra.
@@ -40,7 +56,8 @@ def extra(name: str, *modules: str) -> Iterator[None]:
         InputError: a module is not installed.
     """
     try:
-        yield
+        with keep_log_handlers():
+            yield
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if modules and module not in modules:

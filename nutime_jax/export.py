@@ -25,6 +25,7 @@ from nutime_jax.config import to_dict
 from nutime_jax.core.resample import MAX_LENGTH, resize
 from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.series import centre_to_float32, clean_series, pad_series, split_long_series
+from nutime_jax.distributed.backend import use_backend
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError, extra
 from nutime_jax.loading import WEIGHTS, list_pretrained
@@ -46,6 +47,7 @@ class ExportedEncoder:
     about: dict[str, Any]
     program: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
+    @use_backend()
     def embed(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
         """Return features of univariate series, equal to those of `Encoder.embed`; float32, shape (cases, features).
 
@@ -118,6 +120,7 @@ def export_encoder(
     )
 
 
+@use_backend()
 def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str | None = None) -> export.Exported:
     """Return the encoder as a program; see `ExportedEncoder` for its arguments.
 

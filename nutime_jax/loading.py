@@ -10,8 +10,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from nutime_jax.bundle import CONFIG, is_bundle, load_bundle
-from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.config import PretrainConfig, from_dict
+from nutime_jax.distributed.backend import arrays_of_32_bits, use_backend
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
@@ -27,6 +27,7 @@ def list_pretrained() -> list[str]:
     return sorted(path.name for path in WEIGHTS.glob("*") if is_bundle(path))
 
 
+@arrays_of_32_bits()
 def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     """Load an encoder.
 
@@ -41,7 +42,6 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     Raises:
         InputError: no encoder is found, or it is corrupt.
     """
-    enable_compilation_cache()
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise InputError(f"The encoder is {name_or_path!r}; pass a name or a path")
     name, pretrained = os.fspath(name_or_path), list_pretrained()
@@ -75,6 +75,7 @@ def _load_checkpoint(path: Path) -> Encoder:
     return Encoder(from_dict(PretrainConfig, read_metadata(checkpoint)["config"]), variables)
 
 
+@use_backend()
 def untrained_encoder(config: PretrainConfig, *, trained: Encoder | None = None) -> Encoder:
     """Return the untrained baseline: the encoder at the start of a run, initialised from its seed.
 
@@ -83,7 +84,6 @@ def untrained_encoder(config: PretrainConfig, *, trained: Encoder | None = None)
         trained: trained encoder whose data-fitted constants (`training.state.init_from_data`) are copied. None keeps the
             initial constants.
     """
-    enable_compilation_cache()
     # Flax derives initial weights from their names, so the size of the heads does not matter.
     network = SiameseNetwork(build_encoder(config.model), hidden_dim=1, output_dim=1)
     init = jax.jit(network.init, static_argnames="train")

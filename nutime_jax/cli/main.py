@@ -29,6 +29,8 @@ COMMANDS = {
 }
 RESUMABLE = ("pretrain",)
 """Commands that resume from a checkpoint."""
+CACHED = ("evaluate", "sweep", "finetune", "embed", "predict", "convert", "export", "plot")
+"""Commands that use the compilation cache from the start; `pretrain` does when its processes are connected."""
 EXIT_STATUS = {InputError: 2, DivergenceError: 3, PreemptedError: 75}
 """Exit status of an error whose message is the whole output; 75 is "temporary failure" in sysexits.h."""
 INTERRUPTED = 130
@@ -45,9 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("absl", "jax", "gcsfs"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["JAX_ENABLE_X64"] = "0"
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         args = _parse(argv)
+        if args.command in CACHED:
+            from nutime_jax.compilation_cache import enable_compilation_cache
+
+            enable_compilation_cache()
         args.run(args)
     except tuple(EXIT_STATUS) as error:
         _print_error(error)

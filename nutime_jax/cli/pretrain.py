@@ -90,6 +90,7 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     import numpy as np
 
     from nutime_jax.bundle import is_bundle
+    from nutime_jax.compilation_cache import enable_compilation_cache
     from nutime_jax.data.datasets import Cases, find_all_datasets
     from nutime_jax.distributed.mesh import gather_to_host
     from nutime_jax.encoder import Encoder
@@ -99,6 +100,7 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     from nutime_jax.training.loop import check_config, pretrain
     from nutime_jax.training.state import TrainState, encoder_variables
 
+    enable_compilation_cache()
     check_config(config)
     options = _feature_options(config)
     # The evaluation at the end is tried first: a typo in its options must not cost the run.

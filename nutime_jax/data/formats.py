@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nutime_jax.data.series import Cases, first_line
+from nutime_jax.data.series import Cases
 from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, find_column, label_names, named_column, read_table
-from nutime_jax.errors import InputError, extra
+from nutime_jax.errors import InputError, extra, first_line
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")
 """Texts of a cell without a value, in any case of letters."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Shaped
 
-from nutime_jax.errors import InputError, InputTypeError
+from nutime_jax.errors import InputError, InputTypeError, first_line
 
 SHAPE_BITS = 20
 """A series is rounded to float32 where that moves no value by more than 2**-SHAPE_BITS of the series' range."""
@@ -72,11 +72,6 @@ def is_missing(label: Any) -> bool:
         return label is None or label == "" or bool(label != label)
     except TypeError:
         return True
-
-
-def first_line(error: Exception) -> str:
-    """Return the text of an error without line breaks."""
-    return " ".join(str(error).split())
 
 
 def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> Float[np.ndarray, "channels time"]:

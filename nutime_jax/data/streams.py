@@ -11,7 +11,7 @@ import numpy as np
 
 from nutime_jax.data.datasets import DatasetFiles, id_texts, label_texts, text_cases
 from nutime_jax.data.formats import DAMAGE, check_shapes, file_suffix, labels_beside, read_file, read_npz, split_names
-from nutime_jax.data.series import Cases, first_line
+from nutime_jax.data.series import Cases
 from nutime_jax.data.tables import FrameTable, assign_roles, read_table
 from nutime_jax.errors import InputError, extra
 

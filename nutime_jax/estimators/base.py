@@ -149,4 +149,6 @@ def open_encoder(encoder: Any) -> Encoder:
 
 def host_encoder(encoder: Encoder) -> Encoder:
     """Return the encoder with its weights as NumPy arrays, which can be pickled and belong to no device."""
+    if all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(encoder.variables)):
+        return encoder
     return dataclasses.replace(encoder, variables=jax.tree.map(np.asarray, encoder.variables))

@@ -12,6 +12,7 @@ import numpy as np
 from nutime_jax.bundle import load_bundle, save_bundle
 from nutime_jax.config import PretrainConfig, TuningSettings, from_dict, to_dict
 from nutime_jax.data.inputs import clean_cases
+from nutime_jax.distributed.backend import use_backend
 from nutime_jax.errors import InputError
 from nutime_jax.finetuning.channels import ChannelMap
 from nutime_jax.finetuning.ensemble import Network, predict_cases
@@ -71,6 +72,7 @@ class FineTunedClassifier:
         """Return the most probable label of each case; see `predict_proba`."""
         return self.classes_[self.predict_proba(X).argmax(1)]
 
+    @use_backend()
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float32 (cases, classes), averaged over the members.
 

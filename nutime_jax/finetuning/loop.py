@@ -16,6 +16,7 @@ import numpy as np
 
 from nutime_jax.config import TuningSettings
 from nutime_jax.data.datasets import Cases
+from nutime_jax.distributed.backend import use_backend
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.finetuning.channels import ChannelMap, fit_channels
@@ -57,6 +58,7 @@ class _Trained(NamedTuple):
     epochs: int
 
 
+@use_backend()
 def fine_tune(
     encoder: Encoder,
     train: Cases,

@@ -20,9 +20,10 @@ from nutime_jax.config import DataConfig, PretrainConfig, from_dict, options, to
 from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.data.loader import source_shares
+from nutime_jax.distributed.backend import use_backend
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_tree
 from nutime_jax.distributed.processes import SINGLE_PROCESS, ProcessGroup
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, keep_log_handlers
 from nutime_jax.models.network import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.objectives import build_network
 from nutime_jax.storage import resolve_path, storage_for
@@ -46,6 +47,8 @@ FITTED_SERIES = 4096
 """Number of series that constants of a scalar encoder are fitted to, or those of all steps if there are fewer."""
 
 
+@keep_log_handlers()
+@use_backend()
 def pretrain(
     config: PretrainConfig,
     workdir: str | os.PathLike,

@@ -415,7 +415,7 @@ def test_the_number_of_devices_changes_nothing(encoder, features, monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
     alone = dataclasses.replace(encoder)  # the first has its weights on all devices
     same(alone.embed(X, batch_size=5), features)
-    assert alone._device_variables[0].size == 1
+    assert alone._device_weights.get()[0].size == 1
 
 
 # ---- What changes nothing

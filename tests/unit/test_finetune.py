@@ -80,6 +80,14 @@ def test_fine_tuning_is_deterministic_and_leaves_its_input_alone(encoder):
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, encoder.variables), weights)
 
 
+def test_64_bits_change_nothing(encoder, fitted, x64):
+    again = fine_tune(encoder, toy(), settings=change(epochs=15))
+    assert_same(again, fitted)
+    with jax.enable_x64(False):
+        expected = fitted.predict_proba(toy().series)
+    np.testing.assert_array_equal(again.predict_proba(toy().series), expected)
+
+
 def test_the_head_strategy_leaves_the_encoder_to_the_bit(encoder):
     classifier = fine_tune(encoder, toy(), settings=change(strategy="head", head_norm="batch", epochs=40))
     names = {"params/head/kernel", "params/head/bias", "params/head_norm/scale", "params/head_norm/bias"}

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from nutime_jax.distributed.backend import use_backend
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.features import FeatureSet
 
@@ -45,6 +46,7 @@ def fewshot_metrics(
     return {"accuracy": float(accuracies.mean()), "std": std, "stderr": std / tasks**0.5}
 
 
+@use_backend()
 def task_accuracies(
     train: FeatureSet, test: FeatureSet, *, shots: int = 5, tasks: int = TASKS, head: str = "ridge", seed: int = 0
 ) -> Float[np.ndarray, " {tasks}"]:
