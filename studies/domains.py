@@ -22,8 +22,8 @@ from nutime_jax.options import option
 from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
-from studies.scores import Scores, check_probe, dataset_table, score_runs
-from studies.variants import StudyConfig, Variant, make_variant, plan_runs, select_variants, train_runs
+from studies.scores import Scores, dataset_table, train_and_score
+from studies.variants import StudyConfig, Variant, make_variant, select_variants
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ def study_domains(config: DomainsConfig, base: PretrainConfig, out: Path) -> Stu
     Raises:
         InputError: the configuration is not valid, or no run has results.
     """
-    check_probe(config.probe)
     datasets = find_all_datasets(config.probe.sources)
     domains = select_variants(config.domains, config.selected, section="domains")
     names_of = datasets_by_domain(domains, datasets)
@@ -69,16 +68,12 @@ def study_domains(config: DomainsConfig, base: PretrainConfig, out: Path) -> Stu
     variants = [full, *filter(None, (exclude_domain(full, name, domains[name]) for name in names_of))]
     if len(variants) == 1:
         raise InputError("no domain has datasets both in the corpus and in probe.sources; add sources, or choose other domains")
-    runs = train_runs(plan_runs(variants, config.seeds, out))
-    scores = score_runs(runs.finished, datasets, config.probe, out)
+    scores = train_and_score(variants, datasets, config, out)
     table = compare_domains(scores, names_of)
     domain_of = {name: domain for domain, names in names_of.items() for name in names}
     properties = {name: {"domain": domain_of.get(name, "")} for name in scores.datasets}
-    return StudyReport(
-        {"table": table, "datasets": dataset_table(scores, properties)},
-        partial(_draw, table),
-        notes=(*scores.skipped, *runs.failures),
-    )
+    tables = {"table": table, "datasets": dataset_table(scores, properties)}
+    return StudyReport(tables, partial(_draw, table), notes=scores.notes)
 
 
 def datasets_by_domain(domains: Mapping[str, Sequence[str]], datasets: Sequence[DatasetFiles]) -> dict[str, tuple[str, ...]]:

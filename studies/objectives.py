@@ -14,8 +14,8 @@ from nutime_jax.data.datasets import find_all_datasets
 from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
-from studies.scores import Scores, check_probe, dataset_table, score_runs
-from studies.variants import VariantsConfig, make_variants, plan_runs, train_runs
+from studies.scores import Scores, dataset_table, train_and_score
+from studies.variants import VariantsConfig, make_variants
 
 
 def study_objectives(config: VariantsConfig, base: PretrainConfig, out: Path) -> StudyReport:
@@ -29,16 +29,10 @@ def study_objectives(config: VariantsConfig, base: PretrainConfig, out: Path) ->
     Raises:
         InputError: the configuration is not valid, or no run has results.
     """
-    check_probe(config.probe)
-    variants, datasets = make_variants(config, base), find_all_datasets(config.probe.sources)
-    runs = train_runs(plan_runs(variants, config.seeds, out))
-    scores = score_runs(runs.finished, datasets, config.probe, out)
+    scores = train_and_score(make_variants(config, base), find_all_datasets(config.probe.sources), config, out)
     table = compare_with_untrained(scores)
-    return StudyReport(
-        {"table": table, "datasets": dataset_table(scores)},
-        partial(_draw, table, len(scores.datasets)),
-        notes=(*scores.skipped, *runs.failures),
-    )
+    tables = {"table": table, "datasets": dataset_table(scores)}
+    return StudyReport(tables, partial(_draw, table, len(scores.datasets)), notes=scores.notes)
 
 
 def compare_with_untrained(scores: Scores) -> StudyTable:

@@ -34,8 +34,8 @@ from nutime_jax.progress import ProgressBar
 from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
-from studies.scores import Scores, check_probe, dataset_table, score_runs
-from studies.variants import Variant, VariantsConfig, make_variants, plan_runs, train_runs
+from studies.scores import Scores, dataset_table, train_and_score
+from studies.variants import Variant, VariantsConfig, make_variants
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,6 @@ def study_scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> Study
     Raises:
         InputError: the configuration is not valid, or no run has results.
     """
-    check_probe(config.probe)
     variants, datasets = make_variants(config, base), find_all_datasets(config.probe.sources) if config.seeds else []
     decades = np.arange(config.log10_range[0], config.log10_range[1])
     coverage = {}
@@ -157,11 +156,12 @@ def study_scales(config: ScalesConfig, base: PretrainConfig, out: Path) -> Study
     tables |= {"distances": _distance_table(coverage, magnitudes), "decoding": _decoding_table(coverage, decades)}
     if not config.seeds:
         return StudyReport(tables, partial(plot_panels, panels))
-    scores, failures = score_rescaled(variants, datasets, config, out)
+    rescaled = [rescale_dataset(files, power) for files in datasets for power in config.powers]
+    scores = train_and_score(variants, rescaled, config, out)
     units = compare_units(scores, config.powers)
     tables = {"table": tables.pop("table"), "units": units} | tables | {"datasets": dataset_table(scores)}
     draw = partial(plot_panels, [*panels, _unit_panel(units, config.powers)])
-    return StudyReport(tables, draw, shown=2, notes=(*scores.skipped, *failures))
+    return StudyReport(tables, draw, shown=2, notes=scores.notes)
 
 
 def make_magnitudes(config: ScalesConfig) -> np.ndarray:
@@ -300,15 +300,6 @@ class RescaledDataset(DatasetFiles):
 def rescale_dataset(files: DatasetFiles, power: int) -> RescaledDataset:
     """Return the dataset times a power of ten, under its own name."""
     return RescaledDataset(f"{files.name} x 10^{power}", files.train, files.test, files.columns, power)
-
-
-def score_rescaled(
-    variants: Sequence[Variant], datasets: Sequence[DatasetFiles], config: ScalesConfig, out: Path
-) -> tuple[Scores, tuple[str, ...]]:
-    """Train the variants and probe them on every dataset times every power of ten. Return scores and failures."""
-    runs = train_runs(plan_runs(variants, config.seeds, out))
-    rescaled = [rescale_dataset(files, power) for files in datasets for power in config.powers]
-    return score_runs(runs.finished, rescaled, config.probe, out), runs.failures
 
 
 def compare_units(scores: Scores, powers: Sequence[int]) -> StudyTable:

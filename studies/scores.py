@@ -1,9 +1,9 @@
-"""Accuracy of the runs of a study and of their untrained baselines, by a resumable sweep."""
+"""Runs of a study, and their accuracy and that of their untrained baselines, by a resumable sweep."""
 
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,11 @@ import numpy as np
 from nutime_jax.config import SweepConfig
 from nutime_jax.data.datasets import DatasetFiles
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.results import Result, write_rows
 from nutime_jax.evaluation.sweep import UNTRAINED, Sweep
 from nutime_jax.progress import ProgressBar
 from studies.report import StudyTable, seed_stats
-from studies.variants import ProbeConfig, Run, untrained_names
+from studies.variants import ProbeConfig, Run, StudyConfig, Variant, plan_runs, train_runs, untrained_names
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,13 @@ class Scores:
     values: method -> dataset -> accuracies, one per seed. Methods are variants and untrained baselines.
     seeds: method -> seeds, in the order of the values, without those of diverged runs.
     baseline: variant -> method that is its untrained baseline.
-    skipped: one sentence per dataset without all results.
+    notes: one sentence per dataset without all results, and one per diverged run.
     """
 
     values: Mapping[str, Mapping[str, np.ndarray]]
     seeds: Mapping[str, tuple[int, ...]]
     baseline: Mapping[str, str]
-    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -50,19 +49,23 @@ class Scores:
         return np.array([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
 
 
-def check_probe(probe: ProbeConfig) -> None:
-    """Raise InputError unless the protocol is a probe."""
-    if probe.protocol not in PROBES:
-        raise InputError(f"probe.protocol is {probe.protocol!r}; choose one of {', '.join(PROBES)}")
+def train_and_score(variants: Sequence[Variant], datasets: Sequence[DatasetFiles], config: StudyConfig, out: Path) -> Scores:
+    """Train every variant with every seed, and probe every run and its untrained baseline on every dataset.
+
+    Raises:
+        InputError: a workdir belongs to another run, all runs diverged, or no dataset has the results of all runs.
+    """
+    runs = train_runs(plan_runs(variants, config.seeds, out))
+    scores = score_runs(runs.finished, datasets, config.probe, out)
+    return replace(scores, notes=(*scores.notes, *runs.failures))
 
 
 def score_runs(runs: Sequence[Run], datasets: Sequence[DatasetFiles], probe: ProbeConfig, out: Path) -> Scores:
     """Probe every run and its untrained baseline on every dataset. `<out>/results.csv` has the rows for `nutime report`.
 
     Raises:
-        InputError: the probe is not valid, or no dataset has the results of all runs.
+        InputError: no dataset has the results of all runs.
     """
-    check_probe(probe)
     names = untrained_names(runs)
     # Variants of one model have the same untrained encoder for a seed.
     untrained: dict[tuple[str, int], Path] = {}

@@ -10,6 +10,7 @@ from typing import Any
 from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.config import POOLINGS, ModelConfig, PretrainConfig, update
 from nutime_jax.errors import DivergenceError, InputError
+from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.options import Section, option
 from nutime_jax.overrides import merge
 from nutime_jax.training.loop import check_config, is_finished, pretrain
@@ -41,6 +42,10 @@ class ProbeConfig(Section, prefix="probe"):
     length: str = option("encoder", "Length that series are resized to: encoder is that of pretrain.evaluation, or a number.")
     num_window_offsets: str = option("encoder", "Number of window offsets: encoder is that of pretrain.evaluation, or a number.")
     diff_orders: str = option("encoder", "Difference orders: encoder is those of pretrain.evaluation, or 0, 1, 0+1.")
+
+    def _check(self) -> None:
+        if self.protocol not in PROBES:
+            raise InputError(f"probe.protocol is {self.protocol!r}; choose one of {', '.join(PROBES)}")
 
 
 @dataclass(frozen=True)

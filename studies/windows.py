@@ -22,8 +22,8 @@ from nutime_jax.options import option
 from studies.charts import Panel, plot_panels
 from studies.command import run_command
 from studies.report import StudyReport, StudyTable, seed_stats
-from studies.scores import Scores, check_probe, dataset_table, score_runs
-from studies.variants import VariantsConfig, make_variants, plan_runs, train_runs
+from studies.scores import Scores, dataset_table, train_and_score
+from studies.variants import VariantsConfig, make_variants
 
 PROPERTIES = {"length": "time points", "periodicity": "autocorrelation at the period", "period": "% of the series"}
 """Properties that datasets are grouped by -> unit."""
@@ -49,18 +49,13 @@ def study_windows(config: WindowsConfig, base: PretrainConfig, out: Path) -> Stu
     Raises:
         InputError: the configuration is not valid, or no run has results.
     """
-    check_probe(config.probe)
-    variants, datasets = make_variants(config, base), find_all_datasets(config.probe.sources)
-    runs = train_runs(plan_runs(variants, config.seeds, out))
-    scores = score_runs(runs.finished, datasets, config.probe, out)
+    datasets = find_all_datasets(config.probe.sources)
+    scores = train_and_score(make_variants(config, base), datasets, config, out)
     properties = {files.name: describe_dataset(files) for files in datasets if files.name in scores.datasets}
     groups = {name: group_datasets({dataset: found[name] for dataset, found in properties.items()}, config.groups) for name in PROPERTIES}
     table = compare_groups(scores, groups)
-    return StudyReport(
-        {"table": table, "datasets": dataset_table(scores, properties)},
-        partial(_draw, scores, groups),
-        notes=(*scores.skipped, *runs.failures),
-    )
+    tables = {"table": table, "datasets": dataset_table(scores, properties)}
+    return StudyReport(tables, partial(_draw, scores, groups), notes=scores.notes)
 
 
 def describe_dataset(files: DatasetFiles) -> dict[str, float]:
