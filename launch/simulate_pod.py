@@ -150,10 +150,10 @@ class Pod:
         return self.folder / f"process-{index}.log"
 
     def output(self, index: int) -> str:
-        """Return the output of a process since the last start."""
+        """Return the output of a process since the last start, without the lines of Gloo, which connects CPUs."""
         with open(self.log(index), "rb") as file:
             file.seek(self._offsets[index])
-            return file.read().decode(errors="replace")
+            return re.sub(r"^\[Gloo\].*\n", "", file.read().decode(errors="replace"), flags=re.MULTILINE)
 
     def tail(self, index: int, lines: int = 15) -> str:
         return "\n".join(re.split(r"[\r\n]+", self.output(index).rstrip())[-lines:])

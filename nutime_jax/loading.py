@@ -43,7 +43,7 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
         InputError: no encoder is found, or it is corrupt.
     """
     if not isinstance(name_or_path, (str, os.PathLike)):
-        raise InputError(f"The encoder is {name_or_path!r}; pass a name or a path")
+        raise InputError(f"the encoder is {name_or_path!r}; pass a name or a path")
     name, pretrained = os.fspath(name_or_path), list_pretrained()
     path = WEIGHTS / name if name in pretrained else Path(name).expanduser()
     try:
@@ -61,9 +61,9 @@ def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
 
 def _not_found(name: str, pretrained: list[str]) -> str:
     similar = difflib.get_close_matches(name, pretrained, n=1)
-    guess = f" Did you mean {similar[0]!r}?" if similar else ""
+    guess = f" (did you mean {similar[0]!r}?)" if similar else ""
     names = f"a pretrained name ({', '.join(pretrained)}), " if pretrained else ""
-    return f"Encoder {name!r} not found.{guess} Pass {names}a saved encoder directory, or a `nutime pretrain` workdir."
+    return f"encoder {name!r} not found{guess}; pass {names}a saved encoder directory, or a `nutime pretrain` workdir"
 
 
 def _load_checkpoint(path: Path) -> Encoder:
@@ -107,7 +107,7 @@ def _load_encoder_bundle(folder: str | os.PathLike) -> Encoder:
     except (LookupError, TypeError, AttributeError, ValueError) as error:  # the bundle was written by other code
         problem = str(error)
     if problem:
-        raise InputError(f"{folder} is corrupt: the weights do not match {CONFIG} ({problem}). Use another copy.")
+        raise InputError(f"{folder} is corrupt: the weights do not match {CONFIG} ({problem}); use another copy")
     return encoder
 
 

@@ -4,6 +4,7 @@ The stages: `pytest -n auto` (default), `pytest -n auto -m slow`, `pytest -n aut
 """
 
 import contextlib
+import gc
 import io
 import os
 import socket
@@ -92,6 +93,12 @@ def pytest_sessionstart(session):
 def pytest_collection_modifyitems(items):
     """Sort the files of FIRST to the front."""
     items.sort(key=lambda item: FIRST.index(item.path) if item.path in FIRST else len(FIRST))
+
+
+def pytest_collection_finish():
+    """Leave modules and tests out of garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

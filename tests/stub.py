@@ -1,5 +1,7 @@
 """A stand-in for an encoder: a random projection in NumPy behind the same `embed`, for tests of conventions."""
 
+import functools
+
 import numpy as np
 
 from nutime_jax.config import load_config
@@ -33,10 +35,14 @@ def project(channel, *, layer, pooling):
     shape = (resized - mean) / (std or 1)
     scalars = [np.sign(mean) * np.log1p(abs(mean)), np.log1p(std)]
     values = np.concatenate([shape / 8, np.abs(np.fft.rfft(shape)) / 8, np.multiply(4, scalars)])
-    rng = np.random.default_rng(0 if layer is None else 1 + layer)
-    projections = {token: rng.normal(size=(WIDTH, len(values))) for token in ("cls", "mean")}
     tokens = ("cls", "mean") if pooling in ("cls+mean", "all_layers") else (pooling,)
-    return np.concatenate([(projections[token] * values).sum(1) for token in tokens])
+    return np.concatenate([(draw_projections(layer, len(values))[token] * values).sum(1) for token in tokens])
+
+
+@functools.cache
+def draw_projections(layer, size):
+    rng = np.random.default_rng(0 if layer is None else 1 + layer)
+    return {token: rng.normal(size=(WIDTH, size)) for token in ("cls", "mean")}
 
 
 def make_stub():

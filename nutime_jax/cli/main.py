@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, 2 for bad input, 3 for diverged training, 75 for a preemption. An interrupt exits with 130.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("absl", "jax", "gcsfs"):
+    for noisy in ("absl", "jax", "gcsfs", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["JAX_ENABLE_X64"] = "0"

@@ -56,7 +56,7 @@ def as_numbers(x: Any, *, name: str) -> np.ndarray:
     except TypeError as error:
         raise InputTypeError(f"{name} has objects that are not numbers ({first_line(error)}); convert them") from error
     except (ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{name} is not an array of numbers ({first_line(error)}); pass numbers, rows of one length") from error
+        raise InputError(f"{name} is not an array of numbers; pass numbers, rows of one length") from error
     if array.dtype.kind == "V" and np.can_cast(array.dtype, np.float64):  # bfloat16 and the like
         array = array.astype(np.float32)
     if array.dtype.kind == "c":

@@ -154,43 +154,58 @@ class DivergenceGuard:
 
 
 class LogMetrics:
-    """Write the metrics, the learning rate, and the throughput since the last call."""
+    """Write the metrics, the learning rate, and the throughput since the last call; `latest` has the last values."""
 
     def __init__(self, writer: Writer, *, schedule: optax.Schedule, batch_size: int, start: int):
         self._writer, self._schedule, self._batch_size = writer, schedule, batch_size
         self._step, self._time = start, time.monotonic()
+        self.latest: dict[str, float] = {}
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         values = {name: float(value) for name, value in metrics.items()}
         now = time.monotonic()
         values["learning_rate"] = float(self._schedule(step - 1))
         values["series_per_second"] = (step - self._step) * self._batch_size / (now - self._time)
-        self._step, self._time = step, now
+        self._step, self._time, self.latest = step, now, values
         self._writer.write(step, values)
 
 
 class Progress:
-    """Progress bar with loss, series per second and remaining time; without a terminal, a line every 30 s."""
+    """Progress of the steps: a bar on a terminal, elsewhere a line every `every` steps, with the latest logged metrics."""
 
-    def __init__(self, *, start: int, steps: int, batch_size: int, every: int, label: str, shown: bool):
-        self._batch_size, self._every = batch_size, every
+    def __init__(self, logged: LogMetrics, *, start: int, steps: int, batch_size: int, every: int, label: str, shown: bool):
+        self._logged, self._batch_size, self._every, self._steps, self._step = logged, batch_size, every, steps, start
         self.bar = ProgressBar(
             total=steps * batch_size,
             initial=start * batch_size,
             desc=label,
             unit=" series",
             unit_scale=True,
+            postfix="compiling" if start < steps else "",
+            line_seconds=0,
+            miniters=0,
             disable=not shown,
         )
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
-        if step % self._every == 0:
-            loss, std = float(metrics["loss"]), float(metrics["projection_std"])
-            self.bar.set_postfix_str(f"step {step} loss {loss:.5f} projection std {std:.2f}", refresh=False)
-        self.bar.update(self._batch_size)
+        due = step % self._every == 0 or step == self._steps
+        if due or not self._logged.latest:  # "compiling" is over
+            self.bar.set_postfix_str(_format_metrics(step, self._logged.latest), refresh=False)
+        if due or self.bar.on_terminal:
+            self.bar.update((step - self._step) * self._batch_size)
+            self._step = step
 
     def close(self) -> None:
         self.bar.close()
+
+
+def _format_metrics(step: int, values: dict[str, float]) -> str:
+    parts = [f"step {step}"]
+    if values:
+        parts += [f"loss {values['loss']:.5f}", f"lr {values['learning_rate']:.3g}", f"projection std {values['projection_std']:.2f}"]
+    if "mfu" in values:
+        parts.append(f"MFU {100 * values['mfu']:.1f} %")
+    return ", ".join(parts)
 
 
 class SaveCheckpoint:

@@ -204,12 +204,12 @@ def _make_hooks(
     stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
     writer = closing(hooks.MetricWriter(workdir, start=start) if is_primary else hooks.NullWriter())
     shown = {"every": run.log_every, "label": config.name, "shown": is_primary}
-    progress = closing(hooks.Progress(start=start, steps=last, batch_size=batch_size, **shown))
     traces = storage_for(workdir).staging_dir(workdir) / f"stacks-{processes.index}.txt"
     watchdog = closing(hooks.Watchdog(run.watchdog_timeout_s, traces, start=start))
     guard = hooks.DivergenceGuard(collapse=run.collapse_threshold, patience=run.collapse_patience, warn=log.warning)
     schedule = learning_rate(config.optim, steps=last)
     log_metrics = hooks.LogMetrics(writer, schedule=schedule, batch_size=batch_size, start=start)
+    progress = closing(hooks.Progress(log_metrics, start=start, steps=last, batch_size=batch_size, **shown))
     measure = hooks.Probe(writer, probe) if probe is not None else None
     save = hooks.SaveCheckpoint(manager, writer, metadata=metadata, guard=guard, probe=measure)
     calls = [

@@ -41,7 +41,7 @@ def test_a_figure_is_written(capfd, saved, tmp_path, figure, words):
     ("arguments", "message"),
     [
         (["nme", "--encoder=nutime-small", "--out=x.pdf"], "x.pdf is not the name of a figure: end it in .png or .svg"),
-        (["nme", "--encoder=nutime-smal", "--out=x.svg"], "Encoder 'nutime-smal' not found. Did you mean 'nutime-small'?"),
+        (["nme", "--encoder=nutime-smal", "--out=x.svg"], "encoder 'nutime-smal' not found (did you mean 'nutime-small'?)"),
         (["embedding", "--encoder=nutime-small", "--dataset=bundled", "--out=x.svg"], "--dataset=bundled contains 8 datasets"),
         (["embedding", "--encoder=nutime-small", "--dataset=GunPoint", "--method=umap", "--out=x.svg"], "method 'umap' is unknown"),
         (["views", "--config=smoke", "--dataset=GunPoint", "--cases=0", "--out=x.svg"], "--cases is 0; choose 1 to 12"),

@@ -29,7 +29,11 @@ def run(*arguments):
 
 def test_a_run_shows_progress_and_ends_in_a_table(smoke_run):
     out, err = smoke_run.with_suffix(".out").read_text(), smoke_run.with_suffix(".err").read_text()
-    assert re.search(r"smoke: +100%.*series/s, step 12 loss 0\.\d+ projection std 0\.\d+", err)
+    lines = [line for line in err.splitlines() if " smoke: " in line]
+    assert "\r" not in err
+    assert lines[0].endswith("? series/s, compiling]")
+    assert re.search(r"smoke: +100%.*series/s, step 12, loss 0\.\d+, lr [\d.e-]+, projection std 0\.\d+", lines[-1])
+    assert [int(re.search(r"step (\d+)", line)[1]) for line in lines[1:]] == [2, 4, 6, 8, 10, 12]
     assert "Traceback" not in err
     assert "Warning" not in err
     assert re.search(r"^dataset +untrained +pretrained +raw 1-NN$", out, re.MULTILINE)

@@ -1,6 +1,7 @@
 import datetime
 import pickle
 import pickletools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -474,13 +475,14 @@ OPTIONS = {
 
 
 def refused(call, message):
-    """One sentence, without a line break, that begins as it should; an error that users catch as ValueError or TypeError."""
+    """One sentence without a final full stop: what is wrong, a semicolon, what to do. Users catch ValueError or TypeError."""
     with pytest.raises((ValueError, TypeError)) as caught:
         call()
     text = str(caught.value)
     assert message in text
+    assert ";" in text
     assert "\n" not in text
-    assert ";" in text or ". " in text  # the remedy follows
+    assert not re.search(r"\.(\s|$)", text)
     return caught
 
 

@@ -1,6 +1,5 @@
 """Every objective: its loss, and three optimiser steps of the step that trains, against NumPy in float64."""
 
-import itertools
 import json
 import math
 from functools import partial
@@ -158,24 +157,32 @@ class Reference:
         return reference.moco_loss(predictions, targets, temperature=temperature)
 
 
-def spied(drawn):
-    """`sample_mask` of a key of its own, so that masks are known: a constant per place in the order of the program."""
-    places = itertools.count()
+class KnownMasks:
+    """`sample_mask` with keys of its own, so that masks are known: other masks at every step and every place of the program."""
 
-    def draw(key, *args, **options):
-        place = next(places)
+    def __init__(self, steps):
+        self.steps, self.step, self.masks = steps, None, []
+
+    def __call__(self, key, *args, **options):
         with jax.ensure_compile_time_eval():
-            drawn[place] = np.asarray(sample_mask(jax.random.key(place), *args, **options))
-        return jnp.asarray(drawn[place])
+            keys = [jax.random.key(self.steps * len(self.masks) + step) for step in range(self.steps)]
+            masks = np.stack([sample_mask(key, *args, **options) for key in keys])
+        if self.step is None:  # the network is initialised
+            return jnp.asarray(masks[0])
+        self.masks.append(masks)
+        return jnp.asarray(masks)[self.step]
 
-    return draw
+    def at(self, step):
+        """Return the masks of a step, (batch, views, windows) each: that of the online network, and the last one that was drawn."""
+        found = [masks[step].reshape(6, 2, -1) for masks in self.masks] or [None]
+        return found[0], found[-1]
 
 
 def three_steps(config, monkeypatch):
     """Run three steps, each beside the reference: the loss, the gradient along directions, AdamW and the moving average."""
-    drawn, rng = {}, np.random.default_rng(3)
-    monkeypatch.setattr(masked, "sample_mask", spied(drawn))
-    monkeypatch.setattr("nutime_jax.models.network.sample_mask", spied(drawn))
+    masks, rng = KnownMasks(steps=3), np.random.default_rng(3)
+    monkeypatch.setattr(masked, "sample_mask", masks)
+    monkeypatch.setattr("nutime_jax.models.network.sample_mask", masks)
     network, objective, optim = build_network(build_encoder(config.model), config.objective), make_objective(config.objective), config.optim
     tx, momenta = make_optimizer(optim, steps=config.steps), [0.0, 0.6, 0.8, 0.9]
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 2, 1, config.length)))
@@ -184,19 +191,23 @@ def three_steps(config, monkeypatch):
     state = state if objective.target else state.replace(target_params={}, target_variables={})
     momentum = lambda step: jnp.asarray(momenta)[step]  # noqa: E731
     augment = lambda key, batch: Views(batch, None)  # noqa: E731
-    step = jax.jit(make_train_step(network, tx, views=[augment], momentum=momentum, seed=0, objective=objective))
+    train_step = make_train_step(network, tx, views=[augment], momentum=momentum, seed=0, objective=objective)
+
+    @jax.jit
+    def step(state, batch):
+        masks.step = state.step
+        return train_step(state, batch)
+
     check, losses = Reference(config, variables), []
-    drawn.clear()  # what the shapes above were found with
     first = second = jax.tree.map(np.zeros_like, as_float64(state.params))
     for count in range(3):
         views = rng.normal(size=(6, 2, config.length)).cumsum(-1) * 10.0 ** rng.integers(-2, 3, size=(6, 1, 1))
         before, target = as_float64(state.params), as_float64(state.target_params)
         state, metrics = step(state, jnp.asarray(views)[:, :, None])
-        masks = [drawn[place].reshape(6, 2, -1) for place in sorted(drawn)]
+        online, drawn_last = masks.at(count)
 
         # The target network draws masks of its own, after the online network.
-        targets = check.targets(before, target, views, masks[-1] if masks else None)
-        online = masks[0] if masks else None
+        targets = check.targets(before, target, views, drawn_last)
         losses.append(check.loss(before, targets, views, online))
         np.testing.assert_allclose(metrics["loss"], losses[-1], rtol=1e-9)
 
