@@ -35,7 +35,6 @@ def get_config() -> ConfigDict:
                 "probe_every": 4,
                 "probe_sources": ("ArrowHead",),
                 "max_to_keep": 2,
-                "watchdog_timeout_s": 60,
             },
             "evaluation": {"sources": ("ArrowHead", "PickupGestureWiimoteZ")},
         }
