@@ -18,7 +18,7 @@ __all__ = ["PretrainConfig", "SweepConfig", "describe", "from_dict", "load_confi
 
 Config = TypeVar("Config", bound=Section)
 POOLED = ("cls", "mean", "cls+mean")
-POOLINGS = (*POOLED, "all_layers")
+POOLINGS = (*POOLED, "all_layers", "all_layers+stem")
 MASKS = ("random", "block")
 LONGEST_SERIES = 2**24 - 1
 """Maximum time points of a series: float32 represents all indices up to it exactly."""
@@ -55,6 +55,9 @@ class ModelConfig(Section, prefix="model", encoder=True):
     dense_stride: int = option(0, "Time points between dense windows, whose shapes a token averages; divides its stride; 0 is none.", low=0)
     dense_differences: bool = option(False, "Whether dense windows of the first difference are a second shape in each token.")
     dense_width: int = option(0, "Number of kernels of each dense shape; 0 is width.", low=0)
+    stem_dilations: tuple[int, ...] = option(
+        (1, 2, 4, 8, 16, 32), "Dilations of the pooled stem features, in time points.", low=1, unique=True, nonempty=True
+    )
     extra_window_sizes: tuple[int, ...] = option((), "Further window sizes in time points; their tokens come last.", low=1)
     backbone: str = option("transformer", "Network over tokens. resnet has no CLS token.", choices=("transformer", "resnet"))
     mask_ratio: float = option(0.0, "Fraction of windows masked in training and fine-tuning; 0 is none.", low=0, below=1)
@@ -206,9 +209,16 @@ class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
     layer: int | None = option(None, "Layer of the features; none is the last layer, normalised.", low=0, encoder=False)
     pooling: str = option("cls+mean", "Pooling of the tokens. all_layers concatenates cls+mean of every layer.", choices=POOLINGS)
     channels: str = option("concat", "Combination of the features of channels.", choices=("mean", "concat"), encoder=False)
-    input_lengths: tuple[int, ...] = option((), "Input lengths, concatenated; empty is length.", low=1, unique=True)
+    input_lengths: tuple[int, ...] = option(
+        (), "Input lengths, concatenated; 0 is the bucket of the series, empty is length.", low=0, unique=True
+    )
+    length_buckets: tuple[int, ...] = option(
+        (128, 256, 512, 1024), "Buckets: a series has the smallest that is not shorter, or the largest.", low=1, nonempty=True
+    )
     num_window_offsets: int = option(1, "Number of window offsets that features are averaged over. Cost grows linearly.", low=1)
     diff_orders: tuple[int, ...] = option((0,), "Difference orders, concatenated; 0 is the series.", low=0, high=1, unique=True)
+    fast: tuple[str, ...] = option((), "Setting `fast` of the encoder: fields of this section that differ from it, name=value.")
+    accurate: tuple[str, ...] = option((), "Setting `accurate` of the encoder: fields of this section that differ from it, name=value.")
 
 
 @dataclass(frozen=True)

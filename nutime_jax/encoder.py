@@ -4,12 +4,12 @@ import dataclasses
 import functools
 import os
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from nutime_jax.bundle import save_bundle
-from nutime_jax.config import PretrainConfig, to_dict, update
+from nutime_jax.config import PretrainConfig, override, to_dict, update
 from nutime_jax.core.resample import resize_batch
 from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
@@ -34,9 +34,11 @@ from nutime_jax.models.network import (
     check_input_lengths,
     check_num_window_offsets,
 )
-from nutime_jax.models.pooling import LayerwiseOutput, Output, PooledOutput, TokenOutput, check_pooling
+from nutime_jax.models.pooling import ALL_LAYERS, LayerwiseOutput, Output, PooledOutput, TokenOutput, check_pooling
 
 CHANNELS = ("mean", "concat", "none")
+SETTINGS = ("fast", "accurate")
+"""Names of settings, fields of `evaluation` that list what differs from its other fields."""
 KIND, SCHEMA = "encoder", 1
 
 
@@ -80,8 +82,17 @@ class Encoder:
 
     @property
     def input_lengths(self) -> tuple[int, ...]:
-        """Lengths to which each series is resized, in time points; features of all lengths are concatenated."""
+        """Lengths to which each series is resized, in time points; 0 is its bucket. Features of all lengths are concatenated."""
         return self.config.evaluation.input_lengths or (self.config.length,)
+
+    def lengths_of(self, native: int) -> tuple[int, ...]:
+        """Return the lengths to which a series of `native` time points is resized.
+
+        An input length of 0 is the smallest of `evaluation.length_buckets` that is not shorter than the series, or the largest.
+        """
+        buckets = self.config.evaluation.length_buckets
+        bucket = min((bucket for bucket in buckets if bucket >= native), default=max(buckets))
+        return tuple(length or bucket for length in self.input_lengths)
 
     @property
     def diff_orders(self) -> tuple[int, ...]:
@@ -108,8 +119,8 @@ class Encoder:
         """Return a copy with other feature-extraction settings. The weights are shared. None keeps the current value.
 
         Args:
-            input_lengths: Lengths to which each series is resized, in time points. Features of all lengths are
-                concatenated. Short lengths cover more context per window; long lengths keep more detail.
+            input_lengths: Lengths to which each series is resized, in time points; 0 is its bucket, see `lengths_of`. Features
+                of all lengths are concatenated. Short lengths cover more context per window; long lengths keep more detail.
             num_window_offsets: Number of window offsets, from 1 to the window stride. Features are averaged over the
                 offsets. This reduces the dependence on window boundaries. Cost grows linearly.
             diff_orders: Difference orders: (0,) the series, (1,) its first difference, (0, 1) both, concatenated.
@@ -122,12 +133,31 @@ class Encoder:
         lengths = self.input_lengths if input_lengths is None else input_lengths
         offsets = self.num_window_offsets if num_window_offsets is None else num_window_offsets
         orders = self.diff_orders if diff_orders is None else diff_orders
+        checked = check_input_lengths(lengths, self.network)
+        if 0 in checked:
+            check_input_lengths(self.config.evaluation.length_buckets, self.network)
         options = {
-            "input_lengths": check_input_lengths(lengths, self.network),
+            "input_lengths": checked,
             "num_window_offsets": check_num_window_offsets(offsets, self.network),
             "diff_orders": check_diff_orders(orders),
         }
-        copy = dataclasses.replace(self, config=update(self.config, {"evaluation": options}))
+        return self._with_config(update(self.config, {"evaluation": options}))
+
+    def with_setting(self, name: str) -> "Encoder":
+        """Return a copy with a named setting of this encoder: "fast" (at most 2 passes per series) or "accurate" (at most 8).
+
+        Raises:
+            InputError: the setting is unknown, or the encoder does not define it.
+        """
+        if name not in SETTINGS:
+            raise InputError(f"setting {name!r} is unknown; choose {' or '.join(SETTINGS)}")
+        changes = getattr(self.config.evaluation, name)
+        if not changes:
+            raise InputError(f"encoder {self.config.name!r} has no setting {name!r}; set evaluation.{name}, or remove the setting")
+        return self._with_config(override(self.config, *(f"evaluation.{change}" for change in changes)))
+
+    def _with_config(self, config: PretrainConfig) -> "Encoder":
+        copy = dataclasses.replace(self, config=config)
         object.__setattr__(copy, "_device_weights", self._device_weights)
         return copy
 
@@ -177,7 +207,7 @@ class Encoder:
             X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a table, or another
                 form of `data.inputs.read_series`; or an iterator of such arrays, one per case.
             layer, pooling: see `models.pooling.pool_tokens`. None is the default pooling of the encoder; with a layer,
-                "cls+mean" in place of "all_layers". Features of all difference orders and input lengths are concatenated.
+                "cls+mean" in place of all layers. Features of all difference orders and input lengths are concatenated.
             channels: "concat" of the features of the channels of a case, their "mean", or "none": (cases, channels, features).
             batch_size: maximum number of segments per batch.
             tokens: return the window tokens of `layer` in order of time, without CLS, of the series itself at
@@ -205,25 +235,24 @@ class Encoder:
         return _stack(self._iter_features(output, iter(cases), combine, int(batch_size)), len(cases))
 
     def embed_layers(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
-        """Return CLS token and mean window token of every layer; otherwise like `embed`.
+        """Return CLS token and mean window token of every layer, and the pooled stem features; otherwise like `embed`.
 
         Args:
             series: channels (time,) from `data.series.clean_series`.
             batch_size: maximum number of segments per batch.
 
         Returns:
-            float32 (series, layers, 2, features): layers 0 to depth, then the normalised last layer; CLS before mean;
-            width features per input length and difference order.
+            float32 (series, features), see `models.pooling.split_layers`. Needs one input length and difference order.
         """
         combine = partial(_combine, channels="mean", merge_segments=_mean)
         cases = (channel[None] for channel in series)
         return _stack(self._iter_features(LayerwiseOutput(), cases, combine, batch_size), len(series))
 
     def choose_pooling(self, *, layer: int | None, pooling: str | None) -> str:
-        """Return the pooling, or the default of the encoder if it is None ("cls+mean" for a layer, not "all_layers")."""
+        """Return the pooling, or the default of the encoder if it is None ("cls+mean" for a layer, if the default has all)."""
         if pooling is not None:
             return pooling
-        return "cls+mean" if layer is not None and self.pooling == "all_layers" else self.pooling
+        return "cls+mean" if layer is not None and self.pooling in ALL_LAYERS else self.pooling
 
     def save(self, folder: str | os.PathLike, *, card: str = "", float16: bool = False) -> Path:
         """Write the encoder to a bundle (`bundle`), which `load_encoder` reads; an older encoder there is replaced.
@@ -307,7 +336,7 @@ class Encoder:
         if isinstance(output, TokenOutput):
             encoder = self.with_options(input_lengths=(self.config.length,), num_window_offsets=1, diff_orders=(0,))
         offsets, stride = encoder.num_window_offsets, self.config.model.window_stride
-        sizes = [length + window_offset_starts(offsets, stride)[-1] for length in encoder.input_lengths]
+        last_start = window_offset_starts(offsets, stride)[-1]
         with use_backend():
             mesh, variables = self._device_weights.get()
         encode = partial(
@@ -317,18 +346,29 @@ class Encoder:
             microbatch_size=default_microbatch_size(mesh),
             num_window_offsets=offsets,
         )
-        pending: list[jax.Array] = []
-        count = 0
+        pending: list[_Started] = []
         while batch := list(islice(segments, batch_size)):
-            rows, started = _padded_rows(len(batch), batch_size, mesh.size), []
-            for arrays in _views(batch, encoder.diff_orders, sizes, rows=rows):
-                with use_backend(), jax.default_matmul_precision("highest"):
+            started = []
+            for rows, lengths in encoder._group_by_lengths(batch):
+                sizes, padded = [length + last_start for length in lengths], _padded_rows(len(rows), batch_size, mesh.size)
+                outputs = []
+                for arrays in _views([batch[row] for row in rows], encoder.diff_orders, sizes, rows=padded):
                     if mesh.size > 1:  # with one device, jit transfers the arrays in a tenth of the time
                         arrays = jax.device_put(arrays, batch_sharding(mesh))
-                    started.append(encode(variables, *arrays))
-            yield from _join(pending, count)
-            pending, count = started, len(batch)
-        yield from _join(pending, count)
+                    with use_backend(), jax.default_matmul_precision("highest"):
+                        outputs.append(encode(variables, *arrays))
+                started.append(_Started(rows, outputs))
+            yield from _join(pending)
+            pending = started
+        yield from _join(pending)
+
+    def _group_by_lengths(self, segments: Sequence[np.ndarray]) -> Iterator[tuple[list[int], tuple[int, ...]]]:
+        """Yield the rows that are resized to the same lengths, and these lengths."""
+        groups = defaultdict(list)
+        for row, segment in enumerate(segments):
+            groups[self.lengths_of(len(segment))].append(row)
+        for lengths, rows in groups.items():
+            yield rows, lengths
 
 
 def resize_series(series: Sequence[np.ndarray], size: int) -> np.ndarray:
@@ -351,11 +391,20 @@ def _views(
             yield resize_batch(inputs, size, rows=rows), added
 
 
-def _join(arrays: Sequence[jax.Array], count: int) -> Iterator[np.ndarray]:
-    """Yield the first `count` rows of arrays, concatenated along their last axis."""
-    if len(arrays) > 1:
-        return iter(np.concatenate([np.asarray(array)[:count] for array in arrays], axis=-1))
-    return chain.from_iterable(np.asarray(array)[:count] for array in arrays)
+class _Started(NamedTuple):
+    """Outputs that devices compute, padded (rows, ...), one per input length and difference order, and their place in the batch."""
+
+    rows: list[int]
+    outputs: list[jax.Array]
+
+
+def _join(groups: Sequence[_Started]) -> Iterator[np.ndarray]:
+    """Yield the outputs of a batch in input order, concatenated along their last axis."""
+    found = {}
+    for rows, outputs in groups:
+        arrays = [np.asarray(output)[: len(rows)] for output in outputs]
+        found |= zip(rows, np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0], strict=True)
+    return (found[row] for row in sorted(found))
 
 
 def _equal_trees(a: Any, b: Any) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,15 @@ class ExportedEncoder:
         segments = [split_long_series(case[0], self.about["max_length"]) for case in cases]
         counts = np.array([len(parts) for parts in segments])
         flat = list(chain(*segments))
-        order = np.argsort([len(segment) for segment in flat], kind="stable")  # similar lengths share a padded width
+        lengths = np.array([len(segment) for segment in flat])
         features = np.empty((len(flat), self.about["features"]), np.float32)
-        for begin in range(0, len(order), batch_size):
-            rows = order[begin : begin + batch_size]
-            features[rows] = self._run([flat[i] for i in rows])
+        buckets = np.minimum(np.searchsorted(self.about["buckets"], lengths), len(self.about["buckets"]) - 1)
+        for bucket in np.unique(buckets):
+            order = np.flatnonzero(buckets == bucket)
+            order = order[np.argsort(lengths[order], kind="stable")]  # similar lengths share a padded width
+            for begin in range(0, len(order), batch_size):
+                rows = order[begin : begin + batch_size]
+                features[rows] = self._run([flat[i] for i in rows])
         return np.add.reduceat(features, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
 
     def _run(self, segments: list[np.ndarray]) -> np.ndarray:
@@ -103,6 +108,7 @@ def export_encoder(
         "lengths": list(encoder.input_lengths),
         "orders": list(encoder.diff_orders),
         "shifts": encoder.num_window_offsets,
+        "buckets": _buckets(encoder),
         "max_length": encoder.config.data.max_length,
         "layer": layer,
         "readout": pooling,
@@ -124,9 +130,10 @@ def export_encoder(
 def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str | None = None) -> export.Exported:
     """Return the encoder as a program; see `ExportedEncoder` for its arguments.
 
-    Values of a row beyond its length are ignored. `offsets` was subtracted from each row so that its shape fits float32
-    (`data.series.centre_to_float32`); it is zero otherwise. A length outside 1 to t makes the entire result NaN. The program
-    includes the weights.
+    Values of a row beyond its length are ignored. With an input length of 0, all rows of a call are resized to the bucket of
+    the longest (`Encoder.lengths_of`); rows of another bucket make the entire result NaN. `offsets` was subtracted from each
+    row so that its shape fits float32 (`data.series.centre_to_float32`); it is zero otherwise. A length outside 1 to t makes
+    the entire result NaN. The program includes the weights.
 
     Raises:
         InputError: the layer or pooling does not exist.
@@ -135,8 +142,14 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
     pooling = encoder.choose_pooling(layer=layer, pooling=pooling)
     variables = jax.tree.map(np.asarray, encoder.variables)
 
+    buckets = _buckets(encoder)
+
+    def bucket_of(lengths: jax.Array) -> jax.Array:
+        """Return the index of the bucket, see `Encoder.lengths_of`."""
+        return jnp.minimum(jnp.searchsorted(jnp.array(buckets), lengths), len(buckets) - 1)
+
     def embed(series: jax.Array, lengths: jax.Array, offsets: jax.Array) -> jax.Array:
-        known = jnp.all((lengths >= 1) & (lengths <= series.shape[1]))
+        known = jnp.all((lengths >= 1) & (lengths <= series.shape[1]) & (bucket_of(lengths) == bucket_of(lengths.max())))
 
         def fusion_barrier(x: jax.Array) -> jax.Array:
             # XLA fuses across `optimization_barrier`, but not across a branch; core/resample.py says why that matters.
@@ -158,11 +171,21 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
                     pool_tokens(network.apply(held, *arrays), layer=layer, pooling=pooling), encoder.num_window_offsets
                 )
 
-        return jnp.concatenate([embed_at(order, length) for order in encoder.diff_orders for length in encoder.input_lengths], axis=-1)
+        def embed_in_bucket(bucket: int) -> jax.Array:
+            lengths = encoder.lengths_of(bucket)
+            return jnp.concatenate([embed_at(order, length) for order in encoder.diff_orders for length in lengths], axis=-1)
+
+        branches = [partial(embed_in_bucket, bucket) for bucket in buckets]
+        return jnp.where(known, jax.lax.switch(bucket_of(lengths.max()), branches), jnp.nan)
 
     batch, time = export.symbolic_shape("b, t", constraints=[f"t <= {MAX_LENGTH}"])
     shapes = (((batch, time), np.float32), ((batch,), np.int32), ((batch,), np.float32))
     return export.export(jax.jit(embed), platforms=PLATFORMS)(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+
+
+def _buckets(encoder: Encoder) -> list[int]:
+    """Return the buckets of `Encoder.lengths_of`, ascending; a single one if the input length does not depend on the series."""
+    return sorted(encoder.config.evaluation.length_buckets) if 0 in encoder.input_lengths else [1]
 
 
 def _difference(series: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -202,8 +225,8 @@ def load_exported(folder: str | os.PathLike) -> ExportedEncoder:
     # Shape assertions are the only custom calls that export writes. Any other would run code outside the program.
     if text.count("custom_call") != text.count("custom_call @shape_assertion("):
         raise InputError(f"{folder} has a program with external calls. Make it again with `nutime export --encoder={folder}`.")
-    shapes, max_length = _shapes(program), about["export"].get("max_length")
-    if re.fullmatch(SHAPES, shapes) is None or type(max_length) is not int or max_length < 1:
+    shapes, limits = _shapes(program), (about["export"].get("max_length"), *(about["export"].get("buckets") or [None]))
+    if re.fullmatch(SHAPES, shapes) is None or not all(type(limit) is int and limit >= 1 for limit in limits):
         raise InputError(f"{folder} has a program with other arguments ({shapes}). Make it again with `nutime export --encoder={folder}`.")
     return ExportedEncoder({**about["export"], "features": program.out_avals[0].shape[1]}, jax.jit(program.call))
 
@@ -255,6 +278,9 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
     size = f"{model.backbone} of depth {model.depth}, width {model.width}{heads}, window {windows}"
     below = f"\n{text.strip()}\n" if text.strip() else ""
     inputs = {(0,): "Series", (1,): "First differences"}.get(tuple(about["orders"]), "Series and their first differences")
+    buckets = f"their bucket (the smallest of {', '.join(map(str, about['buckets']))} that is not shorter, or the largest)"
+    lengths = " and to ".join(str(length) if length else buckets for length in about["lengths"])
+    together = "" if len(about["buckets"]) == 1 else "\n- All rows of a call need the same bucket; otherwise the entire result is NaN."
     return f"""# Exported NuTime encoder
 
 `program.jax` computes {about["features"]} features per time series, of any length and numerical scale. It needs only
@@ -277,8 +303,8 @@ def _card(encoder: Encoder, about: dict[str, Any], text: str) -> str:
 - Split a series of more than {about["max_length"]} points into the minimum number of (nearly) equal segments (`np.array_split`),
   and average their features.
 - Several channels: pass each channel as a row; average or concatenate their features.
-- {inputs} are resized to {" and to ".join(map(str, about["lengths"]))} points. Features ({layer}, pooling {about["readout"]}) are
-  averaged over {about["shifts"]} window offsets. All computation is in float32.
+- {inputs} are resized to {lengths} points. Features ({layer}, pooling {about["readout"]}) are
+  averaged over {about["shifts"]} window offsets. All computation is in float32.{together}
 - A program is code: run it only if you trust its source. A JAX older than {about["jax"]} may not read it. Archive
   `weights.safetensors` and `config.json`: `nutime export --encoder=FOLDER` makes the program again from them.
 

@@ -15,7 +15,7 @@ from nutime_jax.distributed.backend import arrays_of_32_bits, use_backend
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
-from nutime_jax.models.network import build_encoder, check_input_lengths, check_num_window_offsets
+from nutime_jax.models.network import build_encoder, check_num_window_offsets
 from nutime_jax.models.scalar_encoders import UnknownScalarEncoderError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -28,20 +28,26 @@ def list_pretrained() -> list[str]:
 
 
 @arrays_of_32_bits()
-def load_encoder(name_or_path: str | os.PathLike) -> Encoder:
+def load_encoder(name_or_path: str | os.PathLike, *, setting: str | None = None) -> Encoder:
     """Load an encoder.
 
     Args:
         name_or_path: name of a pretrained encoder (a directory of that name is "./name"), a bundle that `Encoder.save`
             wrote, a workdir of `nutime pretrain` (its newest intact checkpoint; WORKDIR/best is the best by
             `run.best_metric`), or a checkpoint. Workdirs and checkpoints may be in a bucket, gs://….
+        setting: named setting of the encoder, "fast" or "accurate", see `Encoder.with_setting`; None is its default.
 
     Returns:
         The frozen encoder.
 
     Raises:
-        InputError: no encoder is found, or it is corrupt.
+        InputError: no encoder is found, it is corrupt, or it does not have the setting.
     """
+    encoder = _load_encoder(name_or_path)
+    return encoder if setting is None else encoder.with_setting(setting)
+
+
+def _load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise InputError(f"the encoder is {name_or_path!r}; pass a name or a path")
     name, pretrained = os.fspath(name_or_path), list_pretrained()
@@ -114,7 +120,7 @@ def _load_encoder_bundle(folder: str | os.PathLike) -> Encoder:
 def _mismatch(encoder: Encoder) -> str | None:
     """Return the difference between the weights and those that the configuration describes; None if there is none."""
     actual, network, model = flatten_dict(encoder.variables, sep="/"), encoder.network, encoder.config.model
-    check_input_lengths(encoder.input_lengths, network)
+    encoder.with_options(input_lengths=encoder.input_lengths)
     check_num_window_offsets(encoder.num_window_offsets, network)
     blocks = {name.split("/")[1] for name in actual if name.startswith("params/block_")}
     # Checked before the network is traced: a corrupt configuration may need more memory than there is.

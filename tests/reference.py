@@ -214,3 +214,22 @@ def differences(f, x, step=1e-6):
         there[place] = step
         gradient[place] = (f(x + there) - f(x - there)) / (2 * step)
     return gradient
+
+
+def stem_features(x, kernels, dilations):
+    """(time,) -> proportions above -0.5, 0 and 0.5 standard deviations, maximum and std of the responses to each kernel."""
+    window, stride = len(kernels), max(len(x) // 128, 1)
+    x = (x - x.mean()) / x.std(ddof=1)
+    kernels = (kernels - kernels.mean(0)) / np.linalg.norm(kernels - kernels.mean(0), axis=0)
+    found = []
+    for dilation in dilations:
+        span = dilation * (window - 1)
+        value = lambda point: x[min(max(point, 0), len(x) - 1)]  # noqa: E731
+        starts = range(-(span // 2), len(x) - span // 2, stride)
+        windows = np.array([[value(start + dilation * tap) for tap in range(window)] for start in starts])
+        responses = windows @ kernels
+        std = responses.std(0)
+        scaled = responses / np.maximum(std, 1e-2)
+        found += [np.clip((scaled - threshold) / 0.2 + 0.5, 0, 1).mean(0) for threshold in (-0.5, 0, 0.5)]
+        found += [responses.max(0), std]
+    return np.concatenate(found)

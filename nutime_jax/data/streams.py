@@ -13,7 +13,7 @@ from nutime_jax.data.datasets import DatasetFiles, id_texts, label_texts, text_c
 from nutime_jax.data.formats import DAMAGE, check_shapes, file_suffix, labels_beside, read_file, read_npz, split_names
 from nutime_jax.data.series import Cases
 from nutime_jax.data.tables import FrameTable, assign_roles, read_table
-from nutime_jax.errors import InputError, extra
+from nutime_jax.errors import InputError, extra, first_line
 
 BLOCK_BYTES = 16 << 20
 """Bytes of series per block."""

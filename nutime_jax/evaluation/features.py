@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from nutime_jax.data.datasets import Cases, DatasetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.models.pooling import check_pooling
+from nutime_jax.models.pooling import ALL_LAYERS, check_pooling, split_layers
 from nutime_jax.storage import open_atomically
 
 
@@ -39,7 +40,7 @@ class FeatureSpec:
     """Settings by which the tokens of a case become one vector.
 
     layer: 0 (before the first block) to depth; None is the last layer, normalised.
-    pooling: "cls", "mean", "cls+mean", or "all_layers" (cls+mean of every layer; `layer` is None).
+    pooling: see `models.pooling.pool_tokens`.
     channels: "mean" over the channels of a case, or "concat".
     input_lengths, num_window_offsets, diff_orders: see `Encoder.with_options`; empty or 0 for those of the encoder.
     """
@@ -52,7 +53,7 @@ class FeatureSpec:
     diff_orders: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        layer = "all" if self.pooling == "all_layers" else "last" if self.layer is None else self.layer
+        layer = "all" if self.pooling in ALL_LAYERS else "last" if self.layer is None else self.layer
         lengths = f" input_lengths={'+'.join(map(str, self.input_lengths))}" if self.input_lengths else ""
         offsets = f" num_window_offsets={self.num_window_offsets}" if self.num_window_offsets else ""
         orders = f" diff_orders={'+'.join(map(str, self.diff_orders))}" if self.diff_orders else ""
@@ -68,13 +69,26 @@ def read_task(files: DatasetFiles) -> Task:
     return Task(files.name, test=files.read_labelled("test"), train=files.read_labelled("train"))
 
 
-def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None, batch_size: int = 256) -> np.ndarray:
-    """Return features of every layer, (cases, channels, layers, 2, features); see `Encoder.embed_layers`.
+class LayerFeatures(NamedTuple):
+    """Tokens (cases, channels, layers, 2, width) and pooled stem features (cases, channels, features); see `split_layers`."""
+
+    tokens: np.ndarray
+    stem: np.ndarray
+
+
+def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None, batch_size: int = 256) -> LayerFeatures:
+    """Return features of every layer; see `Encoder.embed_layers`.
 
     Args:
         encoder: an encoder with a single input length and difference order.
         cache: folder of cached features, named by digests of encoder and cases; None: no cache.
     """
+    features = _cached_features(encoder, cases, cache=cache, batch_size=batch_size)
+    model = encoder.config.model
+    return LayerFeatures(*split_layers(features, depth=model.depth, width=model.width))
+
+
+def _cached_features(encoder: Encoder, cases: Cases, *, cache: Path | None, batch_size: int) -> np.ndarray:
     path = None if cache is None else cache / f"{encoder_digest(encoder)[:24]}-{cases_digest(cases)[:24]}.npy"
     if path is not None and path.exists():
         try:
@@ -90,7 +104,7 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
     return features
 
 
-def read_features(layers: Sequence[np.ndarray], spec: FeatureSpec) -> np.ndarray:
+def read_features(layers: Sequence[LayerFeatures], spec: FeatureSpec) -> np.ndarray:
     """Return one vector per case, (cases, features), from the `layer_features` of each order and length.
 
     Raises:
@@ -98,17 +112,23 @@ def read_features(layers: Sequence[np.ndarray], spec: FeatureSpec) -> np.ndarray
     """
     if spec.channels not in ("mean", "concat"):
         raise InputError(f"channels {spec.channels!r} does not give one vector per case; choose mean or concat")
-    vectors = np.concatenate([_read_tokens(part, spec) for part in layers], axis=-1)
+    vectors = np.concatenate([_pool(part, spec) for part in layers], axis=-1)
     return vectors.mean(1) if spec.channels == "mean" else vectors.reshape(len(vectors), -1)
 
 
-def _read_tokens(layers: np.ndarray, spec: FeatureSpec) -> np.ndarray:
-    """(cases, channels, layers, 2, width) -> (cases, channels, features)."""
-    depth = layers.shape[2] - 2
+def _pool(layers: LayerFeatures, spec: FeatureSpec) -> np.ndarray:
+    """Return features (cases, channels, features), equal to those of `models.pooling.pool_tokens`."""
+    depth = layers.tokens.shape[2] - 2
     check_pooling(depth, layer=spec.layer, pooling=spec.pooling)
-    tokens = layers[:, :, depth + 1 if spec.layer is None else spec.layer]
-    kept = {"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens, "all_layers": layers[:, :, :-1]}[spec.pooling]
-    return kept.reshape(*kept.shape[:2], -1)
+
+    def flat(tokens: np.ndarray) -> np.ndarray:
+        return tokens.reshape(*tokens.shape[:2], -1)
+
+    if spec.pooling in ALL_LAYERS:
+        every = [flat(layers.tokens[:, :, 0, 1:]), flat(layers.tokens[:, :, 1:-1])]
+        return np.concatenate(every + [layers.stem] * (spec.pooling == "all_layers+stem"), axis=-1)
+    tokens = layers.tokens[:, :, depth + 1 if spec.layer is None else spec.layer]
+    return flat({"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens}[spec.pooling])
 
 
 def encoder_digest(encoder: Encoder) -> str:
@@ -118,6 +138,7 @@ def encoder_digest(encoder: Encoder) -> str:
         dataclasses.asdict(config.model),
         encoder.input_lengths,
         encoder.num_window_offsets,
+        config.evaluation.length_buckets,
         encoder.diff_orders,
         config.data.max_length,
     ]

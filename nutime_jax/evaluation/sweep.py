@@ -21,6 +21,7 @@ from nutime_jax.evaluation.protocols.registry import EncodedDataset, ProtocolRun
 from nutime_jax.evaluation.results import CellStore, Failure, Result, SweepCell
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.network import NuTimeEncoder, check_diff_orders, check_input_lengths, check_num_window_offsets
+from nutime_jax.models.pooling import ALL_LAYERS
 
 UNTRAINED = "untrained:"
 """Prefix of the path of an encoder: use its untrained baseline, initialised from the seed of its run."""
@@ -73,7 +74,7 @@ def make_runs(config: SweepConfig, network: NuTimeEncoder) -> list[ProtocolRun]:
 
 
 def _feature_specs(config: SweepConfig, network: NuTimeEncoder) -> list[FeatureSpec]:
-    """Return every combination of the feature settings; "all_layers" combines with no layer, and is there once."""
+    """Return every combination of the feature settings; poolings of all layers combine with no layer, and are there once."""
     specs: dict[FeatureSpec, None] = {}
     for layer, pooling, channels, lengths, offsets, orders in itertools.product(
         _layers(config.layers, network.config.depth),
@@ -84,7 +85,7 @@ def _feature_specs(config: SweepConfig, network: NuTimeEncoder) -> list[FeatureS
         [_parse_orders(text) for text in config.diff_orders],
     ):
         spec = FeatureSpec(
-            layer=None if pooling == "all_layers" else layer,
+            layer=None if pooling in ALL_LAYERS else layer,
             pooling=pooling,
             channels=channels,
             input_lengths=lengths,

@@ -21,6 +21,7 @@ from nutime_jax.models.positions import (
     token_positions,
 )
 from nutime_jax.models.scalar_encoders import check_scalar_encoder
+from nutime_jax.models.stem import pooled_stem_features
 from nutime_jax.models.tokens import WindowEmbedding
 
 REMAT = {
@@ -39,10 +40,12 @@ class Encoding(NamedTuple):
     layers: residual stream before the first block and after each, depth + 1 arrays (batch, 1 + windows, width). The first
         token is CLS; for a backbone without CLS, it is the mean of the window tokens.
     normalised: the last of them after the final layer norm; its CLS token is the feature of the paper.
+    stem: pooled stem features, averaged over channels; see `stem.pooled_stem_features`.
     """
 
     layers: tuple[Float[Array, "batch tokens width"], ...]
     normalised: Float[Array, "batch tokens width"]
+    stem: Float[Array, "batch features"]
 
 
 class NuTimeEncoder(nn.Module):
@@ -93,7 +96,9 @@ class NuTimeEncoder(nn.Module):
             InputError: windows do not tile the length exactly, or need more than `max_tokens` tokens.
         """
         config = self.config
-        tokens = WindowEmbedding(config, name="embedding")(x, offset)
+        embedding = WindowEmbedding(config, name="embedding")
+        tokens = embedding(x, offset)
+        stem = pooled_stem_features(x, embedding.shape_kernels(), dilations=config.stem_dilations).mean(1)
         num_tokens = tokens.shape[1] + 1
         if num_tokens > config.max_tokens:
             raise InputError(
@@ -115,7 +120,7 @@ class NuTimeEncoder(nn.Module):
             tokens = with_mean(self._add_positions(tokens, positions[1:]))
         if masked is not None and mask_embedding is None:
             tokens = _drop_masked(tokens, masked, count_masked(num_tokens - 1, config.mask_ratio))
-        return self._run_blocks(tokens, positions, num_output_tokens, train=train)
+        return Encoding(*self._run_blocks(tokens, positions, num_output_tokens, train=train), stem)
 
     @nn.nowrap
     def _mask(self, tokens: Array, masked: Array | None, mask_embedding: Array | None, *, train: bool) -> tuple[Array | None, Array | None]:
@@ -129,7 +134,10 @@ class NuTimeEncoder(nn.Module):
         return masked, mask_embedding
 
     @nn.nowrap
-    def _run_blocks(self, tokens: Array, positions: np.ndarray, num_output_tokens: int | None, *, train: bool) -> Encoding:
+    def _run_blocks(
+        self, tokens: Array, positions: np.ndarray, num_output_tokens: int | None, *, train: bool
+    ) -> tuple[tuple[Array, ...], Array]:
+        """Return the tokens of all layers, and those of the last after the final norm."""
         config = self.config
         rotary = {"angles": rotary_angles(positions, config.head_dim)} if config.pos_embedding == "rotary" else {}
 
@@ -142,7 +150,7 @@ class NuTimeEncoder(nn.Module):
         for i in range(config.depth):
             last = i == config.depth - 1
             layers.append(run(self._block(f"block_{i}"), layers[-1], num_output_tokens if last else None))
-        return Encoding(tuple(layers), LayerNorm(name="norm")(layers[-1]))
+        return tuple(layers), LayerNorm(name="norm")(layers[-1])
 
     @nn.nowrap
     def _block(self, name: str) -> Block | ResidualBlock:
@@ -188,14 +196,14 @@ def check_input_lengths(input_lengths: Sequence[int | str], network: NuTimeEncod
     """Return input lengths as integers.
 
     Args:
-        input_lengths: lengths in time points, integers or their digits.
+        input_lengths: lengths in time points, integers or their digits; 0 is the bucket of a series.
         network: encoder network.
 
     Raises:
         InputError: a length occurs twice, is not tiled by windows exactly, or needs more than `max_tokens` tokens.
     """
     for length in input_lengths:
-        if not str(length).isdecimal() or not _fits(int(length), network):
+        if not str(length).isdecimal() or not (int(length) == 0 or _fits(int(length), network)):
             raise InputError(f"length {length} cannot be embedded; choose {_accepted_lengths(network.config)}")
     if len(set(input_lengths)) < len(input_lengths):
         raise InputError(f"input_lengths are {', '.join(map(str, input_lengths))}; name each once")

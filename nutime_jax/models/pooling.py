@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nutime_jax.config import POOLINGS
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import Encoding
 
-POOLINGS = ("cls", "mean", "cls+mean", "all_layers")
+ALL_LAYERS = ("all_layers", "all_layers+stem")
+"""Poolings that exclude a layer."""
 
 
 def pool_tokens(encoding: Encoding, *, layer: int | None = None, pooling: str = "cls+mean") -> Float[Array, "batch features"]:
@@ -19,18 +21,20 @@ def pool_tokens(encoding: Encoding, *, layer: int | None = None, pooling: str = 
     Args:
         encoding: tokens of all layers.
         layer: 0 (before the first block) to depth (after the last block); None is the last layer after the final norm.
-        pooling: "cls" (CLS token), "mean" (mean of the window tokens), "cls+mean" (both, concatenated), or "all_layers"
-            ("cls+mean" of layers 0 to depth, concatenated).
+        pooling: "cls" (CLS token), "mean" (mean of the window tokens), "cls+mean" (both, concatenated), "all_layers"
+            (mean of layer 0, whose CLS token is constant, and "cls+mean" of layers 1 to depth, concatenated), or
+            "all_layers+stem" (followed by the pooled stem features, see `stem`).
 
     Returns:
-        (batch, features): width for "cls" and "mean", 2 width for "cls+mean", 2 (depth + 1) width for "all_layers".
+        (batch, features): width for "cls" and "mean", 2 width for "cls+mean", (2 depth + 1) width for "all_layers".
 
     Raises:
         InputError: the layer or the pooling does not exist.
     """
     check_pooling(len(encoding.layers) - 1, layer=layer, pooling=pooling)
-    if pooling == "all_layers":
-        return jnp.concatenate([pool_tokens(encoding, layer=number) for number in range(len(encoding.layers))], axis=-1)
+    if pooling in ALL_LAYERS:
+        layers = [pool_tokens(encoding, layer=number, pooling="cls+mean" if number else "mean") for number in range(len(encoding.layers))]
+        return jnp.concatenate(layers + [encoding.stem] * (pooling == "all_layers+stem"), axis=-1)
     tokens = encoding.normalised if layer is None else encoding.layers[layer]
     parts = {"cls": [tokens[:, 0]], "mean": [tokens[:, 1:].mean(1)]}
     parts["cls+mean"] = parts["cls"] + parts["mean"]
@@ -53,8 +57,8 @@ def check_pooling(depth: int, *, layer: object, pooling: object) -> None:
     integer = isinstance(layer, (int, np.integer)) and not isinstance(layer, bool)
     if layer is not None and not (integer and 0 <= layer <= depth):
         raise InputError(f"layer {layer!r} does not exist; choose 0 to {depth}, or none for the normalised last layer")
-    if pooling == "all_layers" and layer is not None:
-        raise InputError(f"pooling 'all_layers' excludes layer (layer is {layer}); set only one of them")
+    if pooling in ALL_LAYERS and layer is not None:
+        raise InputError(f"pooling {pooling!r} excludes layer (layer is {layer}); set only one of them")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +89,28 @@ class PooledOutput:
 
 @dataclasses.dataclass(frozen=True)
 class LayerwiseOutput:
-    """CLS token and mean window token of every layer, (batch, layers, 2, width)."""
+    """CLS token and mean window token of every layer, (layers, 2, width) in one axis, then the pooled stem features."""
 
     num_output_tokens = None
 
     def __call__(self, encoding: Encoding) -> jax.Array:
-        layers = jnp.stack([*encoding.layers, encoding.normalised], axis=1)  # (batch, layers, tokens, width)
-        return jnp.stack([layers[:, :, 0], layers[:, :, 1:].mean(2)], axis=2)
+        layers = (*encoding.layers, encoding.normalised)
+        tokens = [part for layer in layers for part in (layer[:, 0], layer[:, 1:].mean(1))]
+        return jnp.concatenate([*tokens, encoding.stem], axis=-1)
 
 
 Output = TokenOutput | PooledOutput | LayerwiseOutput
+
+
+def split_layers(features: np.ndarray, *, depth: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parts of `LayerwiseOutput`: tokens and pooled stem features.
+
+    Args:
+        features: (..., features).
+
+    Returns:
+        tokens: (..., depth + 2, 2, width): layers 0 to depth, then the normalised last layer; CLS before mean.
+        stem: (..., features).
+    """
+    size = (depth + 2) * 2 * width
+    return features[..., :size].reshape(*features.shape[:-1], depth + 2, 2, width), features[..., size:]

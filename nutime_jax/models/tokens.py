@@ -49,6 +49,12 @@ class WindowEmbedding(nn.Module):
 
     config: ModelConfig
 
+    @nn.nowrap
+    def shape_kernels(self) -> Float[Array, "window count"]:
+        """Return the kernels of the shape embedding, of the main window size."""
+        params = self.variables["params"]
+        return (params["dense"]["kernels"] if self.config.dense_stride else params["shape"])["kernel"]
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch channels time"], offset: Float[Array, "batch channels"] | None

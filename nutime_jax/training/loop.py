@@ -146,6 +146,7 @@ def check_config(config: PretrainConfig) -> None:
     evaluation, encoder = config.evaluation, build_encoder(config.model)
     check_input_lengths(sorted({*config.training_lengths, config.length}), encoder)
     check_input_lengths(evaluation.input_lengths or (config.length,), encoder)
+    check_input_lengths(evaluation.length_buckets if 0 in evaluation.input_lengths else (), encoder)
     check_num_window_offsets(evaluation.num_window_offsets, encoder)
     make_augmentation(config.augment.transforms)
     build_network(encoder, config.objective)

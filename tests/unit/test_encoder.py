@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nutime_jax import bundle
-from nutime_jax.config import load_config
+from nutime_jax.config import load_config, override
 from nutime_jax.data.series import split_long_series
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
@@ -85,7 +85,15 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
     assert sorted(kept) == ["data", "evaluation", "length", "matmul_precision", "model", "name", "seed"]
     assert (kept["data"], kept["evaluation"]) == (
         {"max_length": 500},
-        {"input_lengths": [], "diff_orders": [0], "num_window_offsets": 1, "pooling": "cls+mean"},
+        {
+            "input_lengths": [],
+            "length_buckets": [128, 256, 512, 1024],
+            "diff_orders": [0],
+            "num_window_offsets": 1,
+            "pooling": "cls+mean",
+            "fast": [],
+            "accurate": [],
+        },
     )
     jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
     assert load_encoder(loaded.save(folder)).config == loaded.config
@@ -153,10 +161,8 @@ def test_differences_are_read_beside_the_series(encoder, tmp_path):
         for one in (X, np.diff(np.float32(X)))
     ]
     same(both.embed(X, channels="none"), np.concatenate(apart, axis=-1))
-    same(
-        both.embed_layers(list(X[0]))[..., -32:],
-        encoder.with_options(input_lengths=(64, 32), num_window_offsets=2, diff_orders=(1,)).embed_layers(list(X[0])),
-    )
+    of_difference = encoder.with_options(input_lengths=(64, 32), num_window_offsets=2, diff_orders=(1,)).embed_layers(list(X[0]))
+    same(both.embed_layers(list(X[0]))[:, -of_difference.shape[1] :], of_difference)
     same(both.embed(X, tokens=True), encoder.embed(X, tokens=True))
     same(both.with_options(diff_orders=(0,)).embed(X), encoder.with_options(input_lengths=(64, 32), num_window_offsets=2).embed(X))
     halves = np.split(both.embed(X[:, 0]), 2, axis=-1)
@@ -187,6 +193,28 @@ def test_diff_orders_that_cannot_be_are_rejected(encoder, diff_orders, message):
         encoder.with_options(diff_orders=diff_orders)
 
 
+def test_a_series_is_resized_to_its_bucket(encoder):
+    config = override(encoder.config, "evaluation.length_buckets=32,64", "evaluation.input_lengths=0", "evaluation.pooling=all_layers+stem")
+    by_bucket = Encoder(config, encoder.variables)
+    assert [by_bucket.lengths_of(native) for native in (1, 32, 33, 64, 500)] == [(32,), (32,), (64,), (64,), (64,)]
+    series = [np.sin(np.arange(native) / 3) for native in (64, 20, 300, 32, 40)]
+    apart = [by_bucket.with_options(input_lengths=(length,)).embed([x])[0] for x, length in zip(series, (64, 32, 64, 32, 64), strict=True)]
+    same(by_bucket.embed(series), np.stack(apart))
+    same(by_bucket.embed(series, batch_size=2), np.stack(apart))
+
+
+def test_a_named_setting_changes_the_fields_that_it_lists(encoder, tmp_path):
+    config = override(encoder.config, "evaluation.fast=input_lengths=0,pooling=mean", "evaluation.accurate=num_window_offsets=2")
+    path = Encoder(config, encoder.variables).save(tmp_path / "one")
+    fast, accurate = (load_encoder(path, setting=setting) for setting in ("fast", "accurate"))
+    assert (fast.input_lengths, fast.pooling, fast.num_window_offsets) == ((0,), "mean", 1)
+    assert (accurate.input_lengths, accurate.pooling, accurate.num_window_offsets) == ((encoder.config.length,), "cls+mean", 2)
+    with pytest.raises(InputError, match="setting 'fas' is unknown; choose fast or accurate"):
+        load_encoder(path, setting="fas")
+    with pytest.raises(InputError, match=r"has no setting 'fast'; set evaluation\.fast, or remove the setting"):
+        encoder.with_setting("fast")
+
+
 @pytest.mark.parametrize("num_window_offsets", [0, 17, -1, 2.0, "2", True])
 def test_window_offsets_that_cannot_be_are_rejected(encoder, num_window_offsets):
     with pytest.raises(InputError, match=r"num_window_offsets is .*; choose an integer from 1 to the window stride, 16"):
@@ -197,7 +225,7 @@ def test_window_offsets_that_cannot_be_are_rejected(encoder, num_window_offsets)
     ("input_lengths", "message"),
     [
         ((30,), "length 30 cannot be embedded; choose a multiple of window_size 16, up to"),
-        ((64, 0), "length 0 cannot be embedded"),
+        ((64, -16), "length -16 cannot be embedded"),
         ((10**9,), "length 1000000000 cannot be embedded"),
         ((64, 64), "input_lengths are 64, 64; name each once"),
     ],
@@ -214,7 +242,7 @@ def test_shipped_encoders_are_sound(name):
     assert (WEIGHTS / name / "card.md").read_text().startswith(f"# {name}")
     assert sum(path.stat().st_size for path in (WEIGHTS / name).iterdir()) < 15 << 20
     found = encoder.embed(X[:2, 0])
-    per_length = {"cls+mean": 2, "all_layers": 2 * (encoder.config.model.depth + 1)}[encoder.pooling] * encoder.config.model.width
+    per_length = {"cls+mean": 2, "all_layers": 2 * encoder.config.model.depth + 1}[encoder.pooling] * encoder.config.model.width
     assert found.shape == (2, len(encoder.diff_orders) * len(encoder.input_lengths) * per_length)
     assert np.isfinite(found).all()
 
@@ -242,7 +270,7 @@ def reseal(folder, weights=None, **changes):
         ({"model": 7}, None),
         ({"length": "512"}, None),
         ({"length": 0}, None),
-        ({"evaluation": {"input_lengths": [64, 0]}}, None),
+        ({"evaluation": {"input_lengths": [64, 0], "length_buckets": [40]}}, None),
         ({"evaluation": {"input_lengths": [65]}}, None),
         ({"evaluation": {"pooling": "max"}}, None),
         ({"evaluation": {"num_window_offsets": 17}}, None),

@@ -10,9 +10,9 @@ import pytest
 from jax import export
 
 from nutime_jax.bundle import load_bundle, save_bundle
-from nutime_jax.config import load_config, update
+from nutime_jax.config import load_config, override, update
 from nutime_jax.core.resample import resize_batch
-from nutime_jax.encoder import _encode
+from nutime_jax.encoder import Encoder, _encode
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
 from nutime_jax.loading import load_encoder, untrained_encoder
@@ -111,6 +111,17 @@ def test_an_encoder_with_several_input_lengths_is_one_program(encoder, tmp_path)
     card = " ".join((folder / "card.md").read_text().split())
     assert "resized to 64 and to 32 points" in card
     assert "averaged over 3 window offsets" in card
+
+
+@pytest.mark.slow
+def test_a_program_resizes_series_to_their_buckets(encoder, tmp_path):
+    changes = "evaluation.length_buckets=32,64", "evaluation.input_lengths=0", "evaluation.pooling=all_layers+stem"
+    encoder = Encoder(override(encoder.config, *changes), encoder.variables)
+    loaded = load_exported(export_encoder(encoder, tmp_path / "buckets"))
+    series = [np.random.default_rng(length).normal(size=length).cumsum() for length in (70, 20, 64, 32, 33)]
+    np.testing.assert_allclose(loaded.embed(series), encoder.embed(series), rtol=0, atol=1e-5)
+    assert np.isnan(loaded.program(np.ones((2, 64), np.float32), np.int32([20, 64]), np.zeros(2, np.float32))).all()
+    assert "All rows of a call need the same bucket" in (tmp_path / "buckets" / "card.md").read_text()
 
 
 def test_differences_are_a_part_of_the_program(encoder, tmp_path):

@@ -1,4 +1,5 @@
 import math
+import re
 from functools import partial
 
 import jax
@@ -41,7 +42,7 @@ def draw(network, shape, seed=0):
 def encoding():
     """An encoding of two blocks, drawn in NumPy: 3 series of 4 windows."""
     first, second, last, normalised = jnp.float32(np.random.default_rng(0).normal(size=(4, 3, 5, 16)))
-    return Encoding(layers=(first, second, last), normalised=normalised)
+    return Encoding(layers=(first, second, last), normalised=normalised, stem=first[:, 0, :7])
 
 
 def test_the_base_encoder_has_the_published_size():
@@ -123,9 +124,13 @@ def test_every_layer_can_be_read(encoding, layer):
 
 def test_all_layers_can_be_read_together(encoding):
     together = pool_tokens(encoding, pooling="all_layers")
-    np.testing.assert_array_equal(together, np.concatenate([pool_tokens(encoding, layer=layer) for layer in range(3)], axis=1))
-    with pytest.raises(InputError, match=r"pooling 'all_layers' excludes layer \(layer is 1\)"):
-        pool_tokens(encoding, layer=1, pooling="all_layers")
+    layers = [pool_tokens(encoding, layer=layer, pooling="cls+mean" if layer else "mean") for layer in range(3)]
+    np.testing.assert_array_equal(together, np.concatenate(layers, axis=1))
+    with_stem = pool_tokens(encoding, pooling="all_layers+stem")
+    np.testing.assert_array_equal(with_stem, np.concatenate([together, encoding.stem], axis=1))
+    for pooling in ("all_layers", "all_layers+stem"):
+        with pytest.raises(InputError, match=re.escape(f"pooling {pooling!r} excludes layer (layer is 1)")):
+            pool_tokens(encoding, layer=1, pooling=pooling)
 
 
 def test_an_encoder_gives_every_layer():

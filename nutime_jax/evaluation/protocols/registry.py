@@ -6,12 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from nutime_jax.config import SweepConfig
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import FeatureSet, FeatureSpec, Task, layer_features, read_features
+from nutime_jax.evaluation.features import FeatureSet, FeatureSpec, LayerFeatures, Task, layer_features, read_features
 from nutime_jax.evaluation.protocols.anomaly import anomaly_metrics
 from nutime_jax.evaluation.protocols.clustering import clustering_metrics
 from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
@@ -22,11 +20,11 @@ UNSEEDED_PROBES = ("ridge", "logistic", "knn", "1nn")
 """Probes without randomness: other seeds would repeat the result."""
 
 
-class _LayerFeatures(NamedTuple):
+class _Splits(NamedTuple):
     """Features of every layer, for both splits."""
 
-    train: np.ndarray
-    test: np.ndarray
+    train: LayerFeatures
+    test: LayerFeatures
 
 
 class EncodedDataset:
@@ -34,7 +32,7 @@ class EncodedDataset:
 
     def __init__(self, task: Task, encoder: Encoder, cache: Path):
         self.task, self.encoder, self._cache = task, encoder, cache
-        self._layers: dict[tuple[int, int, int], _LayerFeatures] = {}
+        self._layers: dict[tuple[int, int, int], _Splits] = {}
 
     def splits(self, spec: FeatureSpec) -> tuple[FeatureSet, FeatureSet]:
         """Return the features of the train and of the test split."""
@@ -45,12 +43,12 @@ class EncodedDataset:
         test = read_features([split.test for split in layers], spec)
         return FeatureSet(train, self.task.train.labels), FeatureSet(test, self.task.test.labels)
 
-    def _layer_features(self, order: int, length: int, num_window_offsets: int) -> _LayerFeatures:
+    def _layer_features(self, order: int, length: int, num_window_offsets: int) -> _Splits:
         """Return the features of every layer, of the train and of the test split."""
         key = order, length, num_window_offsets
         if key not in self._layers:
             encoder = self.encoder.with_options(input_lengths=(length,), num_window_offsets=num_window_offsets, diff_orders=(order,))
-            self._layers[key] = _LayerFeatures(
+            self._layers[key] = _Splits(
                 train=layer_features(encoder, self.task.train, cache=self._cache),
                 test=layer_features(encoder, self.task.test, cache=self._cache),
             )
