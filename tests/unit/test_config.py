@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import nutime_jax
 from nutime_jax.cli.main import main
 from nutime_jax.config import (
+    EvaluationConfig,
     ModelConfig,
     PretrainConfig,
     SweepConfig,
@@ -220,7 +221,7 @@ def test_any_model_option_round_trips(data):
     try:
         config = ModelConfig(**{one.name.removeprefix("model."): value})
     except InputError:  # the value does not fit the defaults of other options
-        names = ("stride", "dense_stride", "dense_differences", "extra_window_sizes", "pos_embedding")
+        names = ("stride", "dense_stride", "dense_differences", "dense_width", "extra_window_sizes", "pos_embedding")
         assert one.name in [f"model.{name}" for name in names]
         return
     check_round_trip(PretrainConfig(model=config, length=config.window_size * 4))
@@ -332,7 +333,7 @@ def test_an_encoder_has_its_own_fields():
     nested = to_dict(config, encoder=True)
     assert nested.keys() == {"name", "seed", "length", "matmul_precision", "model", "data", "evaluation"}
     assert nested["data"].keys() == {"max_length"}
-    assert nested["evaluation"].keys() == {"pooling", "input_lengths", "num_window_offsets", "diff_orders"}
+    assert nested["evaluation"].keys() == {field.name for field in dataclasses.fields(EvaluationConfig)} - {"sources", "layer", "channels"}
     assert nested["model"].keys() == {field.name for field in dataclasses.fields(ModelConfig)}
 
 
