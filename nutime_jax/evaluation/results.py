@@ -17,7 +17,7 @@ T = TypeVar("T")
 FAILURES = "failures.csv"
 """Name of the file of failed cells in a results folder."""
 
-VERSION = 3
+VERSION = 4
 """Raise it when cells would have other results: cached cells are then computed again."""
 
 
