@@ -22,7 +22,7 @@ from nutime_jax.config import PretrainConfig, override, to_dict, update
 from nutime_jax.core.resample import resize_batch
 from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
-from nutime_jax.data.series import centre_to_float32, difference, split_long_series
+from nutime_jax.data.series import add_channel_differences, centre_to_float32, difference, split_long_series
 from nutime_jax.distributed.backend import use_backend
 from nutime_jax.distributed.mesh import batch_sharding, default_microbatch_size, make_local_mesh, replicated_sharding
 from nutime_jax.errors import InputError
@@ -208,7 +208,8 @@ class Encoder:
                 form of `data.inputs.read_series`; or an iterator of such arrays, one per case.
             layer, pooling: see `models.pooling.pool_tokens`. None is the default pooling of the encoder; with a layer,
                 "cls+mean" in place of all layers. Features of all difference orders and input lengths are concatenated.
-            channels: "concat" of the features of the channels of a case, their "mean", or "none": (cases, channels, features).
+            channels: "concat" of the features of the channels of a case (and of their differences, if
+                `evaluation.channel_differences` is true), their "mean", or "none": (cases, channels, features).
             batch_size: maximum number of segments per batch.
             tokens: return the window tokens of `layer` in order of time, without CLS, of the series itself at
                 `config.length` time points; `pooling` is ignored. Tokens of the segments of a long series are
@@ -227,12 +228,17 @@ class Encoder:
         self._check_options(layer=layer, pooling=pooling, channels=channels, batch_size=batch_size, tokens=tokens)
         output = TokenOutput(layer) if tokens else PooledOutput(layer, pooling)
         combine = partial(_combine, channels=channels, merge_segments=_concatenate if tokens else _mean)
+        expand = self.expand_channels if channels == "concat" and not tokens else lambda case: case
         if isinstance(X, Iterator):
-            return self._iter_features(output, iter_clean_cases(X), combine, int(batch_size))
+            return self._iter_features(output, map(expand, iter_clean_cases(X)), combine, int(batch_size))
         cases = clean_cases(X)
         if tokens:
             self._check_segment_counts(cases)
-        return _stack(self._iter_features(output, iter(cases), combine, int(batch_size)), len(cases))
+        return _stack(self._iter_features(output, map(expand, cases), combine, int(batch_size)), len(cases))
+
+    def expand_channels(self, case: np.ndarray) -> np.ndarray:
+        """Return the channels whose features are concatenated, see `evaluation.channel_differences`."""
+        return add_channel_differences(case) if self.config.evaluation.channel_differences else case
 
     def embed_layers(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
         """Return CLS token and mean window token of every layer, and the pooled stem features; otherwise like `embed`.

@@ -163,6 +163,19 @@ def difference(x: Float32[np.ndarray, " time"]) -> Float32[np.ndarray, "_"]:
         return np.clip(np.diff(x), -largest, largest)
 
 
+def add_channel_differences(case: Float[np.ndarray, "channels time"]) -> Float[np.ndarray, "_ time"]:
+    """Return a case with the differences of neighbouring channels as further channels, clipped to finite values.
+
+    They are channel i minus channel i + 1; of three channels and more, the last minus the first as well. A case of one channel
+    is returned as it is.
+    """
+    count = len(case) - 1 if len(case) < 3 else len(case)
+    largest = np.finfo(case.dtype).max
+    with np.errstate(over="ignore"):
+        differences = np.clip(case[:count] - np.roll(case, -1, axis=0)[:count], -largest, largest)
+    return np.concatenate([case, differences])
+
+
 def split_long_series(x: Float[np.ndarray, " time"], max_length: int) -> list[Float[np.ndarray, "_"]]:
     """Split a series into the smallest number of segments of (nearly) equal length, of at most `max_length` time points.
 

@@ -70,10 +70,16 @@ def read_task(files: DatasetFiles) -> Task:
 
 
 class LayerFeatures(NamedTuple):
-    """Tokens (cases, channels, layers, 2, width) and pooled stem features (cases, channels, features); see `split_layers`."""
+    """Features of every layer of channels, and of their differences (`Encoder.expand_channels`).
+
+    tokens: (cases, channels, layers, 2, width), see `split_layers`.
+    stem: pooled stem features, (cases, channels, features).
+    channels: number of channels without differences.
+    """
 
     tokens: np.ndarray
     stem: np.ndarray
+    channels: int
 
 
 def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None, batch_size: int = 256) -> LayerFeatures:
@@ -85,7 +91,7 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
     """
     features = _cached_features(encoder, cases, cache=cache, batch_size=batch_size)
     model = encoder.config.model
-    return LayerFeatures(*split_layers(features, depth=model.depth, width=model.width))
+    return LayerFeatures(*split_layers(features, depth=model.depth, width=model.width), channels=len(cases.series[0]))
 
 
 def _cached_features(encoder: Encoder, cases: Cases, *, cache: Path | None, batch_size: int) -> np.ndarray:
@@ -95,7 +101,8 @@ def _cached_features(encoder: Encoder, cases: Cases, *, cache: Path | None, batc
             return np.load(path, allow_pickle=False)
         except (ValueError, EOFError, OSError):
             path.unlink()  # truncated by a full disk: compute it again
-    flat = encoder.embed_layers([channel for case in cases.series for channel in case], batch_size=batch_size)
+    channels = [channel for case in cases.series for channel in encoder.expand_channels(case)]
+    flat = encoder.embed_layers(channels, batch_size=batch_size)
     features = flat.reshape(len(cases.series), -1, *flat.shape[1:])
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +120,7 @@ def read_features(layers: Sequence[LayerFeatures], spec: FeatureSpec) -> np.ndar
     if spec.channels not in ("mean", "concat"):
         raise InputError(f"channels {spec.channels!r} does not give one vector per case; choose mean or concat")
     vectors = np.concatenate([_pool(part, spec) for part in layers], axis=-1)
-    return vectors.mean(1) if spec.channels == "mean" else vectors.reshape(len(vectors), -1)
+    return vectors[:, : layers[0].channels].mean(1) if spec.channels == "mean" else vectors.reshape(len(vectors), -1)
 
 
 def _pool(layers: LayerFeatures, spec: FeatureSpec) -> np.ndarray:
@@ -140,6 +147,7 @@ def encoder_digest(encoder: Encoder) -> str:
         encoder.num_window_offsets,
         config.evaluation.length_buckets,
         encoder.diff_orders,
+        config.evaluation.channel_differences,
         config.data.max_length,
     ]
     parts = [json.dumps(about, sort_keys=True, default=list).encode()]

@@ -91,6 +91,7 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
             "diff_orders": [0],
             "num_window_offsets": 1,
             "pooling": "cls+mean",
+            "channel_differences": False,
             "fast": [],
             "accurate": [],
         },
@@ -201,6 +202,18 @@ def test_a_series_is_resized_to_its_bucket(encoder):
     apart = [by_bucket.with_options(input_lengths=(length,)).embed([x])[0] for x, length in zip(series, (64, 32, 64, 32, 64), strict=True)]
     same(by_bucket.embed(series), np.stack(apart))
     same(by_bucket.embed(series, batch_size=2), np.stack(apart))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_differences_of_channels_are_further_channels(encoder, channels):
+    config = override(encoder.config, "evaluation.channel_differences=true")
+    case = np.random.default_rng(0).normal(size=(channels, 64))
+    pairs = {1: [], 2: [(0, 1)], 3: [(0, 1), (1, 2), (2, 0)]}[channels]
+    expanded = np.concatenate([case, *(case[i : i + 1] - case[j : j + 1] for i, j in pairs)])
+    with_differences = Encoder(config, encoder.variables)
+    same(with_differences.embed(case[None]), encoder.embed(expanded[None]))
+    for combination in ("mean", "none"):
+        same(with_differences.embed(case[None], channels=combination), encoder.embed(case[None], channels=combination))
 
 
 def test_a_named_setting_changes_the_fields_that_it_lists(encoder, tmp_path):
