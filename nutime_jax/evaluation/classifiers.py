@@ -4,12 +4,14 @@ import warnings
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 PENALTIES = tuple(np.logspace(-3, 3, 10).tolist())
+SHARPNESS = tuple(np.logspace(-1, 2, 16).tolist())
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 3
 COUNTS = (1, 3, 5, 9)
@@ -21,10 +23,11 @@ BLOCK = 1024
 class LeaveOneOutRidge(ClassifierMixin, BaseEstimator):
     """scikit-learn's RidgeClassifierCV with its leave-one-out accuracy: one RidgeCV on targets of -1 and 1 gives both.
 
-    The penalty has the smallest mean squared leave-one-out error; ties go to the smaller penalty.
+    The penalty has the smallest mean squared leave-one-out error; ties go to the smaller penalty. Probabilities are the softmax
+    of the scores, multiplied by the factor of SHARPNESS with the smallest leave-one-out log loss.
 
-    classes_: labels, sorted. penalty_: selected penalty. train_accuracy_: leave-one-out accuracy at that penalty; slightly
-    optimistic, since the penalty was selected on the same cases.
+    classes_: labels, sorted. penalty_: selected penalty. sharpness_: selected factor. train_accuracy_: leave-one-out accuracy at
+    that penalty; slightly optimistic, since the penalty was selected on the same cases.
     """
 
     def __init__(self, penalties: tuple[float, ...] = PENALTIES):
@@ -39,7 +42,13 @@ class LeaveOneOutRidge(ClassifierMixin, BaseEstimator):
         held_out = ridge.cv_results_[..., list(self.penalties).index(ridge.alpha_)]
         self.penalty_, self.coef_, self.intercept_ = float(ridge.alpha_), ridge.coef_, ridge.intercept_
         self.train_accuracy_ = float(np.mean(held_out.argmax(1) == codes))
+        losses = [-log_softmax(factor * held_out, axis=1)[np.arange(len(codes)), codes].mean() for factor in SHARPNESS]
+        self.sharpness_ = SHARPNESS[int(np.argmin(losses))]
         return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the probability of every class, (cases, classes)."""
+        return softmax(self.sharpness_ * self._scores(X), axis=1)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the score of every class, (cases, classes); for two classes that of the second, (cases,)."""

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.classifiers import (
     PENALTIES,
+    SHARPNESS,
     CrossValidatedLogisticRegression,
     LeaveOneOutNeighbours,
     LeaveOneOutRidge,
@@ -103,6 +104,27 @@ def test_leave_one_out_accuracy_is_that_of_fits_without_the_case(features, penal
         fitted = RidgeClassifier(penalty).fit(np.delete(X, i, 0), np.delete(train.labels, i))
         correct.append(fitted.predict(X[i : i + 1])[0] == train.labels[i])
     assert LeaveOneOutRidge((penalty,)).fit(X, train.labels).train_accuracy_ == np.mean(correct)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_probabilities_of_ridge_minimise_the_leave_one_out_loss(classes):
+    train = blobs(0, cases=18, features=6, classes=classes, spread=2.0)
+    X = train.features.astype(np.float64)
+    fitted = LeaveOneOutRidge((1.0,)).fit(X, train.labels)
+    scores = np.stack(
+        [LeaveOneOutRidge((1.0,)).fit(np.delete(X, i, 0), np.delete(train.labels, i))._scores(X[i : i + 1])[0] for i in range(18)]
+    )
+    own = (train.labels[:, None] == fitted.classes_).argmax(1)
+
+    def loss(factor):
+        odds = np.exp(factor * scores)
+        return -np.log(odds[np.arange(18), own] / odds.sum(1)).mean()
+
+    step = SHARPNESS[1] / SHARPNESS[0]
+    assert loss(fitted.sharpness_) <= min(loss(fitted.sharpness_ * step), loss(fitted.sharpness_ / step))
+    odds = np.exp(fitted.sharpness_ * fitted._scores(X))
+    np.testing.assert_allclose(fitted.predict_proba(X), odds / odds.sum(1, keepdims=True), rtol=1e-9)
+    np.testing.assert_array_equal(fitted.classes_[fitted.predict_proba(X).argmax(1)], fitted.predict(X))
 
 
 @pytest.mark.parametrize(("features", "classes", "strength"), [(6, 2, 1.0), (6, 2, 0.01), (6, 4, 0.01), (80, 3, 1.0)])
