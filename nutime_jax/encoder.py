@@ -94,6 +94,10 @@ class Encoder:
         bucket = min((bucket for bucket in buckets if bucket >= native), default=max(buckets))
         return tuple(length or bucket for length in self.input_lengths)
 
+    def for_training(self, native: int) -> "Encoder":
+        """Return a copy whose `length` is the first of `lengths_of(native)`: views of fine-tuning have it."""
+        return self._with_config(update(self.config, {"length": self.lengths_of(native)[0]})) if self.input_lengths[0] == 0 else self
+
     @property
     def diff_orders(self) -> tuple[int, ...]:
         """Difference orders: 0 is the series, 1 its first difference; features of all orders are concatenated."""

@@ -88,6 +88,7 @@ def fine_tune(
     """
     started = time.monotonic()
     _check(train, settings, test)
+    encoder = encoder.for_training(max(case.shape[1] for case in train.series))
     seeds = tuple(range(seed, seed + settings.ensemble_size))
     prepared = _prepare(train, test, seeds, settings, only)
     validated = prepared.splits.valid_count > 0

@@ -216,6 +216,12 @@ def test_differences_of_channels_are_further_channels(encoder, channels):
         same(with_differences.embed(case[None], channels=combination), encoder.embed(case[None], channels=combination))
 
 
+def test_fine_tuning_resizes_to_the_bucket_of_the_longest_series(encoder):
+    by_bucket = Encoder(override(encoder.config, "evaluation.length_buckets=32,64", "evaluation.input_lengths=0"), encoder.variables)
+    assert [by_bucket.for_training(native).config.length for native in (8, 33, 100)] == [32, 64, 64]
+    assert encoder.for_training(8) is encoder
+
+
 def test_a_named_setting_changes_the_fields_that_it_lists(encoder, tmp_path):
     config = override(encoder.config, "evaluation.fast=input_lengths=0,pooling=mean", "evaluation.accurate=num_window_offsets=2")
     path = Encoder(config, encoder.variables).save(tmp_path / "one")
