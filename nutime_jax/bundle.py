@@ -91,7 +91,7 @@ def load_bundle(folder: str | os.PathLike, *, kind: str, schema: int, writer: st
     Args:
         folder: directory of the bundle.
         kind, schema: expected kind and schema.
-        writer: command or function that writes such bundles, for messages: "`nutime finetune`".
+        writer: command or function that writes such bundles, for messages: "`nutime fit`".
 
     Raises:
         InputError: the directory is not a bundle of this kind and schema, or it is corrupt.

@@ -1,4 +1,4 @@
-"""Features of Parquet files on a cluster, by Ray Data; of frames, by `mapInPandas` of Spark.
+"""Features as frames: of any series here, of Parquet files on a cluster by Ray Data, of frames by `mapInPandas` of Spark.
 
 Tables are wide: one row per series. Labels and ids are copied; the order of rows is that of the engine.
 """
@@ -92,15 +92,32 @@ class _EmbedActor:
         self._encoder, self._options = load_encoder(encoder), options
 
     def __call__(self, frame: "pandas.DataFrame") -> "pandas.DataFrame":
-        return _embed_frame(self._encoder, frame, self._options)
+        features = embed_frame(self._encoder, frame, **self._options)
+        if len(features) != len(frame):
+            raise InputError(f"{len(frame)} rows are {len(features)} series; write one row per series")
+        return features
 
 
-def _embed_frame(encoder: "Encoder", frame: "pandas.DataFrame", options: dict[str, Any]) -> "pandas.DataFrame":
+def embed_frame(encoder: "Encoder | str | os.PathLike", X: Any, **options: Any) -> "pandas.DataFrame":
+    """Return features with the ids and labels of their series.
+
+    Args:
+        encoder: an `Encoder`, or its name or path.
+        X: series in any form of `data.inputs.read_series`, for example the path of a file.
+        options: arguments of `Encoder.embed`; one vector per case.
+
+    Returns:
+        One row per case: `id` and `label`, if X has them, and float32 features `f0`, `f1`, …
+
+    Raises:
+        InputError: X is not accepted, or the options do not give one vector per case.
+    """
     import pandas
 
-    cases = read_series(frame)
-    if len(cases.series) != len(frame):
-        raise InputError(f"{len(frame)} rows are {len(cases.series)} series; write one row per series")
+    from nutime_jax.loading import load_encoder
+
+    cases = read_series(X)
+    encoder = load_encoder(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
     features = encoder.embed(cases.series, **options)
     if features.ndim != 2:
         raise InputError(f"the features of a series have shape {features.shape[1:]}; choose channels='mean' or 'concat'")

@@ -285,7 +285,9 @@ class TuningSettings(Section):
     # Validation loss of a frozen untrained encoder on GunPoint and ArrowHead: 0.65 and 0.98 with "none",
     # 0.35 and 0.81 with "batch".
     head_norm: str = option("batch", "Normalisation before the linear head.", choices=("batch", "layer", "none"))
-    pooling: str = option("cls", "Pooling of the tokens before the head; cls is the paper default.", choices=POOLINGS)
+    pooling: str = option(
+        "encoder", "Pooling of the tokens before the head: encoder (its default), or others; paper: cls.", choices=("encoder", *POOLINGS)
+    )
     channels: str = option("fusion", "Channels are fused, or encoded alone and averaged.", choices=("fusion", "independent"))
     max_channels: int = option(32, "Maximum number of channels; datasets with more are reduced.", low=1)
     reduction: str = option("variance", "Reduction of channels: largest variance, or principal components.", choices=("variance", "pca"))
@@ -304,7 +306,7 @@ class TuningSettings(Section):
     selection: str = option("train", "Split that selects epoch and rate; test is biased, as in the paper.", choices=("train", "test"))
     validation_fraction: float = option(0.2, "Fraction of each class of the train split that is held out for validation.", low=0, below=1)
     patience: int = option(20, "Epochs without improvement before a network stops; 0 is never.", low=0)
-    num_window_offsets: int = option(1, "Number of window offsets over which probabilities are averaged.", low=1)
+    num_window_offsets: int = option(0, "Number of window offsets over which probabilities are averaged; 0: of the encoder.", low=0)
     refit: bool = option(False, "Whether networks are trained again on all cases with the selected learning rate and epoch.")
 
     def _check(self) -> None:
@@ -330,7 +332,7 @@ class TuningSettings(Section):
 
 @dataclass(frozen=True)
 class FinetuneConfig(TuningSettings, prefix="finetune"):
-    """Choices of the protocols finetune and fewshot_finetune, those of `nutime finetune`."""
+    """Choices of the protocols finetune and fewshot_finetune, those of `nutime fit`."""
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,9 @@ class SweepConfig(Section):
     """Configuration of `nutime sweep`: every combination is evaluated."""
 
     name: str = option("sweep", "Name of the sweep.")
-    encoders: tuple[str, ...] = option((), "Encoders, name=path or name=untrained:path (untrained baseline). Equal names are repetitions.")
+    encoders: tuple[str, ...] = option(
+        (), "Encoders, [name=]path or [name=]untrained:path (untrained baseline). Equal names are repetitions."
+    )
     sources: tuple[str, ...] = option(("bundled",), "Names of bundled datasets, files and folders.")
     point_anomaly: tuple[str, ...] = option((), "Files of series with labelled time points (point anomalies).")
     window: int = option(32, "Window of point_anomaly, in time points.", low=1)
@@ -352,7 +356,10 @@ class SweepConfig(Section):
         "ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly, finetune, fewshot_finetune or registered.",
     )
     layers: tuple[str, ...] = option(("last",), "Layers: numbers from 0 (the embedding), last (normalised), or all.")
-    poolings: tuple[str, ...] = option(("cls+mean",), "Poolings; all_layers is cls+mean of every layer.", choices=POOLINGS)
+    poolings: tuple[str, ...] = option(
+        ("encoder",), "Poolings: encoder (its default), or others; all_layers is cls+mean of every layer.", choices=("encoder", *POOLINGS)
+    )
+    setting: str = option("", "Named setting of every encoder, fast or accurate; empty is its default.", choices=("", "fast", "accurate"))
     input_lengths: tuple[str, ...] = option(("encoder",), "Lengths of series: encoder (its default), numbers, or sums (512+1024).")
     num_window_offsets: tuple[str, ...] = option(("encoder",), "Numbers of window offsets: encoder (its default), or numbers.")
     diff_orders: tuple[str, ...] = option(("encoder",), "Difference orders: encoder (its default), 0, 1 or 0+1.")

@@ -11,8 +11,9 @@ import numpy as np
 from nutime_jax.config import SweepConfig
 from nutime_jax.data.datasets import DatasetFiles
 from nutime_jax.errors import InputError
+from nutime_jax.evaluation.encoders import UNTRAINED
 from nutime_jax.evaluation.results import Result, write_rows
-from nutime_jax.evaluation.sweep import UNTRAINED, Sweep
+from nutime_jax.evaluation.sweep import Sweep
 from nutime_jax.progress import ProgressBar
 from studies.report import StudyTable, seed_stats
 from studies.variants import ProbeConfig, Run, StudyConfig, Variant, plan_runs, train_runs, untrained_names

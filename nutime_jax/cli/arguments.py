@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nutime_jax.config import PretrainConfig, shipped_configs
+from nutime_jax.config import POOLINGS, PretrainConfig, shipped_configs
 from nutime_jax.errors import InputError
 from nutime_jax.options import Section
 from nutime_jax.storage import resolve_path
@@ -15,6 +15,7 @@ from nutime_jax.storage import resolve_path
 if TYPE_CHECKING:
     from nutime_jax.data.datasets import DatasetFiles
     from nutime_jax.data.tables import Columns
+    from nutime_jax.encoder import Encoder
 
 
 class Action(NamedTuple):
@@ -33,8 +34,6 @@ def add_actions(parser: argparse.ArgumentParser, actions: Mapping[str, Action], 
             action_name,
             help=action.summary,
             description=inspect.getdoc(action.run),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
         )
         action.add_arguments(subparser)
 
@@ -46,21 +45,34 @@ def add_config(parser: argparse.ArgumentParser, schema: type[Section] = Pretrain
     parser.add_argument("--config", required=True, help=f"shipped configuration ({names}), or path of a .py file")
 
 
+ENCODER_HELP = "name of a shipped encoder, folder of a saved encoder, workdir of `nutime pretrain`, or checkpoint"
+
+
 def add_encoder(parser: argparse.ArgumentParser) -> None:
-    """Add --encoder."""
-    parser.add_argument(
-        "--encoder",
-        required=True,
-        help="name of a shipped encoder, folder of a saved encoder, workdir of `nutime pretrain`, or checkpoint",
-    )
+    """Add --encoder, and the flags of its features."""
+    parser.add_argument("--encoder", required=True, help=ENCODER_HELP)
+    add_features(parser)
 
 
-def add_features(parser: argparse.ArgumentParser, *, channels: str | None = None) -> None:
-    """Add the choice of features, --layer and --pooling; with a default of --channels also that flag."""
+def add_features(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of features: --setting, --layer, --pooling and --window_offsets. The defaults are those of the encoder."""
+    parser.add_argument("--setting", help="named setting of the encoder: fast or accurate (default: its own)")
     parser.add_argument("--layer", type=int, help="layer; 0 is before the first block (default: the last, normalised)")
-    parser.add_argument("--pooling", help="cls, mean, cls+mean, or all_layers (default: the encoder's)")
-    if channels:
-        parser.add_argument("--channels", default=channels, help=f"mean or concat over channels (default: {channels})")
+    parser.add_argument("--pooling", help=f"{', '.join(POOLINGS)} (default: the encoder's)")
+    parser.add_argument("--window_offsets", type=int, help="number of window offsets; cost grows linearly (default: the encoder's)")
+
+
+def add_channels(parser: argparse.ArgumentParser, *, accepted: str = "mean or concat over channels") -> None:
+    """Add --channels."""
+    parser.add_argument("--channels", default="concat", help=f"{accepted} (default: concat)")
+
+
+def open_encoder(args: argparse.Namespace, where: str | None = None) -> "Encoder":
+    """Return the encoder of --encoder, or at another path, with the features that the flags of `add_features` choose."""
+    from nutime_jax.loading import load_encoder
+
+    encoder = load_encoder(args.encoder if where is None else where, setting=args.setting)
+    return encoder.with_options(num_window_offsets=args.window_offsets)
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:

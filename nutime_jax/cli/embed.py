@@ -21,7 +21,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nutime_jax.cli.arguments import add_columns, add_data, add_encoder, add_features, choose_split, columns_of, one_dataset, user_path
+from nutime_jax.cli.arguments import (
+    add_channels,
+    add_columns,
+    add_data,
+    add_encoder,
+    choose_split,
+    columns_of,
+    one_dataset,
+    open_encoder,
+    user_path,
+)
 from nutime_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,8 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser, accepted="file, bundled dataset, folder with one dataset, or corpus")
     add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="file of the features: .npz, .npy, .parquet or .csv")
-    add_features(parser)
-    parser.add_argument("--channels", default="concat", help="concat or mean over channels, or none to keep them (default: concat)")
+    add_channels(parser, accepted="concat or mean over channels, or none to keep them")
     parser.add_argument("--batch_size", type=int, default=256, help="channels per batch (default: 256)")
 
 
@@ -48,16 +57,14 @@ def run(args: argparse.Namespace) -> None:
 
     check_output(args.out)
     stream, source = _open(args.data, args.split, columns_of(args))
-    from nutime_jax.loading import load_encoder
-
-    encoder = load_encoder(args.encoder)
+    encoder = open_encoder(args)
     cases = _Cases(stream)
     options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels, "batch_size": args.batch_size}
     try:
         count = _write(encoder.embed(iter(cases), **options), cases, args.out, source=source)
     except InputError as error:
         raise InputError(f"{source}, {error}") if str(error).startswith("case ") else error from None
-    print(f"{count} series embedded, written to {args.out}")
+    print(f"{count} series embedded\nwritten to {args.out}")
 
 
 def _open(data: str, split: str | None, columns: "Columns") -> tuple["Stream", str]:

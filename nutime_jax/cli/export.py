@@ -11,23 +11,21 @@ Classifiers cannot be exported.
 
 import argparse
 
-from nutime_jax.cli.arguments import add_encoder, add_features, user_path
+from nutime_jax.cli.arguments import add_encoder, open_encoder, user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder(parser)
     parser.add_argument("--out", required=True, type=user_path, help="folder of the program; an older encoder in it is replaced")
-    add_features(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.bundle import PROGRAM, check_output_dir
     from nutime_jax.encoder import KIND
     from nutime_jax.export import export_encoder, read_card
-    from nutime_jax.loading import load_encoder
 
     check_output_dir(args.out, kind=KIND)
-    encoder = load_encoder(args.encoder)
+    encoder = open_encoder(args)
     folder = export_encoder(encoder, args.out, layer=args.layer, pooling=args.pooling, card=read_card(args.encoder))
     size = (folder / PROGRAM).stat().st_size
     print(f"{args.out / PROGRAM}: {size / 1e6:.1f} MB; card.md contains the code that runs it")

@@ -6,26 +6,29 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 import nutime_jax
 from nutime_jax.config import describe, load_config
 from nutime_jax.errors import DivergenceError, InputError, PreemptedError
+from nutime_jax.options import nearest
 
 COMMANDS = {
     "pretrain": "pretrain an encoder on unlabelled series, and evaluate it",
     "status": "print step, throughput, time left and newest checkpoint of a run",
-    "evaluate": "compare a pretrained encoder with its untrained baseline on labelled datasets",
+    "evaluate": "compare encoders on labelled datasets, on test splits or by cross-validation",
     "sweep": "evaluate encoders and classical methods on many datasets, with every protocol",
     "report": "write one HTML page and a CSV file from tables of results",
-    "finetune": "train a classifier on a labelled dataset, from a pretrained encoder",
+    "fit": "fit a classifier on a labelled dataset: a probe, or fine-tuning of an encoder",
     "embed": "write the features of the series of a file, of any number",
-    "predict": "label the series of a file with a fine-tuned classifier",
+    "predict": "label the series of a file with a classifier of `fit`",
     "convert": "convert weights of the official PyTorch implementation to an encoder, or back",
     "export": "export an encoder as a program that runs without this library, on CPU, GPU and TPU",
     "plan": "estimate the resources of a run on accelerators you do not have",
     "plot": "plot features, NME, views or training curves to a PNG or SVG file",
     "data": "inspect files of series, download archives, build corpora",
+    "completion": "print a script that completes commands and flags in bash or zsh",
 }
 RESUMABLE = ("pretrain",)
 """Commands that resume from a checkpoint."""
@@ -38,7 +41,7 @@ CONFIG_PREFIX = "--config."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand.
+    """Run one subcommand; without one, print the help.
 
     Returns:
         0, 2 for bad input, 3 for diverged training, 75 for a preemption. An interrupt exits with 130.
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        resume = "; rerun the same command to resume from the last checkpoint" if argv[0] in RESUMABLE else ""
+        resume = "; rerun the same command to resume from the last checkpoint" if argv[:1] and argv[0] in RESUMABLE else ""
         _print_error(f"interrupted{resume}")
         _exit_now(INTERRUPTED)  # threads in the middle of a write would report errors; incomplete files are never used
     except Exception:
@@ -73,9 +76,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    """Parse a command line. Only the module of its subcommand is imported: help and errors stay fast."""
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def __init__(self, **options):
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` lists the arguments")
+
+    def _check_value(self, action: argparse.Action, value: str) -> None:
+        """Suggest a name for a wrong choice."""
+        if action.choices is not None and value not in action.choices:
+            what = action.metavar or (action.option_strings or [action.dest])[0]
+            raise InputError(f"{what} {value!r} does not exist{nearest(value, action.choices)}; choose one of {', '.join(action.choices)}")
+
+
+def make_parser(argv: Sequence[str] = ()) -> Parser:
+    """Return the parser of all commands. Only the module of the command of `argv` is imported: help and errors stay fast."""
+    parser = Parser(
         prog="nutime",
         description="NuTime: pretrained encoders for time series of any numerical scale.",
         epilog="`nutime COMMAND --help` explains the flags of a command.",
@@ -83,31 +102,60 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=nutime_jax.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        formatter = argparse.RawDescriptionHelpFormatter
-        command = commands.add_parser(name, help=summary, formatter_class=formatter, allow_abbrev=False)
+        command = commands.add_parser(name, help=summary)
         if name in argv[:1]:
             module = importlib.import_module(f"nutime_jax.cli.{name}")
             command.description = module.__doc__
             module.add_arguments(command)
             command.set_defaults(run=module.run)
             command.epilog = _describe_config(command, argv)
+    return parser
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Parse a command line."""
+    parser = make_parser(argv)
+    if not argv:
+        parser.print_help()
+        parser.exit()
+    _check_flags(parser, argv)
     args, rest = parser.parse_known_args(argv)
-    overrides = [text for text in rest if text.startswith(CONFIG_PREFIX) and hasattr(args, "config")]
-    unknown = [text for text in rest if text not in overrides]
+    args.overrides = [text.removeprefix(CONFIG_PREFIX) for text in rest if text.startswith(CONFIG_PREFIX)]
+    unknown = [text for text in rest if not text.startswith(CONFIG_PREFIX)]
     if unknown:
-        parser.error(f"unknown argument {unknown[0]}; `nutime {args.command} --help` lists all arguments")
-    args.overrides = [text.removeprefix(CONFIG_PREFIX) for text in overrides]
+        raise InputError(f"unknown argument {unknown[0]}; `nutime {args.command} --help` lists all arguments")
     return args
 
 
-def _describe_config(command: argparse.ArgumentParser, argv: list[str]) -> str | None:
-    """Return the options of the configuration of a command line with --help."""
+def _check_flags(parser: Parser, argv: Sequence[str]) -> None:
+    """Raise InputError for a flag that the command does not have."""
+    known = list_flags(parser, argv)
+    for text in argv:
+        flag = text.partition("=")[0]
+        of_config = flag.startswith(CONFIG_PREFIX) and "--config" in known
+        if flag.startswith("--") and flag not in known and not of_config:
+            raise InputError(f"unknown argument {text}{nearest(flag, known)}; `nutime {argv[0]} --help` lists all arguments")
+
+
+def list_flags(parser: argparse.ArgumentParser, chosen: Iterable[str] | None = None) -> list[str]:
+    """Return the flags of a parser and of its subparsers, or of those in `chosen`."""
+    flags = []
+    for action in parser._actions:
+        flags += [flag for flag in action.option_strings if flag.startswith("--")]
+        if isinstance(action, argparse._SubParsersAction):
+            for name, subparser in action.choices.items():
+                flags += list_flags(subparser) if chosen is None or name in chosen else []
+    return flags
+
+
+def _describe_config(command: argparse.ArgumentParser, argv: Sequence[str]) -> str | None:
+    """Return the options of the configuration of a command line with --help: of --config, or the defaults."""
     names = [flag.removeprefix("--config=") for flag in argv if flag.startswith("--config=")]
     schema = command.get_default("schema")
     if schema is None or not {"-h", "--help"} & set(argv):
         return None
     if not names:
-        return "--config=NAME --help lists the options of a configuration."
+        return f"options of a configuration and their defaults, set by --config.NAME=VALUE:\n\n{describe(schema)}"
     return f"options of {names[-1]}, set by --config.NAME=VALUE:\n\n{describe(load_config(names[-1], schema=schema))}"
 
 

@@ -11,13 +11,15 @@
 import argparse
 
 from nutime_jax.cli.arguments import (
+    ENCODER_HELP,
     Action,
     add_actions,
+    add_channels,
     add_config,
     add_dataset,
     add_encoder,
-    add_features,
     one_dataset,
+    open_encoder,
     user_path,
 )
 from nutime_jax.config import load_config
@@ -42,7 +44,7 @@ def _embedding_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoder(parser)
     add_dataset(parser)
     parser.add_argument("--method", default="pca", help="pca (default), or tsne, which shows neighbourhoods but no distances")
-    add_features(parser, channels="concat")
+    add_channels(parser)
     _add_out(parser)
 
 
@@ -51,14 +53,13 @@ def _plot_embedding(args: argparse.Namespace):
     import numpy as np
 
     from nutime_jax.evaluation.features import encode_cases
-    from nutime_jax.loading import load_encoder
     from nutime_jax.report.plots import check_projection, plot_embedding
 
     check_projection(args.method)
     files = one_dataset(args.dataset, flag="--dataset")
     splits = ["train"] if files.test is None else ["train", "test"]
     cases = [files.read(split) for split in splits]
-    encoder = load_encoder(args.encoder)
+    encoder = open_encoder(args)
     options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels}
     encoded = [encode_cases(encoder, split, **options) for split in cases]
     labelled = all(split.labels is not None for split in encoded)
@@ -72,7 +73,7 @@ def _plot_embedding(args: argparse.Namespace):
 
 
 def _nme_arguments(parser: argparse.ArgumentParser) -> None:
-    add_encoder(parser)
+    parser.add_argument("--encoder", required=True, help=ENCODER_HELP)
     _add_out(parser)
 
 

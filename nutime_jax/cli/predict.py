@@ -1,10 +1,10 @@
-"""Label the series of a file with a classifier that `nutime finetune` saved.
+"""Label the series of a file with a classifier that `nutime fit` saved.
 
     nutime predict --model=models/gunpoint --data=new.csv --out=labels.csv
     nutime predict --model=models/gunpoint --data=GunPoint --split=test --out=labels.csv --proba
 
 Input files are those of training: .npz, .ts, UCR .tsv, or .csv with one series per line. The output has one line per case,
-in input order: its index from 0, its label, and with --proba the probability of every class.
+in input order: its id, or its index from 0 in a file without ids, its label, and with --proba the probability of every class.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from nutime_jax.storage import open_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, type=user_path, help="folder that `nutime finetune` wrote")
+    parser.add_argument("--model", required=True, type=user_path, help="folder that `nutime fit` wrote")
     add_data(parser)
     add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="CSV file of the labels")
@@ -25,29 +25,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.finetuning.classifier import load_classifier
+    from nutime_jax.finetuning.saved import load_classifier
 
     files = one_dataset(args.data, flag="--data", columns=columns_of(args))
     split = choose_split(files, args.split)
     classifier, cases = load_classifier(args.model), files.read(split)
-    probabilities = classifier.predict_proba(cases.series)
-    labels = classifier.classes_[probabilities.argmax(1)]
-    _write(args.out, labels, probabilities if args.proba else None, classifier.classes_)
+    if args.proba:
+        probabilities = classifier.predict_proba(cases.series)
+        labels = classifier.classes_[probabilities.argmax(1)]
+    else:
+        labels, probabilities = classifier.predict(cases.series), None
+    names = ("case", range(len(labels))) if cases.ids is None else ("id", cases.ids)
+    _write(args.out, names, labels, probabilities, classifier.classes_)
     if cases.labels is not None:
         known = cases.labels != ""
         print(f"accuracy {100 * (labels == cases.labels)[known].mean():.1f} % on the {known.sum()} labels of the file")
     print(f"written to {args.out}")
 
 
-def _write(path: Path, labels, probabilities, classes) -> None:
-    """Write one line per case, atomically."""
-    header = ["case", "label"] if probabilities is None else ["case", "label", *classes]
+def _write(path: Path, names, labels, probabilities, classes) -> None:
+    """Write one line per case, atomically; `names` are a heading and the names of the cases."""
+    heading, cases = names
     try:
         with open_atomically(path, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(header)
-            for case, label in enumerate(labels):
-                row = [] if probabilities is None else [f"{probability:.6g}" for probability in probabilities[case]]
-                writer.writerow([case, label, *row])
+            writer.writerow([heading, "label", *([] if probabilities is None else classes)])
+            for row, (case, label) in enumerate(zip(cases, labels, strict=True)):
+                columns = [] if probabilities is None else [f"{probability:.6g}" for probability in probabilities[row]]
+                writer.writerow([case, label, *columns])
     except OSError as error:
         raise InputError(f"Cannot write {path} ({error.strerror}); choose another --out") from error

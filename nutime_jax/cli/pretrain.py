@@ -22,10 +22,11 @@ the state is saved; 130 interrupted. After 4, 75, 130 and a kill, rerun the same
 
 import argparse
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nutime_jax.cli.arguments import add_config, run_path
-from nutime_jax.cli.evaluate import compare_encoders
+from nutime_jax.cli.evaluate import compare_encoders, read_splits
 from nutime_jax.config import PretrainConfig, load_config, values
 from nutime_jax.errors import InputError
 from nutime_jax.options import format_value
@@ -62,12 +63,28 @@ def run(args: argparse.Namespace) -> None:
             _check_same_model(config, start.config, args)
         encoder = _pretrain(config, args, processes, start)
     # The other processes may exit now: process 0 alone makes the table.
-    if processes.is_primary and any(config.evaluation.sources):
-        from nutime_jax.loading import untrained_encoder
+    if not processes.is_primary:
+        return
+    if any(config.evaluation.sources):
+        _compare(config, args, encoder, start)
+    print(f"written to {args.workdir}; next: nutime evaluate --encoder={args.workdir} --dataset=…")
 
-        before = {"untrained": untrained_encoder(config, trained=encoder)} if start is None else {"initial": start}
-        encoders = {**before, "pretrained": encoder}
-        compare_encoders(encoders, config.evaluation.sources, args.workdir / "results.csv", **_feature_options(config))
+
+def _compare(config: PretrainConfig, args: argparse.Namespace, encoder: "Encoder", start: "Encoder | None") -> None:
+    """Compare the encoder with its untrained baseline, or with the encoder that the run started from."""
+    from nutime_jax.data.datasets import find_all_datasets
+    from nutime_jax.evaluation.encoders import NamedEncoder, describe_encoder
+    from nutime_jax.evaluation.features import FeatureSpec
+    from nutime_jax.loading import untrained_encoder
+
+    name = args.init_from or f"untrained:{args.workdir}"
+    first = start or untrained_encoder(config, trained=encoder)
+    encoders = [
+        NamedEncoder("untrained" if start is None else "initial", 0, first, describe_encoder(name, first)),
+        NamedEncoder(args.workdir.name, 0, encoder, describe_encoder(str(args.workdir), encoder)),
+    ]
+    reads = [partial(read_splits, files) for files in find_all_datasets(config.evaluation.sources)]
+    compare_encoders(encoders, reads, args.workdir / "results.csv", spec=FeatureSpec(**_feature_options(config)))
 
 
 def _check_same_model(config: PretrainConfig, encoder: PretrainConfig, args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from nutime_jax.data.formats import READERS, array_names, file_suffix, read_file
 from nutime_jax.data.series import Cases, clean_series, is_missing
 from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.errors import InputError, missing_extra
+from nutime_jax.options import nearest
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,19 @@ class DatasetFiles:
         return path
 
 
+def read_path(path: str | os.PathLike, *, columns: Columns = BY_NAME) -> Cases:
+    """Return the cases of one file, without missing values; of a file with two splits those of training.
+
+    Raises:
+        InputError: the path is not a file of series, see `formats.READERS`.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file() or file_suffix(path) not in READERS:
+        problem = "is not a file of series" if path.exists() else "does not exist"
+        raise InputError(f"{str(path)!r} {problem}; pass the path of a {', '.join(READERS)} file, or the series themselves")
+    return DatasetFiles(path.stem, train=path, test=None, columns=columns).read("train")
+
+
 def text_cases(cases: Cases, where: str) -> Cases:
     """Return cases with labels and ids as text; `regression` is set where labels are real numbers."""
     labels, real = (None, False) if cases.labels is None else label_texts(np.asarray(cases.labels))
@@ -166,7 +180,8 @@ def find_datasets(source: str, *, columns: Columns = BY_NAME) -> list[DatasetFil
     if path.is_file():
         return [replace(_find_dataset(path), columns=columns)]
     if not path.is_dir():
-        raise InputError(f"{source!r} is not a file, a folder or a bundled dataset; bundled are {', '.join(BUNDLED)}")
+        guess = nearest(source, BUNDLED)
+        raise InputError(f"{source!r} is not a file, a folder or a bundled dataset{guess}; bundled are {', '.join(BUNDLED)}")
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if not name.startswith("."))
     datasets = _unique([_dataset_of(file) for file in files if file_suffix(file) in READERS and _belongs(file)])
     if not datasets:

@@ -4,12 +4,14 @@
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from nutime_jax.data.datasets import read_path
 from nutime_jax.data.series import Cases, as_numbers, clean_block, clean_series
 from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, column_numbers, find_column, read_table
 from nutime_jax.errors import InputError, InputTypeError, extra
@@ -47,12 +49,16 @@ def read_series(X: Any, *, columns: Columns = BY_NAME) -> SeriesInput:
             an array (cases, time) or (cases, channels, time) of any real dtype; masked values, NaN, None and pandas.NA are missing;
             a sequence of arrays (time,) or (channels, time) of any lengths; lists of numbers of one length are a table;
             a table of pandas, polars or pyarrow, wide or long (see `read_frame`);
-            an xarray.DataArray, whose dimension names order its axes.
+            an xarray.DataArray, whose dimension names order its axes;
+            the path of a file, see `datasets.read_path`; labels and ids are then text.
         columns: columns of a table, where their names do not give their role.
 
     Raises:
         InputError: X has another form, is empty, or has a case that is not a series or has other channels.
     """
+    if isinstance(X, (str, os.PathLike)):
+        cases = read_path(X, columns=columns)
+        return SeriesInput(cases.series, cases.labels, cases.ids)
     raw = _read(X, columns)
     if isinstance(raw.series, np.ndarray):
         blocks = raw.series if raw.series.ndim == 3 else raw.series[:, None]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,11 +28,11 @@ class FeatureSet:
 
 @dataclass(frozen=True)
 class Task:
-    """A labelled dataset: name, training cases and test cases."""
+    """A labelled dataset: name, training cases and test cases, if any."""
 
     name: str
     train: Cases
-    test: Cases
+    test: Cases | None
 
 
 @dataclass(frozen=True)
@@ -40,24 +40,36 @@ class FeatureSpec:
     """Settings by which the tokens of a case become one vector.
 
     layer: 0 (before the first block) to depth; None is the last layer, normalised.
-    pooling: see `models.pooling.pool_tokens`.
+    pooling: see `models.pooling.pool_tokens`; None for that of the encoder.
     channels: "mean" over the channels of a case, or "concat".
     input_lengths, num_window_offsets, diff_orders: see `Encoder.with_options`; empty or 0 for those of the encoder.
+    setting: named setting that the encoder was loaded with; empty for its default.
     """
 
     layer: int | None = None
-    pooling: str = "cls+mean"
+    pooling: str | None = None
     channels: str = "concat"
     input_lengths: tuple[int, ...] = ()
     num_window_offsets: int = 0
     diff_orders: tuple[int, ...] = ()
+    setting: str = ""
+
+    def of(self, encoder: Encoder) -> "FeatureSpec":
+        """Return the spec with the pooling of an encoder, if it has none."""
+        return dataclasses.replace(self, pooling=encoder.choose_pooling(layer=self.layer, pooling=self.pooling))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Layer, pooling and channels, as arguments of `Encoder.embed`."""
+        return {"layer": self.layer, "pooling": self.pooling, "channels": self.channels}
 
     def __str__(self) -> str:
         layer = "all" if self.pooling in ALL_LAYERS else "last" if self.layer is None else self.layer
         lengths = f" input_lengths={'+'.join(map(str, self.input_lengths))}" if self.input_lengths else ""
         offsets = f" num_window_offsets={self.num_window_offsets}" if self.num_window_offsets else ""
         orders = f" diff_orders={'+'.join(map(str, self.diff_orders))}" if self.diff_orders else ""
-        return f"layer={layer} pooling={self.pooling} channels={self.channels}{lengths}{offsets}{orders}"
+        setting = f" setting={self.setting}" if self.setting else ""
+        return f"layer={layer} pooling={self.pooling} channels={self.channels}{lengths}{offsets}{orders}{setting}"
 
 
 def read_task(files: DatasetFiles) -> Task:

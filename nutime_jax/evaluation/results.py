@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from sklearn.metrics import f1_score
+
 from nutime_jax.errors import InputError
 from nutime_jax.storage import open_atomically, storage_for
 
@@ -37,6 +40,7 @@ class Result:
     split: "default" for the default train and test split, "resample 3" for others; they never share a column.
     train_cases, test_cases: number of cases.
     seconds: wall time of the cell; the first cell of an encoder and a dataset includes the features that others share.
+    encoder: path and digest of the weights of an encoder, see `encoders.describe_encoder`; empty for a baseline.
     """
 
     method: str
@@ -51,6 +55,17 @@ class Result:
     train_cases: int = 0
     test_cases: int = 0
     seconds: float = 0.0
+    encoder: str = ""
+
+
+def class_metrics(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Return "accuracy", "balanced_accuracy" (mean recall of the classes of `labels`) and "f1" (mean F1 of all classes)."""
+    recalls = [np.mean(predicted[labels == label] == label) for label in np.unique(labels)]
+    return {
+        "accuracy": float(np.mean(predicted == labels)),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+    }
 
 
 def write_rows(rows: Iterable[Result], path: Path) -> None:
@@ -94,7 +109,7 @@ def write_records(records: Iterable[T], path: Path, *, kind: type[T]) -> None:
 
 
 def read_records(path: Path, *, kind: type[T], what: str) -> list[T]:
-    """Read a file of `write_records`; other columns are ignored.
+    """Read a file of `write_records`; other columns are ignored, and columns with a default may be absent.
 
     Args:
         what: name of the records in error messages.
@@ -102,12 +117,15 @@ def read_records(path: Path, *, kind: type[T], what: str) -> list[T]:
     Raises:
         InputError: the file cannot be read, or is not a table of such records.
     """
-    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    fields = dataclasses.fields(kind)
     try:
         with open(path, newline="") as file:
             reader = csv.DictReader(file)
-            if missing := [name for name in types if name not in (reader.fieldnames or ())]:
+            present = reader.fieldnames or ()
+            missing = [field.name for field in fields if field.name not in present and field.default is dataclasses.MISSING]
+            if missing:
                 raise InputError(f"{path} is not a table of {what}: column {missing[0]} is missing")
+            types = {field.name: field.type for field in fields if field.name in present}
             return [kind(**{name: convert(line[name] or "") for name, convert in types.items()}) for line in reader]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         if isinstance(error, InputError):

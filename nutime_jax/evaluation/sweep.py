@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,17 +14,14 @@ from nutime_jax.data.datasets import DatasetFiles
 from nutime_jax.data.point_anomaly import PointAnomalySeries
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import DivergenceError, InputError
+from nutime_jax.evaluation.encoders import NamedEncoder, find_encoders
 from nutime_jax.evaluation.features import FeatureSpec, Task, cases_digest, digest, encoder_digest, read_task
 from nutime_jax.evaluation.protocols.baselines import baseline_metrics
 from nutime_jax.evaluation.protocols.point_anomaly import Scorer, encoder_scores, point_metrics, residual_scores, zscore_scores
 from nutime_jax.evaluation.protocols.registry import EncodedDataset, ProtocolRun, plan_runs
 from nutime_jax.evaluation.results import CellStore, Failure, Result, SweepCell
-from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.network import NuTimeEncoder, check_diff_orders, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.pooling import ALL_LAYERS
-
-UNTRAINED = "untrained:"
-"""Prefix of the path of an encoder: use its untrained baseline, initialised from the seed of its run."""
 
 UNSEEDED_BASELINES = ("raw_1nn", "raw_1nn_dtw")
 """Baselines without randomness: other seeds would repeat the result."""
@@ -35,47 +32,18 @@ POINT_BASELINES: dict[str, Scorer] = {"residual": residual_scores, "zscore": zsc
 """Baselines of point anomaly detection."""
 
 
-@dataclass(frozen=True)
-class SweepEncoder:
-    """An encoder in a sweep. Encoders of the same name are repetitions, distinguished by their number."""
-
-    name: str
-    number: int
-    encoder: Encoder
-    digest: str
-
-
-def find_encoders(entries: Sequence[str]) -> list[SweepEncoder]:
-    """Load the encoders of a sweep from entries "name=path" or "name=untrained:path". Names may repeat.
-
-    Raises:
-        InputError: an entry has another form, or a path has no encoder.
-    """
-    encoders: list[SweepEncoder] = []
-    for entry in entries:
-        name, equals, path = entry.partition("=")
-        if not (name and equals and path):
-            raise InputError(f"encoder {entry!r} has no name; write name={entry}, or name={UNTRAINED}{entry} for its untrained baseline")
-        encoder = load_encoder(path.removeprefix(UNTRAINED))
-        if path.startswith(UNTRAINED):
-            encoder = untrained_encoder(encoder.config, trained=encoder)
-        number = sum(other.name == name for other in encoders)
-        encoders.append(SweepEncoder(name, number, encoder, encoder_digest(encoder)))
-    return encoders
-
-
-def make_runs(config: SweepConfig, network: NuTimeEncoder) -> list[ProtocolRun]:
-    """Return every protocol of a sweep with every setting, for encoders with this network.
+def make_runs(config: SweepConfig, encoder: Encoder) -> list[ProtocolRun]:
+    """Return every protocol of a sweep with every setting, for an encoder.
 
     Raises:
         InputError: an unknown protocol, layer, length or setting.
     """
-    return plan_runs(config, _feature_specs(config, network))
+    return plan_runs(config, _feature_specs(config, encoder))
 
 
-def _feature_specs(config: SweepConfig, network: NuTimeEncoder) -> list[FeatureSpec]:
+def _feature_specs(config: SweepConfig, encoder: Encoder) -> list[FeatureSpec]:
     """Return every combination of the feature settings; poolings of all layers combine with no layer, and are there once."""
-    specs: dict[FeatureSpec, None] = {}
+    network, specs = encoder.network, {}
     for layer, pooling, channels, lengths, offsets, orders in itertools.product(
         _layers(config.layers, network.config.depth),
         config.poolings,
@@ -86,13 +54,14 @@ def _feature_specs(config: SweepConfig, network: NuTimeEncoder) -> list[FeatureS
     ):
         spec = FeatureSpec(
             layer=None if pooling in ALL_LAYERS else layer,
-            pooling=pooling,
+            pooling=None if pooling == "encoder" else pooling,
             channels=channels,
             input_lengths=lengths,
             num_window_offsets=offsets,
             diff_orders=orders,
+            setting=config.setting,
         )
-        specs[spec] = None
+        specs[spec.of(encoder)] = None
     return list(specs)
 
 
@@ -118,13 +87,14 @@ def _layers(names: Sequence[str], depth: int) -> list[int | None]:
 
 
 class CellTask(NamedTuple):
-    """A cell, the function that computes its metrics, and its numbers of cases (or time points)."""
+    """A cell, the function that computes its metrics, its numbers of cases (or time points), and the source of its encoder."""
 
     cell: SweepCell
     selection: str
     compute: Callable[[], dict[str, float]]
     train_cases: int
     test_cases: int
+    encoder: str = ""
 
 
 class DatasetTasks(NamedTuple):
@@ -169,8 +139,8 @@ class Sweep:
     ):
         self._config = config
         self._store, self._cache = CellStore(folder), folder / "features"
-        self._encoders = find_encoders(config.encoders)
-        self._runs = {encoder.name: make_runs(config, encoder.encoder.network) for encoder in self._encoders}
+        self._encoders = find_encoders(config.encoders, setting=config.setting)
+        self._runs = {encoder.name: make_runs(config, encoder.encoder) for encoder in self._encoders}
         tasks = [DatasetTasks(files.name, self._cells_per_dataset(), partial(self._dataset_tasks, files)) for files in datasets]
         scorers = len(self._encoders) + len(POINT_BASELINES)
         tasks += [DatasetTasks(series.name, scorers, partial(self._series_tasks, series)) for series in point_anomaly]
@@ -211,15 +181,15 @@ class Sweep:
         ]
         return chain(*parts, *(self._baseline_tasks(name, task, content, sizes) for name in self._config.baselines))
 
-    def _encoder_tasks(self, encoder: SweepEncoder, dataset: EncodedDataset, content: str, sizes: dict[str, int]) -> Iterator[CellTask]:
+    def _encoder_tasks(self, encoder: NamedEncoder, dataset: EncodedDataset, content: str, sizes: dict[str, int]) -> Iterator[CellTask]:
         for run in self._runs[encoder.name]:
             seeds = self._seeds(run.seeded)
             for index, seed in enumerate(seeds):
                 # Repetitions of an encoder and seeds of a protocol share one numbering.
                 number = encoder.number * len(seeds) + index
-                content_of_cell = f"{encoder.digest}{content}{seed}"
+                content_of_cell = f"{encoder_digest(encoder.encoder)}{content}{seed}"
                 cell = SweepCell(encoder.name, dataset.task.name, run.protocol, run.setting, number, content_of_cell)
-                yield CellTask(cell, run.selection, partial(run.compute, dataset, seed), **sizes)
+                yield CellTask(cell, run.selection, partial(run.compute, dataset, seed), **sizes, encoder=encoder.source)
 
     def _baseline_tasks(self, name: str, task: Task, content: str, sizes: dict[str, int]) -> Iterator[CellTask]:
         for seed in self._seeds(name not in UNSEEDED_BASELINES):
@@ -233,8 +203,9 @@ class Sweep:
         for encoder in self._encoders:
             scorer = partial(encoder_scores, encoder=encoder.encoder, window=window, stride=stride)
             setting = f"window={window} stride={stride}"
-            cell = SweepCell(encoder.name, series.name, POINT_ANOMALY, setting, encoder.number, encoder.digest + content)
-            yield CellTask(cell, "train", partial(_point_scores, series, scorer), **sizes)
+            digests = encoder_digest(encoder.encoder) + content
+            cell = SweepCell(encoder.name, series.name, POINT_ANOMALY, setting, encoder.number, digests)
+            yield CellTask(cell, "train", partial(_point_scores, series, scorer), **sizes, encoder=encoder.source)
         for name, scorer in POINT_BASELINES.items():
             cell = SweepCell(name, series.name, POINT_ANOMALY, "", 0, content)
             yield CellTask(cell, "train", partial(_point_scores, series, scorer), **sizes)
@@ -254,7 +225,7 @@ class Sweep:
             shared["seconds"] = time.perf_counter() - started
             results = [Result(*cell.identity, metric, value, **shared) for metric, value in metrics.items()]
             self._store.write(cell, results)
-        self.rows += results
+        self.rows += [replace(result, encoder=task.encoder) for result in results]
 
 
 def _point_scores(series: PointAnomalySeries, scorer: Scorer) -> dict[str, float]:

@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from nutime_jax.bundle import load_bundle, save_bundle
-from nutime_jax.config import PretrainConfig, TuningSettings, from_dict, to_dict
+from nutime_jax.bundle import save_bundle
+from nutime_jax.config import PretrainConfig, TuningSettings, to_dict
 from nutime_jax.data.inputs import clean_cases
 from nutime_jax.distributed.backend import use_backend
-from nutime_jax.errors import InputError
 from nutime_jax.finetuning.channels import ChannelMap
 from nutime_jax.finetuning.ensemble import Network, predict_cases
 from nutime_jax.finetuning.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
+from nutime_jax.finetuning.probe import KIND, SCHEMA
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.network import build_encoder
 
-KIND, SCHEMA = "classifier", 1
 BATCH = 64
 
 
@@ -151,30 +150,6 @@ def build_classifier(config: PretrainConfig, settings: TuningSettings, *, classe
     )
 
 
-def load_classifier(folder: str | os.PathLike) -> FineTunedClassifier:
-    """Load a classifier that `FineTunedClassifier.save` wrote.
-
-    Raises:
-        InputError: the folder contains no classifier, a classifier of another schema, or a corrupt one.
-    """
-    about, leaves, _ = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime finetune`")
-    arrays: dict[str, dict] = {"members": {}, "shared": {}}
-    try:
-        for name, leaf in leaves.items():
-            kind, _, rest = name.partition("/")
-            arrays[kind][rest] = leaf
-        return FineTunedClassifier(
-            config=from_dict(PretrainConfig, about["encoder"]),
-            settings=TuningSettings(**about["settings"]),
-            classes_=np.asarray(about["classes"]),
-            channels=ChannelMap(**{name: _tuples(value) for name, value in about["channels"].items()}),
-            training=TrainingRecord(**{name: _tuples(value) for name, value in about["training"].items()}),
-            **arrays,
-        )
-    except (KeyError, TypeError, AttributeError) as error:  # a bundle of something else
-        raise InputError(f"{folder} is corrupt: its config.json does not describe a classifier ({error}). Use another copy.") from error
-
-
 def _split_chunks(cases: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
     """Yield runs of cases that fit the minimum capacities, so that all share a compiled function; a larger case is alone."""
     first, points = 0, 0
@@ -184,7 +159,3 @@ def _split_chunks(cases: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]
             first, points = i, 0
         points += case.size
     yield cases[first:]
-
-
-def _tuples(value):
-    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value

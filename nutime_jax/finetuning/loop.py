@@ -87,6 +87,7 @@ def fine_tune(
         DivergenceError: no member had a finite loss.
     """
     started = time.monotonic()
+    settings = _settings_of(encoder, settings)
     _check(train, settings, test)
     encoder = encoder.for_training(max(case.shape[1] for case in train.series))
     seeds = tuple(range(seed, seed + settings.ensemble_size))
@@ -167,6 +168,12 @@ def stratified_validation_split(labels: np.ndarray, *, fraction: float, seed: in
         valid.append(indices[: min(wanted, len(indices) - 1)])
     valid = np.sort(np.concatenate(valid))
     return np.setdiff1d(np.arange(len(labels)), valid), valid
+
+
+def _settings_of(encoder: Encoder, settings: TuningSettings) -> TuningSettings:
+    """Return the settings with pooling and window offsets of the encoder, unless they are set."""
+    pooling = encoder.pooling if settings.pooling == "encoder" else settings.pooling
+    return dataclasses.replace(settings, pooling=pooling, num_window_offsets=settings.num_window_offsets or encoder.num_window_offsets)
 
 
 def _check(train: Cases, settings: TuningSettings, test: Cases | None) -> None:

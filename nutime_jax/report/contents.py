@@ -67,7 +67,9 @@ def gather_contents(
         InputError: a file is missing or malformed, or a method is unknown.
     """
     files = [file for path in paths for file in _find_results(path)]
-    tables = make_tables(_select([row for file in files for row in read_rows(file)], only))
+    rows = [row for file in files for row in read_rows(file)]
+    _check_names(rows)
+    tables = make_tables(_select(rows, only))
     first = tables[0]
     published: list[Published] = []
     if published_tables or fetched:
@@ -83,6 +85,18 @@ def gather_contents(
         published=published,
         rivals=[find_column(tables[0], name) for name in rivals],
     )
+
+
+def _check_names(rows: Iterable[Result]) -> None:
+    """Raise InputError if two encoders have one name; repetitions of a sweep differ in their seeds."""
+    first: dict[tuple, str] = {}
+    for row in rows:
+        other = first.setdefault((row.method, row.protocol, row.setting, row.seed), row.encoder)
+        if other.rpartition("weights=")[2] != row.encoder.rpartition("weights=")[2]:
+            raise InputError(
+                f"Method {row.method!r} stands for two encoders ({other} and {row.encoder}). "
+                f"Name one of them differently, as in nutime evaluate --encoder=NAME={row.encoder.split()[0]}"
+            )
 
 
 def _find_results(path: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from nutime_jax.report.contents import ReportContents
 from nutime_jax.report.tables import DECIMALS, Column, Standing, SummaryTable, compare_columns
 from nutime_jax.storage import open_atomically
 
-PERCENT = ("accuracy", "f1")
+PERCENT = ("accuracy", "balanced_accuracy", "f1")
 """Metrics shown in percent."""
 TASKS = {
     "classification": "Classification",
@@ -28,7 +28,8 @@ TASKS = {
     "point_anomaly": "Anomalous points",
 }
 METRICS = {
-    "f1": "F1",
+    "f1": "macro F1",
+    "balanced_accuracy": "balanced accuracy",
     "nmi": "NMI",
     "ari": "ARI",
     "ri": "RI",

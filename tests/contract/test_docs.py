@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 from scipy.io import savemat
@@ -52,11 +54,18 @@ def test_guide_data_and_evaluation_run(desk):
     names, _ = run_page(DOCS / "guide.md")
     assert names["features"].shape == (2, 32)
     assert names["accuracy"] > 0.5
+    assert names["frame"].columns[:3].tolist() == ["id", "label", "f0"]
+    assert len(names["folds"]) == 5
+    predicted = pd.read_csv("predicted.csv", index_col="id").label.astype(str)
+    assert predicted.to_dict() == names["predicted"].to_dict()
+    assert predicted.index[0] == "new-0"
+    assert {row.method for row in read_rows(Path("gain.csv"))} == {"before", "after", "raw_1nn"}
+    assert load_encoder("runs/mine").config.objective.kind == "mine"
     assert len(names["labels"]) == len(names["test"].series)
     assert len(names["scores"]) == len(names["windows"]) - 60
     assert np.load("features.npz")["features"].shape == (40, 6 * 32)  # 40 training cases of 6 channels
     assert load_encoder("encoders/official").config.model.width == 8
-    assert sorted(path.name for path in desk.glob("*.svg")) == ["embedding.svg", "nme.svg", "training.svg", "views.svg"]
+    assert sorted(path.name for path in desk.glob("*.svg")) == ["embedding.svg", "labelled.svg", "nme.svg", "training.svg", "views.svg"]
     for page in ("data.md", "evaluation.md"):  # in the same folder
         run_page(DOCS / page)
     assert (desk / "results" / "guide" / "report.html").stat().st_size > 10_000

@@ -1,11 +1,12 @@
 """Bad input ends in one sentence and status 2; a run that cannot go on, in one sentence and status 3."""
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 
-from nutime_jax.cli.main import main
+from nutime_jax.cli.main import COMMANDS, main
 from nutime_jax.training.checkpoints import list_checkpoints, verify_checkpoint
 
 QUICK = ["--config.model.depth=1", "--config.steps=4", "--config.run.probe_every=0", "--config.evaluation.sources="]
@@ -76,11 +77,110 @@ def test_a_missing_config_is_one_sentence(capfd, tmp_path):
     assert (status, len(sentences)) == (2, 1)
 
 
-def test_an_unknown_flag_is_one_sentence(capfd):
+EMBED = "embed --encoder=nutime-small --data={tmp}/x.csv --out={tmp}/f.npz"
+EVALUATE = "evaluate --encoder=nutime-small --dataset=GunPoint --out={tmp}/r.csv"
+FIT = "fit --encoder=nutime-small --dataset=GunPoint --out={tmp}/m"
+MISTAKES = [
+    # commands and flags
+    ("evaluat", "COMMAND 'evaluat' does not exist, did you mean 'evaluate'?"),
+    ("train", "COMMAND 'train' does not exist, did you mean 'pretrain'?"),
+    ("data inspct", "ACTION 'inspct' does not exist, did you mean 'inspect'?"),
+    ("plot embeding", "FIGURE 'embeding' does not exist, did you mean 'embedding'?"),
+    ("data", "the following arguments are required: ACTION"),
+    ("completion fish", "SHELL 'fish' does not exist; choose one of bash, zsh"),
+    ("evaluate", "the following arguments are required: --encoder"),
+    ("evaluate --encoder", "argument --encoder: expected one argument"),
+    ("evaluate --encodr=nutime-small", "unknown argument --encodr=nutime-small, did you mean '--encoder'?"),
+    ("data inspect GunPoint --jsn=x", "unknown argument --jsn=x, did you mean '--json'?"),
+    ("evaluate nutime-small --encoder=nutime-small", "unknown argument nutime-small"),
+    (f"{EMBED} --config.steps=3", "unknown argument --config.steps=3"),
+    (f"{EMBED} --batch_size=many", "argument --batch_size: invalid int value: 'many'"),
+    (f"{EMBED} --split=valid", "--split 'valid' does not exist; choose one of train, test"),
+    # encoders
+    ("embed --encoder=nutime-smal --data={tmp}/x.csv --out={tmp}/f.npz", "did you mean 'nutime-small'?"),
+    ("evaluate --encoder={tmp}/nowhere --dataset=GunPoint --out={tmp}/r.csv", "nowhere' not found"),
+    (
+        "evaluate --encoder=nutime-small --encoder=nutime-small --dataset=GunPoint --out={tmp}/r.csv",
+        "two encoders are called 'nutime-small'",
+    ),
+    (f"{EMBED} --pooling=max", "pooling 'max' is unknown; choose one of cls, mean, cls+mean, all_layers"),
+    (f"{EMBED} --layer=9", "layer 9 does not exist; choose 0 to 4"),
+    (f"{EMBED} --window_offsets=99", "num_window_offsets is 99; choose an integer from 1"),
+    (f"{EMBED} --channels=sum", "channels 'sum' is unknown"),
+    # data
+    ("data inspect Gunpoint", "'Gunpoint' is not a file, a folder or a bundled dataset, did you mean 'GunPoint'?"),
+    ("data inspect {tmp}/nothing.csv", "nothing.csv' is not a file"),
+    ("data inspect {tmp}", "has no dataset in a"),
+    ("data inspect {tmp}/text.csv", "text.csv, line 2, column 2: 'five' is not a number"),
+    ("data inspect {tmp}/notes.docx", "is not a file of series; supported are"),
+    (f"{EMBED} --id_column=name", "name"),
+    ("embed --encoder=nutime-small --data=GunPoint --out={tmp}/f.npz", "may have two splits; add --split=train or --split=test"),
+    ("embed --encoder=nutime-small --data=bundled --out={tmp}/f.npz", "--data=bundled contains 8 datasets"),
+    ("embed --encoder=nutime-small --data={tmp}/x.csv --out={tmp}/f.txt", "f.txt"),
+    ("evaluate --encoder=nutime-small --dataset={tmp}/x.csv --out={tmp}/r.csv", "add --folds=5 to cross-validate its train split"),
+    (
+        "evaluate --encoder=nutime-small --dataset={tmp}/x.csv --folds=5 --out={tmp}/r.csv",
+        "has no labels; add a column `label`, or name it",
+    ),
+    ("evaluate --encoder=nutime-small --dataset=GunPoint --out={tmp}/old.csv", "old.csv exists; choose another --out, or add --overwrite"),
+    (f"{FIT} --strategy=tune", "--strategy is 'tune'; choose one of probe, head, full"),
+    (f"{FIT} --epochs=5", "--epochs is for --strategy=head or full, and the strategy is probe"),
+    (f"{FIT} --probe=svm", "probe 'svm' cannot be saved; choose one of logistic, ridge"),
+    ("predict --model={tmp}/nowhere --data={tmp}/x.csv --out={tmp}/l.csv", "is not a bundle of kind 'classifier'"),
+    # configurations and runs
+    ("pretrain --config=quickstat --workdir={tmp}/run", "configuration 'quickstat' does not exist, did you mean 'quickstart'?"),
+    ("pretrain --config=quickstart --workdir={tmp}/run --config.step=4", "the configuration has no field 'step', did you mean 'steps'?"),
+    ("pretrain --config=quickstart --workdir={tmp}/run --config.optim.lr=fast", "optim.lr is 'fast'; choose a number"),
+    (
+        "pretrain --config=quickstart --workdir={tmp}/run --config.optim.learning_rate=1",
+        "no field 'optim.learning_rate', did you mean 'optim.",
+    ),
+    ("pretrain --config=quickstart --workdir={tmp}/run --config.steps", "override 'steps' has no value; write --config.steps=value"),
+    (
+        "pretrain --config=quickstart --workdir={tmp}/run --init_from=nutime-small",
+        "model.width is 64 in quickstart and 128 in nutime-small",
+    ),
+    ("status {tmp}", "has no metrics and no checkpoint; pass the workdir of `nutime pretrain`"),
+    ("report {tmp}/none.csv", "none.csv cannot be read as a table of results"),
+    ("plan --config=quickstart --topology=v9:4", "v9"),
+]
+"""Typical mistakes, and a part of the sentence that each is answered with."""
+
+
+@pytest.mark.parametrize(("command", "message"), MISTAKES)
+def test_a_typical_mistake_is_one_sentence(capfd, tmp_path, command, message):
+    (tmp_path / "x.csv").write_text("1,2,3\n4,5,6\n")
+    (tmp_path / "text.csv").write_text("1,2,3\n4,five,6\n")
+    for name in ("old.csv", "notes.docx"):
+        (tmp_path / name).write_text("")
+    if command == "data inspect {tmp}":
+        tmp_path = tmp_path / "empty"
+        tmp_path.mkdir()
+    status = main(command.format(tmp=tmp_path).split())
+    lines = capfd.readouterr().err.splitlines()
+    assert (status, len(lines)) == (2, 1), lines
+    assert lines[0].startswith("nutime: ")
+    assert message in lines[0]
+
+
+def test_the_command_alone_prints_its_help(capfd):
     with pytest.raises(SystemExit) as stop:
-        main(["evaluate", "--encoder=x", "--dataset=y"])
-    assert stop.value.code == 2
-    assert "--dataset=y" in capfd.readouterr().err
+        main([])
+    assert stop.value.code == 0
+    out = capfd.readouterr().out
+    assert all(f"\n    {name}" in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_and_flags(capfd, shell):
+    assert main(["completion", shell]) == 0
+    out = capfd.readouterr().out
+    assert " ".join(COMMANDS) in out
+    assert "--window_offsets" in out
+    if shell == "bash":
+        line = 'COMP_WORDS=(nutime evaluate --fol); COMP_CWORD=2; _nutime; echo "${COMPREPLY[@]}"'
+        completed = subprocess.run(["bash", "-c", f"{out}\n{line}"], capture_output=True, text=True, check=True)
+        assert completed.stdout.split() == ["--folds"]
 
 
 def test_text_where_numbers_belong(capfd, tmp_path):
@@ -114,14 +214,14 @@ def test_evaluation_leaves_out_what_it_cannot_score_and_the_checkpoint_alone(cap
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "only.npz", X_train=np.ones((2, 9)), y_train=[0, 1])
     checkpoint = list_checkpoints(finished / "checkpoints")[-1]
-    assert main(["evaluate", f"--encoder={checkpoint}", f"--datasets=ArrowHead,{tmp_path / 'only.npz'},"]) == 0
+    assert main(["evaluate", f"--encoder={checkpoint}", f"--dataset=ArrowHead,{tmp_path / 'only.npz'},"]) == 0
     out = capfd.readouterr().out
     assert "mean of 1" in out
     assert "skipped: " in out
     assert "has no test split" in out
     assert (tmp_path / "results.csv").exists()
     assert verify_checkpoint(checkpoint) is None
-    status, sentences = say(capfd, "evaluate", f"--encoder={checkpoint}", f"--datasets={tmp_path / 'only.npz'}")
+    status, sentences = say(capfd, "evaluate", f"--encoder={checkpoint}", f"--dataset={tmp_path / 'only.npz'}")
     assert (status, len(sentences)) == (2, 1)
 
 

@@ -57,7 +57,7 @@ def test_a_run_leaves_metrics_results_and_a_profile(smoke_run):
 
 
 def test_evaluate_agrees_with_the_run(smoke_run, tmp_path, capsys):
-    run("evaluate", f"--encoder={smoke_run}", "--datasets=ArrowHead", f"--out={tmp_path / 'r.csv'}")
+    run("evaluate", f"--encoder={smoke_run}", "--dataset=ArrowHead", f"--out={tmp_path / 'r.csv'}")
     before, again = (read_rows(path) for path in (smoke_run / "results.csv", tmp_path / "r.csv"))
     assert [replace(row, seconds=0.0) for row in again] == [replace(row, seconds=0.0) for row in before if row.dataset == "ArrowHead"]
     assert "mean of 1" in capsys.readouterr().out

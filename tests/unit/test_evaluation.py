@@ -5,12 +5,13 @@ from nutime_jax.data.datasets import Cases, find_datasets
 from nutime_jax.data.series import split_long_series
 from nutime_jax.encoder import resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.features import FeatureSet, Task, encode_cases, raw_features, read_task
+from nutime_jax.evaluation.comparison import Comparison, compare, difference, format_accuracies, format_difference
+from nutime_jax.evaluation.features import FeatureSet, FeatureSpec, Task, encode_cases, raw_features, read_task
 from nutime_jax.evaluation.protocols import probes
-from nutime_jax.evaluation.protocols.probes import compare, format_accuracies
 from nutime_jax.evaluation.results import read_rows, write_rows
 from tests import reference
 from tests.encoders import smoke_encoder
+from tests.stub import make_stub
 
 
 def blobs(seed, cases=60, spread=0.3):
@@ -76,22 +77,47 @@ def cases(seed):
     return Cases(series, labels)
 
 
+METRICS = ("accuracy", "balanced_accuracy", "f1")
+
+
 def test_evaluation_fills_every_cell(tmp_path):
-    encoder = smoke_encoder()
-    rows = compare({"untrained": encoder}, Task("levels", cases(0), cases(1)), channels="concat")
-    assert [(row.dataset, row.method, row.protocol) for row in rows] == [
-        ("levels", "untrained", "ridge"),
-        ("levels", "untrained", "1nn"),
-        ("levels", "raw_1nn", "baseline"),
+    found = compare({"untrained": smoke_encoder()}, Task("levels", cases(0), cases(1)))
+    assert [(row.dataset, row.method, row.protocol, row.metric) for row in found.rows] == [
+        *(("levels", "untrained", probe, metric) for probe in ("ridge", "1nn") for metric in METRICS),
+        *(("levels", "raw_1nn", "baseline", metric) for metric in METRICS),
     ]
-    assert rows[0].value >= 0.9
-    assert rows[0].setting == "channels=concat"
-    assert (rows[0].train_cases, rows[0].test_cases) == (16, 16)
-    write_rows(rows, tmp_path / "results.csv")
-    assert read_rows(tmp_path / "results.csv") == rows
-    table = format_accuracies(rows, {("untrained", "ridge"): "untrained", ("raw_1nn", "baseline"): "raw"})
+    assert found.rows[0].value == found.correct["untrained"].mean() >= 0.9
+    assert found.rows[0].setting == "layer=last pooling=cls+mean channels=concat scaler=standard"
+    assert (found.rows[0].train_cases, found.rows[0].test_cases) == (16, 16)
+    write_rows(found.rows, tmp_path / "results.csv")
+    assert read_rows(tmp_path / "results.csv") == found.rows
+    table = format_accuracies([found], {"untrained": "untrained", "raw_1nn": "raw"})
     assert table.splitlines()[0].split() == ["dataset", "untrained", "raw"]
     assert table.splitlines()[-1].split()[:3] == ["mean", "of", "1"]
+
+
+def test_folds_score_every_training_case_once():
+    task = Task("levels", cases(0), None)
+    found = compare({"e": make_stub()}, task, folds=4, spec=FeatureSpec(channels="mean"))
+    rows = [row for row in found.rows if (row.method, row.protocol, row.metric) == ("e", "ridge", "accuracy")]
+    assert [(row.split, row.train_cases, row.test_cases) for row in rows] == [(f"resample {i}", 12, 4) for i in range(4)]
+    assert len(found.correct["e"]) == len(found.correct["raw_1nn"]) == 16
+    assert np.mean([row.value for row in rows]) == found.correct["e"].mean()
+    with pytest.raises(InputError, match="folds is 9, and the largest class of levels has 8 cases"):
+        compare({"e": make_stub()}, task, folds=9)
+
+
+def test_the_difference_of_two_methods_has_two_standard_errors():
+    right = {"a": [[1, 1, 0, 0], [1, 1]], "b": [[1, 1, 1, 0], [1, 0]]}
+    parts = [Comparison(str(i), [], {name: np.array(values[i], bool) for name, values in right.items()}) for i in range(2)]
+    found = difference(parts, "b", "a")
+    gaps = [np.array([0, 0, 1, 0]), np.array([0, -1])]
+    assert found.mean == pytest.approx((0.25 - 0.5) / 2)
+    assert found.over_cases == pytest.approx(np.sqrt(gaps[0].var(ddof=1) / 4 + gaps[1].var(ddof=1) / 2) / 2)
+    assert found.over_datasets == pytest.approx(np.std([0.25, -0.5], ddof=1) / np.sqrt(2))
+    text = "b - a: -12.5 percentage points (standard error 28.0 over 6 test cases, 37.5 over 2 datasets)"
+    assert format_difference(found, "b", "a") == text
+    assert "datasets" not in format_difference(difference(parts[:1], "b", "a"), "b", "a")
 
 
 def test_raw_series_are_resized_channel_by_channel():

@@ -13,9 +13,9 @@ from nutime_jax.evaluation.protocols.fewshot import draw_tasks
 from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewshot_metrics
 from nutime_jax.finetuning import packed
 from nutime_jax.finetuning.channels import fit_channels
-from nutime_jax.finetuning.classifier import load_classifier
 from nutime_jax.finetuning.ensemble import layer_factor, learning_rate_schedule, make_optimizer, run_epoch
 from nutime_jax.finetuning.loop import fine_tune, stratified_validation_split
+from nutime_jax.finetuning.saved import load_classifier
 from tests.encoders import smoke_encoder
 
 QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, learning_rates=(1e-3, 1e-2), patience=0)

@@ -165,7 +165,7 @@ ACCEPTED = {
 }
 REJECTED = {
     "None": (None, "X is None"),
-    "text": ("series.csv", "X is of type str"),
+    "text": ("series.csv", "'series.csv' does not exist; pass the path of a"),
     "dictionary": ({"a": TABLE}, "X is of type dict"),
     "set": ({1, 2}, "X is of type set"),
     "class": (np.ndarray, "X is of type type"),

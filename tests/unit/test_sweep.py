@@ -10,10 +10,11 @@ from nutime_jax.config import SweepConfig, load_config
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation import sweep as sweeps
+from nutime_jax.evaluation.encoders import find_encoders
 from nutime_jax.evaluation.features import FeatureSpec, layer_features, read_features
 from nutime_jax.evaluation.protocols import registry
 from nutime_jax.evaluation.results import CellStore, Result, SweepCell
-from nutime_jax.evaluation.sweep import Sweep, SweepEncoder, find_encoders, make_runs
+from nutime_jax.evaluation.sweep import Sweep, make_runs
 from tests.encoders import smoke_encoder
 
 SMALL = ["encoders=small=somewhere", "baselines=raw_1nn", "protocols=ridge,clustering", "layers=0,last", "tasks=4"]
@@ -42,7 +43,7 @@ def encoder():
 @pytest.fixture(autouse=True)
 def contenders(monkeypatch, encoder):
     """One encoder, of whatever path."""
-    monkeypatch.setattr(sweeps, "load_encoder", lambda where: encoder)
+    monkeypatch.setattr(sweeps, "find_encoders", partial(find_encoders, load=lambda where: encoder))
 
 
 def configured(folder, *overrides):
@@ -88,13 +89,13 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_table(folder, tmp_path, mo
     assert timeless(again.rows) == timeless(row for row in whole.rows if row.dataset != "d")
     assert not computed
     monkeypatch.undo()
-    monkeypatch.setattr(sweeps, "load_encoder", lambda where: whole._encoders[0].encoder)
+    monkeypatch.setattr(sweeps, "find_encoders", partial(find_encoders, load=lambda where: whole._encoders[0].encoder))
     assert timeless(run(config, folder, tmp_path / "stopped").rows) == timeless(whole.rows)
 
 
 def test_a_repetition_is_computed_once_whatever_its_number(folder, tmp_path, monkeypatch, encoder):
     of = {"x": encoder, "y": smoke_encoder("seed=7")}
-    monkeypatch.setattr(sweeps, "load_encoder", of.get)
+    monkeypatch.setattr(sweeps, "find_encoders", partial(find_encoders, load=of.get))
     rest = ["baselines=raw_forest", "protocols=ridge", "layers=last"]
     alone = run(configured(folder, "encoders=e=y", *rest, "seeds=1"), folder, tmp_path, leave_out="d")
     computed, probe = [], registry.probe_metrics
@@ -157,6 +158,7 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
     ],
 )
 def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, spec):
+    spec = spec.of(encoder)
     cases = find_datasets(str(folder / "b.npz"))[0].read("test")
     lengths, shifts, orders = spec.input_lengths or encoder.input_lengths, spec.num_window_offsets or 1, spec.diff_orders or (0,)
     expected = encoder.with_options(input_lengths=lengths, num_window_offsets=shifts, diff_orders=orders).embed(
@@ -173,7 +175,7 @@ def test_layers_read_at_once_are_those_that_are_embedded(folder, encoder, spec):
 
 def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
     config = configured(folder, "encoders=e=x,e=y,u=untrained:x", "baselines=", "protocols=ridge,fewshot", "layers=last", "seeds=0,1")
-    assert [(one.name, one.number) for one in find_encoders(config.encoders)] == [("e", 0), ("e", 1), ("u", 0)]
+    assert [(one.name, one.number) for one in sweeps.find_encoders(config.encoders)] == [("e", 0), ("e", 1), ("u", 0)]
     config = configured(folder / "a.npz", *["encoders=e=x,e=y", "baselines=", "protocols=ridge,fewshot", "layers=last", "seeds=0,1"])
     rows = [row for row in run(config, folder / "a.npz", tmp_path).rows if row.metric == "accuracy"]
     assert sorted((row.protocol, row.seed) for row in rows) == [("fewshot", i) for i in range(4)] + [("ridge", 0), ("ridge", 1)]
@@ -182,7 +184,6 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("encoders=somewhere", "encoder 'somewhere' has no name; write name=somewhere"),
         ("protocols=svm", "protocol 'svm' is unknown; choose of ridge"),
         ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 1"),
         ("input_lengths=short", "length short cannot be embedded; choose a multiple of window_size 16, up to"),
@@ -200,8 +201,7 @@ def test_a_wrong_grid_is_rejected(folder, tmp_path, override, message):
 
 def test_all_layers_are_read(encoder):
     config = load_config("sweep", [*SMALL[:3], "layers=all"], schema=SweepConfig)
-    assert len([run for run in make_runs(config, encoder.network) if run.protocol == "ridge"]) == 3
-    assert SweepEncoder("e", 0, encoder, "").encoder.config.model.depth == 1
+    assert len([run for run in make_runs(config, encoder) if run.protocol == "ridge"]) == 3
 
 
 def test_lengths_and_shifts_are_read_apart_and_together(folder, tmp_path):

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import InputError, extra, missing_extra
 from nutime_jax.evaluation.features import raw_features
+from nutime_jax.evaluation.results import class_metrics
 
 WINDOW = 0.1
 """Width of the Sakoe-Chiba band of DTW, as a fraction of the length; not tuned."""
@@ -27,8 +27,8 @@ MIN_LENGTHS = {"minirocket": 9, "multirocket_hydra": 10}
 """Minimum length of a method's kernels, in time points; shorter datasets are resized to it."""
 
 
-def baseline_metrics(name: str, train: Cases, test: Cases, *, seed: int) -> dict[str, float]:
-    """Fit a baseline on the training cases and return accuracy and macro-averaged F1 on the test cases.
+def baseline_predictions(name: str, train: Cases, test: Cases, *, seed: int) -> np.ndarray:
+    """Fit a baseline on the training cases and return the labels that it predicts for the test cases.
 
     Args:
         name: one of BASELINES.
@@ -41,10 +41,12 @@ def baseline_metrics(name: str, train: Cases, test: Cases, *, seed: int) -> dict
         raise InputError(f"baseline {name!r} is unknown; choose one of {', '.join(BASELINES)}")
     _check(train, test)
     length = max(MIN_LENGTHS.get(name, 1), *(case.shape[-1] for case in train.series))
-    predicted = BASELINES[name](_array(train, length), train.labels, _array(test, length), seed)
-    # A predicted class without test cases has F1 zero.
-    f1 = f1_score(test.labels, predicted, average="macro", zero_division=0.0)
-    return {"accuracy": float(accuracy_score(test.labels, predicted)), "f1": float(f1)}
+    return BASELINES[name](_array(train, length), train.labels, _array(test, length), seed)
+
+
+def baseline_metrics(name: str, train: Cases, test: Cases, *, seed: int) -> dict[str, float]:
+    """Return `results.class_metrics` of `baseline_predictions`."""
+    return class_metrics(test.labels, baseline_predictions(name, train, test, seed=seed))
 
 
 def _check(train: Cases, test: Cases) -> None:

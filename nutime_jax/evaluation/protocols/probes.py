@@ -1,19 +1,18 @@
 """Probes: simple classifiers of frozen features. Test cases choose nothing."""
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin, TransformerMixin
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from threadpoolctl import threadpool_limits
 
+from nutime_jax.data.datasets import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.classifiers import (
@@ -22,9 +21,9 @@ from nutime_jax.evaluation.classifiers import (
     LeaveOneOutRidge,
     stratified_folds,
 )
-from nutime_jax.evaluation.features import FeatureSet, Task, encode_cases
-from nutime_jax.evaluation.protocols.baselines import baseline_metrics
-from nutime_jax.evaluation.results import Result
+from nutime_jax.evaluation.features import FeatureSet, encode_cases
+from nutime_jax.evaluation.results import class_metrics
+from nutime_jax.finetuning.probe import ProbeClassifier
 
 PROBES: dict[str, Callable[[], ClassifierMixin]] = {
     "ridge": LeaveOneOutRidge,
@@ -33,8 +32,6 @@ PROBES: dict[str, Callable[[], ClassifierMixin]] = {
     "1nn": lambda: KNeighborsClassifier(1),
     "forest": lambda: RandomForestClassifier(200, random_state=0),
 }
-RAW = "raw_1nn"
-"""Baseline of `compare`."""
 SCALERS: dict[str, Callable[[], TransformerMixin]] = {
     "none": lambda: FunctionTransformer(),
     "standard": StandardScaler,
@@ -60,12 +57,11 @@ def make_probe(name: str, *, scaler: str = "standard") -> Pipeline:
     return make_pipeline(SCALERS[scaler](), PROBES[name]())
 
 
-def probe_metrics(name: str, train: FeatureSet, test: FeatureSet, *, scaler: str = "standard") -> dict[str, float]:
-    """Fit a probe on the training cases and score it on the test cases; see `make_probe`.
+def predict_with_probe(name: str, train: FeatureSet, features: np.ndarray, *, scaler: str = "standard") -> tuple[np.ndarray, float]:
+    """Fit a probe on the training cases; see `make_probe`.
 
     Returns:
-        "accuracy"; "f1": mean F1 of the classes among test labels and predictions; "train_cv", if the probe has it: accuracy
-        on held-out training cases, on which choices may be based.
+        Predicted labels of other features, (cases,), and the accuracy on held-out training cases; NaN if the probe has none.
 
     Raises:
         InputError: the name is unknown, or the train split has a single class.
@@ -74,12 +70,19 @@ def probe_metrics(name: str, train: FeatureSet, test: FeatureSet, *, scaler: str
     if len(np.unique(train.labels)) < 2:
         raise InputError(f"every training case has the label {str(train.labels[0])!r}; a probe needs two classes or more")
     with threadpool_limits(1):  # small matmuls: synchronising threads costs more than it saves
-        predicted = probe.fit(train.features, train.labels).predict(test.features)
-    held_out = getattr(probe[-1], "train_accuracy_", math.nan)
-    metrics = {
-        "accuracy": float(np.mean(predicted == test.labels)),
-        "f1": float(f1_score(test.labels, predicted, average="macro", zero_division=0)),
-    }
+        predicted = probe.fit(train.features, train.labels).predict(features)
+    return predicted, getattr(probe[-1], "train_accuracy_", math.nan)
+
+
+def probe_metrics(name: str, train: FeatureSet, test: FeatureSet, *, scaler: str = "standard") -> dict[str, float]:
+    """Fit a probe on the training cases and score it on the test cases; see `predict_with_probe`.
+
+    Returns:
+        `results.class_metrics`; "train_cv", if the probe has it: accuracy on held-out training cases, on which choices may be
+        based.
+    """
+    predicted, held_out = predict_with_probe(name, train, test.features, scaler=scaler)
+    metrics = class_metrics(test.labels, predicted)
     return metrics if math.isnan(held_out) else {**metrics, "train_cv": held_out}
 
 
@@ -102,48 +105,51 @@ def cross_validated_accuracy(name: str, train: FeatureSet, *, folds: int = 5, sc
     return float(np.mean(scores))
 
 
-def compare(encoders: Mapping[str, Encoder], task: Task, **options) -> list[Result]:
-    """Return the accuracy of every encoder with ridge and 1-NN probes, and of 1-NN on the raw series.
+def fit_probe(encoder: Encoder, train: Cases, *, probe: str = "logistic", **options: Any) -> ProbeClassifier:
+    """Fit a linear probe on frozen features of labelled cases, which can be saved with its encoder.
 
     Args:
-        encoders: name of the method -> encoder.
-        task: a labelled dataset.
-        options: those of `Encoder.embed`.
+        encoder: the encoder.
+        train: labelled cases.
+        probe: "logistic" or "ridge", on standardised features; see `make_probe`.
+        options: layer, pooling and channels, as arguments of `Encoder.embed`.
+
+    Raises:
+        InputError: the probe is not linear, or the cases have no labels or a single class.
     """
-    setting = " ".join(f"{name}={value}" for name, value in options.items())
-    sizes = {"train_cases": len(task.train.labels), "test_cases": len(task.test.labels)}
-    results = []
-
-    def add(method: str, protocol: str, setting: str, compute: Callable[[], dict[str, float]]) -> None:
-        started = time.perf_counter()
-        accuracy = compute()["accuracy"]
-        seconds = time.perf_counter() - started
-        results.append(Result(method, task.name, protocol, setting, 0, "accuracy", accuracy, seconds=seconds, **sizes))
-
-    for method, encoder in encoders.items():
-        train, test = (encode_cases(encoder, cases, **options) for cases in (task.train, task.test))
-        for probe in ("ridge", "1nn"):
-            add(method, probe, setting, partial(probe_metrics, probe, train, test))
-    add(RAW, "baseline", "", partial(baseline_metrics, RAW, task.train, task.test, seed=0))
-    return results
-
-
-def format_accuracies(results: Sequence[Result], columns: Mapping[tuple[str, str], str]) -> str:
-    """Return a text table of accuracies in percent: one line per dataset, and their mean.
-
-    Args:
-        columns: (method, protocol) -> heading.
-    """
-    values = {(result.dataset, result.method, result.protocol): 100 * result.value for result in results}
-    names = list(dict.fromkeys(result.dataset for result in results))
-    means = [f"{np.mean([values[name, *key] for name in names]):.1f}" for key in columns]
-    lines = [["dataset", *columns.values()]]
-    lines += [[name, *(f"{values[name, *key]:.1f}" for key in columns)] for name in names]
-    lines += [[f"mean of {len(names)}", *means]]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    head, *rows, last = (
-        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
-        for first, *rest in lines
+    if probe not in LINEAR:
+        raise InputError(f"probe {probe!r} cannot be saved; choose one of {', '.join(LINEAR)}")
+    if train.labels is None or len(set(train.labels)) < 2:
+        raise InputError("the training cases have fewer than two classes; a probe needs two or more")
+    options = {"layer": None, "pooling": None, "channels": "concat", **options}
+    features = encode_cases(encoder, train, **options)
+    with threadpool_limits(1):
+        scaler, fitted = make_probe(probe).fit(features.features, np.asarray(train.labels, str))
+    weight, bias = LINEAR[probe](fitted)
+    weight = weight / scaler.scale_[:, None]
+    return ProbeClassifier(
+        encoder=encoder,
+        options=options,
+        classes_=fitted.classes_,
+        num_channels=len(train.series[0]),
+        weight=weight,
+        bias=bias - scaler.mean_ @ weight,
+        probabilistic=probe == "logistic",
     )
-    rule = "-" * len(head)
-    return "\n".join([head, rule, *rows, rule, last])
+
+
+def _logistic_map(fitted: CrossValidatedLogisticRegression) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight (features, classes) and bias of the logits; two classes have the logits 0 and that of the second."""
+    weight, bias = fitted.axes_.T @ fitted.model_.coef_.T, fitted.model_.intercept_
+    bias = bias - fitted.mean_ @ weight
+    if len(fitted.classes_) > 2:
+        return weight, bias
+    return np.hstack([np.zeros_like(weight), weight]), np.concatenate([[0.0], bias])
+
+
+def _ridge_map(fitted: LeaveOneOutRidge) -> tuple[np.ndarray, np.ndarray]:
+    return fitted.coef_.T, fitted.intercept_
+
+
+LINEAR: dict[str, Callable[[Any], tuple[np.ndarray, np.ndarray]]] = {"logistic": _logistic_map, "ridge": _ridge_map}
+"""Probe that can be saved -> weight and bias of its scores, given the fitted probe."""

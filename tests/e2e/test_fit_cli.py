@@ -1,17 +1,20 @@
-"""Fine-tuning and prediction as a user meets them: two commands, files in between."""
+"""Fitting and prediction as a user meets them: two commands, files in between."""
 
 import csv
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nutime_jax.cli.main import main
 from nutime_jax.config import to_dict
+from nutime_jax.data.datasets import find_datasets
+from nutime_jax.estimators import NuTimeClassifier
 from nutime_jax.training.checkpoints import CheckpointManager
 from tests.encoders import smoke_encoder
 
 # Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
-QUICK = ["--epochs=2", "--learning_rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
+QUICK = ["--strategy=full", "--pooling=cls", "--epochs=2", "--learning_rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(workdir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "gunpoint"
-    assert main(["finetune", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={folder}", *QUICK]) == 0
+    assert main(["fit", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={folder}", *QUICK]) == 0
     return folder
 
 
@@ -46,7 +49,7 @@ def read_csv(path):
 
 def test_fine_tuning_tells_validation_and_test_apart(capfd, workdir, tmp_path):
     out = tmp_path / "deep" / "model"
-    status, text, _ = say(capfd, "finetune", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={out}", *QUICK)
+    status, text, _ = say(capfd, "fit", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={out}", *QUICK)
     assert status == 0
     assert "GunPoint: 40 cases trained in 2 epochs" in text
     assert "of 10 cases\ntest accuracy " in text
@@ -56,7 +59,7 @@ def test_fine_tuning_tells_validation_and_test_apart(capfd, workdir, tmp_path):
 
 @pytest.mark.slow
 def test_the_published_protocol_is_called_what_it_is(capfd, workdir, tmp_path):
-    arguments = ["finetune", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
+    arguments = ["fit", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
     status, text, _ = say(capfd, *arguments, "--selection=test")
     assert status == 0
     assert "GunPoint: 50 cases trained" in text
@@ -87,7 +90,9 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
         (["--dataset=bundled"], "--dataset=bundled contains 8 datasets (ACSF1, ArrowHead, BasicMotions, …); choose one of them"),
         (["--dataset={tmp}/bare.csv"], "bare.csv (train) has no labels"),
         (["--dataset={tmp}/lone.tsv", "--selection=test"], "validates on the test split"),
-        (["--strategy=half"], "strategy is 'half'; choose one of full, head"),
+        (["--strategy=half"], "strategy is 'half'; choose one of probe, head, full"),
+        (["--strategy=probe"], "--head_norm is for --strategy=head or full, and the strategy is probe"),
+        (["--probe=ridge"], "--probe is for --strategy=probe, and the strategy is full; remove it"),
         (["--epochs=0"], "epochs is 0; choose an integer of 1 or more"),
         (
             ["--learning_rates=1e-3,fast"],
@@ -101,10 +106,35 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
 def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, message):
     (tmp_path / "bare.csv").write_text("1,2,3\n4,5,6\n")
     (tmp_path / "lone.tsv").write_text("1\t2\t3\n2\t5\t6\n")
-    given = [f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}"]
-    status, _, sentences = say(capfd, "finetune", *given, *(one.format(tmp=tmp_path) for one in arguments))
+    given = [f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
+    status, _, sentences = say(capfd, "fit", *given, *(one.format(tmp=tmp_path) for one in arguments))
     assert (status, len(sentences)) == (2, 1)
     assert message in sentences[0]
+
+
+@pytest.mark.parametrize("probe", ["logistic", "ridge"])
+def test_a_probe_is_fitted_saved_and_applied_to_a_file_with_ids(capfd, workdir, tmp_path, probe):
+    (files,) = find_datasets("ArrowHead")
+    train, test = files.read("train"), files.read("test")
+    for split, cases in (("TRAIN", train), ("TEST", test)):
+        frame = pd.DataFrame(np.concatenate(cases.series), index=pd.Index([f"pump {i}" for i in range(len(cases.series))], name="id"))
+        frame.assign(label=cases.labels).to_csv(tmp_path / f"mine_{split}.csv")
+    given = [f"--encoder={workdir}", f"--dataset={tmp_path / 'mine_TRAIN.csv'}", f"--out={tmp_path / 'model'}"]
+    status, text, _ = say(capfd, "fit", *given, f"--probe={probe}")
+    assert status == 0
+    assert f"mine: {probe} probe on 32 features of 36 cases" in text
+    given = [f"--model={tmp_path / 'model'}", f"--data={tmp_path / 'mine_TRAIN.csv'}", "--split=test", f"--out={tmp_path / 'l.csv'}"]
+    assert say(capfd, "predict", *given)[0] == 0
+    rows = read_csv(tmp_path / "l.csv")
+    assert [row["id"] for row in rows] == [f"pump {i}" for i in range(len(test.series))]
+    expected = NuTimeClassifier(smoke_encoder(), probe=probe).fit(train.series, train.labels)
+    assert [row["label"] for row in rows] == expected.predict(test.series).tolist()
+    status, text, sentences = say(capfd, "predict", *given, "--proba")
+    if probe == "ridge":
+        assert (status, "no probabilities" in sentences[0]) == (2, True)
+    else:
+        found = [[float(row[name]) for name in expected.classes_] for row in read_csv(tmp_path / "l.csv")]
+        np.testing.assert_allclose(found, expected.predict_proba(test.series), atol=2e-5)
 
 
 @pytest.mark.parametrize(
