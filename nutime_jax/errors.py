@@ -24,6 +24,10 @@ class PreemptedError(RuntimeError):
     """A preempted run whose state is saved. The command line exits with status 75: rerun the command to resume."""
 
 
+class LostProcessError(RuntimeError):
+    """A process of a run has lost another one. The command line exits with status 4: rerun the command to resume."""
+
+
 def first_line(error: Exception) -> str:
     """Return the text of an error without line breaks."""
     return " ".join(str(error).split())

@@ -12,7 +12,7 @@ import numpy as np
 
 from nutime_jax.errors import InputError
 from nutime_jax.report.style import can_plot, save_figure
-from nutime_jax.storage import error_summary, storage_for
+from nutime_jax.storage import error_summary, write_bytes
 
 
 class SeedStats(NamedTuple):
@@ -76,7 +76,7 @@ def write_report(report: StudyReport, out: Path) -> list[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
-            storage_for(out).replace(out / name, text.encode())
+            write_bytes(out / name, text.encode())
             written.append(out / name)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error_summary(error)}); choose another --out") from error

@@ -9,6 +9,7 @@ import io
 import os
 import socket
 import time
+from http.server import HTTPServer
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -155,20 +156,31 @@ def golden() -> Path:
     return SHARED / "golden"
 
 
+class _ManyClientsServer(HTTPServer):
+    """A server for the many connections of Orbax, some of which are closed early: with a short queue each would wait for seconds."""
+
+    request_queue_size = 256
+
+    def handle_error(self, request, client_address) -> None:
+        pass
+
+
 @pytest.fixture(scope="session")
 def bucket() -> str:
     """The address of an empty bucket, which an emulator keeps in memory, for this process and those that it starts."""
     reason = "pip install gcsfs gcp-storage-emulator to test workdirs in a bucket"
-    pytest.importorskip("gcsfs", reason=reason)
-    emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    fsspec_config = pytest.importorskip("fsspec.config").conf
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
-        # The emulator needs no credentials; gcsfs would look for them at an address of the cloud.
+        for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
+            patch.setenv(name, f"http://127.0.0.1:{port}")
+        # The emulator needs no credentials, and has no service for the type of a bucket; gcsfs would wait for both.
         patch.setenv("FSSPEC_GCS_TOKEN", "anon")
-        patch.setitem(fsspec_config, "gcs", {"token": "anon"})
+        patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        patch.setitem(pytest.importorskip("fsspec.config", reason=reason).conf, "gcs", {"token": "anon"})
+        pytest.importorskip("gcsfs", reason=reason)
+        emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
+        patch.setattr(emulator.server, "HTTPServer", _ManyClientsServer)
         with emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket"):
             yield "gs://bucket"
 

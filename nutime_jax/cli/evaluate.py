@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from nutime_jax.cli.arguments import ENCODER_HELP, add_channels, add_columns, add_features, columns_of, names_in, open_encoder, user_path
 from nutime_jax.errors import InputError
-from nutime_jax.storage import error_summary, storage_for
+from nutime_jax.storage import access_errors, error_summary
 
 if TYPE_CHECKING:
     from nutime_jax.data.datasets import DatasetFiles
@@ -105,7 +105,7 @@ def compare_encoders(
         print(format_difference(difference(comparisons, name, names[0]), name, names[0]))
     try:
         write_rows([row for comparison in comparisons for row in comparison.rows], output)
-    except storage_for(output).write_errors as error:
+    except access_errors(output) as error:
         raise InputError(f"Cannot write {output} ({error_summary(error)}); choose another --out") from error
     print(f"written to {output}")
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import nutime_jax
 from nutime_jax.config import describe, load_config
-from nutime_jax.errors import DivergenceError, InputError, PreemptedError
+from nutime_jax.errors import DivergenceError, InputError, LostProcessError, PreemptedError
 from nutime_jax.options import nearest
 
 COMMANDS = {
@@ -34,7 +34,7 @@ RESUMABLE = ("pretrain",)
 """Commands that resume from a checkpoint."""
 CACHED = ("evaluate", "sweep", "finetune", "embed", "predict", "convert", "export", "plot")
 """Commands that use the compilation cache from the start; `pretrain` does when its processes are connected."""
-EXIT_STATUS = {InputError: 2, DivergenceError: 3, PreemptedError: 75}
+EXIT_STATUS = {InputError: 2, DivergenceError: 3, LostProcessError: 4, PreemptedError: 75}
 """Exit status of an error whose message is the whole output; 75 is "temporary failure" in sysexits.h."""
 INTERRUPTED = 130
 CONFIG_PREFIX = "--config."
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; without one, print the help.
 
     Returns:
-        0, 2 for bad input, 3 for diverged training, 75 for a preemption. An interrupt exits with 130.
+        0, 2 for bad input, 3 for diverged training, 4 for a lost process, 75 for a preemption. An interrupt exits with 130.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("absl", "jax", "gcsfs", "matplotlib"):

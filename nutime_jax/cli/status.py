@@ -16,7 +16,7 @@ from typing import Any
 
 from nutime_jax.cli.arguments import run_path
 from nutime_jax.errors import InputError
-from nutime_jax.storage import error_summary, storage_for
+from nutime_jax.storage import access_errors, error_summary, list_names
 
 METRICS = "metrics.jsonl"
 
@@ -37,12 +37,14 @@ def read_status(workdir: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder is not a workdir, or its files cannot be read.
     """
-    storage = storage_for(workdir)
     try:
-        lines = storage.read(workdir / METRICS).decode(errors="replace").splitlines() if METRICS in storage.list_names(workdir) else []
-        checkpoints = storage.list_steps(workdir / "checkpoints")
-        metadata = json.loads(storage.read(checkpoints[-1] / "about.json")) if checkpoints else {}
-    except (*storage.write_errors, ValueError) as error:
+        exists = METRICS in list_names(workdir)
+        lines = (workdir / METRICS).read_bytes().decode(errors="replace").splitlines() if exists else []
+        checkpoints = [workdir / "checkpoints" / name for name in list_names(workdir / "checkpoints") if name.isdecimal()]
+        checkpoints = [path for path in checkpoints if "about.json" in list_names(path)]
+        newest = max(checkpoints, key=lambda path: int(path.name), default=None)
+        metadata = json.loads((newest / "about.json").read_bytes()) if newest else {}
+    except access_errors(workdir) as error:
         raise InputError(f"{workdir} cannot be read ({error_summary(error)}); pass the workdir of `nutime pretrain`") from error
     if not lines and not checkpoints:
         raise InputError(f"{workdir} has no metrics and no checkpoint; pass the workdir of `nutime pretrain`")

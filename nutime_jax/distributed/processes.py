@@ -1,6 +1,8 @@
 """Processes of a run: start, agreement on decisions, and notice of a preemption."""
 
 import contextlib
+import faulthandler
+import logging
 import os
 import signal
 import threading
@@ -11,12 +13,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from nutime_jax.errors import DivergenceError, InputError, PreemptedError
+from nutime_jax.errors import DivergenceError, InputError, LostProcessError, PreemptedError
+
+log = logging.getLogger(__name__)
 
 PROCESS, PROCESSES = "NUTIME_PROCESS", "NUTIME_PROCESSES"
 """Environment variables with index and number of processes, for clusters that JAX does not recognise."""
 MAX_TEXT_BYTES = 4096
 """Limit of a text that is broadcast."""
+CONNECT_TIMEOUT_S = 300
+"""Time in which all processes have to connect."""
+LOST_PEER = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "Connection closed by peer", "Connection reset by peer")
+"""Parts of the messages of JAX's errors after which a process has lost another one."""
 
 
 def _never(step: int) -> bool:
@@ -90,12 +98,18 @@ def initialize_distributed(multihost: str) -> Iterator[ProcessGroup]:
     if jax.config.jax_compilation_cache_dir is None:
         # A process waits for the others if only process 0 finds a compiled function; users have to choose a shared directory.
         jax.config.update("jax_enable_compilation_cache", False)
+    coordinator = _coordinator(multihost)
+    log.info("connecting (--multihost=%s); this process ends if the others have not connected in %d s", multihost, CONNECT_TIMEOUT_S)
     try:
-        jax.distributed.initialize(**_coordinator(multihost))
+        # JAX would abort with a C++ stack. It holds the lock of the interpreter meanwhile: no Python thread could end it.
+        faulthandler.dump_traceback_later(CONNECT_TIMEOUT_S, exit=True)
+        jax.distributed.initialize(**coordinator, initialization_timeout=2 * CONNECT_TIMEOUT_S)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         accepted = "choose off, or host:port of process 0"
         raise InputError(f"--multihost={multihost} does not work ({reason}); {accepted}") from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     if signalled.is_set():
         signal.raise_signal(signal.SIGTERM)  # received before JAX had its handler
     shut_down = True
@@ -103,8 +117,12 @@ def initialize_distributed(multihost: str) -> Iterator[ProcessGroup]:
         yield ProcessGroup(jax.process_index(), jax.process_count(), multihost_utils.reached_preemption_sync_point)
     except (PreemptedError, DivergenceError):
         raise  # in every process, after the same step
-    except BaseException:
+    except BaseException as error:
         shut_down = False  # shutdown would wait for the other processes, which wait for this one
+        if isinstance(error, jax.errors.JaxRuntimeError) and any(code in str(error) for code in LOST_PEER):
+            reason = str(error).splitlines()[0][:300]
+            advice = "see their output, and rerun the same command to resume"
+            raise LostProcessError(f"another process has ended, or cannot be reached ({reason}); {advice}") from error
         raise
     finally:
         if shut_down:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import io
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,9 @@ from nutime_jax.data.datasets import Cases, DatasetFiles
 from nutime_jax.encoder import Encoder, resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.models.pooling import ALL_LAYERS, check_pooling, split_layers
-from nutime_jax.storage import open_atomically
+from nutime_jax.storage import error_summary, read_checked, write_checked
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,20 +111,26 @@ def layer_features(encoder: Encoder, cases: Cases, *, cache: Path | None = None,
 
 
 def _cached_features(encoder: Encoder, cases: Cases, *, cache: Path | None, batch_size: int) -> np.ndarray:
-    path = None if cache is None else cache / f"{encoder_digest(encoder)[:24]}-{cases_digest(cases)[:24]}.npy"
-    if path is not None and path.exists():
-        try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError):
-            path.unlink()  # truncated by a full disk: compute it again
+    path = None if cache is None else cache / f"{encoder_digest(encoder)[:24]}-{cases_digest(cases)[:24]}.features"
+    if path is not None and (stored := read_checked(path)) is not None:
+        return np.load(io.BytesIO(stored), allow_pickle=False)
     channels = [channel for case in cases.series for channel in encoder.expand_channels(case)]
     flat = encoder.embed_layers(channels, batch_size=batch_size)
     features = flat.reshape(len(cases.series), -1, *flat.shape[1:])
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open_atomically(path) as file:
-            np.save(file, features)
+        _store(features, path)
     return features
+
+
+def _store(features: np.ndarray, path: Path) -> None:
+    """Write a cache; one that cannot be written costs time, not results."""
+    content = io.BytesIO()
+    np.save(content, features)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_checked(path, content.getvalue())
+    except OSError as error:
+        log.warning("features are not kept: %s cannot be written (%s)", path.parent, error_summary(error))
 
 
 def read_features(layers: Sequence[LayerFeatures], spec: FeatureSpec) -> np.ndarray:

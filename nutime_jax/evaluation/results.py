@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from nutime_jax.errors import InputError
-from nutime_jax.storage import open_atomically, storage_for
+from nutime_jax.storage import error_summary, read_checked, write_bytes, write_checked
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 FAILURES = "failures.csv"
@@ -105,7 +108,7 @@ def write_records(records: Iterable[T], path: Path, *, kind: type[T]) -> None:
     writer = csv.writer(table)
     writer.writerow(field.name for field in dataclasses.fields(kind))
     writer.writerows(dataclasses.astuple(record) for record in records)
-    storage_for(path).replace(path, table.getvalue().encode())
+    write_bytes(path, table.getvalue().encode())
 
 
 def read_records(path: Path, *, kind: type[T], what: str) -> list[T]:
@@ -172,18 +175,16 @@ class CellStore:
             raise InputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
 
     def read(self, cell: SweepCell) -> list[Result] | None:
-        """Return the results of a cell; None if it is not computed or its file is corrupt."""
-        try:
-            content = json.loads((self._folder / f"{cell.key}.json").read_text())
-            return [Result(**{**row, "seed": cell.seed}) for row in content]
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
+        """Return the results of a cell; None if it is not computed or its file is damaged."""
+        content = read_checked(self._path(cell))
+        return None if content is None else [Result(**{**row, "seed": cell.seed}) for row in json.loads(content)]
 
     def write(self, cell: SweepCell, results: list[Result]) -> None:
-        """Store the results of a cell."""
-        path = self._folder / f"{cell.key}.json"
+        """Store the results of a cell. A cell that cannot be stored is computed again the next time."""
         try:
-            with open_atomically(path, "w") as file:
-                json.dump([dataclasses.asdict(result) for result in results], file)
+            write_checked(self._path(cell), json.dumps([dataclasses.asdict(result) for result in results]).encode())
         except OSError as error:
-            raise InputError(f"{self._folder} cannot be written ({error.strerror}); free disk space and start again") from error
+            log.warning("a cell is not kept: %s cannot be written (%s)", self._folder, error_summary(error))
+
+    def _path(self, cell: SweepCell) -> Path:
+        return self._folder / f"{cell.key}.cell"

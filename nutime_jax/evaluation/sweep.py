@@ -1,6 +1,7 @@
 """Resumable evaluation sweeps over methods, datasets and protocols. Each combination is one cached cell."""
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +23,9 @@ from nutime_jax.evaluation.protocols.registry import EncodedDataset, ProtocolRun
 from nutime_jax.evaluation.results import CellStore, Failure, Result, SweepCell
 from nutime_jax.models.network import NuTimeEncoder, check_diff_orders, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.pooling import ALL_LAYERS
+from nutime_jax.storage import error_summary
+
+log = logging.getLogger(__name__)
 
 UNSEEDED_BASELINES = ("raw_1nn", "raw_1nn_dtw")
 """Baselines without randomness: other seeds would repeat the result."""
@@ -154,8 +158,8 @@ class Sweep:
         for dataset in self._datasets:
             try:
                 tasks = dataset.open()
-            except InputError as error:
-                self.failures.append(Failure("all", dataset.name, "", "", str(error)))
+            except Exception as error:  # no dataset ends a sweep of hours
+                self.failures.append(Failure("all", dataset.name, "", "", _describe(error)))
                 done += dataset.cells
                 yield SweepProgress(dataset.name, "", done, total)
                 continue
@@ -218,14 +222,22 @@ class Sweep:
             started = time.perf_counter()
             try:
                 metrics = task.compute()
-            except (InputError, DivergenceError) as error:
-                self.failures.append(Failure(cell.method, cell.dataset, cell.protocol, cell.setting, str(error)))
+            except Exception as error:  # no cell ends the others
+                self.failures.append(Failure(cell.method, cell.dataset, cell.protocol, cell.setting, _describe(error)))
                 return
             shared = {"selection": task.selection, "train_cases": task.train_cases, "test_cases": task.test_cases}
             shared["seconds"] = time.perf_counter() - started
             results = [Result(*cell.identity, metric, value, **shared) for metric, value in metrics.items()]
             self._store.write(cell, results)
         self.rows += [replace(result, encoder=task.encoder) for result in results]
+
+
+def _describe(error: Exception) -> str:
+    """Return the message of an error; the traceback of one that is a bug goes to the log."""
+    if isinstance(error, InputError | DivergenceError):
+        return str(error)
+    log.error("a cell failed", exc_info=error)
+    return f"{type(error).__name__}: {error_summary(error)}"
 
 
 def _point_scores(series: PointAnomalySeries, scorer: Scorer) -> dict[str, float]:

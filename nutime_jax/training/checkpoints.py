@@ -1,49 +1,60 @@
-"""Orbax checkpoints that are complete, verified, and never replaced by a worse one.
+"""Checkpoints of a run: written by Orbax, verified by checksums, and never replaced by a worse one.
 
 A checkpoint is a directory named by its step:
 
-    state/         arrays, written by Orbax
+    state/         arrays, written by Orbax; each process writes its shards
     about.json     metadata: schema version, step, time, configuration, corpus digest, commit, package versions
-    manifest.json  SHA-256 of every other file
+    manifest.json  SHA-256 of every other file but Orbax's own marks of a complete checkpoint
 
-It is written under another name and renamed when it is complete (in a bucket the manifest is written last). A directory
-named by a step was therefore complete once. The manifest tells whether it is intact: Orbax restores wrong values
-silently after a flipped byte.
+Orbax writes it under another name, and renames it when it is complete; in a bucket the manifest is written after all other
+files. Orbax restores wrong values silently after a flipped byte: the manifest tells whether a checkpoint is intact.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from nutime_jax.distributed.mesh import gather_to_host, shard_tree
 from nutime_jax.errors import InputError, extra
-from nutime_jax.storage import MANIFEST, error_summary, resolve_path, storage_for
+from nutime_jax.storage import access_errors, check_regular, error_summary, is_remote, list_names, read_regular, resolve_path, write_bytes
 
 with extra("train"):
     import orbax.checkpoint as ocp
+    from etils import epath
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+ABOUT, MANIFEST = "about.json", "manifest.json"
+COMMITTED = ocp.path.atomicity_types.COMMIT_SUCCESS_FILE
+UNSIGNED = (MANIFEST, "_CHECKPOINT_METADATA", COMMITTED)
+"""Files that are not in the manifest: Orbax writes the last two after it, and nothing reads them."""
+MAX_JSON_BYTES = 1 << 26
+_PENDING = ocp.path.atomicity_types.TMP_DIR_SUFFIX
+
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)  # its errors are raised, and told once
 
 
 class CheckpointManager:
     """The checkpoints of a run in one directory, written asynchronously, one at a time.
 
-    max_to_keep: number of newest checkpoints that are retained.
+    max_to_keep: number of newest intact checkpoints that are retained.
     keep_period: checkpoints at multiples of this many steps are retained; 0 is none.
     best_metric: metric whose best checkpoint is retained; "-" before the name minimises, "" is none.
-    is_primary: whether this process writes the metadata. Every process must save, restore and close.
+    is_primary: whether this process writes the metadata. Every process must create the manager, save, restore and close.
+
+    Raises:
+        InputError: the directory cannot be written.
     """
 
     def __init__(
@@ -56,12 +67,24 @@ class CheckpointManager:
         is_primary: bool = True,
     ):
         self.directory = resolve_path(directory)
-        self._storage = storage_for(self.directory)
-        self.max_to_keep, self.keep_period, self.best_metric = max_to_keep, keep_period, best_metric
-        self._is_primary = is_primary
-        self._arrays = _PerProcessArrays(is_primary=is_primary) if self._storage.remote else _SharedStorageArrays()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending_save: Future | None = None
+        self._retention = _Retention(self.directory, max_to_keep, keep_period, best_metric, is_primary)
+        self._about: dict[str, Any] = {}
+        self._saving: int | None = None
+        options = ocp.CheckpointManagerOptions(
+            step_format_fixed_length=8,
+            preservation_policy=self._retention,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            num_deletion_threads=1,
+            lightweight_initialize=True,
+            save_root_metadata=False,
+        )
+        try:
+            if is_primary:
+                _remove_incomplete(self.directory)
+            self._orbax = _OrbaxManager(self.directory, options=options)
+        except access_errors(self.directory) as error:
+            advice = "fix the permissions, or choose another --workdir"
+            raise InputError(f"{self.directory} cannot be written ({error_summary(error)}); {advice}") from error
 
     def save(self, state: Any, *, step: int, metadata: dict[str, Any]) -> None:
         """Copy the state, then write it asynchronously. The caller may donate the state immediately.
@@ -73,13 +96,11 @@ class CheckpointManager:
             InputError: this or the last checkpoint could not be written.
         """
         self.wait()
-        name = f"{step:08d}"
-        pending = self._storage.pending_path(self.directory, name)
+        self._about = {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **metadata}
+        self._retention.add(step, metadata)
+        self._saving = step
         with self._as_input_error(step):
-            if self._is_primary:
-                self._storage.prepare_save(self.directory, name)
-            self._arrays.save(pending / "state", state)
-        self._pending_save = self._executor.submit(self._finish, pending, step, metadata)
+            self._orbax.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)), force=True)
 
     def wait(self) -> None:
         """Return when the last checkpoint is complete.
@@ -87,96 +108,111 @@ class CheckpointManager:
         Raises:
             InputError: it could not be written.
         """
-        pending, self._pending_save = self._pending_save, None
-        if pending is not None:
-            pending.result()
+        step, self._saving = self._saving, None
+        if step is not None:
+            with self._as_input_error(step):
+                self._orbax.wait_until_finished()
+            self._retention.intact.add(step)
 
     def close(self) -> None:
-        """Wait for the last checkpoint, then stop the background thread."""
+        """Wait for the last checkpoint, then stop the background threads."""
         try:
             self.wait()
         finally:
-            self._executor.shutdown()
-            self._arrays.close()
+            self._orbax.close()
 
     def restore(self, path: Path, target: Any) -> Any:
-        """Return the state of a checkpoint with the shapes and shardings of `target` (abstract or concrete)."""
-        with self._storage.local_copy(path) as local:
-            return self._arrays.restore(local / "state", target)
+        """Return the state of a verified checkpoint with the shapes and shardings of `target` (abstract or concrete)."""
 
-    def _finish(self, pending: Path, step: int, metadata: dict[str, Any]) -> None:
-        with self._as_input_error(step):
-            self._arrays.wait()
-            if not self._is_primary:
-                return
-            created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            _write_json(pending / "about.json", {"schema": SCHEMA, "step": step, "created": created, **metadata})
-            _write_json(pending / MANIFEST, storage_for(pending).checksums(pending))  # it is local until it is complete
-            self._storage.commit(pending, self.directory / f"{step:08d}")
-            for old in self._superseded(step):
-                self._storage.delete(old)
-            self._storage.remove_incomplete(self.directory)
+        def abstract(leaf):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
-    def _superseded(self, step: int) -> list[Path]:
-        """Intact checkpoints before `step` that no rule retains. A corrupt checkpoint supersedes none."""
-        older = [path for path in list_checkpoints(self.directory) if int(path.name) < step]
-        older = [path for path in older if verify_checkpoint(path) is None]
-        old = older[: max(0, len(older) - self.max_to_keep + 1)]
-        best = best_checkpoint(self.directory, self.best_metric)
-        return [path for path in old if path != best and not self._is_periodic(int(path.name))]
+        with contextlib.closing(ocp.StandardCheckpointer()) as checkpointer:
+            state = checkpointer.restore(path / "state", jax.tree.map(abstract, target))
+        self._retention.intact.add(int(path.name))
+        return state
 
-    def _is_periodic(self, step: int) -> bool:
-        return bool(self.keep_period) and step % self.keep_period == 0
+    def _seal(self) -> None:
+        """Add metadata and manifest to the arrays. Process 0 calls it when all processes have written theirs."""
+        name = f"{self._about['step']:08d}"
+        pending = self.directory / (name if is_remote(self.directory) else name + _PENDING)
+        if is_remote(pending):
+            write_bytes(pending / COMMITTED, b"")  # Orbax does not delete a checkpoint without it
+        _write_json(pending / ABOUT, self._about)
+        _write_json(pending / MANIFEST, _checksums(pending))
 
     @contextlib.contextmanager
     def _as_input_error(self, step: int) -> Iterator[None]:
         try:
             yield
-        except self._storage.write_errors as error:
+        except access_errors(self.directory) as error:
+            self._saving = None
+            self._orbax.reload()
             raise InputError(
                 f"Cannot write checkpoint {step} to {self.directory} ({error_summary(error)}). The previous checkpoint is "
                 "intact. Free disk space or fix permissions, then rerun the same command."
             ) from error
 
 
-class _SharedStorageArrays:
-    """Arrays in a directory that all processes share: each writes and reads the shards of its devices."""
+class _OrbaxManager(ocp.CheckpointManager):
+    """Orbax's manager without its own questions for a preemption: with the step of a past save, in a thread, they would move
+    the counter by which JAX agrees on the step that all processes stop after."""
 
-    def __init__(self):
-        self._checkpointer = ocp.StandardCheckpointer()
-        self.wait, self.close = self._checkpointer.wait_until_finished, self._checkpointer.close
-
-    def save(self, path: Path, state: Any) -> None:
-        self._checkpointer.save(path, state)
-
-    def restore(self, path: Path, target: Any) -> Any:
-        def abstract(leaf):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-        return self._checkpointer.restore(path, jax.tree.map(abstract, target))
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
-class _PerProcessArrays:
-    """Arrays in a local directory per process: process 0 writes full arrays, every process reads its own copy.
+class _Retention(ocp.checkpoint_managers.PreservationPolicy):
+    """Retain the newest intact checkpoints, all newer ones, the periodic ones and the best.
 
-    No process waits for another, except that process 0 gathers the arrays.
+    A checkpoint is verified once: those that this process wrote or restored are known, so that a save costs the same with
+    any number of checkpoints.
     """
 
-    def __init__(self, *, is_primary: bool):
-        index = jax.process_index()
-        single = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
-        self._checkpointer = ocp.StandardCheckpointer(multiprocessing_options=single)
-        self._is_primary = is_primary
-        self.wait, self.close = self._checkpointer.wait_until_finished, self._checkpointer.close
+    def __init__(self, directory: Path, max_to_keep: int, keep_period: int, best_metric: str, is_primary: bool):
+        self._directory, self._max_to_keep, self._keep_period = directory, max_to_keep, keep_period
+        self._best_metric, self._is_primary = best_metric, is_primary
+        self.intact: set[int] = set()
+        self._scores: dict[int, float] = {}
 
-    def save(self, path: Path, state: Any) -> None:
-        arrays = gather_to_host(state)
-        if self._is_primary:
-            self._checkpointer.save(path, arrays)
+    def add(self, step: int, metadata: dict[str, Any]) -> None:
+        """Note the metadata of a checkpoint that is to be written."""
+        self._scores[step] = _score(metadata, self._best_metric)
 
-    def restore(self, path: Path, target: Any) -> Any:
-        arrays = self._checkpointer.restore(path, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), target))
-        return shard_tree(arrays, jax.tree.map(lambda leaf: leaf.sharding, target))
+    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
+        """Return which checkpoints to retain; the newest is about to be written, and deletes none if it fails."""
+        if not self._is_primary:
+            return [True] * len(checkpoints)
+        steps = sorted(info.step for info in checkpoints)
+        newest = steps[-1]
+        kept = [newest]
+        for step in reversed(steps[:-1]):
+            if len(kept) == self._max_to_keep:
+                break
+            if self._is_intact(step):
+                kept.append(step)
+        oldest = kept[-1] if len(kept) == self._max_to_keep else 0
+        best = next((step for step in self._best_first(steps) if step == newest or self._is_intact(step)), None)
+        return [info.step >= oldest or info.step == best or self._is_periodic(info.step) for info in checkpoints]
+
+    def _is_periodic(self, step: int) -> bool:
+        return bool(self._keep_period) and step % self._keep_period == 0
+
+    def _is_intact(self, step: int) -> bool:
+        if step not in self.intact and verify_checkpoint(self._path(step)) is None:
+            self.intact.add(step)
+        return step in self.intact
+
+    def _best_first(self, steps: list[int]) -> list[int]:
+        if not self._best_metric:
+            return []
+        for step in steps:
+            if step not in self._scores:
+                self._scores[step] = _score_of(self._path(step), self._best_metric)
+        return sorted((step for step in steps if math.isfinite(self._scores[step])), key=lambda step: (-self._scores[step], -step))
+
+    def _path(self, step: int) -> Path:
+        return self._directory / f"{step:08d}"
 
 
 class _Metadata(dict):
@@ -187,12 +223,15 @@ class _Metadata(dict):
         self._path = path
 
     def __missing__(self, key: str) -> Any:
-        raise InputError(f"checkpoint {self._path} is damaged: about.json has no {key!r}; use another one")
+        raise InputError(f"checkpoint {self._path} is damaged: {ABOUT} has no {key!r}; use another one")
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoint directories, oldest first."""
-    return storage_for(directory).list_steps(directory)
+    """Return the checkpoint directories, oldest first, intact or not. In a bucket those without manifest are incomplete."""
+    paths = [directory / name for name in list_names(directory) if name.isdecimal()]
+    if is_remote(directory):
+        paths = [path for path in paths if MANIFEST in list_names(path)]
+    return sorted(paths, key=lambda path: int(path.name))
 
 
 def latest_checkpoint(directory: str | os.PathLike) -> Path | None:
@@ -216,32 +255,34 @@ def latest_checkpoint(directory: str | os.PathLike) -> Path | None:
     return None
 
 
+def set_newer_aside(checkpoint: Path) -> None:
+    """Rename the damaged checkpoints after the newest intact one to names that are never read: their steps come again."""
+    for path in list_checkpoints(checkpoint.parent):
+        if int(path.name) > int(checkpoint.name):
+            taken = list_names(path.parent)
+            names = (f"damaged-{path.name}{suffix}" for suffix in ["", *(f"-{i}" for i in range(2, len(taken) + 3))])
+            path.rename(path.with_name(next(name for name in names if name not in taken)))
+
+
 def best_checkpoint(directory: Path, metric: str) -> Path | None:
     """Return the intact checkpoint with the best value of a metric, the newest of equals; None if none has a value.
 
     Args:
         metric: its name; "-" before the name minimises, "" is none.
     """
-    if not metric:
-        return None
-    sign, name = (-1, metric[1:]) if metric.startswith("-") else (1, metric)
-    candidates = []
-    for path in list_checkpoints(directory):
-        if verify_checkpoint(path) is None:
-            value = (read_metadata(path).get("metrics") or {}).get(name, math.nan)
-            if math.isfinite(value):
-                candidates.append((sign * value, int(path.name), path))
-    return max(candidates)[2] if candidates else None
+    scored = [(_score_of(path, metric), int(path.name), path) for path in list_checkpoints(directory)]
+    best_first = sorted((item for item in scored if math.isfinite(item[0])), reverse=True)
+    return next((path for _, _, path in best_first if verify_checkpoint(path) is None), None)
 
 
 def verify_checkpoint(path: Path) -> str | None:
     """Return the damage of a checkpoint as a text; None if every file has its checksum."""
-    storage = storage_for(path)
+    # A network error is no damage: it must never select an older checkpoint.
+    damage = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) if is_remote(path) else (OSError, ValueError)
     try:
-        manifest = _read_object(path / MANIFEST)
-        checksums = storage.checksums(path)
-    except (*storage.corruption_errors, RecursionError) as error:
-        return f"{path.name} cannot be read ({error})"
+        manifest, checksums = _read_object(path / MANIFEST), _checksums(path)
+    except (*damage, RecursionError) as error:
+        return f"{path.name} cannot be read ({error_summary(error)})"
     for name in sorted(manifest.keys() | checksums.keys()):
         if manifest.get(name) != checksums.get(name):
             state = "is missing" if name not in checksums else "is unexpected" if name not in manifest else "has changed"
@@ -256,9 +297,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, or has another schema; so does a look-up of a missing key.
     """
     try:
-        metadata = _read_object(path / "about.json")
+        metadata = _read_object(path / ABOUT)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"checkpoint {path} is damaged: about.json is not metadata ({error}); use another one") from error
+        raise InputError(f"checkpoint {path} is damaged: {ABOUT} is not metadata ({error}); use another one") from error
     if metadata.get("schema") != SCHEMA:
         version = f"checkpoint {path} has schema {metadata.get('schema')}, this version reads {SCHEMA}"
         raise InputError(f"{version}; use the version that wrote it")
@@ -268,12 +309,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Return fields of the state of a checkpoint as NumPy arrays, independent of the devices that wrote them."""
     checkpointer = ocp.PyTreeCheckpointer()
-    with storage_for(path).local_copy(path) as local:
-        tree = checkpointer.metadata(local / "state").item_metadata.tree
-        fields = {name: tree[name] for name in names}
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), fields)
-        restore = ocp.args.PyTreeRestore(item=fields, restore_args=as_numpy, partial_restore=True)
-        return checkpointer.restore(local / "state", args=restore)
+    tree = checkpointer.metadata(path / "state").item_metadata.tree
+    fields = {name: tree[name] for name in names}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), fields)
+    restore = ocp.args.PyTreeRestore(item=fields, restore_args=as_numpy, partial_restore=True)
+    return checkpointer.restore(path / "state", args=restore)
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
@@ -285,7 +325,7 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
         InputError: no checkpoint exists, or it is damaged.
     """
     path = resolve_path(path)
-    names = storage_for(path).list_names(path)
+    names = list_names(path)
     if path.name == "best" and not names:
         return _find_best(path.parent)
     if "state" in names:
@@ -307,12 +347,55 @@ def _find_best(workdir: Path) -> Path:
     return best
 
 
+def _score_of(path: Path, metric: str) -> float:
+    """Return the score of a checkpoint, see `_score`; NaN if its metadata cannot be read."""
+    try:
+        return _score(read_metadata(path), metric)
+    except (InputError, FileNotFoundError, NotADirectoryError):
+        return math.nan
+
+
+def _score(metadata: dict[str, Any], metric: str) -> float:
+    """Return the value of a metric, negated if it is minimised; NaN if there is none."""
+    value = (metadata.get("metrics") or {}).get(metric.removeprefix("-"))
+    if not isinstance(value, float | int):
+        return math.nan
+    return -value if metric.startswith("-") else value
+
+
+def _remove_incomplete(directory: Path) -> None:
+    """Delete the remains of interrupted saves."""
+    for path in [directory / name for name in list_names(directory)]:
+        if path.name.endswith(_PENDING) or (is_remote(path) and path.name.isdecimal() and MANIFEST not in list_names(path)):
+            epath.Path(path).rmtree()
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a directory that the manifest holds, by relative name."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    below = [f"{at}/{name}" for at, _, names in epath.Path(folder).walk(on_error=fail) for name in names]
+    start = len(str(folder).removeprefix("gs://")) + 1  # `walk` omits gs://
+    names = [name for path in below if (name := path[start:]) not in UNSIGNED]
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(names, pool.map(lambda name: _checksum(folder / name), names), strict=True))
+
+
+def _checksum(path: Path) -> str:
+    if not is_remote(path):
+        check_regular(Path(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read_object(path: Path) -> dict[str, Any]:
-    value = json.loads(storage_for(path).read(path))
+    value = json.loads(read_regular(path, max_bytes=MAX_JSON_BYTES))
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is not a JSON object")
     return value
 
 
 def _write_json(path: Path, value: Any) -> None:
-    storage_for(path).write(path, json.dumps(value, indent=1).encode())
+    write_bytes(path, json.dumps(value, indent=1).encode(), sync=True)

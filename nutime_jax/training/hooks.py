@@ -6,6 +6,7 @@ import faulthandler
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,15 +16,18 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from nutime_jax.errors import DivergenceError, PreemptedError, extra
+from nutime_jax.errors import DivergenceError, InputError, PreemptedError, extra
 from nutime_jax.progress import ProgressBar
-from nutime_jax.storage import LOCAL, storage_for
+from nutime_jax.storage import access_errors, error_summary, is_remote, list_names, write_bytes
 from nutime_jax.training.checkpoints import CheckpointManager
 from nutime_jax.training.state import TrainState
 from nutime_jax.training.step import Metrics
 
 with extra("train"):
     import optax
+
+
+METRICS = "metrics.jsonl"
 
 
 class Hook(Protocol):
@@ -43,15 +47,14 @@ class MetricWriter:
         with extra("train"):
             from tensorboardX import SummaryWriter
 
-        name, storage = "metrics.jsonl", storage_for(workdir)
-        staging = storage.staging_dir(workdir)
-        self._upload = lambda: storage.upload(staging, workdir)
-        exists = name in storage.list_names(workdir)
-        lines = storage.read(workdir / name).decode(errors="replace").splitlines() if exists else []
+        self._workdir, self._scratch = workdir, tempfile.TemporaryDirectory(prefix="nutime-")
+        self._near = Path(self._scratch.name) if is_remote(workdir) else workdir
+        exists = METRICS in list_names(workdir)
+        lines = (workdir / METRICS).read_bytes().decode(errors="replace").splitlines() if exists else []
         lines = [line + "\n" for line in lines if _is_until(line, start)]
-        LOCAL.replace(staging / name, "".join(lines).encode())
-        self._file = (staging / name).open("a", buffering=1)
-        self._events = SummaryWriter(str(staging / "tensorboard"), purge_step=start + 1, flush_secs=30)
+        write_bytes(self._near / METRICS, "".join(lines).encode())
+        self._file = (self._near / METRICS).open("a", buffering=1)
+        self._events = SummaryWriter(str(self._near / "tensorboard"), purge_step=start + 1, flush_secs=30)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Record values measured after a step."""
@@ -67,6 +70,18 @@ class MetricWriter:
         self._file.close()
         self._events.close()
         self._upload()
+        self._scratch.cleanup()
+
+    def _upload(self) -> None:
+        if not is_remote(self._workdir):
+            return
+        try:
+            for path in self._near.rglob("*"):
+                if path.is_file():
+                    write_bytes(self._workdir / path.relative_to(self._near), path.read_bytes())
+        except access_errors(self._workdir) as error:
+            advice = "fix the permissions, and rerun the same command"
+            raise InputError(f"{self._workdir} cannot be written ({error_summary(error)}); {advice}") from error
 
 
 class NullWriter:

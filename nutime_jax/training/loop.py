@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -26,7 +27,7 @@ from nutime_jax.distributed.processes import SINGLE_PROCESS, ProcessGroup
 from nutime_jax.errors import InputError, keep_log_handlers
 from nutime_jax.models.network import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.objectives import build_network
-from nutime_jax.storage import resolve_path, storage_for
+from nutime_jax.storage import is_remote, lock, resolve_path
 from nutime_jax.training import hooks
 from nutime_jax.training.checkpoints import (
     CheckpointManager,
@@ -34,6 +35,7 @@ from nutime_jax.training.checkpoints import (
     latest_checkpoint,
     read_arrays,
     read_metadata,
+    set_newer_aside,
 )
 from nutime_jax.training.input_pipeline import count_synthetic, make_input_pipeline, make_views
 from nutime_jax.training.program import build_program, learning_rate
@@ -92,19 +94,19 @@ def pretrain(
         pipeline = make_input_pipeline(config.data, corpus, mesh, **size, seed=config.seed)
         program = build_program(config, views=views, mesh=mesh)
         metadata = _checkpoint_metadata(config, corpus, init_from)
-        run = config.run
+        run, folder = config.run, workdir / "checkpoints"
+        newest = processes.broadcast_from_primary(partial(_find_resumable_checkpoint, folder, metadata))
         manager = CheckpointManager(
-            workdir / "checkpoints",
+            folder,
             max_to_keep=run.max_to_keep,
             keep_period=run.keep_period,
             best_metric=run.best_metric,
             is_primary=processes.is_primary,
         )
         stack.callback(manager.close)
-        newest = processes.broadcast_from_primary(partial(_find_resumable_checkpoint, manager, workdir, metadata))
         if newest:
-            log.info("resuming from %s", manager.directory / newest)
-            state = manager.restore(manager.directory / newest, program.state)
+            log.info("resuming from %s", folder / newest)
+            state = manager.restore(folder / newest, program.state)
         elif init_from is not None:
             state = _start_from(program.init(), init_from)
         else:
@@ -165,12 +167,13 @@ def _open_corpus(config: PretrainConfig, workdir: Path, processes: ProcessGroup)
     return corpus
 
 
-def _find_resumable_checkpoint(manager: CheckpointManager, workdir: Path, metadata: dict[str, Any]) -> str:
+def _find_resumable_checkpoint(folder: Path, metadata: dict[str, Any]) -> str:
     """Return the name of the newest intact checkpoint, which must be of this run; empty if none exists."""
-    newest = latest_checkpoint(manager.directory)
+    newest = latest_checkpoint(folder)
     if newest is None:
         return ""
-    _check_same_run(workdir, read_metadata(newest), metadata)
+    _check_same_run(folder.parent, read_metadata(newest), metadata)
+    set_newer_aside(newest)
     return newest.name
 
 
@@ -205,7 +208,7 @@ def _make_hooks(
     stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
     writer = closing(hooks.MetricWriter(workdir, start=start) if is_primary else hooks.NullWriter())
     shown = {"every": run.log_every, "label": config.name, "shown": is_primary}
-    traces = storage_for(workdir).staging_dir(workdir) / f"stacks-{processes.index}.txt"
+    traces = Path(tempfile.gettempdir() if is_remote(workdir) else workdir) / f"stacks-{processes.index}.txt"
     watchdog = closing(hooks.Watchdog(run.watchdog_timeout_s, traces, start=start))
     guard = hooks.DivergenceGuard(collapse=run.collapse_threshold, patience=run.collapse_patience, warn=log.warning)
     schedule = learning_rate(config.optim, steps=last)
@@ -235,9 +238,9 @@ def _make_hooks(
 
 def _check_storage(config: PretrainConfig, workdir: Path, profile: bool) -> None:
     """Check that files which need a local directory have one."""
-    if storage_for(config.data.dir).remote:
+    if is_remote(config.data.dir):
         raise InputError(f"data.dir is {config.data.dir}; choose a local or mounted directory for the corpus")
-    if not storage_for(workdir).remote:
+    if not is_remote(workdir):
         return
     if not config.data.dir and count_synthetic(config.data, batch_size=config.batch_size) < config.batch_size:
         raise InputError(f"data.dir is empty, and workdir {workdir} cannot hold a corpus; set data.dir to a local directory")
@@ -247,7 +250,7 @@ def _check_storage(config: PretrainConfig, workdir: Path, profile: bool) -> None
 
 def _lock_workdir(workdir: Path, processes: ProcessGroup) -> contextlib.AbstractContextManager:
     """Create the workdir and lock it: two runs would destroy each other's checkpoints. A bucket has no lock."""
-    return storage_for(workdir).lock(workdir) if processes.is_primary else contextlib.nullcontext()
+    return lock(workdir) if processes.is_primary else contextlib.nullcontext()
 
 
 def _checkpoint_metadata(config: PretrainConfig, corpus: Corpus | None, init_from: Any) -> dict[str, Any]:

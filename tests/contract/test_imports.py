@@ -44,7 +44,7 @@ OWNERS = {
     "matplotlib": {"report", "data"},
     "torch": {"convert", "data"},
     "tensorboardX": {"training.hooks"},
-    "etils": {"storage"},
+    "etils": {"storage", "training.checkpoints"},
     "gcsfs": {"storage"},
     "ray": {"cluster"},
 }

@@ -13,7 +13,7 @@ import pytest
 
 from nutime_jax import load_encoder
 from nutime_jax.cli.main import main
-from nutime_jax.storage import GCS, resolve_path
+from nutime_jax.storage import list_names, resolve_path
 from nutime_jax.training.checkpoints import latest_checkpoint, read_arrays
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_a_killed_run_goes_on_as_one_on_this_machine(bucket, tmp_path):
     command = [sys.executable, "-m", "nutime_jax.cli.main", *arguments(workdir, data)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while "manifest.json" not in GCS.list_names(workdir / "checkpoints" / "00000003") and time.monotonic() < deadline:
+    while "manifest.json" not in list_names(workdir / "checkpoints" / "00000003") and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()
     process.communicate()
@@ -43,7 +43,7 @@ def test_a_killed_run_goes_on_as_one_on_this_machine(bucket, tmp_path):
     here, there = (latest_checkpoint(folder / "checkpoints") for folder in (tmp_path / "run", workdir))
     assert here.name == there.name == "00000012"
     jax.tree.map(np.testing.assert_array_equal, read_arrays(there, FIELDS), read_arrays(here, FIELDS))
-    lines = [json.loads(line) for line in GCS.read(workdir / "metrics.jsonl").splitlines()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_bytes().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 13))
     series = [np.sin(np.arange(90) / 9)]
     np.testing.assert_array_equal(load_encoder(str(workdir)).embed(series), load_encoder(tmp_path / "run").embed(series))

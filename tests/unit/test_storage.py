@@ -1,22 +1,25 @@
+import errno
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
 
-from nutime_jax import storage as folders
+from nutime_jax import storage
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh, replicated_sharding, shard_tree
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Result, read_rows, write_rows
-from nutime_jax.storage import GCS, resolve_path, storage_for
+from nutime_jax.storage import is_remote, list_names, lock, read_checked, resolve_path, write_checked
 from nutime_jax.training.checkpoints import (
     CheckpointManager,
     find_checkpoint,
     latest_checkpoint,
     read_arrays,
     read_metadata,
+    set_newer_aside,
     verify_checkpoint,
 )
 from nutime_jax.training.hooks import MetricWriter
@@ -36,19 +39,18 @@ def save(store, step, **about):
 
 
 def names(directory):
-    return sorted(GCS.list_names(directory))
+    return sorted(list_names(directory))
 
 
 @pytest.fixture
 def store(bucket, request):
-    store = CheckpointManager(f"{bucket}/{request.node.name}/checkpoints", max_to_keep=2)
+    store = CheckpointManager(f"{bucket}/{request.node.name}/checkpoints", max_to_keep=2, best_metric="-loss")
     yield store
     store.close()
 
 
 @pytest.mark.slow
 def test_what_was_saved_is_restored_and_old_ones_go(store):
-    store.best_metric = "-loss"
     for step in (3, 6, 9, 12):
         save(store, step, config={"run": {"best_metric": "-loss"}}, metrics={"loss": float(step)})
     assert names(store.directory) == ["00000003", "00000009", "00000012"]
@@ -68,26 +70,28 @@ def test_every_damaged_object_is_found_and_the_last_good_checkpoint_used(store, 
     for step in (3, 6):
         save(store, step)
     newest = store.directory / "00000006"
-    objects = sorted(set(GCS._below(newest)) - {"manifest.json"})
+    objects = sorted(json.loads((newest / "manifest.json").read_bytes()))
     assert len(objects) > 5
     for name in objects:
-        content = GCS.read(newest / name)
+        content = (newest / name).read_bytes()
         if not content:
             continue
-        GCS.write(newest / name, bytes([content[0] ^ 1]) + content[1:])
+        (newest / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
         assert verify_checkpoint(newest) == f"00000006: {name} has changed"
-        GCS.write(newest / name, content)
+        (newest / name).write_bytes(content)
     assert verify_checkpoint(newest) is None
-    GCS._files.rm_file("/".join((newest / "state" / "_METADATA").parts[2:]))
+    (newest / "state" / "_METADATA").unlink()
     assert latest_checkpoint(store.directory).name == "00000003"
     assert "because a newer one is damaged: 00000006: state/_METADATA is missing" in caplog.text
-    save(store, 6)
+    set_newer_aside(store.directory / "00000003")
+    save(CheckpointManager(store.directory), 6)
+    assert names(store.directory) == ["00000003", "00000006", "damaged-00000006"]
     assert latest_checkpoint(store.directory).name == "00000006"
 
 
 def test_a_network_that_fails_is_no_damage(store, monkeypatch):
     save(store, 3)
-    monkeypatch.setattr(GCS._files, "cat_file", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
+    monkeypatch.setattr(type(store.directory), "read_bytes", lambda *_: (_ for _ in ()).throw(OSError("unreachable")))
     with pytest.raises(OSError, match="unreachable"):
         latest_checkpoint(store.directory)
 
@@ -97,8 +101,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the threads of killed saves
 def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
-    """Every copy and every removal is made to be the last thing that the process did, an object of a copy at a time."""
+    """Every write and every removal of a file is made to be the last thing that the process did."""
     left = [0]
 
     def mortal(function):
@@ -110,28 +115,20 @@ def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
 
         return call
 
-    def pipe(contents):
-        for key, content in contents.items():
-            write(key, content)
-
     directory = resolve_path(f"{bucket}/kills")
-    store, files = CheckpointManager(directory, max_to_keep=1), GCS._files
-    write = mortal(files.pipe_file)
-    finished = False
+    kind = type(directory)
     for kill in range(100):
-        left[0] = -1
+        store = CheckpointManager(directory, max_to_keep=1)
         save(store, 100 * kill + 3)
-        left[0] = 6 * kill  # not every object of a copy: they are alike
+        left[0], finished = 3 * kill, False
         with monkeypatch.context() as patch:
-            patch.setattr(files, "pipe", pipe)
-            patch.setattr(files, "rm_file", mortal(files.rm_file))
-            patch.setattr(files, "rm", mortal(files.rm))
+            for operation in ("write_bytes", "write_text", "mkdir", "unlink", "rmtree"):
+                patch.setattr(kind, operation, mortal(getattr(kind, operation)))
             try:
                 save(store, 100 * kill + 6)
                 finished = True
             except Killed:
                 pass
-        left[0] = -1
         found = latest_checkpoint(directory)
         assert int(found.name) - 100 * kill in (3, 6)
         np.testing.assert_array_equal(read_arrays(found, ("step",))["step"], 7 + int(found.name))
@@ -139,9 +136,8 @@ def test_a_kill_at_any_operation_loses_nothing(bucket, monkeypatch):
             break
     assert finished
     assert kill > 2
-    save(store, 100 * kill + 9)
+    save(CheckpointManager(directory, max_to_keep=1), 100 * kill + 9)
     assert names(directory) == [f"{100 * kill + 9:08d}"]
-    store.close()
 
 
 def test_a_resumed_run_leaves_one_record_of_every_step(bucket):
@@ -151,14 +147,14 @@ def test_a_resumed_run_leaves_one_record_of_every_step(bucket):
         writer.write(step, {"loss": 1.0 / step})
     writer.flush()
     writer.write(3, {"loss": 1.0})
-    assert b'"step": 2' in GCS.read(workdir / "metrics.jsonl").splitlines()[-1]  # a kill here loses what the checkpoint lacks, too
+    assert b'"step": 2' in (workdir / "metrics.jsonl").read_bytes().splitlines()[-1]  # a kill here loses what the checkpoint lacks, too
     writer.close()
     writer = MetricWriter(workdir, start=2)
     writer.write(3, {"loss": 0.25})
     writer.close()
-    lines = [json.loads(line) for line in GCS.read(workdir / "metrics.jsonl").splitlines()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_bytes().splitlines()]
     assert lines == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.25}]
-    assert len(GCS.list_names(workdir / "tensorboard")) >= 1
+    assert len(list_names(workdir / "tensorboard")) >= 1
 
 
 def test_results_are_the_same_table(bucket, tmp_path):
@@ -166,7 +162,7 @@ def test_results_are_the_same_table(bucket, tmp_path):
     for folder in (resolve_path(f"{bucket}/results"), tmp_path):
         write_rows(rows, folder / "results.csv")
     assert read_rows(tmp_path / "results.csv") == rows
-    assert GCS.read(resolve_path(f"{bucket}/results/results.csv")) == (tmp_path / "results.csv").read_bytes()
+    assert resolve_path(f"{bucket}/results/results.csv").read_bytes() == (tmp_path / "results.csv").read_bytes()
 
 
 def test_what_has_no_bucket_is_said(bucket, capfd):
@@ -186,9 +182,35 @@ def test_what_has_no_bucket_is_said(bucket, capfd):
 def test_addresses(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert resolve_path("run") == tmp_path / "run"
-    assert not storage_for(resolve_path("~/gs")).remote
+    assert not is_remote(resolve_path("~/gs"))
     with pytest.raises(InputError, match="s3://b/run is neither a local directory nor gs://BUCKET/FOLDER"):
         resolve_path("s3://b/run")
-    monkeypatch.setattr(folders.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"gs://b/run is in a bucket; pip install 'nutime_jax\[gcs\]' to reach it"):
         resolve_path("gs://b/run")
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINTR])
+def test_a_file_system_without_locks_is_warned_about(tmp_path, monkeypatch, caplog, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    with lock(tmp_path), pytest.raises(InputError, match="is in use by another run"), lock(tmp_path):
+        pass
+    monkeypatch.setattr(storage.fcntl, "flock", refuse)
+    with lock(tmp_path):
+        assert f"cannot be locked ({os.strerror(code)}); start no other run in it" in caplog.text
+
+
+def test_a_damaged_cache_is_no_cache(tmp_path):
+    path = tmp_path / "cache"
+    assert read_checked(path) is None
+    write_checked(path, b"content")
+    assert read_checked(path) == b"content"
+    content = path.read_bytes()
+    for damaged in (content[:-1], content + b" ", b"", bytes([content[0] ^ 1]) + content[1:], content[:-1] + b"T", b"[]"):
+        path.write_bytes(damaged)
+        assert read_checked(path) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert read_checked(path) is None

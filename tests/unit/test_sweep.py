@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nutime_jax import encoder as encoders
+from nutime_jax import storage
 from nutime_jax.config import SweepConfig, load_config
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.errors import InputError
@@ -235,6 +236,29 @@ def test_a_damaged_cell_is_computed_again(tmp_path):
     store.write(cell, [row])
     assert store.read(cell) == [row]
     (path,) = (tmp_path / "cells").iterdir()
-    for damaged in (path.read_text()[:-3], "[1]", "{}x"):
-        path.write_text(damaged)
+    content = path.read_bytes()
+    for damaged in (content[:-3], content.replace(b"ridge", b"rigde"), b"[]", b"[1]", b"{}x"):
+        path.write_bytes(damaged)
         assert store.read(cell) is None
+
+
+def test_a_flipped_bit_or_a_full_disk_changes_no_table(folder, tmp_path, monkeypatch, caplog):
+    config = configured(folder / "a.npz", "protocols=ridge", "layers=last", "baselines=")
+    whole = run(config, folder / "a.npz", tmp_path)
+    for path in tmp_path.glob("*/*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert timeless(run(config, folder / "a.npz", tmp_path).rows) == timeless(whole.rows)
+    monkeypatch.setattr(storage, "write_bytes", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert timeless(run(config, folder / "a.npz", tmp_path / "full").rows) == timeless(whole.rows)
+    assert "features are not kept: " in caplog.text
+    assert "a cell is not kept: " in caplog.text
+
+
+def test_a_cell_that_fails_ends_no_other(folder, tmp_path, monkeypatch):
+    config = configured(folder / "a.npz", "protocols=ridge,clustering", "layers=last", "baselines=")
+    monkeypatch.setattr(registry, "probe_metrics", lambda *_, **__: (_ for _ in ()).throw(ValueError("Input X contains NaN")))
+    sweep = run(config, folder / "a.npz", tmp_path)
+    assert {failure.message for failure in sweep.failures} == {"ValueError: Input X contains NaN"}
+    assert {row.protocol for row in sweep.rows} == {"clustering"}
