@@ -2,7 +2,7 @@
 
     nutime convert checkpoint.pth encoders/official
     nutime convert checkpoint.safetensors encoders/official --config=release.json --network=target
-    nutime convert encoders/official official.safetensors
+    nutime convert encoders/official official.pth
     nutime convert runs/quickstart byol.pth
 
 A file (.pth, .safetensors or .npz) becomes a folder that every command accepts as an encoder. The command prints what it
@@ -24,6 +24,8 @@ from nutime_jax.errors import InputError
 if TYPE_CHECKING:
     from nutime_jax.convert.encoders import ConversionResult
 
+OFFICIAL_HIDDEN_RATIO = 16
+"""Hidden width of the official heads of BYOL per output width."""
 TORCH_ONLY = {"official_config": "--config", "heads": "--heads", "network": "--network", "length": "--length"}
 """Flags that apply to files of PyTorch weights, by attribute."""
 
@@ -54,10 +56,17 @@ def _to_torch(source: Path, out: Path) -> None:
     from nutime_jax.convert.torch_files import find_writer, write_state
 
     find_writer(out)
-    state = torch_state_of(source)
-    write_state(out, state)
+    state, settings = torch_state_of(source)
+    write_state(out, state, settings)
     kind = "BYOL" if any(name.startswith("momentum_backbone.") for name in state) else "an encoder"
     print(f"{len(state)} arrays of {kind} written to {out}")
+    if out.suffix == ".safetensors":
+        print("The official implementation loads only .pth files; with PyTorch installed, convert to one.")
+    if kind == "BYOL":
+        width, hidden = state["predictor.3.weight"].shape
+        if hidden != OFFICIAL_HIDDEN_RATIO * width:
+            expected = f"{OFFICIAL_HIDDEN_RATIO * width} ({OFFICIAL_HIDDEN_RATIO} times the output width)"
+            print(f"The official implementation cannot load the heads: their hidden width is {hidden}, not {expected}.")
 
 
 def _from_torch(args: argparse.Namespace) -> None:
@@ -69,10 +78,12 @@ def _from_torch(args: argparse.Namespace) -> None:
 
     check_output_dir(args.out, kind=KIND)
     config = {} if args.official_config is None else read_official_config(args.official_config)
+    state = read_state(args.source)
+    config = {**check_settings(state.config), **config}
     if args.heads is not None:
         config = {**config, **check_settings({"transformer_heads": args.heads})}
         config.pop("transformer_head_dim", None)
-    converted = encoder_from_torch(read_state(args.source), config, network=args.network or "online", length=args.length)
+    converted = encoder_from_torch(state.arrays, config, network=args.network or "online", length=args.length)
     lines = list(_describe(converted))
     converted.encoder.save(args.out, card=_card(args.source, lines))
     print("\n".join(lines))

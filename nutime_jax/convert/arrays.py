@@ -28,11 +28,12 @@ _EMBEDDING = [
     ("0.ms_embed_fc.1", ("embedding", "merge_norm"), _NORM),
     ("0.channel_embedding.0", ("embedding", "fusion"), _LINEAR),
     ("0.channel_embedding.1", ("embedding", "fusion_norm"), _NORM),
-    ("1", (), {"cls_token": "cls"}),
+    ("1", (), {"cls_token": "cls", "mask_token": "mask_token"}),
     ("1.norm", ("norm",), _NORM),
 ]
 _HEAD = [("0", ("in",), _LINEAR), ("1", ("norm",), {**_NORM, "running_mean": "mean", "running_var": "var"}), ("3", ("out",), _LINEAR)]
 BUFFERS = {"0.multi_bias_encoder.scales", "0.multi_bias_encoder.locs", "1.pos_embed"}
+OFFICIAL_MASK_RATIO = 0.2
 _FUSION = "0.channel_embedding."
 _COUNTER = "1.num_batches_tracked"
 
@@ -105,7 +106,6 @@ def to_torch_state(module: nn.Module, variables: Mapping[str, Any], *, batches: 
 def _unsupported_option(model: ModelConfig) -> str:
     """Return an option that the official implementation lacks, with its value, or an empty string."""
     names = [
-        "pos_embedding",
         "stride",
         "dense_stride",
         "extra_window_sizes",
@@ -115,6 +115,8 @@ def _unsupported_option(model: ModelConfig) -> str:
     options = {name: getattr(model, name) for name in names}
     if options["stride"] == model.window_size:
         options["stride"] = 0
+    if model.pos_embedding not in ("sinusoidal", "learned"):
+        return f"pos_embedding {model.pos_embedding!r}"
     return next((f"{name} {value!r}" for name, value in options.items() if value != getattr(ModelConfig, name)), "")
 
 
@@ -206,17 +208,35 @@ def _encoder(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Nu
         normalisation="instance" if config["wne_use_in"] else "window",
         window_stats=statistics if config["use_ms_embed"] else "none",
         channel_fusion="sum" if config["use_channel_emb_sum"] else "linear",
+        pos_embedding="learned" if _learned_positions(config) else "sinusoidal",
+        **_masking(mapping, config),
     )
     return NuTimeEncoder(model)
 
 
+def _learned_positions(config: Mapping[str, Any]) -> bool:
+    return config.get("pe_mode") == "learnable"
+
+
+def _masking(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of masked windows; officially masks hide blocks, or tokens at random are dropped."""
+    kind = "learnable" if "1.mask_token" in mapping else config.get("transformer_mask_type", "none")
+    if kind == "none":
+        return {}
+    strategy = {"learnable": {"mask_type": "block", "mask_strategy": "learned"}, "drop": {"mask_type": "random", "mask_strategy": "drop"}}
+    return {"mask_ratio": config.get("transformer_mask_scale", OFFICIAL_MASK_RATIO), **strategy[kind]}
+
+
 def _encoder_variables(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, Any]:
     if "1.pos_embed" not in mapping:
-        raise InputError("The state has no 1.pos_embed. Only encoders with fixed positional embeddings can be converted.")
+        raise InputError("The state has no 1.pos_embed. Only encoders with fixed or learnable positions can be converted.")
     paths = _encoder_paths(config["transformer_depth"])
     unused = arrays_below(mapping, _FUSION) if config["use_channel_emb_sum"] else {}
     arrays = {name: array for name, array in mapping.items() if name not in BUFFERS and name.removeprefix(_FUSION) not in unused}
-    variables = {"params": unflatten_dict(_to_flat(arrays, paths)), "constants": {"positions": mapping["1.pos_embed"][0]}}
+    variables = {"params": unflatten_dict(_to_flat(arrays, paths)), "constants": {}}
+    variables["params" if _learned_positions(config) else "constants"]["positions"] = mapping["1.pos_embed"][0]
+    if "mask_token" in variables["params"]:
+        variables["params"]["mask_token"] = variables["params"]["mask_token"].reshape(-1)
     if unused:
         variables["unused"] = unflatten_dict(_to_flat({f"{_FUSION}{name}": array for name, array in unused.items()}, paths))
     return variables
@@ -256,7 +276,27 @@ def _torch_encoder(encoder: NuTimeEncoder, variables: Mapping[str, Any]) -> dict
         state["0.multi_bias_encoder.locs"] = (
             np.asarray(encoder.config.locations, dtype) if encoder.config.locations else np.zeros(1, np.int64)
         )
-    return {**state, "1.pos_embed": np.asarray(variables["constants"]["positions"])[None]}
+    if "1.mask_token" in state:
+        state["1.mask_token"] = state["1.mask_token"].reshape(1, 1, -1)
+    kind = "params" if encoder.config.pos_embedding == "learned" else "constants"
+    return {**state, "1.pos_embed": np.asarray(variables[kind]["positions"])[None]}
+
+
+def official_config(model: ModelConfig) -> dict[str, Any]:
+    """Return the settings of an encoder that are not in the arrays of its PyTorch state."""
+    masks = {"learned": "learnable", "drop": "drop"}
+    return {
+        "transformer_heads": model.num_heads,
+        "transformer_head_dim": model.head_dim,
+        "wne_use_in": model.normalisation == "instance",
+        "wne_use_instance_stats": model.window_stats == "instance",
+        "use_channel_emb_sum": model.channel_fusion == "sum",
+        "scale_weighted_sum": model.scale_weighting,
+        "dropout": model.dropout,
+        "pe_mode": "learnable" if model.pos_embedding == "learned" else "fixed",
+        "transformer_mask_type": masks[model.mask_strategy] if model.mask_ratio else "none",
+        "transformer_mask_scale": model.mask_ratio,
+    }
 
 
 def _of_encoder(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from nutime_jax.bundle import is_bundle
 from nutime_jax.config import DataConfig, ModelConfig, PretrainConfig, from_dict
-from nutime_jax.convert.arrays import BUFFERS, from_torch_state, to_torch_state
+from nutime_jax.convert.arrays import BUFFERS, from_torch_state, official_config, to_torch_state
 from nutime_jax.convert.settings import arrays_below
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
@@ -131,15 +131,15 @@ def encoder_from_torch(
     )
 
 
-def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Return the PyTorch state of a pretrained or saved encoder, or of BYOL in a workdir or checkpoint.
+def torch_state_of(name_or_path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the PyTorch state of a pretrained or saved encoder, or of BYOL in a workdir or checkpoint, and its official settings.
 
     Raises:
         InputError: nothing is found there, or it is corrupt.
     """
     if is_bundle(name_or_path) or os.fspath(name_or_path) in list_pretrained():
         encoder = load_encoder(name_or_path)
-        return to_torch_state(encoder.network, encoder.variables)
+        return to_torch_state(encoder.network, encoder.variables), official_config(encoder.config.model)
     found = find_checkpoint(name_or_path)
     about = read_metadata(found)
     config = from_dict(PretrainConfig, about["config"])
@@ -158,7 +158,8 @@ def torch_state_of(name_or_path: str | os.PathLike) -> dict[str, np.ndarray]:
     target = {"params": fields["target_params"], **fields["target_variables"]}
     # BatchNorm processes the two views of a step one after the other.
     network = build_network(build_encoder(config.model), config.objective)
-    return to_torch_state(network, {"online": online, "target": target}, batches=2 * about["step"])
+    state = to_torch_state(network, {"online": online, "target": target}, batches=2 * about["step"])
+    return state, official_config(config.model)
 
 
 def _encoder_config(model: ModelConfig, length: int | None) -> PretrainConfig:

@@ -27,6 +27,9 @@ SETTINGS = {
     "scale_weighted_sum": bool,
     "loc_weighted_sum": bool,
     "dropout": float,
+    "pe_mode": ("fixed", "learnable"),
+    "transformer_mask_type": ("none", "learnable", "drop"),
+    "transformer_mask_scale": float,
 }
 """Official names and types of the settings that are used; official configurations contain many others."""
 
@@ -35,7 +38,8 @@ def infer_config(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any] | 
     """Return the official configuration of a state: from its arrays where possible, else as given, else the official default.
 
     Shapes give all sizes, whether mean and std are embedded, and the product of number and width of the heads. The width is
-    OFFICIAL_HEAD_DIM, and the ablations (which leave no trace in the arrays) have their official defaults, unless given.
+    OFFICIAL_HEAD_DIM, and settings that leave no trace in the arrays (ablations, whether positions are trained) have their
+    official defaults, unless given. Learned positions have their own number, in place of `transformer_max_tokens`.
 
     Raises:
         InputError: a required array is missing, a setting contradicts the arrays or has a wrong type, or the number of heads
@@ -44,7 +48,7 @@ def infer_config(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any] | 
     given = check_settings(config or {})
     arrays = arrays_below(mapping, "backbone.") if is_byol(mapping) else mapping
     if "1.pos_embed" not in arrays:
-        raise InputError("The state has no 1.pos_embed. Only encoders with fixed positional embeddings can be converted.")
+        raise InputError("The state has no 1.pos_embed. Only encoders with fixed or learnable positions can be converted.")
     window, positions = shape_of(arrays, "0.window_embedding.weight", axes=3), shape_of(arrays, "1.pos_embed", axes=3)
     scalars = "0.multi_bias_encoder.ws" in arrays
     depth = sum(name.startswith("1.transformer.layers.") and name.endswith(".to_qkv.weight") for name in arrays)
@@ -58,6 +62,8 @@ def infer_config(mapping: Mapping[str, np.ndarray], config: Mapping[str, Any] | 
     if scalars:
         shape_of(arrays, "0.multi_bias_encoder.scales", axes=1)
         shaped["mb_emb_dim"] = shape_of(arrays, "0.multi_bias_encoder.ws")[1]
+    if given.get("pe_mode") == "learnable":
+        given.pop("transformer_max_tokens", None)
     for name, value in shaped.items():
         if given.get(name, value) != value:
             raise InputError(f"{name} is {given[name]} in the configuration and {value} in the arrays. Pass this model's configuration.")
@@ -75,11 +81,15 @@ def check_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: config[name] for name in SETTINGS if name in config}
     for name, value in given.items():
         kind = SETTINGS[name]
+        if isinstance(kind, tuple):
+            if value not in kind:
+                raise InputError(f"{name} is {value!r} in the configuration. It must be one of {', '.join(kind)}.")
+            continue
         valid = isinstance(value, bool) if kind is bool else isinstance(value, (int, float)) and not isinstance(value, bool)
         if not valid or (kind is int and (value != int(value) or value < 1)) or (kind is float and not 0 <= value < 1):
             accepted = {int: "a whole number above 0", bool: "true or false", float: "a number from 0 to below 1"}[kind]
             raise InputError(f"{name} is {value!r} in the configuration. It must be {accepted}.")
-    return {name: SETTINGS[name](value) for name, value in given.items()}
+    return {name: value if isinstance(value, str) else SETTINGS[name](value) for name, value in given.items()}
 
 
 def read_official_config(path: str | os.PathLike) -> dict[str, Any]:

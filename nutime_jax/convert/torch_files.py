@@ -4,25 +4,39 @@
 `weights_only`, a restricted unpickler that builds only arrays; without PyTorch it is not opened.
 """
 
+import json
 import os
 import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nutime_jax.errors import InputError
 from nutime_jax.storage import open_atomically
 
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 WRAPPERS = ("state_dict", "model")
 """Keys of the state in a checkpoint."""
 
 
-def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read PyTorch names -> arrays from a file, without the prefix `module.` of DataParallel.
+CONFIG = "official_config"
+"""Key of the settings that a state does not show, in files of `write_state`."""
+
+
+class TorchState(NamedTuple):
+    """PyTorch names -> arrays, and official settings that the file states."""
+
+    arrays: dict[str, np.ndarray]
+    config: dict[str, Any]
+
+
+def read_state(path: str | os.PathLike) -> TorchState:
+    """Read a file of PyTorch weights, without the prefix `module.` of DataParallel.
 
     Raises:
         InputError: the file cannot be read, has an unknown format, or contains anything but finite arrays.
@@ -34,7 +48,7 @@ def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
         path.open("rb").close()
     except OSError as error:
         raise InputError(f"Cannot read {path} ({error.strerror}). Pass a file of weights.") from error
-    state = READERS[path.suffix](path)
+    state, config = READERS[path.suffix](path)
     if not state:
         raise InputError(f"{path} contains no arrays. Pass the checkpoint of a network.")
     if all(name.startswith("module.") for name in state):
@@ -44,11 +58,11 @@ def read_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
             raise InputError(f"{name} in {path} has dtype {array.dtype}. Pass arrays of real numbers.")
         if not np.isfinite(array).all():
             raise InputError(f"{name} in {path} contains values that are not finite. Use another copy.")
-    return state
+    return TorchState(state, config)
 
 
-def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> Path:
-    """Write a state atomically, replacing an existing file.
+def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray], config: Mapping[str, Any] = EMPTY) -> Path:
+    """Write a state and official settings atomically, replacing an existing file.
 
     Raises:
         InputError: the suffix is not .safetensors, .pth or .pt, the file cannot be written, or PyTorch is not installed.
@@ -58,13 +72,13 @@ def write_state(path: str | os.PathLike, state: Mapping[str, np.ndarray]) -> Pat
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_atomically(path, sync=True) as file:
-            write(file, {name: np.asarray(array, order="C") for name, array in state.items()})
+            write(file, TorchState({name: np.asarray(array, order="C") for name, array in state.items()}, dict(config)))
     except OSError as error:
         raise InputError(f"Cannot write {path} ({error.strerror}). Choose another path.") from error
     return path
 
 
-def find_writer(path: Path) -> Callable[[Any, dict[str, np.ndarray]], None]:
+def find_writer(path: Path) -> Callable[[Any, TorchState], None]:
     """Return the writer for a path.
 
     Raises:
@@ -77,26 +91,29 @@ def find_writer(path: Path) -> Callable[[Any, dict[str, np.ndarray]], None]:
     return WRITERS[path.suffix]
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
+def _read_safetensors(path: Path) -> TorchState:
+    from safetensors import safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, "np") as file:
+            config = json.loads((file.metadata() or {}).get(CONFIG, "{}"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  the file is not a mapping
+            return TorchState(arrays, config if isinstance(config, dict) else {})
     except Exception as error:  # several types: a corrupt file, or a dtype that NumPy lacks
         raise InputError(f"{path} is not a readable safetensors file ({error}). Use another copy, in float32.") from error
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> TorchState:
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is not an .npz file. Pass names and arrays.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return TorchState({name: file[name] for name in file.files}, {})
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is corrupt, or contains objects, which are never opened ({error}). Use another copy.") from error
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+def _read_torch(path: Path) -> TorchState:
     torch = _torch(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # warns of pickles that PyTorch did not write
@@ -105,6 +122,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         match = re.search(r"GLOBAL (\S+)", str(error))
         problem = f"contains {match[1]}, which is not an array" if match else f"is corrupt or not a checkpoint ({type(error).__name__})"
         raise InputError(f"{path} {problem}. No code in it was executed. Pass a file with a state_dict only.") from error
+    config = loaded.get(CONFIG, {}) if isinstance(loaded, dict) and isinstance(loaded.get(CONFIG), dict) else {}
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
@@ -114,7 +132,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise InputError(f"{name!r} in {path} is a {type(value).__name__}, not an array. Pass the checkpoint of a network.")
-    return {name: _to_numpy(value, torch) for name, value in loaded.items()}
+    return TorchState({name: _to_numpy(value, torch) for name, value in loaded.items()}, config)
 
 
 def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:
@@ -122,15 +140,15 @@ def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def _write_safetensors(file: Any, state: dict[str, np.ndarray]) -> None:
+def _write_safetensors(file: Any, state: TorchState) -> None:
     from safetensors.numpy import save
 
-    file.write(save(state))
+    file.write(save(state.arrays, metadata={CONFIG: json.dumps(state.config)}))
 
 
-def _write_torch(file: Any, state: dict[str, np.ndarray]) -> None:
+def _write_torch(file: Any, state: TorchState) -> None:
     torch = _torch(file.name)
-    torch.save({"state_dict": {name: torch.tensor(array) for name, array in state.items()}}, file)
+    torch.save({"state_dict": {name: torch.tensor(array) for name, array in state.arrays.items()}, CONFIG: state.config}, file)
 
 
 def _torch(path: Any) -> Any:

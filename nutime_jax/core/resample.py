@@ -30,10 +30,10 @@ def resize(
 ) -> Float[Array, "*batch {size}"]:
     """Resize x[..., start:start + length] to `size` time points by linear interpolation.
 
-    Half-pixel centres, no antialiasing, clamped edges, and positions rounded to the precision of x: PyTorch's
-    `interpolate(mode="linear", align_corners=False)`, as in the official implementation. The interpolation is
-    a + f * (b - a), which keeps constant segments constant, bit for bit; PyTorch's form does not. Start and length may
-    be traced; shapes are static.
+    Half-pixel centres, no antialiasing, clamped edges: PyTorch's `interpolate(mode="linear", align_corners=False)`, as in the
+    official implementation. Positions are exact; PyTorch rounds them to the precision of x, which tilts windows of short
+    series. The interpolation is a + f * (b - a), which keeps constant segments constant, bit for bit; PyTorch's form does
+    not. Start and length may be traced; shapes are static.
 
     Args:
         x: series, finite, (…, time); values outside the segment are not used.
@@ -85,13 +85,23 @@ def _check_length(length: int) -> None:
 
 def _interpolate(xp: ModuleType, x, size: int, start, length, fusion_barrier):
     """Compute `resize` with jax.numpy or NumPy."""
-    centres = fusion_barrier((length.astype(x.dtype) / size) * (xp.arange(size, dtype=x.dtype) + 0.5)) - 0.5
-    position = xp.maximum(centres, 0)
-    left = xp.minimum(position.astype(xp.int32), length - 1)
+    left, numerator = _positions(xp, size, length)
     right = xp.minimum(left + 1, length - 1)
-    fraction = position - left.astype(x.dtype)
+    fraction = numerator.astype(x.dtype) / (2 * size)
 
     # Values are halved (exact down to 2.4e-38), so that the difference of two finite values cannot overflow.
     a = xp.take(x, start + left, axis=-1, mode="clip") / 2
     b = xp.take(x, start + right, axis=-1, mode="clip") / 2
     return 2 * (a + fusion_barrier(fraction.reshape((1,) * (x.ndim - 1) + (size,)) * (b - a)))
+
+
+def _positions(xp: ModuleType, size: int, length):
+    """Return the left neighbours of all positions, (length (2 i + 1) - size) / (2 size), and the remainders.
+
+    The division of the length by the size comes first: their product may exceed 32 bits.
+    """
+    odd = 2 * xp.arange(size, dtype=xp.int32) + 1
+    halves = length // size * odd - 1
+    rest = halves % 2 * size + length % size * odd
+    left, numerator = halves // 2 + rest // (2 * size), rest % (2 * size)
+    return xp.clip(left, 0, length - 1), xp.where(left < 0, 0, numerator)

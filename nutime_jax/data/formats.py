@@ -3,21 +3,24 @@
 import csv
 import gzip
 import io
+import logging
 import re
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from nutime_jax.data.series import Cases
 from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, find_column, label_names, named_column, read_table
 from nutime_jax.errors import InputError, extra, first_line
+
+log = logging.getLogger(__name__)
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")
 """Texts of a cell without a value, in any case of letters."""
@@ -34,11 +37,9 @@ def file_suffix(path: Path) -> str:
 def read_file(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
     """Return the cases of a file as it has them; `columns` gives roles to the columns of a table."""
     suffix = file_suffix(path)
-    if suffix in TABLES:
-        return READERS[suffix](path, split, columns)
-    if columns != BY_NAME:
+    if suffix not in TABLES and columns != BY_NAME:
         raise InputError(f"{path} is not a table ({', '.join(TABLES)}); pass no names of columns")
-    return READERS[suffix](path, split)
+    return READERS[suffix](path, split, *([columns] if suffix in TABLES else []))
 
 
 def read_npz(path: Path, split: str) -> Cases:
@@ -106,13 +107,9 @@ def read_ts(path: Path, split: str) -> Cases:
 
     lines = _data_lines(path, comment="#")
     regression = re.search(r"^@targetlabel\s+true", _text(path), re.IGNORECASE | re.MULTILINE) is not None
-    try:
-        with _plain_copy(path, lines) as plain:
-            x, y = load_from_ts_file(str(plain), return_meta_data=False)
-    except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
-        cells = ((number, cell) for number, line in lines for part in line.split(":")[:-1] for cell in part.split(","))
-        raise InputError(f"{_fault(path, cells)} cannot be read as .ts ({first_line(error)}); correct the file") from error
-    return Cases(list(x), _known_labels(y) if len(y) == len(x) else None, regression=regression)
+    cells = ((number, cell) for number, line in lines for part in line.split(":")[:-1] for cell in part.split(","))
+    x, y = _load_lines(path, lines, lambda plain: load_from_ts_file(plain, return_meta_data=False), cells)
+    return Cases(list(x), np.array([None if label == "?" else label for label in y], object) if len(y) == len(x) else None, regression=regression)
 
 
 def read_arff(path: Path, split: str) -> Cases:
@@ -121,23 +118,15 @@ def read_arff(path: Path, split: str) -> Cases:
         from aeon.datasets import load_from_arff_file
 
     lines = [(number, line.replace('"', "'")) for number, line in _data_lines(path, comment="%")]
-    expected = _arff_lengths(lines[0][1]) if lines else []
     for number, line in lines:
-        lengths = _arff_lengths(line)
+        lengths, expected = _arff_lengths(line), _arff_lengths(lines[0][1])
         # aeon would repeat the value of a channel of one value at all time points.
         if lengths != expected or len(set(lengths)) > 1:
             raise InputError(f"{path}, line {number} has channels of {lengths} values; all should have {expected[0]}: fill up with ?")
-    try:
-        with _plain_copy(path, lines) as plain:
-            x, y = load_from_arff_file(str(plain))
-    except (ValueError, IndexError, TypeError, OSError) as error:
-        cells = ((n, cell.strip("'")) for n, line in lines for cell in line.replace("\\n", ",").split(",")[:-1])
-        raise InputError(f"{_fault(path, cells)} cannot be read as .arff ({first_line(error)}); correct the file") from error
-    return Cases(list(x), _known_labels(label.strip("'\"") for label in y))
-
-
-def _known_labels(labels) -> np.ndarray:
-    return np.array([None if label == "?" else label for label in labels], object)
+    cells = ((n, cell.strip("'")) for n, line in lines for cell in line.replace("\\n", ",").split(",")[:-1])
+    x, y = _load_lines(path, lines, load_from_arff_file, cells)
+    labels = [label.strip("'\"") for label in y]
+    return Cases(list(x), np.array([None if label == "?" else label for label in labels], object))
 
 
 def _arff_lengths(line: str) -> list[int]:
@@ -155,23 +144,23 @@ def _data_lines(path: Path, *, comment: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in lines[start + 1 :] if line and not line.startswith(comment)]
 
 
-@contextmanager
-def _plain_copy(path: Path, lines: list[tuple[int, str]]) -> Iterator[Path]:
-    """Yield the file, or a copy with these lines alone after @data where the file has comments that aeon does not read."""
-    head, mark, rest = re.split(r"^(\s*@data.*\n?)", _text(path), maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)
-    if [line.strip() for line in rest.split("\n") if line.strip()] == [line for _, line in lines]:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        copy.write_text(head + mark + "\n".join(line for _, line in lines) + "\n", encoding="utf-8")
-        yield copy
+def _load_lines(path: Path, lines: list[tuple[int, str]], load: Callable[[str], tuple], cells: Iterator[tuple[int, str]]) -> tuple:
+    """Return the series and labels that aeon loads of these lines after @data; it does not read comments.
 
-
-def _fault(path: Path, cells: Iterator[tuple[int, str]]) -> str:
-    """Return the file, and the line of the first cell that is not a number, if a cell is not."""
-    number = next((number for number, cell in cells if not _is_number(cell)), None)
-    return f"{path}" if number is None else f"{path}, line {number},"
+    cells: texts of values with their lines; an error names the line of the first that is not a number.
+    """
+    if not lines:
+        return (), ()
+    head = re.split(r"^\s*@data", _text(path), maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)[0]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / path.name
+            plain.write_text(head + "@data\n" + "".join(f"{line}\n" for _, line in lines), encoding="utf-8")
+            return load(str(plain))
+    except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
+        number = next((number for number, cell in cells if not _is_number(cell)), None)
+        where = f"{path}" if number is None else f"{path}, line {number},"
+        raise InputError(f"{where} cannot be read as {path.suffix} ({first_line(error)}); correct the file") from error
 
 
 def read_csv(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
@@ -242,6 +231,8 @@ def _read_header(path: Path, layout: TextLayout, columns: Columns) -> Cases | No
         lines.append(line)
     if not lines and all(map(_is_number, names)):  # a lone series 0, 1, 2, …
         return None
+    if [name.strip() for name in names] == [str(column) for column in range(len(names))]:
+        log.warning("the first line of %s, 0, 1, 2, …, is read as the names of columns; if it is a series, write 0.0, 1.0, 2.0, …", path)
     missing = [spelling for text in MISSING for spelling in (text, text.upper(), text.title(), "NaN", "-nan", "-NaN")]
     # "null" may be the name of a class.
     label = named_column(path, names, columns.label) if columns.label else find_column(path, names, label_names(names))
@@ -310,35 +301,21 @@ def _number(cell: str) -> float:
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        _number(cell)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return _number(cell) is not None
+    return False
 
 
-def read_parquet(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
-    """Read a table (see `tables`); a column of lists of numbers is a channel of the series per row."""
-    with extra("data"):
-        import pyarrow.parquet
-
-    return _read_arrow(path, lambda: pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read(), columns)
-
-
-def read_feather(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
-    """Read a table, as `read_parquet`."""
-    with extra("data"):
-        import pyarrow.feather
-
-    return _read_arrow(path, lambda: pyarrow.feather.read_table(path), columns)
-
-
-def _read_arrow(path: Path, read: Callable[[], Any], columns: Columns) -> Cases:
+def read_arrow(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
+    """Read a table of Parquet or Feather (see `tables`); a column of lists of numbers is a channel of the series per row."""
     with extra("data"):
         import pyarrow
+        import pyarrow.feather
+        import pyarrow.parquet
 
+    feather = path.suffix.lower() == ".feather"
     try:
-        table = read()
+        table = pyarrow.feather.read_table(path) if feather else pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
         table.validate(full=True)  # pandas would follow damaged offsets out of memory
         # Without pandas' notes on its index: an index of ids or of times is a column like any other.
         frame = table.to_pandas(ignore_metadata=True)
@@ -373,8 +350,8 @@ READERS = {
     ".tsv": read_tsv,
     ".txt": read_txt,
     ".csv": read_csv,
-    ".parquet": read_parquet,
-    ".feather": read_feather,
+    ".parquet": read_arrow,
+    ".feather": read_arrow,
 }
 """By suffix; of two files that hold one split of a set, the earlier here is read."""
 TABLES = (".tsv", ".csv", ".parquet", ".feather")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.convert.arrays import from_torch_state, to_torch_state
+from nutime_jax.convert.arrays import from_torch_state, official_config, to_torch_state
 from nutime_jax.convert.encoders import check_target_moved, encoder_from_torch
 from nutime_jax.convert.settings import infer_config, read_official_config
 from nutime_jax.errors import InputError
@@ -158,6 +158,38 @@ def test_a_network_comes_back_as_it_was(state):
     assert_same(to_torch_state(*summed), state | head | fusion)
     plain = {name: array for name, array in state.items() if "multi_bias" not in name and "ms_embed" not in name}
     assert_same(to_torch_state(*from_torch_state(plain, {"transformer_heads": 2})), plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arrays", "options"),
+    [
+        (
+            {"pe_mode": "learnable", "transformer_max_tokens": 1024},
+            {"1.pos_embed": (1, 9, 8)},
+            {"pos_embedding": "learned", "max_tokens": 9},
+        ),
+        (
+            {"transformer_mask_type": "learnable", "transformer_mask_scale": 0.3},
+            {"1.mask_token": (1, 1, 8)},
+            {"mask_ratio": 0.3, "mask_type": "block", "mask_strategy": "learned"},
+        ),
+        ({"transformer_mask_type": "drop"}, {}, {"mask_ratio": 0.2, "mask_type": "random", "mask_strategy": "drop"}),
+        ({"transformer_mask_type": "none", "transformer_mask_scale": 0.2, "pe_mode": "fixed"}, {}, {"mask_ratio": 0.0}),
+    ],
+)
+def test_official_options_come_over_and_back(state, byol, settings, arrays, options):
+    """With the configuration of the official run, which names more than its arrays have."""
+    drawn = draw(arrays)
+    both = {f"{network}.{name}": array for network in ("backbone", "momentum_backbone") for name, array in drawn.items()}
+    for official in (state | drawn, byol | both):
+        network, variables = from_torch_state(official, CONFIG | settings)
+        model = (network if isinstance(network, NuTimeEncoder) else network.encoder).config
+        assert {name: getattr(model, name) for name in options} == options
+        assert_same(to_torch_state(network, variables, batches=6), official)
+        again, _ = from_torch_state(official, official_config(model))
+        assert (again if isinstance(again, NuTimeEncoder) else again.encoder).config == model
+    with pytest.raises(InputError, match=r"pe_mode is 'rotary' in the configuration. It must be one of fixed, learnable"):
+        from_torch_state(state, CONFIG | {"pe_mode": "rotary"})
 
 
 def test_byol_comes_back_as_it_was(byol):

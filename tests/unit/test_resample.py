@@ -19,6 +19,16 @@ def test_values_follow_the_reference(length, size, x64):
     np.testing.assert_allclose(resize(jnp.asarray(x), size), reference.resize(x, size), atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [64, 512, 519, 526])
+def test_short_series_are_upsampled_to_the_last_digits(size):
+    """Positions have no error: a rounded position tilts all windows that lie between two values."""
+    for length in range(1, 40):
+        x = np.random.default_rng(length).normal(size=length).astype(np.float32)
+        expected = reference.resize(x.astype(np.float64), size)
+        for found in (resize_on_host(x, size), resize(jnp.asarray(x), size)):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2.5e-7 * np.abs(x).max())
+
+
 @given(st.lists(finite, min_size=40, max_size=40), st.integers(1, 40))
 def test_results_are_finite_and_within_the_series(values, length):
     values = values[:length]
@@ -65,9 +75,8 @@ def test_on_the_host_it_follows_the_reference(length):
     resized = resize_on_host(x, 512)
     assert resized.dtype == np.float32
     assert not np.shares_memory(resized, x)
-    # Positions are float32: at 20,000 points they are rounded to 0.001.
     expected = [reference.resize(one.astype(np.float64), 512) for one in x]
-    np.testing.assert_allclose(resized, expected, rtol=0, atol=1e-6 * max(1, length))
+    np.testing.assert_allclose(resized, expected, rtol=0, atol=1e-6)
     assert (resize_on_host(np.full(length, 0.1, np.float32), 512) == np.float32(0.1)).all()
 
 

@@ -48,26 +48,34 @@ def equal(ours, theirs):
 
 def test_safetensors_come_back(tmp_path):
     path = write_state(tmp_path / "deep" / "state.safetensors", STATE)
-    equal(read_state(path), STATE)
+    equal(read_state(path).arrays, STATE)
     write_state(path, {"b": np.ones(2)})
-    equal(read_state(path), {"b": np.ones(2)})
+    equal(read_state(path).arrays, {"b": np.ones(2)})
     assert os.listdir(path.parent) == ["state.safetensors"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_settings_come_with_the_arrays(tmp_path, suffix, request):
+    if suffix == ".pth":
+        request.getfixturevalue("torch")
+    config = {"transformer_heads": 8, "pe_mode": "learnable", "wne_use_in": False}
+    assert read_state(write_state(tmp_path / f"state{suffix}", STATE, config)).config == config
 
 
 def test_npz_is_read_and_the_prefix_of_data_parallel_dropped(tmp_path):
     np.savez(tmp_path / "state.npz", **{f"module.{name}": array for name, array in STATE.items()})
-    equal(read_state(tmp_path / "state.npz"), STATE)
+    equal(read_state(tmp_path / "state.npz").arrays, STATE)
 
 
 def test_torch_files_come_back(torch, tmp_path):
     path = write_state(tmp_path / "state.pth", STATE)
-    equal(read_state(path), STATE)
+    equal(read_state(path).arrays, STATE)
     arrays = {f"module.{name}": torch.from_numpy(array.copy()) for name, array in STATE.items()}
     for wrapped in (arrays, {"model": arrays, "epoch": 3}, {"state_dict": arrays, "optimizer": {"state": {0: arrays}}}):
         torch.save(wrapped, path)
-        equal(read_state(path), STATE)
+        equal(read_state(path).arrays, STATE)
     torch.save({"half": torch.ones(2, dtype=torch.bfloat16)}, path)
-    equal(read_state(path), {"half": np.ones(2, np.float32)})
+    equal(read_state(path).arrays, {"half": np.ones(2, np.float32)})
 
 
 @pytest.mark.parametrize("form", ["pickle", "checkpoint", "array"])
