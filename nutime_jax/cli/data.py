@@ -70,6 +70,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
+    add_columns(parser)
     parser.add_argument("--data_dir", required=True, type=user_path, help="folder of corpora; runs use it with --config.data.dir")
 
 
@@ -88,7 +89,8 @@ def _build(args: argparse.Namespace) -> None:
     from nutime_jax.data.report import format_corpus
 
     data = config.data
-    corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=args.data_dir, max_length=data.max_length)
+    options = {"exclude": data.exclude, "max_length": data.max_length, "columns": columns_of(args)}
+    corpus = open_corpus(data.sources, data_dir=args.data_dir, **options)
     print(format_corpus(corpus, source_shares(corpus, alpha=data.class_balance_alpha, weights=data.source_weights)))
     print(f"\nwritten to {args.data_dir}; next: nutime pretrain with the same --config options and --config.data.dir={args.data_dir}")
 

@@ -25,7 +25,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nutime_jax.cli.arguments import add_config, run_path
+from nutime_jax.cli.arguments import add_columns, add_config, columns_of, run_path
 from nutime_jax.cli.evaluate import compare_encoders, read_splits
 from nutime_jax.config import PretrainConfig, load_config, values
 from nutime_jax.errors import InputError
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", required=True, type=run_path, help="folder of the run, or gs://BUCKET/FOLDER; resumed if it has a checkpoint"
     )
     parser.add_argument("--init_from", metavar="ENCODER", help="name, folder or workdir of an encoder that a new run starts from")
+    add_columns(parser)
     parser.add_argument("--devices", type=int, help="number of devices (default: all)")
     parser.add_argument("--multihost", default="off", help="off (default), auto, or HOST:PORT of process 0")
     parser.add_argument("--profile", action="store_true", help="write a trace of five steps to WORKDIR/profile")
@@ -83,7 +84,7 @@ def _compare(config: PretrainConfig, args: argparse.Namespace, encoder: "Encoder
         NamedEncoder("untrained" if start is None else "initial", 0, first, describe_encoder(name, first)),
         NamedEncoder(args.workdir.name, 0, encoder, describe_encoder(str(args.workdir), encoder)),
     ]
-    reads = [partial(read_splits, files) for files in find_all_datasets(config.evaluation.sources)]
+    reads = [partial(read_splits, files) for files in find_all_datasets(config.evaluation.sources, columns=columns_of(args))]
     compare_encoders(encoders, reads, args.workdir / "results.csv", spec=FeatureSpec(**_feature_options(config)))
 
 
@@ -122,9 +123,10 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     options = _feature_options(config)
     # The evaluation at the end is tried first: a typo in its options must not cost the run.
     encode_cases(untrained_encoder(config), Cases([np.zeros((1, 1), np.float32)], None), **options)
-    find_all_datasets(config.evaluation.sources)
+    columns = columns_of(args)
+    find_all_datasets(config.evaluation.sources, columns=columns)
     # Test cases are for the table at the end; probes during training use only training cases.
-    probe_cases = [files.read_labelled("train") for files in find_all_datasets(config.run.probe_sources)]
+    probe_cases = [files.read_labelled("train") for files in find_all_datasets(config.run.probe_sources, columns=columns)]
 
     def probe(state: TrainState) -> dict[str, float]:
         encoder = Encoder(config, gather_to_host(encoder_variables(state)))
@@ -142,5 +144,6 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
         profile=args.profile,
         devices=args.devices,
         processes=processes,
+        columns=columns,
     )
     return Encoder(config, gather_to_host(encoder_variables(state)))

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from nutime_jax.data.datasets import BUNDLED, DatasetFiles, find_all_datasets
 from nutime_jax.data.series import centre_to_float32, split_long_series
+from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.errors import InputError, extra
 from nutime_jax.progress import ProgressBar
 
@@ -111,11 +112,12 @@ class Corpus:
         return records
 
 
-def find_sources(sources: Iterable[str], *, exclude: Sequence[str] = ()) -> list[Source]:
+def find_sources(sources: Iterable[str], *, exclude: Sequence[str] = (), columns: Columns = BY_NAME) -> list[Source]:
     """Return the datasets of `data.sources`; an entry is `name=location`, or a location that is named after its last part.
 
     Args:
         exclude: names of datasets to omit.
+        columns: columns of tables, where their names do not give their role.
 
     Raises:
         InputError: see `datasets.find_datasets`; or no sources, two of one name, or a source without further datasets.
@@ -128,7 +130,7 @@ def find_sources(sources: Iterable[str], *, exclude: Sequence[str] = ()) -> list
         name, where = named.groups() if named else (re.sub(r"[^\w-]", "_", Path(entry).expanduser().absolute().stem), entry)
         if name in [source.name for source in result]:
             raise InputError(f"two of data.sources are called {name}; name one otherwise: other_name={where}")
-        sets = tuple(files for files in find_all_datasets([where]) if files.train.absolute() not in seen)
+        sets = tuple(files for files in find_all_datasets([where], columns=columns) if files.train.absolute() not in seen)
         unused -= {files.name for files in sets}
         sets = tuple(files for files in sets if files.name not in exclude)
         if not sets:
@@ -152,14 +154,16 @@ def _licence(where: str) -> str:
     return files[0].read_text(errors="replace") if files else "not stated; ask where the files came from"
 
 
-def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_length: int, exclude: Sequence[str] = ()) -> Corpus:
+def open_corpus(
+    sources: Iterable[str], *, data_dir: str | os.PathLike, max_length: int, exclude: Sequence[str] = (), columns: Columns = BY_NAME
+) -> Corpus:
     """Open the corpus of these sources below `data_dir`; missing parts are built first.
 
     A part appears when it is complete, is reused while its source files are unchanged, and is verified against its checksums
     at each start. An interrupted build keeps the finished parts.
 
     Args:
-        sources, exclude: see `find_sources`. Only train splits are read.
+        sources, exclude, columns: see `find_sources`. Only train splits are read.
         data_dir: folder of the parts.
         max_length: maximum time points of a record; longer series are split (`series.split_long_series`).
 
@@ -167,7 +171,8 @@ def open_corpus(sources: Iterable[str], *, data_dir: str | os.PathLike, max_leng
         InputError: a source cannot be read, the folder cannot be written, or a part is damaged.
     """
     data_dir = Path(data_dir).expanduser()
-    return Corpus(tuple(_open_part(source, data_dir, max_length) for source in find_sources(sources, exclude=exclude)))
+    found = find_sources(sources, exclude=exclude, columns=columns)
+    return Corpus(tuple(_open_part(source, data_dir, max_length) for source in found))
 
 
 def open_built(folder: str | os.PathLike) -> Corpus:
@@ -190,7 +195,8 @@ def open_built(folder: str | os.PathLike) -> Corpus:
 def _open_part(source: Source, data_dir: Path, max_length: int) -> Part:
     trains = [files.train for files in source.sets]
     stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in trains]
-    recipe = hashlib.sha256(json.dumps([stamps, max_length]).encode()).hexdigest()[:16]
+    columns = [asdict(files.columns) for files in source.sets if files.columns != BY_NAME]
+    recipe = hashlib.sha256(json.dumps([stamps, max_length, *columns]).encode()).hexdigest()[:16]
     config = f"{source.name}-{recipe}"
     folder = data_dir / "series_corpus" / config / str(SeriesCorpus.VERSION)
     if not folder.exists():

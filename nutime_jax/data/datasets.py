@@ -78,7 +78,7 @@ class DatasetFiles:
         path = self.path(split)
         cases = read_file(path, split, self.columns)
         if not len(cases.series):
-            raise InputError(f"{path} ({split}) has no series; remove the split, or add cases to it")
+            raise InputError(f"{path} has no series in its {split} split; add cases, or remove the split")
         series = [np.atleast_2d(case) for case in cases.series]
         channels = sorted({len(case) for case in series})
         if len(channels) > 1:

@@ -16,14 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nutime_jax.data.series import Cases
+from nutime_jax.data.series import MISSING, Cases, is_number, parse_number
 from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, find_column, label_names, named_column, read_table
 from nutime_jax.errors import InputError, extra, first_line
 
 log = logging.getLogger(__name__)
 
-MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")
-"""Texts of a cell without a value, in any case of letters."""
 DAMAGE = (zipfile.BadZipFile, zlib.error, TokenError, ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError)
 """Exceptions of NumPy on files of arrays that are damaged, or not such files."""
 
@@ -65,11 +63,9 @@ def split_names(names: Sequence[str], split: str) -> tuple[str, str]:
 
 def array_names(path: Path) -> list[str]:
     """Return the names of the arrays of an .npz file without reading them; empty if it cannot be opened."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return [name.removesuffix(".npy") for name in file.namelist()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return []
+    with suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError), zipfile.ZipFile(path) as file:
+        return [name.removesuffix(".npy") for name in file.namelist()]
+    return []
 
 
 def read_npy(path: Path, split: str) -> Cases:
@@ -109,7 +105,8 @@ def read_ts(path: Path, split: str) -> Cases:
     regression = re.search(r"^@targetlabel\s+true", _text(path), re.IGNORECASE | re.MULTILINE) is not None
     cells = ((number, cell) for number, line in lines for part in line.split(":")[:-1] for cell in part.split(","))
     x, y = _load_lines(path, lines, lambda plain: load_from_ts_file(plain, return_meta_data=False), cells)
-    return Cases(list(x), np.array([None if label == "?" else label for label in y], object) if len(y) == len(x) else None, regression=regression)
+    labels = np.array([None if label == "?" else label for label in y], object) if len(y) == len(x) else None
+    return Cases(list(x), labels, regression=regression)
 
 
 def read_arff(path: Path, split: str) -> Cases:
@@ -158,7 +155,7 @@ def _load_lines(path: Path, lines: list[tuple[int, str]], load: Callable[[str], 
             plain.write_text(head + "@data\n" + "".join(f"{line}\n" for _, line in lines), encoding="utf-8")
             return load(str(plain))
     except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
-        number = next((number for number, cell in cells if not _is_number(cell)), None)
+        number = next((number for number, cell in cells if not is_number(cell)), None)
         where = f"{path}" if number is None else f"{path}, line {number},"
         raise InputError(f"{where} cannot be read as {path.suffix} ({first_line(error)}); correct the file") from error
 
@@ -211,8 +208,8 @@ def _read_ucr(path: Path, layout: TextLayout) -> Cases:
     for line, (label, *cells) in _rows(path, layout):
         series.append(_numbers(path, line, cells, first=2))
         labels.append(label.strip())
-    numeric = all(_is_number(label) for label in labels)
-    return Cases(series, np.array([_number(label) for label in labels] if numeric else labels))
+    numeric = all(is_number(label) for label in labels)
+    return Cases(series, np.array([parse_number(label) for label in labels] if numeric else labels))
 
 
 def _read_header(path: Path, layout: TextLayout, columns: Columns) -> Cases | None:
@@ -229,7 +226,7 @@ def _read_header(path: Path, layout: TextLayout, columns: Columns) -> Cases | No
             ragged = f"{path}, line {line} is ragged: the header has {len(names)} cells, this line {len(cells)}"
             raise InputError(f"{ragged}; leave cells without a value empty")
         lines.append(line)
-    if not lines and all(map(_is_number, names)):  # a lone series 0, 1, 2, …
+    if not lines and all(map(is_number, names)):  # a lone series 0, 1, 2, …
         return None
     if [name.strip() for name in names] == [str(column) for column in range(len(names))]:
         log.warning("the first line of %s, 0, 1, 2, …, is read as the names of columns; if it is a series, write 0.0, 1.0, 2.0, …", path)
@@ -258,7 +255,7 @@ def _is_header(cells: list[str], columns: Columns) -> bool:
     counted = [str(i) for i in range(len(words))]
     indexed = names == ["", *counted] or (names == counted and len(names) > 2)
     roles = {*LABELS, *IDS, *TIMES, *(name.lower() for name in (columns.id, columns.time, columns.label, *columns.channels) if name)}
-    return bool(words) and (indexed or not roles.isdisjoint(words) or not any(map(_is_number, words)))
+    return bool(words) and (indexed or not roles.isdisjoint(words) or not any(map(is_number, words)))
 
 
 def _rows(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
@@ -281,29 +278,11 @@ def _rows(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
 def _numbers(path: Path, line: int, cells: list[str], *, first: int = 1) -> np.ndarray:
     """Return the cells of a line as float64; `first` is the column of the first cell, for error messages."""
     try:
-        return np.array([_number(cell) for cell in cells])
+        return np.array([parse_number(cell) for cell in cells])
     except ValueError:
-        column, cell = next((i, cell) for i, cell in enumerate(cells, first) if not _is_number(cell))
+        column, cell = next((i, cell) for i, cell in enumerate(cells, first) if not is_number(cell))
         where = f"{path}, line {line}, column {column}"
         raise InputError(f"{where}: {cell!r} is not a number; correct it, or leave the cell empty") from None
-
-
-def _number(cell: str) -> float:
-    try:
-        number = float(cell)
-    except ValueError:
-        if cell.strip().lower() not in MISSING:
-            raise
-        return np.nan
-    if "_" in cell:
-        raise ValueError(cell)  # a name like 1_2, which Python reads as 12
-    return number
-
-
-def _is_number(cell: str) -> bool:
-    with suppress(ValueError):
-        return _number(cell) is not None
-    return False
 
 
 def read_arrow(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:

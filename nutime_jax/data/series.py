@@ -2,6 +2,7 @@
 
 import math
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,8 @@ from jaxtyping import Float, Float32, Int32, Shaped
 
 from nutime_jax.errors import InputError, InputTypeError, first_line
 
+MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")
+"""Texts of a cell without a value, in any case of letters."""
 SHAPE_BITS = 20
 """A series is rounded to float32 where that moves no value by more than 2**-SHAPE_BITS of the series' range."""
 
@@ -72,6 +75,30 @@ def is_missing(label: Any) -> bool:
         return label is None or label == "" or bool(label != label)
     except TypeError:
         return True
+
+
+def parse_number(cell: str) -> float:
+    """Return the number that a text cell states; NaN for MISSING.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    try:
+        number = float(cell)
+    except ValueError:
+        if cell.strip().lower() not in MISSING:
+            raise
+        return np.nan
+    if "_" in cell:
+        raise ValueError(cell)  # a name like 1_2, which Python reads as 12
+    return number
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a text cell states a number or is empty."""
+    with suppress(ValueError):
+        return parse_number(cell) is not None
+    return False
 
 
 def clean_series(x: Shaped[np.ndarray, "..."], *, name: str = "the series") -> Float[np.ndarray, "channels time"]:

@@ -21,6 +21,7 @@ from nutime_jax.config import DataConfig, PretrainConfig, from_dict, options, to
 from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.data.loader import source_shares
+from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.distributed.backend import use_backend
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_tree
 from nutime_jax.distributed.processes import SINGLE_PROCESS, ProcessGroup
@@ -60,6 +61,7 @@ def pretrain(
     profile: bool = False,
     devices: int | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
+    columns: Columns = BY_NAME,
 ) -> TrainState:
     """Pretrain on all devices and return the final state, which is also the last checkpoint in the workdir.
 
@@ -76,6 +78,7 @@ def pretrain(
         profile: whether to write a trace of a few steps to `<workdir>/profile`.
         devices: number of devices; None uses all.
         processes: processes of the run, see `distributed.processes.initialize_distributed`.
+        columns: columns of the tables of data.sources, where their names do not give their role.
 
     Raises:
         InputError: the configuration, the corpus or the workdir is not accepted.
@@ -88,7 +91,7 @@ def pretrain(
     workdir = resolve_path(workdir)
     _check_storage(config, workdir, profile)
     with _lock_workdir(workdir, processes), contextlib.ExitStack() as stack:
-        corpus = _open_corpus(config, workdir, processes)
+        corpus = _open_corpus(config, workdir, processes, columns=columns)
         views = make_views(config)
         size = {"batch_size": config.batch_size, "steps": config.steps}
         pipeline = make_input_pipeline(config.data, corpus, mesh, **size, seed=config.seed)
@@ -154,13 +157,13 @@ def check_config(config: PretrainConfig) -> None:
     build_network(encoder, config.objective)
 
 
-def _open_corpus(config: PretrainConfig, workdir: Path, processes: ProcessGroup) -> Corpus | None:
+def _open_corpus(config: PretrainConfig, workdir: Path, processes: ProcessGroup, *, columns: Columns = BY_NAME) -> Corpus | None:
     """Return the corpus, equal on every process; None if all series are synthetic."""
     data = config.data
     if count_synthetic(data, batch_size=config.batch_size) == config.batch_size:
         return None
     folder = data.dir or workdir / "data"
-    corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=folder, max_length=data.max_length)
+    corpus = open_corpus(data.sources, exclude=data.exclude, data_dir=folder, max_length=data.max_length, columns=columns)
     if processes.broadcast_from_primary(lambda: corpus.digest) != corpus.digest:
         problem = f"Process {processes.index} has a different corpus than process 0"
         raise InputError(f"{problem}. Set the same data.sources in all processes.")

@@ -29,6 +29,14 @@ def test_a_wrong_command_is_rejected(capfd, arguments):
     assert len(capfd.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["pretrain", "evaluate", "sweep", "finetune", "embed", "predict", "data inspect", "data build"])
+def test_columns_are_named_on_every_command_that_reads_tables(capfd, command):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    out = capfd.readouterr().out
+    assert [flag for flag in ("--id_column", "--time_column", "--label_column", "--value_columns") if flag not in out] == []
+
+
 def test_one_set_has_a_sheet(capfd):
     status, out, sentences = run(capfd, "inspect", "GunPoint")
     assert (status, sentences) == (0, [])

@@ -11,6 +11,7 @@ import pytest
 from nutime_jax.data import corpus as corpora
 from nutime_jax.data.corpus import find_sources, open_corpus
 from nutime_jax.data.datasets import BUNDLED, find_all_datasets
+from nutime_jax.data.tables import Columns
 from nutime_jax.errors import InputError
 
 
@@ -89,6 +90,16 @@ def test_long_series_are_cut(tmp_path):
     corpus = open_corpus((str(tmp_path / "a.csv"),), data_dir=tmp_path / "data", max_length=30)
     assert corpus.max_length == 25
     np.testing.assert_array_equal(np.concatenate([restored(record) for record in corpus.read(np.arange(4))]), np.arange(100))
+
+
+def test_columns_of_tables_are_named(tmp_path):
+    """Another role makes another part, with the records of that role."""
+    (tmp_path / "a.csv").write_text("pump,a,b,state\n7,1.5,2,1\n8,3,4,2\n")
+    source, folder = (str(tmp_path / "a.csv"),), {"data_dir": tmp_path / "data", "max_length": 10}
+    named = open_corpus(source, **folder, columns=Columns(id="pump", label="state"))
+    assert [restored(record).tolist() for record in named.read(np.arange(2))] == [[1.5, 2], [3, 4]]
+    assert len(named.class_sizes) == 2
+    assert [restored(record).tolist() for record in open_corpus(source, **folder).read(np.arange(2))] == [[7, 1.5, 2, 1], [8, 3, 4, 2]]
 
 
 def test_a_large_offset_is_kept_apart(tmp_path):

@@ -262,6 +262,25 @@ def test_bad_text_is_rejected_by_file_and_place(tmp_path, name, text, message):
         find_datasets(str(tmp_path / name))[0].read("train")
 
 
+def test_a_first_line_that_counts_is_warned_about(tmp_path, caplog):
+    """It may be the names that pandas writes, or a series."""
+    for text, rows, warned in (("0,1,2\n5,3,2\n", 1, True), (",0,1,2\n0,5,3,2\n", 1, False), ("0.0,1,2\n5,3,2\n", 2, False)):
+        caplog.clear()
+        (tmp_path / "a.csv").write_text(text)
+        assert len(find_datasets(str(tmp_path / "a.csv"))[0].read("train").series) == rows
+        assert ("0, 1, 2, …, is read as the names of columns; if it is a series, write 0.0" in caplog.text) == warned
+
+
+def test_an_empty_test_split_leaves_the_train_split(tmp_path):
+    np.savez(tmp_path / "a.npz", X_train=np.ones((2, 3)), X_test=np.ones((0, 3)))
+    for split, cases in (("TRAIN", "1,2:1\n"), ("TEST", "")):
+        (tmp_path / f"b_{split}.ts").write_text(TS + cases)
+    for files in find_datasets(str(tmp_path)):
+        assert files.read("train").series
+        with pytest.raises(InputError, match=r"has no series in its test split; add cases, or remove the split"):
+            files.read("test")
+
+
 def lists(path, *rows, **columns):
     pd.DataFrame({"v": list(rows)} | columns).to_parquet(path)
 
