@@ -9,6 +9,8 @@ from jax._src import xla_bridge  # the only test of a running backend that does 
 
 from nutime_jax.errors import InputError, first_line
 
+_running = False
+"""Whether the backend was running at the last fork."""
 _forked = False
 """Whether this process is a fork of one whose backend was running."""
 
@@ -43,9 +45,14 @@ def arrays_of_32_bits() -> Iterator[None]:
         yield
 
 
-def _note_fork() -> None:
+def _before_fork() -> None:
+    global _running
+    _running = xla_bridge.backends_are_initialized()  # waits for a lock, which nobody would release in the child
+
+
+def _after_fork() -> None:
     global _forked
-    _forked = xla_bridge.backends_are_initialized()
+    _forked = _running
 
 
-os.register_at_fork(after_in_child=_note_fork)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
