@@ -19,13 +19,14 @@ def test_values_follow_the_reference(length, size, x64):
     np.testing.assert_allclose(resize(jnp.asarray(x), size), reference.resize(x, size), atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [64, 512, 519, 526])
+@pytest.mark.parametrize("size", [512, 519])
 def test_short_series_are_upsampled_to_the_last_digits(size):
     """Positions have no error: a rounded position tilts all windows that lie between two values."""
+    compiled = jax.jit(lambda x, length: resize(x, size, length=length))
     for length in range(1, 40):
         x = np.random.default_rng(length).normal(size=length).astype(np.float32)
         expected = reference.resize(x.astype(np.float64), size)
-        for found in (resize_on_host(x, size), resize(jnp.asarray(x), size)):
+        for found in (resize_on_host(x, size), compiled(np.pad(x, (0, 40 - length)), length)):
             np.testing.assert_allclose(found, expected, rtol=0, atol=2.5e-7 * np.abs(x).max())
 
 
