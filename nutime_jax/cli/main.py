@@ -32,7 +32,7 @@ COMMANDS = {
 }
 RESUMABLE = ("pretrain",)
 """Commands that resume from a checkpoint."""
-CACHED = ("evaluate", "sweep", "finetune", "embed", "predict", "convert", "export", "plot")
+CACHED = ("evaluate", "sweep", "fit", "embed", "predict", "convert", "export", "plot")
 """Commands that use the compilation cache from the start; `pretrain` does when its processes are connected."""
 EXIT_STATUS = {InputError: 2, DivergenceError: 3, LostProcessError: 4, PreemptedError: 75}
 """Exit status of an error whose message is the whole output; 75 is "temporary failure" in sysexits.h."""

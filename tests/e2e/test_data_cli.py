@@ -29,7 +29,7 @@ def test_a_wrong_command_is_rejected(capfd, arguments):
     assert len(capfd.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["pretrain", "evaluate", "sweep", "finetune", "embed", "predict", "data inspect", "data build"])
+@pytest.mark.parametrize("command", ["pretrain", "evaluate", "sweep", "fit", "embed", "predict", "data inspect", "data build"])
 def test_columns_are_named_on_every_command_that_reads_tables(capfd, command):
     with pytest.raises(SystemExit):
         main([*command.split(), "--help"])
