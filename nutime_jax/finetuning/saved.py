@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nutime_jax.bundle import load_bundle
-from nutime_jax.compilation_cache import enable_compilation_cache
 from nutime_jax.config import PretrainConfig, TuningSettings, from_dict
 from nutime_jax.errors import InputError
 from nutime_jax.finetuning.probe import KIND, SCHEMA, ProbeClassifier, probe_from_bundle
@@ -21,7 +20,6 @@ def load_classifier(folder: str | os.PathLike) -> "FineTunedClassifier | ProbeCl
     Raises:
         InputError: the folder contains no classifier, a classifier of another schema, or a corrupt one.
     """
-    enable_compilation_cache()
     about, arrays, _ = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime fit`")
     try:
         return probe_from_bundle(about, arrays) if "probe" in about else _fine_tuned_from_bundle(about, arrays)

@@ -116,6 +116,11 @@ def test_the_package_does_not_use_studies():
     assert [path for path, _ in modules() for target in imports(path) if target.split(".")[0] == "studies"] == []
 
 
+def test_only_commands_change_the_compilation_cache():
+    users = {room(name) for path, name in modules() for target in imports(path) if target.startswith("nutime_jax.compilation_cache")}
+    assert users == {"cli"}
+
+
 def test_configs_import_nothing_of_the_package():
     for path in (PACKAGE.parent / "configs").glob("*.py"):
         assert not [name for name in imports(path) if name.startswith("nutime_jax")], path
