@@ -35,6 +35,7 @@ from nutime_jax.models.network import (
     check_num_window_offsets,
 )
 from nutime_jax.models.pooling import ALL_LAYERS, LayerwiseOutput, Output, PooledOutput, TokenOutput, check_pooling
+from nutime_jax.progress import track
 
 CHANNELS = ("mean", "concat", "none")
 SETTINGS = ("fast", "accurate")
@@ -200,6 +201,7 @@ class Encoder:
         channels: str = "concat",
         batch_size: int = 256,
         tokens: bool = False,
+        progress: bool | None = None,
     ) -> np.ndarray | Iterator[np.ndarray]:
         """Return features of series of any length and scale; missing values are allowed (see `data.series.clean_series`).
 
@@ -218,6 +220,7 @@ class Encoder:
             tokens: return the window tokens of `layer` in order of time, without CLS, of the series itself at
                 `config.length` time points; `pooling` is ignored. Tokens of the segments of a long series are
                 concatenated in time, those of channels along the last axis ("concat"). Needs a single window size.
+            progress: whether to show a bar; None shows it in a terminal or a notebook after two seconds. Iterators have none.
 
         Returns:
             float32 (cases, features): width for "cls" and "mean", 2 width for "cls+mean", 2 (depth + 1) width for
@@ -238,7 +241,8 @@ class Encoder:
         cases = clean_cases(X)
         if tokens:
             self._check_segment_counts(cases)
-        return _stack(self._iter_features(output, map(expand, cases), combine, int(batch_size)), len(cases))
+        rows = self._iter_features(output, map(expand, cases), combine, int(batch_size))
+        return _stack(track(rows, total=len(cases), desc="embedding", unit=" series", shown=progress), len(cases))
 
     def expand_channels(self, case: np.ndarray) -> np.ndarray:
         """Return the channels whose features are concatenated, see `evaluation.channel_differences`."""

@@ -2,9 +2,13 @@
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
 
+T = TypeVar("T")
+DELAY_SECONDS = 2.0
 LINE_SECONDS = 30.0
 LINE_FORMAT = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 OPEN_LINE_FORMAT = "{desc}: {n_fmt}{unit} [{elapsed}, {rate_fmt}{postfix}]"
@@ -45,3 +49,17 @@ class ProgressBar(tqdm):
         self._decr_instances(self)
         if self.leave and self.n != self.last_print_n:
             self.display()
+
+
+def track(items: Iterable[T], *, total: int, desc: str, unit: str, shown: bool | None = None) -> Iterator[T]:
+    """Yield items with a bar, which is removed at the end.
+
+    Args:
+        items: any items.
+        total: their number.
+        desc, unit: texts of the bar.
+        shown: whether to show the bar; None shows it in a terminal or a notebook, if the loop takes DELAY_SECONDS.
+    """
+    visible = sys.stderr.isatty() or "ipykernel" in sys.modules if shown is None else shown
+    delay = DELAY_SECONDS if shown is None else 0
+    yield from ProgressBar(items, total=total, desc=desc, unit=unit, leave=False, delay=delay, disable=not visible)

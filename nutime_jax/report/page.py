@@ -101,7 +101,9 @@ def render_page(contents: ReportContents) -> str:
     tables = [_section(table, reference, contents.rivals if i == 0 else ()) for i, (table, reference) in enumerate(contents.tables)]
     return environment.get_template("template.html.j2").render(
         about=f"From {', '.join(contents.sources)}: {_counts(contents)}.",
+        summary=_summary(contents) if len(contents.tables) > 1 else None,
         sections=tables,
+        methods=_methods(contents),
         failures=_failures(contents.failures),
         notes=_notes(contents),
     )
@@ -129,7 +131,7 @@ def _metric(table: SummaryTable) -> str:
 
 def _section(table: SummaryTable, reference: int, rivals: Sequence[int]) -> dict[str, Any]:
     """Return what the template shows of one table."""
-    section = {"heading": _heading(table), "coverage": _coverage(table), "datasets": _dataset_table(table)}
+    section = {"heading": _heading(table), "coverage": _coverage(table) + _shared_setting(table), "datasets": _dataset_table(table)}
     if len(table.columns) == 1:
         return section
     standings = compare_columns(table, reference)
@@ -157,9 +159,49 @@ def _coverage(table: SummaryTable) -> str:
     return f"{text}." if common == total else f"{text}, of {total}; {fewest}."
 
 
+def _shared_words(table: SummaryTable) -> list[str]:
+    """Return the words of the settings that all probes of encoders share; none for a single setting."""
+    settings = [column.setting.split() for column in table.columns if column.setting]
+    return [word for word in settings[0] if all(word in other for other in settings)] if len(settings) > 1 else []
+
+
+def _shared_setting(table: SummaryTable) -> str:
+    words = _shared_words(table)
+    return f" Setting of all rows that have one: {' '.join(words)}." if words else ""
+
+
+def _summary(contents: ReportContents) -> HtmlTable:
+    """Return one row per table: its best method, and its reference."""
+    rows = []
+    for table, reference in contents.tables:
+        standings = compare_columns(table, reference)
+        known = [standing for standing in standings if not math.isnan(standing.mean)]
+        best = max(known, key=lambda standing: standing.mean, default=None)
+        rows.append(
+            [
+                HtmlCell(_heading(table)),
+                HtmlCell(MISSING if best is None else _mark(best.column)),
+                _number(math.nan if best is None else best.mean, table.metric),
+                HtmlCell(_mark(table.columns[reference])),
+                _number(standings[reference].mean, table.metric),
+                HtmlCell(str(int(table.common.sum())), value=int(table.common.sum())),
+            ]
+        )
+    heads = ["task and metric", "best mean", "its mean", "reference", "its mean", "common datasets"]
+    return HtmlTable("Summary", [HtmlCell(head) for head in heads], rows)
+
+
+def _methods(contents: ReportContents) -> HtmlTable | None:
+    """Return one row per method with an encoder: path, step and commit of its run, and digest of its weights."""
+    origins = {column.method: column.encoder for table, _ in contents.tables for column in table.columns if column.encoder}
+    rows = [[HtmlCell(method), HtmlCell(origin)] for method, origin in origins.items()]
+    return HtmlTable("Methods", [HtmlCell("method"), HtmlCell("encoder")], rows) if rows else None
+
+
 def _standings_table(table: SummaryTable, reference: int, standings: Sequence[tuple[int, Standing]]) -> HtmlTable:
-    against = f"win / tie / loss against {table.columns[reference].label}"
-    heads = ["method", "mean", "mean rank", against, "datasets", "mean over its own datasets", "repetitions"]
+    name, shared = table.columns[reference].label, _shared_words(table)
+    heads = ["method", "mean", "mean rank", f"win / tie / loss against {name}", f"difference from {name}", "p (Wilcoxon)"]
+    heads += ["datasets", "mean over its own datasets", "repetitions"]
     best_mean = max(round(standing.mean, DECIMALS) for _, standing in standings)
     best_rank = min(standing.rank for _, standing in standings)
     rows = []
@@ -168,10 +210,12 @@ def _standings_table(table: SummaryTable, reference: int, standings: Sequence[tu
         rank = MISSING if math.isnan(s.rank) else f"{s.rank:.2f}"
         rows.append(
             [
-                _name(s.column)._replace(below=_setting(s.column)),
+                _name(s.column)._replace(below=_setting(s.column, shared)),
                 _number(s.mean, table.metric, strong=round(s.mean, DECIMALS) == best_mean),
                 HtmlCell(rank, value=s.rank, strong=s.rank == best_rank),
                 HtmlCell("reference" if j == reference else score, value=s.wins - s.losses),
+                _number(s.gap, table.metric, s.interval),
+                HtmlCell(MISSING if math.isnan(s.p_value) else f"{s.p_value:.2g}", value=s.p_value),
                 HtmlCell(str(s.datasets), value=s.datasets),
                 _number(s.mean_own, table.metric),
                 _repetitions(table.repetitions[:, j]),
@@ -251,6 +295,8 @@ def _notes(contents: ReportContents) -> list[str]:
         f"Values that agree to {DECIMALS} decimals are ties; ties share the mean of their ranks.",
         "± is the standard deviation over repetitions (seeds of an encoder, of folds or of fine-tuning, or resampled splits). "
         "Seeds that change no value on any dataset are not repetitions.",
+        "A difference is the mean over the common datasets, ± half of its 95 % confidence interval (Student's t over datasets); p is "
+        "that of a two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons.",
     ]
     if any(table.metric == "f1_adjusted" for table in tables):
         notes.append(
@@ -278,9 +324,9 @@ def _mark(column: Column) -> str:
     return f"{column.label} †" if column.selection == "test" else column.label
 
 
-def _setting(column: Column) -> str:
-    """Return the settings that the label omits."""
-    omitted = {"baseline", "published", *column.label.split()}
+def _setting(column: Column, shared: Sequence[str]) -> str:
+    """Return the settings that the label omits, without those that all rows share."""
+    omitted = {"baseline", "published", *column.label.split(), *shared}
     return " ".join(word for word in (column.protocol, *column.setting.split()) if word not in omitted)
 
 

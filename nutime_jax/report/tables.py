@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Result
@@ -30,6 +31,7 @@ class Column:
     label: the shortest text that distinguishes it from the other columns of its table.
     selection: "test" if the test split made a choice, else "train".
     published: whether the values come from a published table rather than from a run.
+    encoder: origin of the encoder, see `Result.encoder`; empty for a baseline.
     """
 
     method: str
@@ -38,6 +40,7 @@ class Column:
     selection: str = "train"
     published: bool = False
     label: str = ""
+    encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Standing:
     mean_own: mean over these; comparable only between columns with the same datasets.
     mean, rank: mean value and mean rank (1 is best, ties share) over the common datasets; NaN without common datasets.
     wins, ties, losses: common datasets on which it is better than, equal to and worse than the reference.
+    gap: mean difference from the reference over the common datasets. interval: half the width of its 95 % confidence interval,
+        by Student's t. p_value: of the two-sided Wilcoxon signed-rank test. NaN for the reference, and where undefined.
     """
 
     column: Column
@@ -85,6 +90,9 @@ class Standing:
     wins: int
     ties: int
     losses: int
+    gap: float
+    interval: float
+    p_value: float
 
 
 def make_tables(rows: Iterable[Result]) -> list[SummaryTable]:
@@ -133,7 +141,7 @@ def _make_table(task: str, metric: str, split: str, frame: pd.DataFrame) -> Summ
         values = {name: group.to_numpy() for name, group in rows.groupby("dataset")["value"]}
         seeds_matter = any(len(set(repeated)) > 1 for repeated in values.values())
         counts = {name: len(repeated) if seeds_matter else 1 for name, repeated in values.items()}
-        columns.append(Column(*key))
+        columns.append(Column(*key, encoder=rows.encoder.iloc[0]))
         means.append([values[name].mean() if name in values else np.nan for name in datasets])
         deviations.append([values[name].std(ddof=1) if counts.get(name, 0) > 1 else np.nan for name in datasets])
         repetitions.append([counts.get(name, 0) for name in datasets])
@@ -231,9 +239,20 @@ def compare_columns(table: SummaryTable, reference: int) -> list[Standing]:
             wins=int((signs[:, j] > 0).sum()),
             ties=int((signs[:, j] == 0).sum()),
             losses=int((signs[:, j] < 0).sum()),
+            **({"gap": math.nan, "interval": math.nan, "p_value": math.nan} if j == reference else _compare_pair(values, j, reference)),
         )
         for j, column in enumerate(table.columns)
     ]
+
+
+def _compare_pair(values: np.ndarray, column: int, reference: int) -> dict[str, float]:
+    """Return gap, interval and p_value of a `Standing`."""
+    gaps = values[:, column] - values[:, reference]
+    count, rounded = len(gaps), gaps.round(DECIMALS)
+    gap = float(gaps.mean()) if count else math.nan
+    interval = float(stats.t.ppf(0.975, count - 1) * gaps.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    p_value = float(stats.wilcoxon(rounded).pvalue) if count > 1 and rounded.any() else math.nan
+    return {"gap": gap, "interval": interval, "p_value": p_value}
 
 
 def write_summary(tables: Sequence[tuple[SummaryTable, int]], path: Path) -> None:

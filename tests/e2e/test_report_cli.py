@@ -88,6 +88,7 @@ def test_shards_of_a_sweep_are_one_table_once_all_are_there(capfd, results):
         (["sweep", "--published_table=none.csv"], "none.csv is not readable as a published table"),
         (["f1.csv", "--published_table=paper.csv"], "The results contain no accuracies on default splits"),
         (["sweep", "--fetch_published=HC2"], "Published results 'HC2' are unknown. Write aeon:NAME"),
+        (["one.csv", "two.csv"], "Method 'A' stands for two encoders (runs/a weights=ab and runs/b weights=cd). Name one"),
         (["sweep", "--out=results.csv"], "--out is results.csv, a table"),
         (["sweep", "--out=sweep/results.html"], "The summary would replace sweep/results.csv, which is not a summary"),
         (["sweep", "--out=nowhere/page.html"], "Cannot write nowhere/page.html (No such file or directory)"),
@@ -96,6 +97,8 @@ def test_shards_of_a_sweep_are_one_table_once_all_are_there(capfd, results):
 def test_unusable_results_are_rejected(capfd, results, monkeypatch, arguments, message):
     monkeypatch.chdir(results)
     write_rows([], results / "empty.csv")
+    for name, encoder in (("one", "runs/a weights=ab"), ("two", "runs/b weights=cd")):
+        write_rows([row("A", name, 0.5, encoder=encoder)], results / f"{name}.csv")
     write_rows([row("A", "x", float("nan"))], results / "nan.csv")
     write_rows([row("A", "x", 0.5, metric="f1")], results / "f1.csv")
     status, _, sentences = report(capfd, *arguments)

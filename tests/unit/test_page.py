@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.results import Failure
@@ -90,7 +91,7 @@ def test_a_page_is_self_contained_and_well_formed():
         svg = ElementTree.fromstring(base64.b64decode(source.removeprefix(SVG)))
         links = [value for node in svg.iter() for name, value in node.attrib.items() if name.endswith("href")]
         assert all(link.startswith("#") for link in links)  # an image loads no other file
-    assert reader.tags.count("table") == 9
+    assert reader.tags.count("table") == 10  # the first is the summary
 
 
 def test_the_same_results_give_the_same_page():
@@ -134,9 +135,24 @@ def test_cells_show_means_deviations_the_best_and_what_is_missing():
     assert datasets == [["dataset (%)", "A", "B"], ["x", "60.0 ± 10.0", "55.0"], ["y", "–", "12.3"], ["mean of 1 dataset", "60.0", "55.0"]]
     assert '<td class="number" data-key="0.6"><b>60.0 <small>± 10.0</small></b></td>' in text
     assert '<td class="number" data-key="0.55">55.0</td>' in text
-    assert standings[1][1:] == ["60.0", "1.00", "reference", "1", "60.0", "3"]
-    assert standings[2][1:] == ["55.0", "2.00", "0 / 0 / 1", "2", "33.7", "1"]
+    assert standings[1][1:] == ["60.0", "1.00", "reference", "–", "–", "1", "60.0", "3"]
+    assert standings[2][1:] == ["55.0", "2.00", "0 / 0 / 1", "-5.0", "–", "2", "33.7", "1"]
     assert "over the 1 dataset that both methods have, of 2; A has the fewest, 1." in text
+
+
+def test_a_comparison_has_an_interval_a_test_and_the_origin_of_encoders():
+    a, b = np.random.default_rng(1).uniform(0.4, 0.9, (2, 9)).round(3)
+    about = {"A": {"encoder": "runs/a step=9 weights=ab"}, "B": {"encoder": "nutime-small weights=cd"}}
+    setting = "layer=all pooling=all_layers scaler=standard"
+    rows = [row(m, f"s{i}", v, setting=setting, **about[m]) for m, values in (("A", a), ("B", b)) for i, v in enumerate(values)]
+    reader = Reader(render_page(contents(rows)))
+    (gap, p) = next(cells for cells in reader.tables[0] if cells[0].startswith("B"))[4:6]
+    half = stats.t.ppf(0.975, 8) * np.std(b - a, ddof=1) / 3
+    assert gap == f"{100 * (b - a).mean():.1f} ± {100 * half:.1f}"
+    assert p == f"{stats.wilcoxon(b - a).pvalue:.2g}"
+    assert f"Setting of all rows that have one: {setting}." in reader.words
+    assert [cells[0] for cells in reader.tables[0][1:]] in (["A", "B"], ["B", "A"])  # no row repeats the setting
+    assert reader.tables[-1][1:] == [["A", "runs/a step=9 weights=ab"], ["B", "nutime-small weights=cd"]]
 
 
 def test_methods_chosen_on_the_test_split_are_marked():

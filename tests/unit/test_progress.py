@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from nutime_jax.progress import ProgressBar
+from nutime_jax.progress import ProgressBar, track
+from tests.encoders import smoke_encoder
 
 
 def test_a_log_has_lines(capfd):
@@ -28,3 +29,17 @@ def test_a_log_has_lines(capfd):
 def test_a_hidden_bar_prints_nothing(capfd, options):
     assert list(ProgressBar(range(3), **options)) == [0, 1, 2]
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("shown", "terminal", "visible"), [(True, False, True), (None, True, False), (None, False, False), (False, True, False)]
+)
+def test_a_loop_has_a_bar_where_someone_sees_it(capfd, monkeypatch, shown, terminal, visible):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert list(track(range(3), total=3, desc="embedding", unit=" series", shown=shown)) == [0, 1, 2]
+    assert ("embedding" in capfd.readouterr().err) == visible  # the loop is over before an automatic bar appears
+
+
+def test_embed_shows_progress_on_request(capfd):
+    smoke_encoder().embed([[1.0, 2.0, 3.0]], progress=True)
+    assert "embedding:   0% 0/1" in capfd.readouterr().err
