@@ -22,6 +22,7 @@ _PUBLIC = {
     "TuningSettings": "nutime_jax.config",
     "FineTunedClassifier": "nutime_jax.finetuning.classifier",
     "fit_probe": "nutime_jax.evaluation.protocols.probes",
+    "occlude": "nutime_jax.evaluation.occlusion",
     "load_classifier": "nutime_jax.finetuning.saved",
     "NuTimeTransformer": "nutime_jax.estimators",
     "NuTimeClassifier": "nutime_jax.estimators",

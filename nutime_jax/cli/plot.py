@@ -1,6 +1,7 @@
 """Plot features, embeddings, views or training curves to a PNG or SVG file.
 
     nutime plot embedding --encoder=nutime-small --dataset=GunPoint --out=embedding.png
+    nutime plot occlusion --model=models/gunpoint --data=GunPoint --split=test --case=3 --out=why.png
     nutime plot nme --encoder=nutime-small --out=nme.svg
     nutime plot views --config=quickstart --dataset=GunPoint --out=views.svg
     nutime plot training runs/quickstart runs/mine --out=training.svg
@@ -15,9 +16,13 @@ from nutime_jax.cli.arguments import (
     Action,
     add_actions,
     add_channels,
+    add_columns,
     add_config,
+    add_data,
     add_dataset,
     add_encoder,
+    choose_split,
+    columns_of,
     one_dataset,
     open_encoder,
     user_path,
@@ -70,6 +75,30 @@ def _plot_embedding(args: argparse.Namespace):
         method=args.method,
         title=f"{files.name}, features of {args.encoder}{', test cases hollow' if 'test' in splits else ''}",
     )
+
+
+def _occlusion_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, type=user_path, help="folder that `nutime fit` wrote")
+    add_data(parser)
+    add_columns(parser)
+    parser.add_argument("--case", type=int, default=0, help="number of the case, from 0 (default: 0)")
+    parser.add_argument("--size", type=int, help="time points of a window (default: a tenth of the series)")
+    _add_out(parser)
+
+
+def _plot_occlusion(args: argparse.Namespace):
+    """Plot which windows of a series decided: how much the probability of the predicted class drops without each."""
+    from nutime_jax.evaluation.occlusion import occlude
+    from nutime_jax.finetuning.saved import load_classifier
+    from nutime_jax.report.plots import plot_occlusion
+
+    files = one_dataset(args.data, flag="--data", columns=columns_of(args))
+    cases = files.read(choose_split(files, args.split))
+    if not 0 <= args.case < len(cases.series):
+        raise InputError(f"--case is {args.case}; choose 0 to {len(cases.series) - 1}")
+    found = occlude(load_classifier(args.model), cases.series[args.case], size=args.size)
+    name = args.case if cases.ids is None else cases.ids[args.case]
+    return plot_occlusion(found, title=f"{files.name}, case {name}: class {found.label} with probability {found.probability:.2f}")
 
 
 def _nme_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +157,7 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 FIGURES = {
     "embedding": Action("features of a dataset in two dimensions", _embedding_arguments, _plot_embedding),
+    "occlusion": Action("windows of a series that decided its class", _occlusion_arguments, _plot_occlusion),
     "nme": Action("embedding of scalars over twelve orders of magnitude", _nme_arguments, _plot_nme),
     "views": Action("series, and two augmented views of each", _views_arguments, _plot_views),
     "training": Action("metrics of runs over their steps", _training_arguments, _plot_training),

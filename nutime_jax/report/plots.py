@@ -16,6 +16,7 @@ from nutime_jax.data.datasets import Cases
 from nutime_jax.data.inspection import sort_labels
 from nutime_jax.data.series import centre_to_float32, pad_series
 from nutime_jax.errors import InputError
+from nutime_jax.evaluation.occlusion import Occlusion
 from nutime_jax.report.style import COLOURS, INK, LINES, legend_above, line_style, log_scale, marker_style, plain, styled
 
 if TYPE_CHECKING:
@@ -91,6 +92,38 @@ def _project(features: np.ndarray, method: str) -> tuple[np.ndarray, tuple[str, 
     points = pca.fit_transform(scaled)
     first, second = (f"component {i} ({ratio:.0%} of the variance)" for i, ratio in enumerate(pca.explained_variance_ratio_, 1))
     return points, (first, second)
+
+
+@styled
+def plot_occlusion(found: Occlusion, *, title: str = "") -> "Figure":
+    """Plot an explanation: each channel, and how much the probability drops where a window is occluded, averaged per time point."""
+    from matplotlib.figure import Figure
+
+    channels, length = found.case.shape
+    drops, counts = np.zeros((channels, length)), np.zeros(length)
+    for start, column in zip(found.starts, found.drops.T, strict=True):
+        drops[:, start : start + found.size] += column[:, None]
+        counts[start : start + found.size] += 1
+    drops = 100 * drops / counts
+    largest = max(np.abs(drops).max(), 1e-6)
+    figure = Figure(figsize=(7.2, 0.9 + 1.3 * channels), layout="constrained")
+    figure.suptitle(plain(title), fontsize=10, x=0.01, ha="left")
+    grid = figure.subplots(channels, squeeze=False, sharex=True)[:, 0]
+    for axes, values, drop in zip(grid, found.case, drops, strict=True):
+        image = axes.imshow(
+            drop[None],
+            aspect="auto",
+            cmap="PuOr_r",
+            vmin=-largest,
+            vmax=largest,
+            alpha=0.6,
+            extent=(-0.5, length - 0.5, values.min(), values.max() + 1e-9),
+        )
+        axes.plot(values, color=INK, linewidth=1.2)
+        axes.set_ylabel("value")
+    grid[-1].set_xlabel("time point")
+    figure.colorbar(image, ax=list(grid), label="drop of the probability\nin percentage points")
+    return figure
 
 
 @styled

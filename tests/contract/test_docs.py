@@ -65,7 +65,14 @@ def test_guide_data_and_evaluation_run(desk):
     assert len(names["scores"]) == len(names["windows"]) - 60
     assert np.load("features.npz")["features"].shape == (40, 6 * 32)  # 40 training cases of 6 channels
     assert load_encoder("encoders/official").config.model.width == 8
-    assert sorted(path.name for path in desk.glob("*.svg")) == ["embedding.svg", "labelled.svg", "nme.svg", "training.svg", "views.svg"]
+    assert sorted(path.name for path in desk.glob("*.svg")) == [
+        "embedding.svg",
+        "labelled.svg",
+        "nme.svg",
+        "training.svg",
+        "views.svg",
+        "why.svg",
+    ]
     for page in ("data.md", "evaluation.md"):  # in the same folder
         run_page(DOCS / page)
     assert (desk / "results" / "guide" / "report.html").stat().st_size > 10_000
