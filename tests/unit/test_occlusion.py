@@ -33,7 +33,7 @@ def test_the_decisive_window_is_found(case, size, stride, starts):
     covers = (found.starts <= 20) & (found.starts + found.size > 20)
     np.testing.assert_allclose(found.drops, [np.zeros(starts), 0.9 * covers], atol=1e-6)
     assert found.starts[-1] + found.size == 50
-    np.testing.assert_array_equal(found.case, case)
+    np.testing.assert_allclose(found.case, case)
     assert len(plot_occlusion(found).axes) == 3  # two channels and the colour bar
 
 

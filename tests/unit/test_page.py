@@ -151,7 +151,7 @@ def test_a_comparison_has_an_interval_a_test_and_the_origin_of_encoders():
     assert gap == f"{100 * (b - a).mean():.1f} ± {100 * half:.1f}"
     assert p == f"{stats.wilcoxon(b - a).pvalue:.2g}"
     assert f"Setting of all rows that have one: {setting}." in reader.words
-    assert [cells[0] for cells in reader.tables[0][1:]] in (["A", "B"], ["B", "A"])  # no row repeats the setting
+    assert [cells[0] for cells in reader.tables[0][1:]] in (["Aridge", "Bridge"], ["Bridge", "Aridge"])  # no row repeats the setting
     assert reader.tables[-1][1:] == [["A", "runs/a step=9 weights=ab"], ["B", "nutime-small weights=cd"]]
 
 
