@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     write_failures(sweep.failures, args.out / FAILURES.replace(".csv", f"{suffix}.csv"))
     for failure in sweep.failures:
         print(f"failed: {failure.method} {failure.protocol} on {failure.dataset}: {failure.message}")
-    print(f"{len(sweep.rows)} results are in {results}")
+    print(f"{len(sweep.rows)} results are in {results}{'' if count > 1 else f'; next: nutime report {args.out}'}")
     if not sweep.rows:
         raise InputError("Every cell failed; fix the errors above and rerun the command")
 
