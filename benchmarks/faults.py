@@ -54,8 +54,10 @@ def final_state(workdir: Path) -> dict:
 
 def metrics(workdir: Path) -> list[dict]:
     """Return all logged metrics without times."""
+    from nutime_jax.training.hooks import TIMINGS
+
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name != "series_per_second"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
 
 
 def losses(workdir: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from nutime_jax.models.network import NuTimeEncoder, build_encoder
 from nutime_jax.models.pooling import required_output_tokens
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
 from nutime_jax.objectives import make_objective
-from nutime_jax.plan.step_cost import count_matmuls
+from nutime_jax.training.flops import count_matmuls
 
 
 def embedding_flops(encoder: NuTimeEncoder, *, length: int, last: int | None = None) -> float:

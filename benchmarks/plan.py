@@ -34,7 +34,7 @@ def measure(case: str) -> dict:
     """Return the plan of a case, the seconds to make it, and the machine."""
     from nutime_jax.cli.plan import SCALING
     from nutime_jax.config import load_config
-    from nutime_jax.plan.chips import parse_topology
+    from nutime_jax.distributed.chips import parse_topology
     from nutime_jax.plan.estimate import make_plan
 
     topology, *overrides = case.split("/")

@@ -34,6 +34,11 @@ class ModelConfig(Section, prefix="model", encoder=True):
     num_heads: int = option(8, "Number of attention heads.", low=1)
     head_dim: int = option(64, "Width of an attention head.", low=1)
     mlp_dim: int = option(512, "Hidden width of the MLPs.", low=1)
+    dtype: str = option(
+        "float32",
+        "Dtype of residual stream and matmuls in pretraining. bfloat16 halves the memory traffic of a GPU; norms stay float32.",
+        choices=("float32", "bfloat16"),
+    )
     dropout: float = option(0.1, "Dropout rate of attention weights, projections and MLPs in training.", low=0, below=1)
     max_tokens: int = option(1024, "Maximum number of tokens, CLS included. Limits the length of a series.", low=2)
     scales: tuple[float, ...] = option(tuple(10.0**k for k in range(-4, 5)), "Scales of the NME, which embeds mean and std.", above=0)

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from nutime_jax.plan.chips import parse_topology
+    from nutime_jax.distributed.chips import parse_topology
 
     config, topology = load_config(args.config, args.overrides), parse_topology(args.topology)
     size = _corpus_size(args.corpus)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nutime_jax.errors import InputError
@@ -15,6 +16,8 @@ DATA_AXIS, FSDP_AXIS = "data", "fsdp"
 
 def make_mesh(devices: int | Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
     """Return a mesh with the axes "data" and "fsdp". Batches are sharded over both, parameters over "fsdp".
+
+    Devices of several slices (TPU) or nodes (GPU) are joined along "data": parameters are gathered within a slice only.
 
     Args:
         devices: number of devices, or devices (also of a topology for ahead-of-time compilation); None is all devices
@@ -30,8 +33,13 @@ def make_mesh(devices: int | Sequence[jax.Device] | None = None, *, fsdp: int = 
         raise InputError(f"{count} devices are requested; choose 1 to {len(available)}")
     if count < len(available) and jax.process_count() > 1:
         raise InputError(f"{count} of {len(available)} devices are requested; a run of several processes uses all of them")
-    if fsdp < 1 or count % fsdp:
-        raise InputError(f"parallel.fsdp is {fsdp}; choose a divisor of the number of devices, which is {count}")
+    sizes = {len(devices) for devices in _by_slice(available[:count])}
+    if len(sizes) > 1:
+        raise InputError(f"slices have {' and '.join(map(str, sorted(sizes)))} devices; use slices of equal size")
+    (size,) = sizes
+    if fsdp < 1 or size % fsdp:
+        of = "devices" if size == count else "devices of a slice"
+        raise InputError(f"parallel.fsdp is {fsdp}; choose a divisor of the number of {of}, which is {size}")
     return _mesh(available[:count], fsdp)
 
 
@@ -41,8 +49,18 @@ def make_local_mesh() -> Mesh:
 
 
 def _mesh(devices: list, fsdp: int) -> Mesh:
-    shape = (len(devices) // fsdp, fsdp)
-    return jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    # Physical axes are split where needed: without it, only v5e has an axis "fsdp" shorter than that of the slice.
+    slices = [
+        mesh_utils.create_device_mesh((len(devices) // fsdp, fsdp), devices, allow_split_physical_axes=True)
+        for devices in _by_slice(devices)
+    ]
+    return Mesh(np.concatenate(slices), (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2)
+
+
+def _by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
+    """Return the devices of each slice; devices of one slice, and CPUs, have no `slice_index`."""
+    indices = [getattr(device, "slice_index", 0) for device in devices]
+    return [[device for device, i in zip(devices, indices, strict=True) if i == index] for index in sorted(set(indices))]
 
 
 def default_microbatch_size(mesh: Mesh) -> int | None:

@@ -9,23 +9,27 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear
+from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear, at_least_float32
 from nutime_jax.models.microbatches import COLLECTIONS, map_microbatches
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens, required_output_tokens
 
 
 class MLPHead(nn.Module):
-    """Projector or predictor of BYOL: Linear (no bias), BatchNorm, ReLU, Linear. Official defaults: 4096 and 256."""
+    """Projector or predictor of BYOL: Linear (no bias), BatchNorm, ReLU, Linear. Official defaults: 4096 and 256.
+
+    dtype: see `layers.Linear`. The output is float32.
+    """
 
     hidden_dim: int
     output_dim: int
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch in"], *, train: bool) -> Float[Array, "batch out"]:
-        x = Linear(self.hidden_dim, use_bias=False, name="in")(x)
-        x = jax.nn.relu(BatchNorm(name="norm")(x, train=train))
-        return Linear(self.output_dim, name="out")(x)
+    def __call__(self, x: Float[Array, "batch views in"], *, train: bool) -> Float[Array, "batch views out"]:
+        x = Linear(self.hidden_dim, use_bias=False, dtype=self.dtype, name="in")(x)
+        x = Linear(self.output_dim, dtype=self.dtype, name="out")(jax.nn.relu(BatchNorm(name="norm")(x, train=train)))
+        return x.astype(at_least_float32(x))
 
 
 class Classifier(nn.Module):
@@ -97,8 +101,8 @@ class Outputs(NamedTuple):
 class SiameseNetwork(nn.Module):
     """Encoder, projector and optional predictor over two views of each series.
 
-    The encoder processes both views as one batch. Projector and predictor process one view after the other, so that their
-    BatchNorm statistics are per view, as in the official implementation.
+    The encoder processes both views as one batch. BatchNorm statistics of projector and predictor are per view, as in the
+    official implementation.
 
     hidden_dim, output_dim: widths of projector and predictor.
     predicts: whether a predictor follows the projector.
@@ -114,9 +118,9 @@ class SiameseNetwork(nn.Module):
     microbatch_size: int | None = None
 
     def setup(self):
-        self.projector = MLPHead(self.hidden_dim, self.output_dim)
+        self.projector = MLPHead(self.hidden_dim, self.output_dim, self.encoder.dtype)
         if self.predicts:
-            self.predictor = MLPHead(self.hidden_dim, self.output_dim)
+            self.predictor = MLPHead(self.hidden_dim, self.output_dim, self.encoder.dtype)
 
     def __call__(
         self,
@@ -130,7 +134,7 @@ class SiameseNetwork(nn.Module):
         `offset` belongs to both views, see `NuTimeEncoder`.
         """
         projections = self.project(views, offset, train=train)
-        predictions = _per_view(self.predictor, projections, train=train) if self.predicts else projections
+        predictions = self.predictor(projections, train=train) if self.predicts else projections
         return Outputs(projections, predictions, projections)
 
     def project(
@@ -146,7 +150,7 @@ class SiameseNetwork(nn.Module):
         encode = partial(_encode, train=train, pooling=self.pooling)
         views = views.reshape(-1, channels, time)
         features = map_microbatches(encode, self.encoder, views, offset, microbatch_size=self.microbatch_size)
-        return _per_view(self.projector, features.reshape(batch, count, -1), train=train)
+        return self.projector(features.reshape(batch, count, -1), train=train)
 
 
 def encoder_part(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +168,3 @@ def _encode(
 ) -> Float[Array, "batch features"]:
     encoding = encoder(x, offset, train=train, num_output_tokens=required_output_tokens(pooling))
     return pool_tokens(encoding, pooling=pooling)
-
-
-def _per_view(head: MLPHead, x: Float[Array, "batch 2 in"], *, train: bool) -> Float[Array, "batch 2 out"]:
-    return jnp.stack([head(x[:, view], train=train) for view in range(x.shape[1])], axis=1)

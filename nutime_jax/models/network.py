@@ -1,7 +1,7 @@
 """NuTime encoder: window tokens (shape, mean, std) and a small Transformer over them; checks of its input options."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +53,15 @@ class NuTimeEncoder(nn.Module):
 
     config: options of the network; see docs/configuration.md.
     remat: rematerialisation of the blocks, a key of REMAT.
+    platform: platform that the blocks are computed on, see `layers.attention_for`; None is JAX's default.
+    dtype: dtype of residual stream and matmuls of the blocks; None is that of the parameters. Windows, scalar encoders,
+        statistics of norms, the softmax, and outputs of the encoder do not depend on it.
     """
 
     config: ModelConfig = ModelConfig()
     remat: str = "none"
+    platform: str | None = None
+    dtype: Any = None
 
     @nn.nowrap
     def count_tokens(self, length: int) -> int:
@@ -146,15 +151,17 @@ class NuTimeEncoder(nn.Module):
 
         if self.remat != "none":
             run = nn.remat(run, policy=REMAT[self.remat], static_argnums=2)
-        layers = [tokens]
+        layers = [tokens if self.dtype is None else tokens.astype(self.dtype)]
         for i in range(config.depth):
             last = i == config.depth - 1
             layers.append(run(self._block(f"block_{i}"), layers[-1], num_output_tokens if last else None))
-        return tuple(layers), LayerNorm(name="norm")(layers[-1])
+        outputs = tuple(layer.astype(tokens.dtype) for layer in layers)
+        return outputs, LayerNorm(name="norm")(outputs[-1])
 
     @nn.nowrap
     def _block(self, name: str) -> Block | ResidualBlock:
-        return (ResidualBlock if self.config.backbone == "resnet" else Block)(self.config, name=name)
+        block = ResidualBlock if self.config.backbone == "resnet" else Block
+        return block(self.config, platform=self.platform or jax.default_backend(), dtype=self.dtype, name=name)
 
     @nn.nowrap
     def _add_positions(self, tokens: Array, positions: np.ndarray) -> Array:
@@ -178,18 +185,20 @@ def _drop_masked(
     return jnp.concatenate([tokens[:, :1], jnp.take_along_axis(tokens, indices[..., None], axis=1)], axis=1)
 
 
-def build_encoder(model: ModelConfig, *, remat: str = "none") -> NuTimeEncoder:
+def build_encoder(model: ModelConfig, *, remat: str = "none", platform: str | None = None, dtype: str = "float32") -> NuTimeEncoder:
     """Return the encoder network of a configuration.
 
     Args:
         model: options of the network.
         remat: rematerialisation of the blocks, a key of REMAT.
+        platform: platform that it will run on; None is JAX's default.
+        dtype: "float32" or "bfloat16", see `NuTimeEncoder`. Training passes `model.dtype`.
 
     Raises:
         InputError: the scalar encoder is not registered, or an option does not fit it.
     """
     check_scalar_encoder(model)
-    return NuTimeEncoder(model, remat=remat)
+    return NuTimeEncoder(model, remat=remat, platform=platform, dtype=None if dtype == "float32" else dtype)
 
 
 def check_input_lengths(input_lengths: Sequence[int | str], network: NuTimeEncoder) -> tuple[int, ...]:

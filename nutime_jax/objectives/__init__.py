@@ -26,23 +26,25 @@ class Objective(NamedTuple):
     target: whether a target network, a moving average of the online network, computes the targets. Otherwise the online
         network does.
     network: (encoder, microbatch_size=) -> network whose outputs are `Outputs`; None is `SiameseNetwork`.
+    contrastive: whether the loss compares the series of a batch. Such a batch cannot be divided by gradient accumulation.
     """
 
     loss: Callable[[Float[Array, "batch 2 *dims"], Float[Array, "batch 2 *dims"]], Float[Array, ""]]
     predictor: bool
     target: bool
     network: Callable[..., nn.Module] | None = None
+    contrastive: bool = False
 
 
 BYOL = Objective(byol_loss, predictor=True, target=True)
 
 
 def _simclr(config: ObjectiveConfig) -> Objective:
-    return Objective(partial(info_nce_loss, temperature=config.temperature), predictor=False, target=False)
+    return Objective(partial(info_nce_loss, temperature=config.temperature), predictor=False, target=False, contrastive=True)
 
 
 def _moco(config: ObjectiveConfig) -> Objective:
-    return Objective(partial(moco_loss, temperature=config.temperature), predictor=True, target=True)
+    return Objective(partial(moco_loss, temperature=config.temperature), predictor=True, target=True, contrastive=True)
 
 
 def _masked(config: ObjectiveConfig) -> Objective:

@@ -19,10 +19,9 @@ def info_nce_loss(
         predictions, targets: shape (batch, views, dim); SimCLR passes the same projections as both.
         temperature: divisor of the cosines.
     """
-    batch = len(predictions)
-    # View after view: row i and row (i + batch) % (2 * batch) are the two views of a series.
-    ours, theirs = (normalise(jnp.moveaxis(x, 1, 0).reshape(2 * batch, -1)) for x in (predictions, targets))
-    cosines = jnp.matmul(ours, theirs.T, precision="highest") / temperature
-    cosines = jnp.where(jnp.eye(2 * batch, dtype=bool), -jnp.inf, cosines)
-    positives = (ours * jnp.roll(theirs, batch, axis=0)).sum(-1) / temperature
-    return (jax.nn.logsumexp(cosines, axis=-1) - positives).mean()
+    ours, theirs = normalise(predictions), normalise(targets)
+    # The batch axis comes first: each device computes the rows of its own series against all views.
+    cosines = jnp.einsum("ivd,wjd->ivwj", ours, jnp.moveaxis(theirs, 1, 0), precision="highest") / temperature
+    same = jnp.eye(len(ours), dtype=bool)[:, None, None] & jnp.eye(ours.shape[1], dtype=bool)[None, :, :, None]
+    positives = (ours * theirs[:, ::-1]).sum(-1) / temperature
+    return (jax.nn.logsumexp(jnp.where(same, -jnp.inf, cosines), axis=(2, 3)) - positives).mean()

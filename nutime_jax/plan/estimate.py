@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.plan.chips import Chip, Topology
+from nutime_jax.distributed.chips import Chip, Topology
 from nutime_jax.plan.hlo import Collective
 from nutime_jax.plan.step_cost import UPDATE_BYTES, StepCost, step_cost
+from nutime_jax.training.flops import matmul_seconds
 from nutime_jax.training.input_pipeline import CorpusSize
 
 ALL_REDUCE_PASSES = 2
@@ -40,6 +41,11 @@ class Estimate(NamedTuple):
         return max(self.roofline, (self.schedule or 0) + self.communication)
 
     @property
+    def mfu(self) -> float:
+        """Return the matmuls at peak as a fraction of the expected step (model FLOPs utilisation)."""
+        return self.matmuls / self.step
+
+    @property
     def bound(self) -> str:
         return "matmuls" if self.matmuls > self.memory else "HBM traffic"
 
@@ -62,33 +68,44 @@ def estimate_step(cost: StepCost, topology: Topology) -> Estimate:
     """Return the time of a step on a TPU slice, or on GPUs in one or more nodes."""
     chip = topology.chip
     return Estimate(
-        matmuls=sum(flops * chip.passes[precision] for precision, flops in cost.matmul_flops.items()) / chip.peak,
+        matmuls=matmul_seconds(cost.matmul_flops, chip),
         memory=cost.bytes_accessed / chip.bandwidth,
-        communication=communication_seconds(cost.collectives, chip, links=topology.links),
+        communication=communication_seconds(cost.collectives, chip, links=topology.links, slice_size=topology.slice_size),
         schedule=cost.cycles / chip.clock if cost.cycles and chip.clock else None,
     )
 
 
-def communication_seconds(collectives: Sequence[Collective], chip: Chip, *, links: float) -> float:
-    """Return the seconds of collectives by bandwidth alone: no latency, no overlap with arithmetic.
+def communication_seconds(collectives: Sequence[Collective], chip: Chip, *, links: float, slice_size: int) -> float:
+    """Return the seconds of collectives, by bandwidth and latency, without overlap with arithmetic.
 
     A group larger than a slice or node first reduces within each. Then every chip communicates its part between them.
+
+    Args:
+        links: bytes/s that a chip sends within its slice.
+        slice_size: chips per slice or node.
     """
     seconds = 0.0
     for collective in collectives:
-        inside = min(collective.group, chip.slice)
+        inside = min(collective.group, slice_size)
         outside = -(-collective.group // inside)
         passes = ALL_REDUCE_PASSES if collective.kind == "all-reduce" else 1
         sent = passes * collective.times * collective.size
         seconds += sent * (inside - 1) / inside / links + sent / inside * (outside - 1) / outside / chip.network
+        seconds += passes * collective.times * collective.launches * _latency(inside, outside, chip)
     return seconds
+
+
+def _latency(inside: int, outside: int, chip: Chip) -> float:
+    """Return the seconds of one pass of an empty array: half-way round the ring of each axis, and once over the network."""
+    hops = 0 if inside == 1 else chip.axes * inside ** (1 / chip.axes) / 2
+    return hops * chip.hop + (outside > 1) * chip.network_hop
 
 
 def predict_scaling(cost: StepCost, chip: Chip, *, rows: float, chips: Sequence[int], batch: int | None = None) -> list[ScalingPoint]:
     """Predict the step time on other numbers of chips.
 
     Matmuls, HBM traffic and the compiler's estimate are proportional to the rows per chip, except for the update of the parameters.
-    One all-reduce runs over all chips. Latency (relevant on thousands of chips) and padding (at few rows per chip) are ignored.
+    The all-reduces run over all chips. Padding (at few rows per chip) is ignored.
 
     Args:
         cost: cost per chip with `rows` series.
@@ -97,13 +114,14 @@ def predict_scaling(cost: StepCost, chip: Chip, *, rows: float, chips: Sequence[
     """
     update = UPDATE_BYTES * cost.parameters / chip.bandwidth
     alone = estimate_step(cost._replace(collectives=()), Topology("", chip, (1,) * chip.axes))
-    reduced = sum(collective.size * collective.times for collective in cost.collectives if collective.kind == "all-reduce")
+    reduced = [collective for collective in cost.collectives if collective.kind == "all-reduce"]
 
     def step(count: int, rows_per_chip: float) -> tuple[float, float]:
         ratio = rows_per_chip / rows
         memory, schedule = (update + ratio * max(seconds - update, 0) for seconds in (alone.memory, alone.schedule or 0))
         links = chip.links if count >= chip.ring**chip.axes else chip.links / 2
-        communication = communication_seconds([Collective("all-reduce", reduced, count, 1, "")], chip, links=links)
+        on_all = [collective._replace(group=count) for collective in reduced]
+        communication = communication_seconds(on_all, chip, links=links, slice_size=chip.slice)
         return max(ratio * alone.matmuls, memory, schedule) + communication, communication
 
     points = []
@@ -147,8 +165,9 @@ def make_plan(config: PretrainConfig, topology: Topology, *, size: CorpusSize | 
         "code_bytes": cost.code,
         "capacity_bytes": chip.memory,
         "collectives": sum_collectives(cost.collectives),
+        "launches": sum(collective.times * collective.launches for collective in cost.collectives),
         "unknown_loops": cost.unknown_loops,
-        "seconds": {**times._asdict(), "roofline": times.roofline, "step": times.step, "bound": times.bound},
+        "seconds": {**times._asdict(), "roofline": times.roofline, "step": times.step, "bound": times.bound, "mfu": times.mfu},
         "steps": config.steps,
         "roofline": _run(config, topology, times.roofline),
         "run": _run(config, topology, times.step),
@@ -200,7 +219,7 @@ def render_plan(plan: dict[str, Any]) -> str:
         "per chip and step",
         *_matmul_lines(plan),
         _line("HBM traffic", _bytes(plan["bytes_accessed"]), f"{_time(seconds['memory'])} at {_bytes(peaks['bandwidth'])}/s"),
-        _line("communication", _bytes(communicated), _time(seconds["communication"])),
+        _line("communication", _bytes(communicated), f"{_time(seconds['communication'])} in {plan['launches']:g} collectives"),
         *(_line(f"  {name}", _bytes(row["bytes"]), f"{row['arrays']} arrays") for name, row in plan["collectives"].items()),
         *_memory_lines(plan),
         "",
@@ -244,6 +263,7 @@ def _run_lines(plan: dict[str, Any]) -> list[str]:
     runs = [plan[name] for name in names]
     rows = {
         "step": [_time(run["seconds"]) for run in runs],
+        "MFU": [f"{plan['seconds']['matmuls'] / run['seconds']:.1%}" for run in runs],
         "series": [f"{run['series_per_second']:,.0f}/s" for run in runs],
         "series per chip": [f"{run['series_per_second'] / plan['chips']:,.0f}/s" for run in runs],
         f"{plan['steps']:,} steps": [f"{run['hours']:,.2f} h" for run in runs],
@@ -251,7 +271,7 @@ def _run_lines(plan: dict[str, Any]) -> list[str]:
     }
     lines = [f"{'run':<30}" + "".join(f"{name:>20}" for name in names.values())]
     lines += [f"  {name:<28}" + "".join(f"{value:>20}" for value in values) for name, values in rows.items()]
-    return [*lines, f"  (the roofline is bound by {plan['seconds']['bound']} and never reached; latency and a slow host are ignored)"]
+    return [*lines, f"  (the roofline is bound by {plan['seconds']['bound']} and never reached; a slow host is ignored)"]
 
 
 def _line(name: str, value: str, note: str = "") -> str:

@@ -59,6 +59,7 @@ class Collective(NamedTuple):
 
     kind: one of COLLECTIVES. size: bytes of the result per device. group: number of participating devices.
     times: executions per step. origin: `op_name` of the operation in the JAX program.
+    launches: whether it is the first array of its instruction; the others are sent with it.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class Collective(NamedTuple):
     group: int
     times: float
     origin: str
+    launches: bool = True
 
 
 class HloCounts(NamedTuple):
@@ -182,7 +184,7 @@ def _collectives(instruction: Instruction, times: float, origins: dict[tuple[str
     if instruction.operation in ("all-gather-start", "collective-permute-start"):
         sizes = sizes[1:2]  # (operand, result, …)
     group, name = _group_size(instruction.rest), instruction.name
-    return [Collective(kind, size, group, times, origins.get((name, i), instruction.origin)) for i, size in enumerate(sizes)]
+    return [Collective(kind, size, group, times, origins.get((name, i), instruction.origin), i == 0) for i, size in enumerate(sizes)]
 
 
 def _group_size(rest: str) -> int:

@@ -2,23 +2,21 @@
 
 import dataclasses
 import importlib.util
-import math
 import os
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
 
 from nutime_jax.config import PretrainConfig
+from nutime_jax.distributed.chips import Topology
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
-from nutime_jax.plan.chips import Topology
 from nutime_jax.plan.hlo import Collective, analyse_hlo
+from nutime_jax.training.flops import count_matmuls
 from nutime_jax.training.input_pipeline import CorpusSize, abstract_batch
 from nutime_jax.training.loop import check_config
-from nutime_jax.training.program import build_program
+from nutime_jax.training.program import build_program, step_matmul_flops
 
 UPDATE_BYTES = 36
 """Bytes per parameter that an update reads (parameter, gradient, two moments, target) and writes (all but the gradient)."""
@@ -35,7 +33,8 @@ NO_TPU = {
 class StepCost(NamedTuple):
     """Cost of a step per chip. None is known to a compiler only.
 
-    matmul_flops: FLOPs of matmuls by precision. bytes_accessed: bytes to and from HBM. collectives: see `hlo`.
+    matmul_flops: FLOPs of matmuls by precision, without those on padding and zeros. bytes_accessed: bytes to and from HBM.
+    collectives: see `hlo`.
     parameters: number of trained parameters.
     arguments, temporaries, code: bytes of HBM for state and batch, for temporary buffers, and for the executable.
     flops: all FLOPs. cycles: sum of the compiler's estimates of all operations.
@@ -54,13 +53,6 @@ class StepCost(NamedTuple):
     unknown_loops: int = 0
 
 
-class MatmulCost(NamedTuple):
-    """Cost of the matmuls of all devices together. flops: by precision. bytes_accessed: of operands and results, without reuse."""
-
-    flops: dict[str, float]
-    bytes_accessed: float
-
-
 def step_cost(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> StepCost:
     """Return the cost of a step: compiled for TPUs, analysed for GPUs, whose compiler needs one.
 
@@ -76,7 +68,7 @@ def step_cost(config: PretrainConfig, topology: Topology, *, size: CorpusSize | 
 
 def compile_step(config: PretrainConfig, topology: Topology, *, size: CorpusSize | None = None) -> StepCost:
     """Compile the training step for every device of a TPU slice; see `step_cost`."""
-    mesh = make_mesh(_tpu_devices(topology), fsdp=config.parallel.fsdp)
+    mesh = make_mesh(tpu_devices(topology), fsdp=config.parallel.fsdp)
     program, batch = build_program(config, mesh=mesh), abstract_batch(config.data, mesh, batch_size=config.batch_size, size=size)
     traced = program.step.trace(program.state, batch)
     try:
@@ -88,7 +80,8 @@ def compile_step(config: PretrainConfig, topology: Topology, *, size: CorpusSize
             f"Batch size {config.batch_size} does not fit {topology.name} ({_first_line(error)}). "
             "Choose a smaller batch, more chips, grad_accum_steps=4 or remat=full."
         ) from error
-    return read_cost(traced.jaxpr, compiled, chips=topology.chips)._replace(parameters=_count_parameters(program.state))
+    cost = read_cost(traced.jaxpr, compiled, chips=topology.chips)
+    return cost._replace(matmul_flops=step_matmul_flops(config, mesh=mesh, batch=batch), parameters=_count_parameters(program.state))
 
 
 def read_cost(jaxpr: Any, compiled: Any, *, chips: int) -> StepCost:
@@ -135,60 +128,23 @@ def analyse_step(config: PretrainConfig, topology: Topology, *, size: CorpusSize
     )
 
 
-def count_matmuls(jaxpr: Any, *, loops: bool = True) -> MatmulCost:
-    """Count all matmuls of a program before it is partitioned; recomputed ones count again, unused ones do not.
+def tpu_devices(topology: Topology) -> list[jax.Device]:
+    """Return the devices of a topology, which programs can be compiled for.
 
-    JAX's `cost_analysis` does not separate precisions, which differ up to six times in speed. All branches of a condition count.
-
-    Args:
-        loops: whether the body of a scan counts by its trip count, or once.
+    Raises:
+        InputError: libtpu is not installed, or the topology does not exist.
     """
-    flops, bytes_accessed = Counter(), 0
-    for eqn, times in _iter_matmuls(jaxpr, loops=loops):
-        (contracting, _), _ = eqn.params["dimension_numbers"]
-        terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracting)
-        flops[_precision(eqn.params["precision"])] += times * 2 * terms * eqn.outvars[0].aval.size
-        bytes_accessed += times * sum(var.aval.size * var.aval.dtype.itemsize for var in (*eqn.invars, *eqn.outvars))
-    return MatmulCost(dict(flops), bytes_accessed)
-
-
-def _iter_matmuls(jaxpr: Any, *, loops: bool, times: int = 1) -> Iterator[tuple[Any, int]]:
-    """Yield every matmul with its number of executions."""
-    for eqn in _used_equations(jaxpr):
-        if eqn.primitive.name == "dot_general":
-            yield eqn, times
-        trips = eqn.params["length"] if loops and eqn.primitive.name == "scan" else 1
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else [value]:
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from _iter_matmuls(getattr(inner, "jaxpr", inner), loops=loops, times=times * trips)
-
-
-def _used_equations(jaxpr: Any) -> list[Any]:
-    """Return the equations that results depend on; compilers remove the others, such as gradients with respect to inputs."""
-    wanted, used = {id(var) for var in jaxpr.outvars}, []
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(id(var) in wanted for var in eqn.outvars):
-            used.append(eqn)
-            wanted |= {id(var) for var in eqn.invars}
-    return used
-
-
-def _precision(precision: Any) -> str:
-    first = precision[0] if isinstance(precision, tuple) else precision
-    return "default" if first is None else jax.lax.Precision(first).name.lower()
-
-
-def _tpu_devices(topology: Topology) -> list[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("The TPU compiler is not installed: pip install 'nutime_jax[tpu]'. It needs no TPU.")
     for name, value in NO_TPU.items():
         os.environ.setdefault(name, value)
-    host = tuple(min(size, 2) for size in (*topology.shape[:2], 1))
+    host, name = tuple(min(size, 2) for size in (*topology.shape[:2], 1)), topology.name.rpartition("*")[2]
     # On chips with two cores, both are one device; libtpu has no such setting for chips with one.
-    cores = {"chip_config_name": "megacore"} if topology.chip.axes == 3 else {}
+    options = {"chip_config_name": "megacore"} if topology.chip.axes == 3 else {}
+    if topology.slices > 1:
+        options["num_slices"] = topology.slices
     try:
-        description = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, chips_per_host_bounds=host, **cores)
+        description = topologies.get_topology_desc(platform="tpu", topology_name=name, chips_per_host_bounds=host, **options)
     except jax.errors.JaxRuntimeError as error:
         raise InputError(f"Topology {topology.name} does not exist ({_first_line(error)}). Choose another shape.") from error
     return description.devices

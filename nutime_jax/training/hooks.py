@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -168,21 +168,68 @@ class DivergenceGuard:
         return float(metrics["projection_std"]) < self._collapse
 
 
-class LogMetrics:
-    """Write the metrics, the learning rate, and the throughput since the last call; `latest` has the last values."""
+TIMINGS = ("series_per_second", "step_ms", "input_wait_ms", "mfu", "device_memory_gb")
+"""Metrics that differ between equal runs, see `StepTimer.report`."""
 
-    def __init__(self, writer: Writer, *, schedule: optax.Schedule, batch_size: int, start: int):
-        self._writer, self._schedule, self._batch_size = writer, schedule, batch_size
-        self._step, self._time = start, time.monotonic()
+
+class StepTimer:
+    """Timer of the steps between two reports.
+
+    batch_size: series per step.
+    ideal_s: seconds of a step at the peak of the devices; None if that is not known.
+    device: device whose memory is reported, if it reports it.
+    """
+
+    def __init__(self, *, batch_size: int, start: int, device: jax.Device, ideal_s: float | None = None):
+        self._batch_size, self._ideal_s, self._device = batch_size, ideal_s, device
+        self._step, self._time, self._waited_s = start, time.monotonic(), 0.0
+
+    def iterate(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches, and add up the time of waiting for them."""
+        batches = iter(batches)
+        while True:
+            begun = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._waited_s += time.monotonic() - begun
+            yield batch
+
+    def report(self, step: int) -> dict[str, float]:
+        """Return means over the steps since the last report.
+
+        series_per_second, step_ms: throughput, and time per step. input_wait_ms: part of it in which the loop waited for a
+        batch; up to two steps are queued on the devices meanwhile. mfu: matmuls at peak as a fraction of the step.
+        device_memory_gb: largest memory in use so far on one device.
+        """
+        now, steps = time.monotonic(), max(step - self._step, 1)
+        step_s = (now - self._time) / steps
+        timings = {
+            "series_per_second": self._batch_size / step_s,
+            "step_ms": 1e3 * step_s,
+            "input_wait_ms": 1e3 * self._waited_s / steps,
+        }
+        if self._ideal_s is not None:
+            timings["mfu"] = self._ideal_s / step_s
+        if memory := self._device.memory_stats():
+            timings["device_memory_gb"] = memory["peak_bytes_in_use"] / 1e9
+        self._step, self._time, self._waited_s = step, now, 0.0
+        return timings
+
+
+class LogMetrics:
+    """Write the metrics, the learning rate, and the timings since the last call; `latest` has the last values."""
+
+    def __init__(self, writer: Writer, *, schedule: optax.Schedule, timer: StepTimer):
+        self._writer, self._schedule, self._timer = writer, schedule, timer
         self.latest: dict[str, float] = {}
 
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         values = {name: float(value) for name, value in metrics.items()}
-        now = time.monotonic()
         values["learning_rate"] = float(self._schedule(step - 1))
-        values["series_per_second"] = (step - self._step) * self._batch_size / (now - self._time)
-        self._step, self._time, self.latest = step, now, values
-        self._writer.write(step, values)
+        self.latest = values | self._timer.report(step)
+        self._writer.write(step, self.latest)
 
 
 class Progress:
@@ -220,6 +267,8 @@ def _format_metrics(step: int, values: dict[str, float]) -> str:
         parts += [f"loss {values['loss']:.5f}", f"lr {values['learning_rate']:.3g}", f"projection std {values['projection_std']:.2f}"]
     if "mfu" in values:
         parts.append(f"MFU {100 * values['mfu']:.1f} %")
+    if values.get("input_wait_ms", 0) > values.get("step_ms", 0) / 10:
+        parts.append(f"input wait {values['input_wait_ms']:.0f} of {values['step_ms']:.0f} ms")
     return ", ".join(parts)
 
 

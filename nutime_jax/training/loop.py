@@ -23,11 +23,12 @@ from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.data.loader import source_shares
 from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.distributed.backend import use_backend
+from nutime_jax.distributed.chips import chip_of
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_tree
 from nutime_jax.distributed.processes import SINGLE_PROCESS, ProcessGroup
 from nutime_jax.errors import InputError, keep_log_handlers
 from nutime_jax.models.network import build_encoder, check_input_lengths, check_num_window_offsets
-from nutime_jax.objectives import build_network
+from nutime_jax.objectives import build_network, make_objective
 from nutime_jax.storage import is_remote, lock, resolve_path
 from nutime_jax.training import hooks
 from nutime_jax.training.checkpoints import (
@@ -38,8 +39,9 @@ from nutime_jax.training.checkpoints import (
     read_metadata,
     set_newer_aside,
 )
-from nutime_jax.training.input_pipeline import count_synthetic, make_input_pipeline, make_views
-from nutime_jax.training.program import build_program, learning_rate
+from nutime_jax.training.flops import matmul_seconds
+from nutime_jax.training.input_pipeline import CorpusSize, abstract_batch, count_synthetic, make_input_pipeline, make_views
+from nutime_jax.training.program import build_program, learning_rate, step_matmul_flops
 from nutime_jax.training.state import TrainState, encoder_variables, init_from_data, replace_encoder
 
 log = logging.getLogger(__name__)
@@ -119,8 +121,10 @@ def pretrain(
             state = init_from_data(program.init(), config.model, batches, **fit)
         start = int(state.step)
         _log_start(state, corpus, config.data, mesh, processes)
-        calls = _make_hooks(config, workdir, stack, manager, metadata, start, probe, profile, processes)
-        for step, batch in enumerate(pipeline.iterate(start), start + 1):
+        device, ideal_s = mesh.local_devices[0], _ideal_seconds(config, mesh)
+        timer = hooks.StepTimer(batch_size=config.batch_size, start=start, device=device, ideal_s=ideal_s)
+        calls = _make_hooks(config, workdir, stack, manager, metadata, start, probe, profile, processes, timer)
+        for step, batch in enumerate(timer.iterate(pipeline.iterate(start)), start + 1):
             state, metrics = program.step(state, batch)
             for hook in calls:
                 hook(step, state, metrics)
@@ -155,6 +159,21 @@ def check_config(config: PretrainConfig) -> None:
     check_num_window_offsets(evaluation.num_window_offsets, encoder)
     make_augmentation(config.augment.transforms)
     build_network(encoder, config.objective)
+    if config.grad_accum_steps > 1 and make_objective(config.objective).contrastive:
+        raise InputError(
+            f"grad_accum_steps is {config.grad_accum_steps}, and objective.kind {config.objective.kind!r} compares all series of a batch; "
+            "set grad_accum_steps=1, and remat=full to save memory"
+        )
+
+
+def _ideal_seconds(config: PretrainConfig, mesh: jax.sharding.Mesh) -> float | None:
+    """Return the seconds of a step at the peak of the devices, see `flops.matmul_seconds`; None for other devices."""
+    chip = chip_of(mesh.devices.flat[0].device_kind)
+    if chip is None:
+        return None
+    # The size of the corpus does not change the matmuls.
+    batch = abstract_batch(config.data, mesh, batch_size=config.batch_size, size=CorpusSize(1, 1, 1))
+    return matmul_seconds(step_matmul_flops(config, mesh=mesh, batch=batch), chip)
 
 
 def _open_corpus(config: PretrainConfig, workdir: Path, processes: ProcessGroup, *, columns: Columns = BY_NAME) -> Corpus | None:
@@ -201,6 +220,7 @@ def _make_hooks(
     probe: Callable[[TrainState], dict[str, float]] | None,
     profile: bool,
     processes: ProcessGroup,
+    timer: hooks.StepTimer,
 ) -> list[hooks.Hook]:
     """Return the hooks of a run in order: the guard precedes everything that writes."""
     run, last, batch_size, is_primary = config.run, config.steps, config.batch_size, processes.is_primary
@@ -215,7 +235,7 @@ def _make_hooks(
     watchdog = closing(hooks.Watchdog(run.watchdog_timeout_s, traces, start=start))
     guard = hooks.DivergenceGuard(collapse=run.collapse_threshold, patience=run.collapse_patience, warn=log.warning)
     schedule = learning_rate(config.optim, steps=last)
-    log_metrics = hooks.LogMetrics(writer, schedule=schedule, batch_size=batch_size, start=start)
+    log_metrics = hooks.LogMetrics(writer, schedule=schedule, timer=timer)
     progress = closing(hooks.Progress(log_metrics, start=start, steps=last, batch_size=batch_size, **shown))
     measure = hooks.Probe(writer, probe) if probe is not None else None
     save = hooks.SaveCheckpoint(manager, writer, metadata=metadata, guard=guard, probe=measure)

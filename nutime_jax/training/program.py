@@ -13,6 +13,7 @@ from nutime_jax.errors import extra
 from nutime_jax.models.network import build_encoder
 from nutime_jax.objectives import build_network, make_objective
 from nutime_jax.objectives.byol import momentum_schedule
+from nutime_jax.training.flops import count_matmuls
 from nutime_jax.training.input_pipeline import MakeViews, make_views
 from nutime_jax.training.state import TrainState, init_state
 from nutime_jax.training.step import Metrics, make_train_step
@@ -34,11 +35,12 @@ class Program(NamedTuple):
     step: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeViews] = ()) -> Program:
+def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeViews] = (), platform: str | None = None) -> Program:
     """Return the functions of a run. Only this function takes the configuration apart into the sections of its parts.
 
     Args:
         views: functions (key, batch) -> two views per series, see `step.make_train_step`; empty is `input_pipeline.make_views`.
+        platform: platform that attention is written for; None is that of the mesh.
 
     Raises:
         InputError: the batch is not divisible over the mesh, or a section does not fit another.
@@ -47,7 +49,7 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
     # Rematerialised blocks need no microbatches by default.
     default = default_microbatch_size(mesh) if config.remat == "none" else None
     network = build_network(
-        build_encoder(config.model, remat=config.remat),
+        build_encoder(config.model, remat=config.remat, platform=platform or mesh.devices.flat[0].platform, dtype=config.model.dtype),
         config.objective,
         microbatch_size=config.encoder_microbatch_size or default,
     )
@@ -74,6 +76,20 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
         init=jax.jit(init, out_shardings=shardings),
         step=jax.jit(train_step, out_shardings=(shardings, replicated_sharding(mesh)), donate_argnums=0),
     )
+
+
+def step_matmul_flops(config: PretrainConfig, *, mesh: Mesh, batch: Any) -> dict[str, float]:
+    """Return the FLOPs of the matmuls of a step per device, by precision; see `flops.count_matmuls`.
+
+    They are counted with attention for CPUs: that for TPUs multiplies zeros as well. With views of several lengths they are
+    the mean over the lengths.
+
+    Args:
+        batch: see `input_pipeline.abstract_batch`.
+    """
+    program = build_program(config, mesh=mesh, platform="cpu")
+    flops = count_matmuls(program.step.trace(program.state, batch).jaxpr).flops
+    return {precision: count / mesh.size / len(config.training_lengths) for precision, count in flops.items()}
 
 
 def learning_rate(config: OptimConfig, *, steps: int) -> optax.Schedule:

@@ -20,7 +20,7 @@ FLOORS = [
     {"synthetic"},
     {"models", "distributed", "data"},
     {"objectives"},
-    {"training.state", "training.input_pipeline", "training.checkpoints"},
+    {"training.state", "training.input_pipeline", "training.checkpoints", "training.flops"},
     {"training.step"},
     {"training.program", "training.hooks"},
     {"training.loop"},

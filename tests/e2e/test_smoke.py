@@ -44,7 +44,10 @@ def test_a_run_leaves_metrics_results_and_a_profile(smoke_run):
     lines = [json.loads(line) for line in (smoke_run / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "loss" in line]
     assert [line["step"] for line in logged] == [2, 4, 6, 8, 10, 12]
-    assert all(line.keys() >= {"loss", "projection_std", "grad_norm", "momentum", "learning_rate", "series_per_second"} for line in logged)
+    assert all(
+        line.keys() >= {"loss", "projection_std", "grad_norm", "momentum", "learning_rate", "series_per_second", "step_ms", "input_wait_ms"}
+        for line in logged
+    )
     assert [line["step"] for line in lines if "probe_accuracy" in line] == [4, 8, 12]
     rows = read_rows(smoke_run / "results.csv")
     assert {(row.method, row.protocol) for row in rows} == {

@@ -28,9 +28,14 @@ def losses(workdir, devices, *overrides):
     return np.array([json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()])
 
 
-def test_1_2_and_8_devices_give_the_same_losses(tmp_path):
+def test_1_2_and_8_devices_and_two_slices_give_the_same_losses(tmp_path, monkeypatch):
     assert len(jax.devices()) == 8
     one, two, eight = (losses(tmp_path / str(n), n) for n in (1, 2, 8))
+    # As if every other device were in a second slice.
+    monkeypatch.setattr("nutime_jax.distributed.mesh._by_slice", lambda devices: [devices[::2], devices[1::2]])
+    slices = losses(tmp_path / "slices", 8, "parallel.fsdp=2")
+    assert [device.id % 2 for device in make_mesh(fsdp=2).devices[:, 0]] == [0, 0, 1, 1]
+    np.testing.assert_allclose(slices, one, rtol=1e-6)
     assert len(one) == 10
     assert np.ptp(one) > 1e-3  # it does train
     np.testing.assert_allclose(two, one, rtol=1e-6)

@@ -10,7 +10,9 @@ import pytest
 
 from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import batch_sharding, make_mesh
+from nutime_jax.objectives.info_nce import info_nce_loss
 from nutime_jax.objectives.moco import moco_loss
+from nutime_jax.plan.hlo import parse_arrays
 from nutime_jax.training.loop import pretrain
 
 pytestmark = pytest.mark.optimised
@@ -32,6 +34,14 @@ def test_negatives_are_those_of_all_devices(tmp_path):
     for state in states:
         assert state.target_params == state.target_variables == {}
         assert "predictor" not in state.params
+
+
+def test_each_device_has_the_rows_of_its_series():
+    mesh, batch = make_mesh(8), 16
+    x = jax.ShapeDtypeStruct((batch, 2, 32), jnp.float32, sharding=batch_sharding(mesh))
+    loss = jax.value_and_grad(lambda z: info_nce_loss(z, z, temperature=0.1))
+    arrays = parse_arrays(jax.jit(loss).lower(x).compile().as_text())
+    assert max(array.size for array in arrays) == 4 * (2 * batch // 8) * 2 * batch
 
 
 def test_the_negatives_of_moco_are_those_of_all_devices():

@@ -13,7 +13,7 @@ from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.loading import untrained_encoder
 from nutime_jax.plan.hlo import analyse_hlo
-from nutime_jax.plan.step_cost import count_matmuls
+from nutime_jax.training.flops import count_matmuls
 from nutime_jax.training.input_pipeline import abstract_batch, make_input_pipeline
 from nutime_jax.training.program import build_program
 

@@ -50,12 +50,14 @@ def test_an_unknown_objective_is_rejected():
         make_objective(config.objective)
     with pytest.raises(InputError, match=r"objective.temperature is 0.0; choose a number above 0"):
         pretrain(load_config("smoke", ["objective.temperature=0.0"]), "nowhere")
+    with pytest.raises(InputError, match=r"grad_accum_steps is 2, and objective.kind 'simclr' compares all series of a batch"):
+        pretrain(load_config("smoke", ["objective.kind=simclr", "grad_accum_steps=2"]), "nowhere")
 
 
 @pytest.mark.parametrize("kind", list(OBJECTIVES))
 def test_matmul_flops_match_the_formula(kind):
     from benchmarks.matmul_formula import step_flops
-    from nutime_jax.plan.step_cost import count_matmuls
+    from nutime_jax.training.flops import count_matmuls
     from nutime_jax.training.input_pipeline import abstract_batch
 
     config, mesh = load_config("smoke", [f"objective.kind={kind}", "model.depth=1", "model.dropout=0.0"]), make_mesh(1)

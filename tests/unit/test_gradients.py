@@ -50,7 +50,7 @@ def test_chunks_and_rematerialisation_exclude_each_other():
 
 def after_one_step(*overrides):
     config = load_config("smoke", ["model.depth=1", "optim.warmup_steps=0", *overrides])
-    program = build_program(config, views=lambda key, batch: batch, mesh=make_mesh(2))
+    program = build_program(config, views=[lambda key, batch: batch], mesh=make_mesh(2))
     views = jax.random.normal(jax.random.key(1), (16, 2, 1, config.length)), jnp.zeros((16, 1))
     return program.step(program.init(), views)
 

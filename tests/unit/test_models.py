@@ -11,7 +11,7 @@ import pytest
 from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import SiameseNetwork
-from nutime_jax.models.layers import KERNELS, BatchNorm, Linear, ResidualBlock, gelu, multiply, with_mean
+from nutime_jax.models.layers import KERNELS, Attention, BatchNorm, Linear, ResidualBlock, gelu, multiply, with_mean
 from nutime_jax.models.microbatches import map_microbatches
 from nutime_jax.models.network import Encoding, NuTimeEncoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.pooling import pool_tokens
@@ -113,6 +113,19 @@ def test_batch_norm_keeps_unbiased_running_statistics():
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * np.var(x, 0, ddof=1), rtol=1e-5)
 
 
+def test_batch_norm_of_two_views_is_that_of_one_after_the_other(x64):
+    x = jnp.asarray(np.random.default_rng(5).normal(loc=3.0, size=(6, 2, 4)))
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x[:, 0], train=True)
+    both, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    state = variables
+    for view in range(2):
+        one, update = norm.apply(state, x[:, view], train=True, mutable=["batch_stats"])
+        np.testing.assert_allclose(both[:, view], one, atol=1e-12)
+        state = {**state, **update}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moved["batch_stats"], state["batch_stats"])
+
+
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
 def test_every_layer_can_be_read(encoding, layer):
     tokens = encoding.normalised if layer is None else encoding.layers[layer]
@@ -174,6 +187,34 @@ def test_the_first_tokens_of_the_last_block_are_those_of_the_whole():
         assert part.normalised.shape[1] == part.layers[-1].shape[1] == last
         np.testing.assert_allclose(part.normalised, whole.normalised[:, :last], atol=2e-6)
         np.testing.assert_array_equal(part.layers[-2], whole.layers[-2])
+
+
+@pytest.mark.parametrize(("heads", "head_dim", "outputs"), [(8, 64, None), (8, 64, 1), (6, 8, 3), (3, 64, None), (1, 128, None)], ids=str)
+def test_attention_for_tpus_is_that_for_cpus(heads, head_dim, outputs, x64):
+    plain, lanes = (Attention(heads, head_dim, dropout=0.0, platform=platform) for platform in ("cpu", "tpu"))
+    x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 9, 12)))
+    variables = plain.init(jax.random.key(0), x, train=True)
+    jax.tree.map(np.testing.assert_array_equal, variables, lanes.init(jax.random.key(0), x, train=True))
+    variables = jax.tree.map(lambda leaf: leaf.astype(x.dtype), variables)
+
+    def value(module):
+        return lambda variables, x: jnp.sin(module.apply(variables, x, train=True, num_output_tokens=outputs)).sum()
+
+    ours, theirs = (jax.value_and_grad(value(module), argnums=(0, 1))(variables, x) for module in (lanes, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), ours, theirs)
+
+
+def test_bfloat16_keeps_the_outputs_in_float32_and_near():
+    x = np.random.default_rng(4).normal(size=(8, 1, 32)).cumsum(-1)
+    config = ModelConfig(**SMALL | {"window_size": 8})
+    exact, short = (NuTimeEncoder(config, platform=platform, dtype=dtype) for platform, dtype in (("cpu", None), ("tpu", "bfloat16")))
+    variables = draw(exact, (1, 1, 32))
+    ours, theirs = (network.apply(variables, jnp.asarray(x, jnp.float32)) for network in (short, exact))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == jnp.float32
+        cosine = (a * b).sum(-1) / jnp.linalg.norm(a, axis=-1) / jnp.linalg.norm(b, axis=-1)
+        assert float(cosine.min()) > 0.999
+    assert not np.array_equal(ours.normalised, theirs.normalised)
 
 
 def microbatched(network, variables, encode, *arrays):

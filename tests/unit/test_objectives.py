@@ -404,7 +404,7 @@ def test_runs_that_the_official_implementation_lacks_are_not_converted(tmp_path,
 )
 def test_matmul_flops_match_the_formula(overrides, model):
     from benchmarks.matmul_formula import step_flops
-    from nutime_jax.plan.step_cost import count_matmuls
+    from nutime_jax.training.flops import count_matmuls
     from nutime_jax.training.input_pipeline import abstract_batch
     from nutime_jax.training.program import build_program
 

@@ -21,10 +21,10 @@ from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.layers import Linear
 from nutime_jax.models.network import NuTimeEncoder, build_encoder
 from nutime_jax.models.scalar_encoders import SCALAR_ENCODERS
-from nutime_jax.plan.step_cost import count_matmuls
 from nutime_jax.report.nme import plot_nme
 from nutime_jax.training import loop
 from nutime_jax.training import state as fitting
+from nutime_jax.training.flops import count_matmuls
 from nutime_jax.training.input_pipeline import abstract_batch
 from nutime_jax.training.program import build_program
 from nutime_jax.training.state import init_from_data

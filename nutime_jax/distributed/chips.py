@@ -12,11 +12,12 @@ CLOUD = "https://docs.cloud.google.com/tpu/docs/"
 class Chip(NamedTuple):
     """Peak rates of one chip. A JAX device is one chip, also on v4 and v5p, where two cores are one device.
 
-    passes: matmul precision -> cost of a matmul relative to one at `peak`.
+    passes: precision of float32 matmuls, or bfloat16 -> cost of a matmul relative to one at `peak`.
     peak: FLOP/s of dense matmuls in the cheapest precision for float32 operands.
     memory: bytes of HBM. bandwidth: bytes/s of HBM.
     links: bytes/s that a chip sends to its slice (TPU) or node (GPU) over all links, in one direction.
     network: bytes/s per chip between slices or nodes.
+    hop, network_hop: seconds of latency from chip to neighbour, and between slices or nodes; estimates.
     clock: cycles/s, from `peak` and the size of the matrix units; None where the compiler estimates no cycles.
     slice: maximum number of chips per slice or node. axes: number of axes of its shape. ring: an axis closes to a ring if its
         length is a multiple of this.
@@ -35,12 +36,14 @@ class Chip(NamedTuple):
     ring: int
     source: str
     recalled: str = ""
+    hop: float = 1e-6
+    network_hop: float = 25e-6
 
 
 # A float32 matmul of these precisions needs 1, 3 or 6 bfloat16 matmuls.
-TPU = {"default": 1, "high": 3, "highest": 6}
+TPU = {"bfloat16": 1, "default": 1, "high": 3, "highest": 6}
 # TF32 on tensor cores; float32 outside them runs at 67 TFLOP/s.
-GPU = {"default": 1, "high": 1, "highest": 495 / 67}
+GPU = {"bfloat16": 0.5, "default": 1, "high": 1, "highest": 495 / 67}
 _NVIDIA = "all but capacity, bandwidth and NVLink; 400 Gb/s of network per GPU as in a DGX"
 
 CHIPS = {
@@ -58,16 +61,38 @@ CHIPS = {
 }
 
 
+DEVICE_KINDS = {
+    "v4": ("TPU v4",),
+    "v5e": ("TPU v5 lite", "TPU v5e"),
+    "v5p": ("TPU v5", "TPU v5p"),
+    "v6e": ("TPU v6 lite", "TPU v6e"),
+    "h100": ("NVIDIA H100 80GB HBM3",),
+    "h200": ("NVIDIA H200",),
+}
+"""Names of chips in JAX (`Device.device_kind`)."""
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """Return the chip that JAX names so, or None."""
+    return next((CHIPS[name] for name, kinds in DEVICE_KINDS.items() if device_kind in kinds), None)
+
+
 class Topology(NamedTuple):
-    """A TPU slice, or a number of GPUs."""
+    """One or more TPU slices of a shape, or a number of GPUs."""
 
     name: str
     chip: Chip
     shape: tuple[int, ...]
+    slices: int = 1
 
     @property
     def chips(self) -> int:
-        return math.prod(self.shape)
+        return self.slices * math.prod(self.shape)
+
+    @property
+    def slice_size(self) -> int:
+        """Return the chips per slice; GPUs are in nodes of `Chip.slice`."""
+        return math.prod(self.shape) if self.compiled else self.chip.slice
 
     @property
     def compiled(self) -> bool:
@@ -82,12 +107,15 @@ class Topology(NamedTuple):
 
 
 def parse_topology(text: str) -> Topology:
-    """Parse "v5e:16x16" or "h100:8".
+    """Parse "v5e:16x16", "2*v5e:16x16" (two slices) or "h100:8".
 
     Raises:
         InputError: the text is malformed, the chip is unknown, or there is no such slice.
     """
-    name, colon, size = text.partition(":")
+    count, star, slice_text = text.rpartition("*")
+    name, colon, size = slice_text.partition(":")
+    if star and not re.fullmatch(r"[1-9]\d*", count):
+        raise InputError(f"Topology {text!r} is malformed. Write slices*chip:shape, for example 2*v5e:16x16.")
     if not colon or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", size):
         raise InputError(f"Topology {text!r} is malformed. Write chip:shape, for example v5e:16x16, v5p:8x8x8 or h100:8.")
     if name not in CHIPS:
@@ -96,7 +124,9 @@ def parse_topology(text: str) -> Topology:
     if len(shape) != chip.axes:
         example = "x".join(["4"] * chip.axes)
         raise InputError(f"Topology {text!r} has {len(shape)} axes. A slice of {name} has {chip.axes}, for example {name}:{example}.")
-    topology = Topology(text, chip, shape)
-    if topology.compiled and topology.chips > chip.slice:
-        raise InputError(f"Topology {text!r} has {topology.chips} chips. A slice of {name} has at most {chip.slice}.")
+    topology = Topology(text, chip, shape, slices=int(count or 1))
+    if topology.compiled and math.prod(shape) > chip.slice:
+        raise InputError(f"Topology {text!r} has {math.prod(shape)} chips per slice. A slice of {name} has at most {chip.slice}.")
+    if topology.slices > 1 and not topology.compiled:
+        raise InputError(f"Topology {text!r} has several slices. Write the number of all GPUs, for example {name}:16.")
     return topology
