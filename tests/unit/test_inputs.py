@@ -22,6 +22,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.finetuning.channels import ChannelMap
 from nutime_jax.finetuning.classifier import FineTunedClassifier
+from nutime_jax.finetuning.probe import ProbeClassifier
 from tests.stub import make_stub
 
 pl = pytest.importorskip("polars")
@@ -224,12 +225,21 @@ def entry_points():
             "detector": NuTimeAnomalyDetector(ENCODER).fit(X).score_samples,
             "fine-tuned classifier": classifier.predict_proba,
             "embed": lambda series: ENCODER.embed(series, channels="concat"),
+            "probe classifier": ProbeClassifier(
+                encoder=ENCODER,
+                options={},
+                classes_=np.array(LABELS[:2]),
+                num_channels=channels,
+                weight=np.random.default_rng(0).normal(size=(ENCODER.embed(X).shape[1], 2)),
+                bias=np.zeros(2),
+                probabilistic=True,
+            ).predict_proba,
         }
         points |= {(name, channels): function for name, function in estimators.items()}
     return points
 
 
-NAMES = ("embed", "transformer", "classifier", "clusterer", "detector", "fine-tuned classifier")
+NAMES = ("embed", "transformer", "classifier", "clusterer", "detector", "fine-tuned classifier", "probe classifier")
 
 
 @pytest.fixture(autouse=True)
