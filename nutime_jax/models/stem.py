@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from nutime_jax.core.windows import normalise_windows
 
@@ -43,19 +45,18 @@ def pooled_stem_features(
     series = normalise_windows(x, window=length, eps=LEAST_SCALE).normalised[..., 0, :]
     kernels = kernels - kernels.mean(0, keepdims=True)
     kernels = kernels / jnp.sqrt(jnp.maximum(jnp.square(kernels).sum(0, keepdims=True), LEAST_NORM**2))
-    stride = max(length // POSITIONS, 1)
-    count = -(-length // stride)
+    starts = np.arange(0, length, max(length // POSITIONS, 1))
+    taps = [dilation * np.arange(window) - dilation * (window - 1) // 2 for dilation in dilations]
+    # Beyond its ends the series keeps its first and last value.
+    points = np.stack([np.clip(starts[:, None] + offsets, 0, length - 1) for offsets in taps])
 
-    def features(dilation: int) -> Float[Array, "*batch features"]:
-        span = dilation * (window - 1)
-        after = span - span // 2 + stride * count - length
-        padded = jnp.pad(series, [(0, 0)] * (x.ndim - 1) + [(span // 2, after)], mode="edge")
-        taps = [padded[..., dilation * tap : dilation * tap + stride * count : stride] for tap in range(window)]
+    def features(points: Int[Array, "positions window"]) -> Float[Array, "*batch features"]:
+        windows = jnp.take(series, points, axis=-1)
         # Kernels have mean 0, so the first value of a window adds nothing; without it, flat windows respond with exact zeros.
-        responses = jnp.stack([tap - taps[0] for tap in taps], axis=-1) @ kernels
-        return _pool(responses)
+        return _pool((windows - windows[..., :1]) @ kernels)
 
-    return jnp.concatenate([features(dilation) for dilation in dilations], axis=-1)
+    pooled = jax.lax.map(features, jnp.asarray(points))  # compiled once for all dilations
+    return jnp.moveaxis(pooled, 0, -2).reshape(*x.shape[:-1], -1)
 
 
 def _pool(responses: Float[Array, "*batch positions count"]) -> Float[Array, "*batch features"]:
