@@ -75,21 +75,21 @@ def run_in_base_install(code: str) -> subprocess.CompletedProcess:
 
 
 def test_the_base_install_embeds_fits_and_reads(tmp_path):
-    (tmp_path / "series.csv").write_text("1,2,3,4\n4,3,2,1\n1,1,2,2\n")
     run = run_in_base_install(f"""
 import numpy as np
 from nutime_jax import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, load_encoder
 from nutime_jax.cli.main import main
-assert main(["embed", "--encoder=nutime-small", "--data={tmp_path}/series.csv", "--out={tmp_path}/f.csv"]) == 0
 series = np.random.default_rng(0).normal(size=(12, 40)) + 3 * (np.arange(12) % 2)[:, None]
 labels = np.arange(12) % 2
+np.savetxt("{tmp_path}/series.csv", series, delimiter=",")
+assert main(["embed", "--encoder=nutime-small", "--data={tmp_path}/series.csv", "--out={tmp_path}/f.csv"]) == 0
 assert (NuTimeClassifier().fit(series, labels).predict(series) == labels).mean() > 0.5
 assert len(NuTimeClusterer(n_clusters=2).fit_predict(series)) == 12
 assert NuTimeAnomalyDetector().fit(series).score_samples(series).shape == (12,)
 assert load_encoder("nutime-small").embed(series).shape[0] == 12
 """)
     assert run.returncode == 0, run.stderr
-    assert len((tmp_path / "f.csv").read_text().splitlines()) == 4
+    assert len((tmp_path / "f.csv").read_text().splitlines()) == 13
 
 
 @pytest.mark.parametrize(
