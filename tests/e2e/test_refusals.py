@@ -60,7 +60,7 @@ def finished(smoke_run, tmp_path):
         ("--config.evaluation.sources=Gunpoint", "'Gunpoint' is not a file"),
         ("--config.run.probe_sources=Gunpoint", "'Gunpoint' is not a file"),
         ("--config.step=4", "did you mean 'steps'?"),
-        ("--init_from=/nowhere", "Encoder '/nowhere' not found"),
+        ("--init_from=/nowhere", "encoder '/nowhere' not found"),
         ("--init_from=nutime-small", "model.width is 16 in smoke and 128 in nutime-small; choose --config=continued"),
         ("--devices=99", "99 devices are requested; choose 1 to 2"),
     ],
