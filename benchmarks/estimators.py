@@ -4,7 +4,7 @@
     python -m benchmarks.estimators --encoder=runs/small --tuned=GunPoint,ArrowHead --out=benchmarks/results/estimators.json
 
 Default splits; the test split is scored once, and chooses nothing. A probe, MiniRocket and 1-NN are fitted and scored twice:
-`first` compiles what it needs, `seconds` does not. Fine-tuning is timed with its compilation, which sets share. Seconds are those of
+`first` compiles what it needs, `seconds` does not. Fine-tuning is timed with its compilation, which datasets share. Seconds are those of
 fit and of predicting the test split together.
 """
 

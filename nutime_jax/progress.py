@@ -20,8 +20,13 @@ class ProgressBar(tqdm):
     def __init__(self, *args, line_seconds: float = LINE_SECONDS, **options):
         self.on_terminal, self._message_written = sys.stderr.isatty(), False
         if not self.on_terminal:
-            options = {"mininterval": line_seconds, "maxinterval": line_seconds} | options
+            # Throughput and remaining time are by what was done since the last line: the first includes compilation.
+            options = {"mininterval": line_seconds, "maxinterval": line_seconds, "smoothing": 1} | options
         super().__init__(*args, dynamic_ncols=self.on_terminal, **options)
+
+    @staticmethod
+    def format_meter(*args, **options) -> str:
+        return tqdm.format_meter(*args, **options).replace("s/ ", "s/")  # units begin with a space
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         if self.on_terminal:

@@ -8,7 +8,6 @@ import gc
 import io
 import os
 import socket
-import time
 from http.server import HTTPServer
 from pathlib import Path
 
@@ -18,50 +17,11 @@ os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ['
 # Behaviour is tested, not speed: compilation without optimisation takes half the time. Subprocesses inherit it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
-import jax
 import pytest
 from filelock import FileLock
-from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
-
-from nutime_jax.cli.main import main
-from nutime_jax.compilation_cache import default_cache_dir, write_entries_atomically
 
 DEVICES = int(os.environ["NUTIME_TEST_DEVICES"])
 """Fake devices of this process; tests/parallel needs 8, and runs in a process of its own (tests/contract/test_parallel.py)."""
-TYPED = [
-    "nutime_jax.core.views",
-    "nutime_jax.core.augmentations",
-    "nutime_jax.data.inspection",
-    "nutime_jax.data.point_anomaly",
-    "nutime_jax.data.series",
-    "nutime_jax.evaluation.protocols.fewshot",
-    "nutime_jax.evaluation.classifiers",
-    "nutime_jax.evaluation.protocols.point_anomaly",
-    "nutime_jax.models",
-    "nutime_jax.core.scalars",
-    "nutime_jax.objectives",
-    "nutime_jax.core.resample",
-    "nutime_jax.synthetic",
-    "nutime_jax.core.masking",
-    "nutime_jax.core.windows",
-]
-install_import_hook(TYPED, "beartype.beartype")
-
-# One cache for all workers, all test runs, and the processes that tests start.
-CACHE = Path(os.environ.get("NUTIME_TEST_CACHE") or default_cache_dir() / "tests")
-CACHE_DAYS = 14
-"""Entries older than this are deleted when a test run starts, so that the cache does not grow for ever."""
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["NUMBA_CACHE_DIR"] = str(CACHE / "numba")  # of the ROCKETs of aeon
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_numpy_rank_promotion", "raise")
-write_entries_atomically()
-settings.register_profile("project", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("project")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -80,15 +40,15 @@ FIRST = [
 workers would wait; the second compiles with optimisation, after which compiled functions are forgotten."""
 
 
-def pytest_sessionstart(session):
-    """Delete old entries of the compilation cache, once per test run."""
-    if hasattr(session.config, "workerinput"):
+def pytest_configure(config):
+    """Set up JAX, except in the process that hands tests out to workers: it need not wait for imports."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None and config.getoption("numprocesses", None):
         return
-    oldest = time.time() - CACHE_DAYS * 24 * 3600
-    for entry in CACHE.glob("*-cache"):
-        with contextlib.suppress(FileNotFoundError):  # another test run deletes, too
-            if entry.stat().st_mtime < oldest:
-                entry.unlink()
+    from tests.environment import delete_old_entries
+
+    if worker in (None, "gw0"):
+        delete_old_entries()
 
 
 def pytest_collection_modifyitems(items):
@@ -106,6 +66,8 @@ def pytest_collection_finish():
 def pytest_runtest_setup(item):
     """Compile with optimisation for tests marked `optimised`, without for all others. Fixtures come after this."""
     quick = item.get_closest_marker("optimised") is None
+    import jax
+
     if jax.config.read("jax_disable_most_optimizations") != quick:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
         jax.config.update("jax_disable_most_optimizations", quick)
@@ -134,6 +96,8 @@ def smoke_run(tmp_path_factory) -> Path:
 
     `smoke_run.out` and `smoke_run.err` beside it have what the command printed. Tests read it, or change a copy.
     """
+    from nutime_jax.cli.main import main
+
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -188,5 +152,7 @@ def bucket() -> str:
 @pytest.fixture
 def x64():
     """Float64 for the length of a test."""
+    import jax
+
     with jax.enable_x64(True):
         yield

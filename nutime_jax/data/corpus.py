@@ -333,7 +333,7 @@ def _build(source: Source, data_dir: Path, config: str, max_length: int) -> None
                 return  # another process has built it meanwhile
             for leftover in Path(builder.data_dir).parent.glob("incomplete.*"):
                 shutil.rmtree(leftover)  # of a build that was killed
-            log.info("building part %s of the corpus, %d sets, in %s", source.name, len(source.sets), data_dir)
+            log.info("building part %s of the corpus, %d dataset(s), in %s", source.name, len(source.sets), data_dir)
             builder.download_and_prepare(file_format="array_record")
     except (OSError, RuntimeError) as error:  # ArrayRecord reports what the disk says as a RuntimeError
         reason = getattr(error, "strerror", None) or str(error).split(";")[0]

@@ -332,6 +332,6 @@ READERS = {
     ".parquet": read_arrow,
     ".feather": read_arrow,
 }
-"""By suffix; of two files that hold one split of a set, the earlier here is read."""
+"""Readers by suffix; of two files with the same split of a dataset, the first in this order is read."""
 TABLES = (".tsv", ".csv", ".parquet", ".feather")
 """Formats with columns; their readers take `Columns` as well."""
