@@ -34,7 +34,7 @@ from nutime_jax.models.network import (
     check_input_lengths,
     check_num_window_offsets,
 )
-from nutime_jax.models.pooling import ALL_LAYERS, LayerwiseOutput, Output, PooledOutput, TokenOutput, check_pooling
+from nutime_jax.models.pooling import ALL_LAYERS, LayerwiseOutput, Output, PooledOutput, TokenOutput, check_pooling, without_stem
 from nutime_jax.progress import track
 
 CHANNELS = ("mean", "concat", "none")
@@ -355,7 +355,6 @@ class Encoder:
             mesh, variables = self._device_weights.get()
         encode = partial(
             _encode,
-            output=output,
             network=self.network,
             microbatch_size=default_microbatch_size(mesh),
             num_window_offsets=offsets,
@@ -370,7 +369,7 @@ class Encoder:
                     if mesh.size > 1:  # with one device, jit transfers the arrays in a tenth of the time
                         arrays = jax.device_put(arrays, batch_sharding(mesh))
                     with use_backend(), jax.default_matmul_precision("highest"):
-                        outputs.append(encode(variables, *arrays))
+                        outputs.append(encode(variables, *arrays, output=without_stem(output) if outputs else output))
                 started.append(_Started(rows, outputs))
             yield from _join(pending)
             pending = started

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from nutime_jax.distributed.backend import use_backend
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError, extra
 from nutime_jax.loading import WEIGHTS, list_pretrained
-from nutime_jax.models.pooling import pool_tokens
+from nutime_jax.models.pooling import PooledOutput, without_stem
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 SHAPES = r"float32\[b,t\], int32\[b\], float32\[b\] -> float32\[b,\d+\]"
@@ -158,7 +158,7 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
         # Without this, XLA folds constants of the weights at compile time, with other rounding than the device.
         held = jax.lax.optimization_barrier(variables)
 
-        def embed_at(order: int, length: int) -> jax.Array:
+        def embed_at(order: int, length: int, output: PooledOutput) -> jax.Array:
             size = length + window_offset_starts(encoder.num_window_offsets, network.config.window_stride)[-1]
             values, points = _difference(series, lengths) if order else (series, lengths)
             views = fusion_barrier(
@@ -167,13 +167,12 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
             added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.num_window_offsets, axis=0)
             arrays = make_offset_views(views, encoder.num_window_offsets, network.config.window_stride)[:, None], added[:, None]
             with jax.default_matmul_precision("highest"):
-                return average_over_offsets(
-                    pool_tokens(network.apply(held, *arrays), layer=layer, pooling=pooling), encoder.num_window_offsets
-                )
+                return average_over_offsets(output(network.apply(held, *arrays)), encoder.num_window_offsets)
 
         def embed_in_bucket(bucket: int) -> jax.Array:
-            lengths = encoder.lengths_of(bucket)
-            return jnp.concatenate([embed_at(order, length) for order in encoder.diff_orders for length in lengths], axis=-1)
+            output = PooledOutput(layer, pooling)
+            first, *others = product(encoder.diff_orders, encoder.lengths_of(bucket))
+            return jnp.concatenate([embed_at(*first, output), *(embed_at(*other, without_stem(output)) for other in others)], axis=-1)
 
         branches = [partial(embed_in_bucket, bucket) for bucket in buckets]
         return jnp.where(known, jax.lax.switch(bucket_of(lengths.max()), branches), jnp.nan)

@@ -141,11 +141,11 @@ def read_features(layers: Sequence[LayerFeatures], spec: FeatureSpec) -> np.ndar
     """
     if spec.channels not in ("mean", "concat"):
         raise InputError(f"channels {spec.channels!r} does not give one vector per case; choose mean or concat")
-    vectors = np.concatenate([_pool(part, spec) for part in layers], axis=-1)
+    vectors = np.concatenate([_pool(part, spec, stem=part is layers[0]) for part in layers], axis=-1)
     return vectors[:, : layers[0].channels].mean(1) if spec.channels == "mean" else vectors.reshape(len(vectors), -1)
 
 
-def _pool(layers: LayerFeatures, spec: FeatureSpec) -> np.ndarray:
+def _pool(layers: LayerFeatures, spec: FeatureSpec, *, stem: bool) -> np.ndarray:
     """Return features (cases, channels, features), equal to those of `models.pooling.pool_tokens`."""
     depth = layers.tokens.shape[2] - 2
     check_pooling(depth, layer=spec.layer, pooling=spec.pooling)
@@ -155,7 +155,7 @@ def _pool(layers: LayerFeatures, spec: FeatureSpec) -> np.ndarray:
 
     if spec.pooling in ALL_LAYERS:
         every = [flat(layers.tokens[:, :, 0, 1:]), flat(layers.tokens[:, :, 1:-1])]
-        return np.concatenate(every + [layers.stem] * (spec.pooling == "all_layers+stem"), axis=-1)
+        return np.concatenate(every + [layers.stem] * (stem and spec.pooling == "all_layers+stem"), axis=-1)
     tokens = layers.tokens[:, :, depth + 1 if spec.layer is None else spec.layer]
     return flat({"cls": tokens[:, :, :1], "mean": tokens[:, :, 1:], "cls+mean": tokens}[spec.pooling])
 
