@@ -101,10 +101,8 @@ def make_bundle(folder: Path) -> Iterator[Artifact]:
         place.mkdir()
         write_state(place / "w.safetensors", {"w": SERIES}) if suffix == ".safetensors" else np.savez_compressed(place / "w.npz", w=SERIES)
         answers = [SERIES.sum().item()] if suffix == ".npz" else None  # a .safetensors file has no checksums
-        read = lambda folder, suffix=suffix: read_state(folder / f"w{suffix}")["w"].sum().item()  # noqa: E731
-        yield Artifact(
-            f"weights {suffix}", place, lambda folder, suffix=suffix: read_state(folder / f"w{suffix}")["w"].sum().item(), answers
-        )
+        read = lambda folder, suffix=suffix: read_state(folder / f"w{suffix}").arrays["w"].sum().item()  # noqa: E731
+        yield Artifact(f"weights {suffix}", place, read, answers)
 
 
 def make_series(folder: Path) -> Iterator[Artifact]:

@@ -74,7 +74,7 @@ def same_bits(a: Path, b: Path) -> bool:
 
 def newest(workdir: Path) -> int:
     """Return the step of the newest checkpoint, intact or not; -1 if none exists."""
-    return max((int(path.name) for path in (workdir / "checkpoints").glob("0*")), default=-1)
+    return max((int(path.name) for path in (workdir / "checkpoints").glob("0*") if path.name.isdecimal()), default=-1)
 
 
 def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) -> dict:
@@ -99,7 +99,7 @@ def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) ->
                 raise RuntimeError(f"The run finished after {number} kills. Give it more steps.")
             pod.kill(0)
             pod.wait(timeout=60)
-            writing = any((folder / "killed" / "checkpoints").glob(".pending-*"))
+            writing = any((folder / "killed" / "checkpoints").glob("*.orbax-checkpoint-tmp"))
             moments["writing a checkpoint" if writing else "starting" if newest(folder / "killed") == before else "training"] += 1
         last = newest(folder / "killed")
         assert_ended(pod.start().wait(timeout=900), [0], pod)
@@ -174,13 +174,13 @@ def damages() -> dict[str, Callable[[Path], object]]:
         "half renamed: without manifest": lambda folder: shutil.copytree(
             folder / "00000012", folder / "00000016", ignore=shutil.ignore_patterns("manifest.json")
         ),
-        "left over: pending and deleted": lambda folder: [
-            (folder / name / "state").mkdir(parents=True) for name in (".pending-16", ".deleted-4")
+        "left over: incomplete and other folders": lambda folder: [
+            (folder / name / "state").mkdir(parents=True) for name in ("00000016.orbax-checkpoint-tmp", ".deleted-4")
         ],
         "stray file beside": lambda folder: (folder / "notes.txt").write_text("mine"),
         "stray file inside": lambda folder: (folder / "00000012" / "notes.txt").write_text("mine"),
         "a file in place of a folder": lambda folder: (folder / "00000016").write_text(""),
-        "all of them zeroed": lambda folder: [_zero(path / "state" / "_METADATA") for path in folder.glob("0*")],
+        "all of them zeroed": lambda folder: [_zero(path / "state" / "_METADATA") for path in folder.glob("0*[0-9]")],
     }
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nutime_jax.errors import InputError
+from nutime_jax.storage import read_regular
 
 CONFIG, WEIGHTS, CARD, PROGRAM = "config.json", "weights.safetensors", "card.md", "program.jax"
 MAX_FILE_BYTES = {CONFIG: 1 << 24, WEIGHTS: 1 << 32, CARD: 1 << 20, PROGRAM: 1 << 32}
@@ -66,10 +67,11 @@ def save_bundle(
         The absolute path of the bundle.
 
     Raises:
-        InputError: the directory cannot be written, or contains something else.
+        InputError: an array has values that are not finite, or the directory cannot be written, or contains something else.
     """
     from safetensors.numpy import save
 
+    _check_finite(folder, arrays)
     folder = check_output_dir(folder, kind=kind)
     files = {WEIGHTS: save({name: np.ascontiguousarray(array) for name, array in arrays.items()})}
     if card:
@@ -117,6 +119,7 @@ def load_bundle(folder: str | os.PathLike, *, kind: str, schema: int, writer: st
     if about["schema"] != schema:
         raise InputError(f"{folder} has schema {about['schema']}, this version reads {schema}; use the version that wrote it")
     arrays = _parse_arrays(folder, read_file(folder, WEIGHTS, about))
+    _check_finite(folder, arrays)
     card = read_file(folder, CARD, about) if Path(CARD).stem in about else b""
     return Bundle(about, arrays, card.decode(errors="replace"))
 
@@ -177,12 +180,13 @@ def _may_be_replaced(folder: Path, kind: str) -> bool:
 
 def _read(folder: Path, name: str) -> bytes:
     """Return the content of a regular file of accepted size."""
-    path = folder / name
-    if path.exists() and not path.is_file():  # reading a pipe would not return
-        raise OSError(0, f"{name} is not a file")
-    if path.stat().st_size > MAX_FILE_BYTES[name]:
-        raise OSError(0, f"{name} has {path.stat().st_size} bytes, more than {MAX_FILE_BYTES[name]}")
-    return path.read_bytes()
+    return read_regular(folder / name, max_bytes=MAX_FILE_BYTES[name])
+
+
+def _check_finite(folder: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise InputError(f"{folder}: array {name!r} has values that are not finite; use weights of a run that has not diverged")
 
 
 def _parse_arrays(folder: Path, weights: bytes) -> dict[str, np.ndarray]:

@@ -16,9 +16,10 @@ from typing import Any
 
 from nutime_jax.cli.arguments import run_path
 from nutime_jax.errors import InputError
-from nutime_jax.storage import access_errors, error_summary, list_names
+from nutime_jax.storage import access_errors, error_summary, list_names, read_regular
 
 METRICS = "metrics.jsonl"
+MAX_BYTES = 1 << 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +40,11 @@ def read_status(workdir: Path) -> dict[str, Any]:
     """
     try:
         exists = METRICS in list_names(workdir)
-        lines = (workdir / METRICS).read_bytes().decode(errors="replace").splitlines() if exists else []
+        lines = read_regular(workdir / METRICS, max_bytes=MAX_BYTES).decode(errors="replace").splitlines() if exists else []
         checkpoints = [workdir / "checkpoints" / name for name in list_names(workdir / "checkpoints") if name.isdecimal()]
         checkpoints = [path for path in checkpoints if "about.json" in list_names(path)]
         newest = max(checkpoints, key=lambda path: int(path.name), default=None)
-        metadata = json.loads((newest / "about.json").read_bytes()) if newest else {}
+        metadata = json.loads(read_regular(newest / "about.json", max_bytes=MAX_BYTES)) if newest else {}
     except access_errors(workdir) as error:
         raise InputError(f"{workdir} cannot be read ({error_summary(error)}); pass the workdir of `nutime pretrain`") from error
     if not lines and not checkpoints:

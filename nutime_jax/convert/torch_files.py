@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nutime_jax.data.formats import DAMAGE
 from nutime_jax.errors import InputError
-from nutime_jax.storage import open_atomically
+from nutime_jax.storage import check_regular, open_atomically
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+MAX_FILE_BYTES = 1 << 34
 WRAPPERS = ("state_dict", "model")
 """Keys of the state in a checkpoint."""
 
@@ -45,6 +47,7 @@ def read_state(path: str | os.PathLike) -> TorchState:
     if path.suffix not in READERS:
         raise InputError(f"{path} has an unknown suffix. Pass a file of weights: {', '.join(READERS)}.")
     try:
+        check_regular(path, max_bytes=MAX_FILE_BYTES)
         path.open("rb").close()
     except OSError as error:
         raise InputError(f"Cannot read {path} ({error.strerror}). Pass a file of weights.") from error
@@ -109,7 +112,7 @@ def _read_npz(path: Path) -> TorchState:
     try:
         with np.load(path, allow_pickle=False) as file:
             return TorchState({name: file[name] for name in file.files}, {})
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise InputError(f"{path} is corrupt, or contains objects, which are never opened ({error}). Use another copy.") from error
 
 
@@ -132,12 +135,18 @@ def _read_torch(path: Path) -> TorchState:
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise InputError(f"{name!r} in {path} is a {type(value).__name__}, not an array. Pass the checkpoint of a network.")
-    return TorchState({name: _to_numpy(value, torch) for name, value in loaded.items()}, config)
+    return TorchState({name: _to_numpy(value, f"{name!r} in {path}", torch) for name, value in loaded.items()}, config)
 
 
-def _to_numpy(tensor: Any, torch: Any) -> np.ndarray:
-    tensor = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+def _to_numpy(tensor: Any, name: str, torch: Any) -> np.ndarray:
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    # A view that repeats a few stored values would fill the memory.
+    if not plain or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        kind = "a quantised" if tensor.is_quantized else f"a {tensor.device.type}, {tensor.layout}"
+        raise InputError(f"{name} is {kind} or expanded tensor. Save it as an ordinary, dense tensor of the CPU.")
+    tensor = tensor.detach()
+    exact = tensor.dtype in (torch.float16, torch.float32, torch.float64) or not tensor.is_floating_point()
+    return (tensor if exact else tensor.float()).numpy()
 
 
 def _write_safetensors(file: Any, state: TorchState) -> None:

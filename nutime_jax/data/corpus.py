@@ -22,6 +22,7 @@ from nutime_jax.data.series import centre_to_float32, split_long_series
 from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.errors import InputError, extra
 from nutime_jax.progress import ProgressBar
+from nutime_jax.storage import check_regular, read_regular
 
 with extra("train"):
     import tensorflow_datasets as tfds
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 << 20
 """Size of the files of the datasets in a shard; a build holds one shard in memory."""
+
+MAX_CARD_BYTES, MAX_LICENCE_BYTES = 1 << 28, 1 << 20
 
 PACKAGES = ("numpy", "tensorflow-datasets", "array-record", "aeon")
 
@@ -151,7 +154,10 @@ def _licence(where: str) -> str:
     path = Path(where).expanduser()
     folder = path if path.is_dir() else path.parent
     files = sorted(file for file in folder.iterdir() if re.fullmatch(r"(licen[cs]e|copying|terms)(\.\w+)?", file.name, re.IGNORECASE))
-    return files[0].read_text(errors="replace") if files else "not stated; ask where the files came from"
+    for file in files:
+        with contextlib.suppress(OSError):  # a pipe, or a file of another kind
+            return read_regular(file, max_bytes=MAX_LICENCE_BYTES).decode(errors="replace")
+    return "not stated; ask where the files came from"
 
 
 def open_corpus(
@@ -206,20 +212,40 @@ def _open_part(source: Source, data_dir: Path, max_length: int) -> Part:
 
 def _read_part(name: str, folder: Path) -> Part:
     try:
+        for file in ("dataset_info.json", "features.json", "metadata.json"):
+            check_regular(folder / file, max_bytes=MAX_CARD_BYTES)
         builder = tfds.builder_from_directory(folder)
         card = dict(builder.info.metadata)
+        shards = builder.info.splits["train"].shard_lengths
+        same = card["card"] == _card_digest(card) and builder.info.features.to_json() == _features().to_json()
         files = dict(card["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is damaged, or is not a corpus of this library; remove it and rerun the command") from error
+    except Exception as error:  # TFDS has many for damaged files
+        raise _damaged_part(folder) from error
+    if not same or sum(shards) != sum(size for _, size in card["classes"]):
+        raise _damaged_part(folder)
     _check_files(folder, files)
     return Part(name, builder.as_data_source(split="train"), card)
+
+
+def _damaged_part(folder: Path) -> InputError:
+    return InputError(f"{folder} is damaged, or is not a corpus of this library; remove it and rerun the command")
+
+
+def _card_digest(card: dict[str, Any]) -> str:
+    """Return the SHA-256 of a card without its own digest."""
+    rest = {name: value for name, value in card.items() if name != "card"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _features() -> tfds.features.FeaturesDict:
+    return tfds.features.FeaturesDict({"record": tfds.features.Tensor(shape=(None,), dtype=np.float32)})
 
 
 def _check_files(folder: Path, checksums: dict[str, str]) -> None:
     """Raise InputError unless the files of a part have their checksums."""
     for name, checksum in checksums.items():
         path = folder / name
-        if not path.exists() or _checksum(path) != checksum:
+        if not path.is_file() or _checksum(path) != checksum:
             what = "is damaged" if path.exists() else "is missing"
             raise InputError(f"{path} {what}; remove {folder} and rerun the command, which rebuilds it")
 
@@ -229,11 +255,18 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class _LocalInfo(tfds.core.DatasetInfo):
+    """Description of a part. TFDS would look for it in its own bucket, and leave a temporary folder."""
+
+    def initialize_from_bucket(self) -> None:
+        pass
+
+
 class SeriesCorpus(tfds.core.ShardBasedBuilder):
     """TFDS builder of one part of a corpus."""
 
     # Raise it when the same files give other records: older parts are then rebuilt.
-    VERSION = tfds.core.Version("2.1.0")
+    VERSION = tfds.core.Version("2.2.0")
 
     def __init__(self, *, source: Source, max_length: int, progress: ProgressBar, **kwargs):
         self._source, self._max_length, self._progress = source, max_length, progress
@@ -241,11 +274,10 @@ class SeriesCorpus(tfds.core.ShardBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        record = tfds.features.Tensor(shape=(None,), dtype=np.float32)
-        return tfds.core.DatasetInfo(
+        return _LocalInfo(
             builder=self,
             description="Train splits of datasets, one series per channel: a record is an offset, and the values to add it to.",
-            features=tfds.features.FeaturesDict({"record": record}),
+            features=_features(),
             metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,  # the order of the records is part of the format
         )
@@ -268,12 +300,9 @@ class SeriesCorpus(tfds.core.ShardBasedBuilder):
         super()._download_and_prepare(*args, **kwargs)
         shards = sorted(Path(self.data_dir).glob("*.array_record*"))
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-        self.info.metadata.update(
-            self._tally.card(),
-            files={path.name: _checksum(path) for path in shards},
-            licence=self._source.licence,
-            versions=versions,
-        )
+        files = {path.name: _checksum(path) for path in shards}
+        card = {**self._tally.card(), "files": files, "licence": self._source.licence, "versions": versions}
+        self.info.metadata.update(card, card=_card_digest(card))
 
 
 class _Tally:

@@ -16,6 +16,7 @@ from nutime_jax.data.series import Cases, clean_series, is_missing
 from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.errors import InputError, missing_extra
 from nutime_jax.options import nearest
+from nutime_jax.storage import check_regular, error_summary
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,10 @@ class DatasetFiles:
         path = {"train": self.train, "test": self.test}[split]
         if path is None:
             raise InputError(f"dataset {self.name} has no test split beside {self.train}; leave it out of the evaluation")
+        try:
+            check_regular(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error_summary(error)}); pass a file") from error
         return path
 
 
@@ -182,7 +187,10 @@ def find_datasets(source: str, *, columns: Columns = BY_NAME) -> list[DatasetFil
     if not path.is_dir():
         guess = nearest(source, BUNDLED)
         raise InputError(f"{source!r} is not a file, a folder or a bundled dataset{guess}; bundled are {', '.join(BUNDLED)}")
-    files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if not name.startswith("."))
+    try:
+        files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names if not name.startswith("."))
+    except RecursionError as error:
+        raise InputError(f"folder {path} has folders too deep to be searched; pass one of those inside") from error
     datasets = _unique([_dataset_of(file) for file in files if file_suffix(file) in READERS and _belongs(file)])
     if not datasets:
         raise InputError(f"folder {path} has no dataset in a {', '.join(READERS)} file; pass another folder")
@@ -248,6 +256,9 @@ def _base_and_split(file: Path) -> tuple[str, str | None]:
 
 def _belongs(file: Path) -> bool:
     """Whether a file of a folder is meant as series; a file that is named itself always is."""
+    if not file.is_file():
+        log.warning("%s is not a file, and is skipped", file)
+        return False
     base, split = _base_and_split(file)
     if file_suffix(file) == ".txt":
         return split is not None and _sibling(file, f"{base}_train") is not None and _sibling(file, f"{base}_test") is not None

@@ -1,12 +1,17 @@
 """Files of features, written in blocks and moved to their path when complete."""
 
 import csv
+import fcntl
+import glob
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -43,7 +48,8 @@ def open_features(path: Path) -> Iterator[FeatureFile]:
     """
     check_output(path)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        _remove_leftovers(path)
+        with _exit_on_sigterm(), tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder, _locked(Path(folder)):
             pending = Path(folder) / path.name
             file = SUFFIXES[path.suffix.lower()](pending)
             with closing(file):
@@ -52,6 +58,36 @@ def open_features(path: Path) -> Iterator[FeatureFile]:
             os.replace(pending, path)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror or error}); choose another file") from error
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Make SIGTERM an exit that removes what is incomplete, unless somebody else handles it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Mark a folder as in use while this process lives."""
+    with (folder / ".lock").open("w") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete the folders of runs that were killed while they wrote this file."""
+    for lock in path.absolute().parent.glob(f".{glob.escape(path.name)}-*/.lock"):
+        with suppress(OSError), lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent)
 
 
 def check_output(path: Path) -> None:

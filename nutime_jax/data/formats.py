@@ -22,6 +22,8 @@ from nutime_jax.errors import InputError, extra, first_line
 
 log = logging.getLogger(__name__)
 
+MAX_VALUES_PER_BYTE, MIN_VALUES = 1000, 1 << 24
+"""Limits of the values in a Parquet file: by its size, and in any case."""
 DAMAGE = (zipfile.BadZipFile, zlib.error, TokenError, ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError)
 """Exceptions of NumPy on files of arrays that are damaged, or not such files."""
 
@@ -285,6 +287,34 @@ def _numbers(path: Path, line: int, cells: list[str], *, first: int = 1) -> np.n
         raise InputError(f"{where}: {cell!r} is not a number; correct it, or leave the cell empty") from None
 
 
+def open_parquet(path: Path, **options: Any) -> Any:
+    """Return a `pyarrow.parquet.ParquetFile` that verifies its pages and would not fill the memory.
+
+    Raises:
+        ValueError: a few bytes stand for very many values; and the errors of pyarrow, see `parquet_errors`.
+    """
+    with extra("data"):
+        import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True, **options)
+    values, size = file.metadata.num_rows * file.metadata.num_columns, path.stat().st_size
+    if values > max(MAX_VALUES_PER_BYTE * size, MIN_VALUES):
+        raise ValueError(f"{size} bytes hold {values} values, which would fill the memory")
+    return file
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of pyarrow and pandas on a damaged Parquet file into an InputError."""
+    with extra("data"):
+        import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, ValueError, KeyError, OverflowError, OSError, MemoryError) as error:
+        raise InputError(f"{path} cannot be read as .parquet ({first_line(error)}); write it again") from error
+
+
 def read_arrow(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
     """Read a table of Parquet or Feather (see `tables`); a column of lists of numbers is a channel of the series per row."""
     with extra("data"):
@@ -294,7 +324,7 @@ def read_arrow(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
 
     feather = path.suffix.lower() == ".feather"
     try:
-        table = pyarrow.feather.read_table(path) if feather else pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
+        table = pyarrow.feather.read_table(path) if feather else open_parquet(path).read()
         table.validate(full=True)  # pandas would follow damaged offsets out of memory
         # Without pandas' notes on its index: an index of ids or of times is a column like any other.
         frame = table.to_pandas(ignore_metadata=True)
@@ -311,8 +341,9 @@ def _text(path: Path) -> str:
         text = content.decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is a damaged archive ({first_line(error)}); compress it again") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "it does not fit into memory"
+        raise InputError(f"{path} cannot be read ({reason}); check its permissions and its size") from error
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InputError(f"{path}, line {line} is not UTF-8 text; save the file as UTF-8, or give it the suffix of its format") from error

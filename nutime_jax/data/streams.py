@@ -10,13 +10,25 @@ from typing import IO, Any, Self
 import numpy as np
 
 from nutime_jax.data.datasets import DatasetFiles, id_texts, label_texts, text_cases
-from nutime_jax.data.formats import DAMAGE, check_shapes, file_suffix, labels_beside, read_file, read_npz, split_names
+from nutime_jax.data.formats import (
+    DAMAGE,
+    check_shapes,
+    file_suffix,
+    labels_beside,
+    open_parquet,
+    parquet_errors,
+    read_file,
+    read_npz,
+    split_names,
+)
 from nutime_jax.data.series import Cases
 from nutime_jax.data.tables import FrameTable, assign_roles, read_table
 from nutime_jax.errors import InputError, extra, first_line
 
 BLOCK_BYTES = 16 << 20
 """Bytes of series per block."""
+SAMPLE_ROWS = 64
+"""Rows from which the size of a Parquet file is estimated."""
 WHOLE_BYTES = 64 << 20
 """A long table up to this size is read in one piece, and may have its rows in any order."""
 
@@ -164,19 +176,13 @@ class NpyBlockReader:
 
 
 def _stream_parquet(files: DatasetFiles, split: str) -> Stream:
-    with extra("data"):
-        import pyarrow
-        import pyarrow.parquet
-
     path = files.path(split)
-    try:
-        file = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 16)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as .parquet ({first_line(error)}); write it again") from error
-    names, rows = file.schema_arrow.names, file.metadata.num_rows
+    with parquet_errors(path):
+        file = open_parquet(path, pre_buffer=False, buffer_size=1 << 16)
+        names, rows = file.schema_arrow.names, file.metadata.num_rows
+        sample = next(file.iter_batches(batch_size=SAMPLE_ROWS), None)  # a damaged footer's own sizes would abort the process
     roles = assign_roles(replace(_schema_table(path, file.schema_arrow), columns=files.columns))
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    size = 8 * sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+    size = rows * sample.nbytes // max(1, sample.num_rows) if sample else 0
     if not rows or (roles.long and (roles.id is None or size <= WHOLE_BYTES)):
         return _stream_whole(files, split)
     first = FrameTable(path, names, None, columns=files.columns)
@@ -186,7 +192,8 @@ def _stream_parquet(files: DatasetFiles, split: str) -> Stream:
     if roles.label is None:
         return Stream(_wide_blocks(tables, None), rows)
     # All labels are read, since they determine together how each is written.
-    labels = file.read(columns=[names[roles.label]]).to_pandas(ignore_metadata=True).iloc[:, 0].to_numpy()
+    with parquet_errors(path):
+        labels = file.read(columns=[names[roles.label]]).to_pandas(ignore_metadata=True).iloc[:, 0].to_numpy()
     return Stream(_wide_blocks(tables, label_texts(labels)[0]), rows)
 
 
@@ -203,17 +210,16 @@ def _schema_table(path: Path, schema: Any) -> FrameTable:
 
 
 def _parquet_tables(table: FrameTable, file: Any, *, step: int) -> Iterator[FrameTable]:
-    with extra("data"):
-        import pyarrow
-
-    first = 0
-    try:
-        for batch in file.iter_batches(batch_size=step):
+    first, batches = 0, file.iter_batches(batch_size=step)
+    while True:
+        with parquet_errors(table.source):
+            batch = next(batches, None)
+            if batch is None:
+                return
             batch.validate(full=True)
-            yield replace(table, frame=batch.to_pandas(ignore_metadata=True), first=first)
-            first += batch.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{table.source} cannot be read as .parquet ({first_line(error)}); write it again") from error
+            frame = batch.to_pandas(ignore_metadata=True)
+        yield replace(table, frame=frame, first=first)
+        first += batch.num_rows
 
 
 def _wide_blocks(tables: Iterator[FrameTable], labels: np.ndarray | None) -> Iterator[Cases]:

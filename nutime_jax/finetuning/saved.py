@@ -3,7 +3,11 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+import flax
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from nutime_jax.bundle import load_bundle
 from nutime_jax.config import PretrainConfig, TuningSettings, from_dict
@@ -11,6 +15,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.finetuning.probe import KIND, SCHEMA, ProbeClassifier, probe_from_bundle
 
 if TYPE_CHECKING:
+    from nutime_jax.finetuning.channels import ChannelMap
     from nutime_jax.finetuning.classifier import FineTunedClassifier
 
 
@@ -22,8 +27,12 @@ def load_classifier(folder: str | os.PathLike) -> "FineTunedClassifier | ProbeCl
     """
     about, arrays, _ = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime fit`")
     try:
-        return probe_from_bundle(about, arrays) if "probe" in about else _fine_tuned_from_bundle(about, arrays)
-    except (KeyError, TypeError, AttributeError) as error:  # a bundle of something else
+        classifier = probe_from_bundle(about, arrays) if "probe" in about else _fine_tuned_from_bundle(about, arrays)
+        _check_classes(classifier.classes_)
+        return classifier
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, flax.errors.FlaxError) as error:  # a bundle of something else
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{folder} is corrupt: its config.json does not describe a classifier ({error}). Use another copy.") from error
 
 
@@ -35,7 +44,7 @@ def _fine_tuned_from_bundle(about: dict[str, Any], leaves: dict[str, np.ndarray]
     for name, leaf in leaves.items():
         kind, _, rest = name.partition("/")
         arrays[kind][rest] = leaf
-    return FineTunedClassifier(
+    classifier = FineTunedClassifier(
         config=from_dict(PretrainConfig, about["encoder"]),
         settings=TuningSettings(**about["settings"]),
         classes_=np.asarray(about["classes"]),
@@ -43,6 +52,34 @@ def _fine_tuned_from_bundle(about: dict[str, Any], leaves: dict[str, np.ndarray]
         training=TrainingRecord(**{name: _tuples(value) for name, value in about["training"].items()}),
         **arrays,
     )
+    _check_channels(classifier.channels)
+    _check_shapes(classifier)
+    return classifier
+
+
+def _check_classes(classes: np.ndarray) -> None:
+    if classes.ndim != 1 or classes.dtype.kind != "U" or not 0 < len(classes) == len(set(classes.tolist())):
+        raise ValueError("its classes are not different texts")
+
+
+def _check_channels(channels: "ChannelMap") -> None:
+    rows = {len(row) for row in channels.weight} - {channels.count}
+    if not channels.channels or rows or len(channels.bias) != len(channels.weight) or not set(channels.kept) <= set(range(channels.count)):
+        raise ValueError("its channels do not exist")
+
+
+def _check_shapes(classifier: "FineTunedClassifier") -> None:
+    """Raise ValueError unless the arrays are those of the network that the configuration describes."""
+    size = (2, classifier.channels.channels, classifier.config.length)
+    expected = flatten_dict(jax.eval_shape(lambda: classifier.network.init(jax.random.key(0), jnp.zeros(size))), sep="/")
+    shapes = {name: leaf.shape for name, leaf in expected.items()}
+    shapes |= {name: (*shape[:-1], len(classifier.classes_)) for name, shape in shapes.items() if name.startswith("params/head/")}
+    count = len(next(iter(classifier.members.values()), ()))
+    actual = {name: leaf.shape for name, leaf in classifier.shared.items()}
+    actual |= {name: leaf.shape[1:] if leaf.shape[:1] == (count,) else None for name, leaf in classifier.members.items()}
+    for name in sorted(shapes.keys() | actual.keys()):
+        if shapes.get(name) != actual.get(name):
+            raise ValueError(f"{name} has shape {actual.get(name)}, not {shapes.get(name)}")
 
 
 def _tuples(value):

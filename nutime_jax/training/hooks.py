@@ -4,6 +4,7 @@ import collections
 import contextlib
 import faulthandler
 import json
+import math
 import os
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import numpy as np
 
 from nutime_jax.errors import DivergenceError, InputError, PreemptedError, extra
 from nutime_jax.progress import ProgressBar
-from nutime_jax.storage import access_errors, error_summary, is_remote, list_names, write_bytes
+from nutime_jax.storage import access_errors, error_summary, is_remote, list_names, read_regular, write_bytes
 from nutime_jax.training.checkpoints import CheckpointManager
 from nutime_jax.training.state import TrainState
 from nutime_jax.training.step import Metrics
@@ -27,7 +28,7 @@ with extra("train"):
     import optax
 
 
-METRICS = "metrics.jsonl"
+METRICS, MAX_METRICS_BYTES = "metrics.jsonl", 1 << 32
 
 
 class Hook(Protocol):
@@ -50,7 +51,7 @@ class MetricWriter:
         self._workdir, self._scratch = workdir, tempfile.TemporaryDirectory(prefix="nutime-")
         self._near = Path(self._scratch.name) if is_remote(workdir) else workdir
         exists = METRICS in list_names(workdir)
-        lines = (workdir / METRICS).read_bytes().decode(errors="replace").splitlines() if exists else []
+        lines = read_regular(workdir / METRICS, max_bytes=MAX_METRICS_BYTES).decode(errors="replace").splitlines() if exists else []
         lines = [line + "\n" for line in lines if _is_until(line, start)]
         write_bytes(self._near / METRICS, "".join(lines).encode())
         self._file = (self._near / METRICS).open("a", buffering=1)
@@ -362,12 +363,18 @@ class Watchdog:
         self._beat.set()
 
     def _watch(self) -> None:
-        limit = 10 * self._timeout_s
+        limit, armed = 10 * self._timeout_s, -math.inf
+        faulthandler.dump_traceback_later(2 * limit, exit=True)  # should this thread never have the lock of the interpreter
         while self._beat.wait(limit):
             if self._closed:
+                faulthandler.cancel_dump_traceback_later()
                 return
             self._beat.clear()
             limit = self._timeout_s
+            if time.monotonic() - armed > limit / 2:
+                faulthandler.dump_traceback_later(2 * limit, exit=True)
+                armed = time.monotonic()
+        faulthandler.cancel_dump_traceback_later()
         faulthandler.dump_traceback(all_threads=True)
         where = ""
         with contextlib.suppress(OSError), open(self._path, "w") as file:

@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from nutime_jax import bundle
 from nutime_jax.bundle import check_output_dir, is_bundle, load_bundle, save_bundle
@@ -60,6 +61,17 @@ def test_every_damage_is_found(folder, name, how):
     else:
         path.write_bytes(content if how == "flip" else content[:-1])
     with pytest.raises(InputError, match="is not a bundle of kind 'encoder'" if (name, how) == ("config.json", "remove") else "is corrupt"):
+        read(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_rejected(folder, tmp_path, value):
+    arrays = {"w": np.array([1, value], np.float32)}
+    with pytest.raises(InputError, match=r"array 'w' has values that are not finite; use weights"):
+        save_bundle(tmp_path / "two", ABOUT, arrays, **KIND)
+    assert not (tmp_path / "two").exists()
+    reseal(folder, weights=save(arrays))
+    with pytest.raises(InputError, match=r"array 'w' has values that are not finite; use weights"):
         read(folder)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import signal
 import subprocess
@@ -147,6 +148,35 @@ def test_no_sources_and_no_room_are_rejected(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write the corpus"):
         open_corpus(("GunPoint",), data_dir=tmp_path / "file", max_length=10)
+
+
+@pytest.mark.parametrize("change", ["sizes", "files", "card", "features", "other JSON", "pipe"])
+def test_a_card_that_was_changed_is_damage(tmp_path, change):
+    np.savez(tmp_path / "mine.npz", X=np.arange(12.0).reshape(3, 4), y=[0, 0, 1])
+    source = [str(tmp_path / "mine.npz")]
+    open_corpus(source, data_dir=tmp_path / "data", max_length=9)
+    (path,) = (tmp_path / "data").rglob("features.json" if change == "features" else "metadata.json")
+    card = json.loads(path.read_text())
+    path.unlink()
+    if change == "pipe":
+        os.mkfifo(path)
+    elif change == "features":
+        path.write_text(json.dumps(card).replace("float32", "float64"))
+    elif change == "other JSON":
+        path.write_text("[" * 200_000)
+    elif change == "sizes":
+        path.write_text(json.dumps({**card, "classes": [["mine/0", 1], ["mine/1", 2]]}))
+    else:
+        path.write_text(json.dumps({**card, change: {}}))
+    with pytest.raises(InputError, match="is damaged, or is not a corpus of this library; remove it"):
+        open_corpus(source, data_dir=tmp_path / "data", max_length=9)
+
+
+def test_a_licence_that_is_a_pipe_is_not_opened(tmp_path):
+    np.savez(tmp_path / "mine.npz", X=np.ones((2, 3)))
+    os.mkfifo(tmp_path / "LICENSE")
+    (source,) = find_sources([str(tmp_path)])
+    assert source.licence.startswith("not stated")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete"])

@@ -1,3 +1,6 @@
+import fcntl
+import signal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,6 +50,27 @@ def test_tables_come_back_to_the_bit_and_are_read_as_series(tmp_path, suffix):
     with pytest.raises(InputError, match="make no table"):
         write(path, np.stack([ROWS, ROWS], axis=1), None, None)
     assert path.stat().st_size  # the old one is still there
+
+
+def test_what_a_kill_or_sigterm_left_is_removed(tmp_path):
+    left, used = tmp_path / ".f.npy-abc", tmp_path / ".f.npy-def"
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / ".lock").touch()
+        (folder / "f.npy").write_bytes(bytes(100))
+    with (used / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with pytest.raises(SystemExit) as stopped:
+            preempted(tmp_path / "f.npy")
+    assert stopped.value.code == 143
+    assert [path.name for path in tmp_path.iterdir()] == [used.name]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def preempted(path):
+    with open_features(path) as file:
+        file.write(ROWS, labels=None, ids=None)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def interrupted(path):

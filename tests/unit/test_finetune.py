@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from nutime_jax.bundle import load_bundle, save_bundle
 from nutime_jax.config import TuningSettings
 from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import DivergenceError, InputError
@@ -404,6 +405,27 @@ def test_a_damaged_or_foreign_folder_is_rejected(fitted, tmp_path):
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="exists and is not a bundle of kind 'classifier'"):
         fitted.save(folder)
+
+
+@pytest.mark.parametrize("change", ["bias", "name", "classes", "same classes", "channels", "length"])
+def test_a_sealed_folder_of_other_shapes_is_rejected(fitted, tmp_path, change):
+    about, arrays, _ = load_bundle(fitted.save(tmp_path / "model"), kind="classifier", schema=1, writer="the test")
+    about = {name: about[name] for name in ("encoder", "settings", "classes", "channels", "training")}
+    if change == "bias":
+        arrays["members/params/head/bias"] = arrays["members/params/head/bias"][..., :1]
+    elif change == "name":
+        arrays["members/other"] = arrays.pop("members/params/head/bias")
+    elif change == "classes":
+        about["classes"] = [*about["classes"], "one more"]
+    elif change == "same classes":
+        about["classes"] = about["classes"][:1] * len(about["classes"])
+    elif change == "channels":
+        about["channels"] = {**about["channels"], "kept": [7]}
+    else:
+        about["encoder"] = {**about["encoder"], "length": -1}
+    save_bundle(tmp_path / "other", about, arrays, kind="classifier", schema=1)
+    with pytest.raises(InputError, match=r"other is corrupt: its config\.json does not describe a classifier|length"):
+        load_classifier(tmp_path / "other")
 
 
 def test_sets_share_their_programs(encoder):

@@ -1,6 +1,7 @@
 """Sources that are read in blocks hold what they hold when they are read whole."""
 
 import io
+import os
 import pickle
 import zipfile
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nutime_jax.data import streams
+from nutime_jax.data import formats, streams
 from nutime_jax.data.corpus import open_corpus
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.streams import is_corpus, open_corpus_stream, open_stream
@@ -233,6 +234,26 @@ def test_damaged_parquet_is_rejected(tmp_path, where):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.parquet cannot be read"):
         list(stream(path).blocks)
+
+
+def test_a_parquet_that_would_fill_the_memory_is_rejected(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({f"t{i}": np.zeros(50_000) for i in range(20)}).to_parquet(path)
+    monkeypatch.setattr(formats, "MIN_VALUES", 1000)
+    monkeypatch.setattr(formats, "MAX_VALUES_PER_BYTE", 10)
+    (files,) = find_datasets(str(path))
+    for read in (lambda: open_stream(files, "train"), lambda: files.read_raw("train")):
+        with pytest.raises(InputError, match="bytes hold 1000000 values, which would fill the memory"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["a_TRAIN.csv", "a.npz", "a.parquet"])
+def test_a_pipe_is_not_opened(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is not a file, a folder or a bundled dataset"):
+        find_datasets(str(tmp_path / name))
+    with pytest.raises(InputError, match="has no dataset"):
+        find_datasets(str(tmp_path))
 
 
 def test_what_holds_no_series_is_rejected(tmp_path):

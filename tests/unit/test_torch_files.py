@@ -3,6 +3,7 @@ import os
 import pickle
 import struct
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -76,6 +77,36 @@ def test_torch_files_come_back(torch, tmp_path):
         equal(read_state(path).arrays, STATE)
     torch.save({"half": torch.ones(2, dtype=torch.bfloat16)}, path)
     equal(read_state(path).arrays, {"half": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse", "quantised", "expanded"])
+def test_other_kinds_of_tensors_are_rejected(torch, tmp_path, kind):
+    tensors = {
+        "meta": lambda: torch.ones(3, device="meta"),
+        "sparse": lambda: torch.eye(3).to_sparse(),
+        "quantised": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        "expanded": lambda: torch.ones(1).expand(1 << 40),
+    }
+    with warnings.catch_warnings(action="ignore"):  # PyTorch is about to drop quantised tensors
+        torch.save({"a": tensors[kind]()}, tmp_path / "state.pth")
+    with pytest.raises(
+        InputError, match=r"'a' in .* tensor\. Save it as an ordinary, dense tensor of the CPU|is corrupt or not a checkpoint"
+    ):
+        read_state(tmp_path / "state.pth")
+
+
+def test_eight_bits_are_read_exactly(torch, tmp_path):
+    torch.save({"a": torch.tensor([0.5, -2]).to(torch.float8_e4m3fn)}, tmp_path / "state.pth")
+    equal(read_state(tmp_path / "state.pth").arrays, {"a": np.array([0.5, -2], np.float32)})
+
+
+def test_a_damaged_compressed_stream_is_rejected(tmp_path):
+    np.savez_compressed(tmp_path / "w.npz", a=np.random.default_rng(0).normal(size=1000))
+    content = (tmp_path / "w.npz").read_bytes()
+    for place in range(40, len(content), 400):
+        (tmp_path / "w.npz").write_bytes(content[:place] + bytes(20) + content[place + 20 :])
+        with pytest.raises(InputError, match=r"is corrupt, or contains|is not an \.npz"):
+            read_state(tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize("form", ["pickle", "checkpoint", "array"])
