@@ -16,8 +16,9 @@ table compares the encoder before and after.
 Several processes make one run: the same command in each, with --multihost=auto on Cloud TPU, Slurm and Kubernetes, or with
 --multihost=HOST:PORT of process 0, and NUTIME_PROCESS=0 NUTIME_PROCESSES=4 in the environment.
 
-Exit status: 0 finished; 2 bad input, with a one-line message; 3 training diverged; 4 a step hung; 75 preempted by SIGTERM,
-the state is saved; 130 interrupted. After 4, 75, 130 and a kill, rerun the same command to resume.
+Exit status: 0 finished; 2 bad input, with a one-line message; 3 training diverged; 4 a step hung, or another
+process was lost; 75 preempted by SIGTERM, the state is saved; 130 interrupted. After 4, 75, 130 and a kill, rerun the same
+command to resume.
 """
 
 import argparse
