@@ -88,6 +88,7 @@ def train(config_name: str, overrides: list[str], *, batch: int, seconds: float,
 
 def random_corpus(mesh: Any) -> Any:
     """Return random walks of one class in device memory."""
+    import jax
     import numpy as np
 
     from nutime_jax.data.device_corpus import DeviceCorpus, pack_series
@@ -102,7 +103,7 @@ def random_corpus(mesh: Any) -> Any:
         class_sizes=np.array([CORPUS_SERIES], np.int32),
         class_bounds=np.ones(1, np.float32),
     )
-    return shard_tree(corpus, type(corpus)(*[replicated_sharding(mesh)] * len(corpus)))
+    return shard_tree(corpus, jax.tree.map(lambda _: replicated_sharding(mesh), corpus))
 
 
 def top_operations(trace: Path) -> list[dict[str, float]]:

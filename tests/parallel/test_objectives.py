@@ -37,7 +37,7 @@ def test_negatives_are_those_of_all_devices(tmp_path):
 
 
 def test_each_device_has_the_rows_of_its_series():
-    mesh, batch = make_mesh(8), 16
+    mesh, batch = make_mesh(8), 256
     x = jax.ShapeDtypeStruct((batch, 2, 32), jnp.float32, sharding=batch_sharding(mesh))
     loss = jax.value_and_grad(lambda z: info_nce_loss(z, z, temperature=0.1))
     arrays = parse_arrays(jax.jit(loss).lower(x).compile().as_text())
