@@ -81,7 +81,7 @@ def test_three_lines_load_little_and_say_nothing(tmp_path):
 import sys
 from nutime_jax import load_encoder
 features = load_encoder("nutime-small").embed([[1.0, 2.0, 3.0], [4.0, 5.0]])
-assert features.shape == (2, 2560)
+assert features.shape == (2, 4224)
 print(sorted({"orbax", "grain", "tensorflow_datasets", "optax", "pandas", "sklearn", "pyarrow", "scipy"} & set(sys.modules)))
 """
     environment = {"PATH": "", "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu", "PYTHONPATH": ":".join(sys.path)}

@@ -22,6 +22,7 @@ from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
 from nutime_jax.loading import WEIGHTS, list_pretrained, load_encoder, untrained_encoder
 from nutime_jax.models.network import build_encoder
+from nutime_jax.models.stem import STATISTICS
 from nutime_jax.objectives import build_network
 from tests.encoders import smoke_encoder
 
@@ -261,8 +262,11 @@ def test_shipped_encoders_are_sound(name):
     assert (WEIGHTS / name / "card.md").read_text().startswith(f"# {name}")
     assert sum(path.stat().st_size for path in (WEIGHTS / name).iterdir()) < 15 << 20
     found = encoder.embed(X[:2, 0])
-    per_length = {"cls+mean": 2, "all_layers": 2 * encoder.config.model.depth + 1}[encoder.pooling] * encoder.config.model.width
-    assert found.shape == (2, len(encoder.diff_orders) * len(encoder.input_lengths) * per_length)
+    model, views = encoder.config.model, len(encoder.diff_orders) * len(encoder.input_lengths)
+    stem = {"all_layers": 0, "all_layers+stem": len(model.stem_dilations) * STATISTICS * model.dense_width}[encoder.pooling]
+    assert found.shape == (2, views * (2 * model.depth + 1) * model.width + stem)
+    for setting in ("fast", "accurate"):
+        assert np.isfinite(load_encoder(name, setting=setting).embed(X[:2, 0])).all()
     assert np.isfinite(found).all()
 
 
@@ -543,7 +547,7 @@ def test_batch_composition_changes_nothing_thoroughly():
     @settings(max_examples=int(os.environ.get("THOROUGH", "1000")))
     @given(inputs())
     def check(given_cases):
-        worst.append(check_company(encoder, given_cases, features=2560))
+        worst.append(check_company(encoder, given_cases, features=4224))
         seen[0] += len(given_cases)
         seen[1] += sum(one.size for one in given_cases)
 
