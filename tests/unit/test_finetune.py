@@ -19,7 +19,9 @@ from nutime_jax.finetuning.loop import fine_tune, stratified_validation_split
 from nutime_jax.finetuning.saved import load_classifier
 from tests.encoders import smoke_encoder
 
-QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, learning_rates=(1e-3, 1e-2), patience=0)
+# The paper's features; tests/e2e/test_settings.py has the default, those of the encoder.
+PAPER = {"pooling": "cls", "num_window_offsets": 1}
+QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, learning_rates=(1e-3, 1e-2), patience=0, **PAPER)
 
 
 @pytest.fixture(scope="module")
