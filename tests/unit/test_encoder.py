@@ -561,7 +561,7 @@ ONE = np.ones((3, 8))
 NAN, INF = np.nan, np.inf
 INVALID = {
     "none": (None, {}, "X is None"),
-    "text": ("abc", {}, "X is of type str"),
+    "text": ("abc", {}, "'abc' does not exist; pass the path of"),
     "bytes": (b"abc", {}, "X is of type bytes"),
     "number": (3.0, {}, "X is of type float"),
     "dict": ({"a": ONE}, {}, "X is of type dict"),

@@ -388,7 +388,7 @@ SERIES = {
     "objects": (np.full((16, 4), {}, object), "X has objects that are not numbers"),
     "nothings": ([[None] * 60] * 16, "case 0 has no value that is not missing"),
     "words among objects": (np.full((16, 4), "a", object), "X is not an array of numbers"),
-    "a string": ("series.csv", "X is of type str; pass an array"),
+    "a string": ("series.csv", "'series.csv' does not exist; pass the path of a .npz, .npy,"),
     "a dictionary": ({"a": X}, "X is of type dict; pass an array"),
     "a set": ({1, 2}, "X is of type set; pass an array"),
     "nothing": (None, "X is None; pass an array"),

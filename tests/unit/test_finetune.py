@@ -243,7 +243,8 @@ def test_test_cases_choose_nothing(encoder):
     assert [row.metric for row in honest.rows] == ["validation_accuracy", "accuracy"]
     assert {row.selection for row in honest.rows} == {"train"}
     assert honest.rows[0].value == other.rows[0].value
-    assert honest.rows[1].setting == "strategy=full head_norm=none epochs=4 batch_size=8 learning_rates=0.001,0.01 patience=0"
+    changed = "head_norm=none pooling=cls epochs=4 batch_size=8 learning_rates=0.001,0.01 patience=0 num_window_offsets=1"
+    assert honest.rows[1].setting == f"strategy=full {changed}"
 
 
 def test_the_published_selection_is_marked(encoder):
