@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
                 "diff_orders": (0, 1),
                 "channel_differences": True,
                 "fast": ("num_window_offsets=1", "diff_orders=0", "channel_differences=false"),
-                "accurate": ("num_window_offsets=2", "diff_orders=0,1", "channel_differences=true"),
+                "accurate": ("num_window_offsets=2", "diff_orders=0+1", "channel_differences=true"),
             },
         }
     )

@@ -223,8 +223,13 @@ class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
     num_window_offsets: int = option(1, "Number of window offsets that features are averaged over. Cost grows linearly.", low=1)
     diff_orders: tuple[int, ...] = option((0,), "Difference orders, concatenated; 0 is the series.", low=0, high=1, unique=True)
     channel_differences: bool = option(False, "Whether concatenated channels include the differences of neighbouring channels.")
-    fast: tuple[str, ...] = option((), "Setting `fast` of the encoder: fields of this section that differ from it, name=value.")
-    accurate: tuple[str, ...] = option((), "Setting `accurate` of the encoder: fields of this section that differ from it, name=value.")
+    fast: tuple[str, ...] = option(
+        ("num_window_offsets=1", "diff_orders=0"), "Setting `fast` of the encoder: fields of this section, name=value, + between values."
+    )
+    accurate: tuple[str, ...] = option(
+        ("num_window_offsets=2", "diff_orders=0+1"),
+        "Setting `accurate` of the encoder, in the same form.",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from nutime_jax.bundle import save_bundle
-from nutime_jax.config import PretrainConfig, override, to_dict, update
+from nutime_jax.config import PretrainConfig, options, override, to_dict, update
 from nutime_jax.core.resample import resize_batch
 from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
@@ -141,12 +141,12 @@ class Encoder:
         checked = check_input_lengths(lengths, self.network)
         if 0 in checked:
             check_input_lengths(self.config.evaluation.length_buckets, self.network)
-        options = {
+        settings = {
             "input_lengths": checked,
             "num_window_offsets": check_num_window_offsets(offsets, self.network),
             "diff_orders": check_diff_orders(orders),
         }
-        return self._with_config(update(self.config, {"evaluation": options}))
+        return self._with_config(update(self.config, {"evaluation": settings}))
 
     def with_setting(self, name: str) -> "Encoder":
         """Return a copy with a named setting of this encoder: "fast" (at most 2 passes per series) or "accurate" (at most 8).
@@ -159,7 +159,7 @@ class Encoder:
         changes = getattr(self.config.evaluation, name)
         if not changes:
             raise InputError(f"encoder {self.config.name!r} has no setting {name!r}; set evaluation.{name}, or remove the setting")
-        return self._with_config(override(self.config, *(f"evaluation.{change}" for change in changes)))
+        return self._with_config(override(self.config, *map(_expand_change, changes)))
 
     def _with_config(self, config: PretrainConfig) -> "Encoder":
         copy = dataclasses.replace(self, config=config)
@@ -382,6 +382,13 @@ class Encoder:
             groups[self.lengths_of(len(segment))].append(row)
         for lengths, rows in groups.items():
             yield rows, lengths
+
+
+def _expand_change(change: str) -> str:
+    """Return the override of an entry of a setting, whose tuples have + between their values."""
+    name, _, text = f"evaluation.{change}".partition("=")
+    is_tuple = name in options(PretrainConfig) and get_origin(options(PretrainConfig)[name].kind) is tuple
+    return f"{name}={text.replace('+', ',') if is_tuple else text}"
 
 
 def resize_series(series: Sequence[np.ndarray], size: int) -> np.ndarray:

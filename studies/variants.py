@@ -24,9 +24,11 @@ SHARED = {
     "optim": {"warmup_steps": 20},
     "data": {"sources": ("bundled",), "exclude": (), "dir": "", "synthetic_fraction": 0.0},
     "run": {"log_every": 20, "checkpoint_every": 50, "max_to_keep": 1, "keep_period": 0, "best_metric": ""},
+    "view_lengths": (),
+    "model": {"dense_stride": 0, "dense_differences": False, "dense_width": 0},
     "evaluation": {"input_lengths": (), "num_window_offsets": 1, "diff_orders": (0,)},
 }
-"""Small runs on the bundled datasets, without synthetic series."""
+"""Small runs on the bundled datasets, without synthetic series, with published windows and views of one length."""
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def attention_for(platform: str, *, num_heads: int, head_dim: int, outputs: int,
         return AttentionSteps(
             partial(_project_heads, num_heads=num_heads, head_dim=head_dim, outputs=outputs),
             partial(_attend_heads, angles=angles),
-            lambda mixed, kernel: multiply(mixed.transpose(0, 2, 1, 3).reshape(len(mixed), outputs, -1), kernel),
+            lambda mixed, kernel: multiply(mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], outputs, -1), kernel),
         )
     lanes = math.gcd(num_heads, max(LANES // head_dim, 1)) * head_dim
     return AttentionSteps(

@@ -142,7 +142,7 @@ def test_absurd_sizes_and_pipes_are_not_read(folder):
             read(folder)
         path.unlink()
         os.mkfifo(path)
-        with pytest.raises(InputError, match="is not a file"):
+        with pytest.raises(InputError, match="is not a regular file"):
             read(folder)
         path.unlink()
         path.write_bytes(before)

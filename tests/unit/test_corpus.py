@@ -238,13 +238,17 @@ def test_two_builds_at_once_do_not_disturb_each_other(tmp_path):
 
 def test_a_full_disk_leaves_nothing_half_built(tmp_path):
     """A limit on the size of files stands for the disk."""
-    process = build(tmp_path / "data", "GunPoint", "OSULeaf", largest_file=20_000, stderr=subprocess.PIPE)
+    for name in ("GunPoint", "OSULeaf"):
+        train = find_datasets(name)[0].read("train")
+        np.savez(tmp_path / f"{name}.npz", X_train=np.stack(train.series), y_train=train.labels)
+    sources = [str(tmp_path / f"{name}.npz") for name in ("GunPoint", "OSULeaf")]
+    process = build(tmp_path / "data", *sources, largest_file=20_000, stderr=subprocess.PIPE)
     _, said = process.communicate()
     assert process.returncode == 1
     assert "InputError: cannot write the corpus to" in said.splitlines()[-1]
     assert "File too large" in said.splitlines()[-1]
     assert not [path for path in (tmp_path / "data").rglob("*") if "array_record" in path.name and "OSULeaf" in str(path)]
-    assert len(open_corpus(("GunPoint", "OSULeaf"), data_dir=tmp_path / "data", max_length=100)) > 0
+    assert len(open_corpus(sources, data_dir=tmp_path / "data", max_length=100)) > 0
 
 
 def test_sets_are_packed_into_shards_in_order(tmp_path, monkeypatch):

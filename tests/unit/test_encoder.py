@@ -93,8 +93,8 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
             "num_window_offsets": 1,
             "pooling": "cls+mean",
             "channel_differences": False,
-            "fast": [],
-            "accurate": [],
+            "fast": ["num_window_offsets=1", "diff_orders=0"],
+            "accurate": ["num_window_offsets=2", "diff_orders=0+1"],
         },
     )
     jax.tree.map(np.testing.assert_array_equal, untrained_encoder(loaded.config).variables, encoder.variables)
@@ -224,15 +224,18 @@ def test_fine_tuning_resizes_to_the_bucket_of_the_longest_series(encoder):
 
 
 def test_a_named_setting_changes_the_fields_that_it_lists(encoder, tmp_path):
-    config = override(encoder.config, "evaluation.fast=input_lengths=0,pooling=mean", "evaluation.accurate=num_window_offsets=2")
+    config = override(
+        encoder.config, "evaluation.fast=input_lengths=0,pooling=mean", "evaluation.accurate=num_window_offsets=2,diff_orders=0+1"
+    )
     path = Encoder(config, encoder.variables).save(tmp_path / "one")
     fast, accurate = (load_encoder(path, setting=setting) for setting in ("fast", "accurate"))
     assert (fast.input_lengths, fast.pooling, fast.num_window_offsets) == ((0,), "mean", 1)
     assert (accurate.input_lengths, accurate.pooling, accurate.num_window_offsets) == ((encoder.config.length,), "cls+mean", 2)
+    assert accurate.diff_orders == (0, 1)
     with pytest.raises(InputError, match="setting 'fas' is unknown; choose fast or accurate"):
         load_encoder(path, setting="fas")
     with pytest.raises(InputError, match=r"has no setting 'fast'; set evaluation\.fast, or remove the setting"):
-        encoder.with_setting("fast")
+        Encoder(override(config, "evaluation.fast="), encoder.variables).with_setting("fast")
 
 
 @pytest.mark.parametrize("num_window_offsets", [0, 17, -1, 2.0, "2", True])
