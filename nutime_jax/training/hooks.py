@@ -364,9 +364,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         limit, armed = 10 * self._timeout_s, -math.inf
-        faulthandler.dump_traceback_later(
-            2 * limit, exit=True, file=sys.__stderr__
-        )  # should this thread never have the lock of the interpreter
+        faulthandler.dump_traceback_later(2 * limit, exit=True, file=sys.__stderr__)  # should this thread never get the GIL
         while self._beat.wait(limit):
             if self._closed:
                 faulthandler.cancel_dump_traceback_later()
@@ -374,8 +372,7 @@ class Watchdog:
             self._beat.clear()
             limit = self._timeout_s
             if time.monotonic() - armed > limit / 2:
-                # Should this thread never have the lock of the interpreter.
-        faulthandler.dump_traceback_later(2 * limit, exit=True, file=sys.__stderr__)
+                faulthandler.dump_traceback_later(2 * limit, exit=True, file=sys.__stderr__)
                 armed = time.monotonic()
         faulthandler.cancel_dump_traceback_later()
         faulthandler.dump_traceback(all_threads=True)

@@ -24,7 +24,7 @@ def say(capfd, *arguments):
 def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp_path):
     status, text, _ = say(capfd, f"--encoder={source}", f"--out={tmp_path / 'one'}", "--layer=0", "--pooling=mean")
     assert status == 0
-    assert text.startswith(f"{tmp_path / 'one' / 'program.jax'}: 0.1 MB")
+    assert text.startswith(f"{tmp_path / 'one' / 'program.jax'}: 0.2 MB")
     exported = load_exported(tmp_path / "one")
     assert (exported.about["layer"], exported.about["readout"]) == (0, "mean")
     assert exported.embed([np.arange(50.0), np.ones(64)]).shape == (2, 16)
