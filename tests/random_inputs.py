@@ -61,7 +61,9 @@ def draw_shape(rng: np.random.Generator, time: int) -> np.ndarray:
 
 
 def largest_difference(encoder: Encoder, cases: list[np.ndarray]) -> float:
-    """Return the largest change of a feature by the other cases of a batch. Features are finite, and 64 bits change none.
+    """Return the largest change of a feature by the other cases of a batch, relative to the largest of its case (or 1).
+
+    Features are finite, and 64 bits change none.
 
     The input is not changed.
     """
@@ -73,4 +75,5 @@ def largest_difference(encoder: Encoder, cases: list[np.ndarray]) -> float:
     order = np.random.default_rng(len(cases)).permutation(len(cases))
     moved = encoder.embed([cases[i] for i in order], batch_size=16)
     assert [case.tobytes() for case in cases] == before
-    return float(np.abs(moved - features[order]).max())
+    largest = np.maximum(np.abs(features[order]).max(1), 1)
+    return float((np.abs(moved - features[order]).max(1) / largest).max())

@@ -101,7 +101,7 @@ class NuTimeEncoder(nn.Module):
             InputError: windows do not tile the length exactly, or need more than `max_tokens` tokens.
         """
         config = self.config
-        embedding = WindowEmbedding(config, name="embedding")
+        embedding = WindowEmbedding(config, self.platform or jax.default_backend(), name="embedding")
         tokens = embedding(x, offset)
         stem = pooled_stem_features(x, embedding.shape_kernels(), dilations=config.stem_dilations).mean(1)
         num_tokens = tokens.shape[1] + 1

@@ -1,6 +1,5 @@
 """Window tokens: shape, mean and std of each window in one vector (paper section 3.2)."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -24,12 +23,13 @@ class DenseShape(nn.Module):
     """
 
     config: ModelConfig
+    platform: str = "cpu"
 
     def setup(self):
         self.kernels, self.norm = Linear(self.config.dense_width or self.config.width), LayerNorm()
 
     def __call__(self, x: Float[Array, "batch channels time"]) -> Float[Array, "batch channels windows width"]:
-        rows = CPU_ROWS * jax.device_count() if jax.default_backend() == "cpu" else len(x)
+        rows = CPU_ROWS if self.platform == "cpu" else len(x)
         return map_microbatches(DenseShape._embed, self, x, microbatch_size=rows)
 
     def _embed(self, x: Float[Array, "batch channels time"]) -> Float[Array, "batch channels windows width"]:
@@ -48,6 +48,7 @@ class WindowEmbedding(nn.Module):
     """
 
     config: ModelConfig
+    platform: str = "cpu"
 
     @nn.nowrap
     def shape_kernels(self) -> Float[Array, "window count"]:
@@ -66,10 +67,10 @@ class WindowEmbedding(nn.Module):
         fusion, fusion_norm = Linear(config.width, name="fusion"), LayerNorm(name="fusion_norm")
 
         def embed_dense(x: Float[Array, "batch channels time"]) -> Float[Array, "batch channels windows features"]:
-            tokens = DenseShape(config, name="dense")(x)
+            tokens = DenseShape(config, self.platform, name="dense")(x)
             if not config.dense_differences:
                 return tokens
-            return jnp.concatenate([tokens, DenseShape(config, name="dense_differences")(first_difference(x))], axis=-1)
+            return jnp.concatenate([tokens, DenseShape(config, self.platform, name="dense_differences")(first_difference(x))], axis=-1)
 
         def embed(size: int, stride: int, name: str) -> Float[Array, "batch windows width"]:
             windows = normalise_windows(x, window=size, stride=stride, offset=offset)

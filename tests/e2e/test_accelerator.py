@@ -8,7 +8,7 @@ import pytest
 from benchmarks import accelerator
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
     out = tmp_path / "results.json"
     small = ["--config=smoke", "--batches=16", "--seconds=0.1", "--series=32", "--datasets=GunPoint"]
