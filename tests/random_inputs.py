@@ -75,5 +75,9 @@ def largest_difference(encoder: Encoder, cases: list[np.ndarray]) -> float:
     order = np.random.default_rng(len(cases)).permutation(len(cases))
     moved = encoder.embed([cases[i] for i in order], batch_size=16)
     assert [case.tobytes() for case in cases] == before
-    largest = np.maximum(np.abs(features[order]).max(1), 1)
-    return float((np.abs(moved - features[order]).max(1) / largest).max())
+    return relative_difference(moved, features[order])
+
+
+def relative_difference(features: np.ndarray, others: np.ndarray) -> float:
+    """Return the largest difference of a feature, relative to the largest feature of its case (or 1)."""
+    return float((np.abs(features - others).max(1) / np.maximum(np.abs(others).max(1), 1)).max())
