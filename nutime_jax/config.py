@@ -212,7 +212,11 @@ class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
 
     sources: tuple[str, ...] = option(("bundled",), "Datasets of the final table; empty makes no table.", encoder=False)
     layer: int | None = option(None, "Layer of the features; none is the last layer, normalised.", low=0, encoder=False)
-    pooling: str = option("cls+mean", "Pooling of the tokens. all_layers concatenates cls+mean of every layer.", choices=POOLINGS)
+    pooling: str = option(
+        "cls+mean",
+        "Pooling of the tokens, see models/pooling.py.",
+        choices=POOLINGS,
+    )
     channels: str = option("concat", "Combination of the features of channels.", choices=("mean", "concat"), encoder=False)
     input_lengths: tuple[int, ...] = option(
         (), "Input lengths, concatenated; 0 is the bucket of the series, empty is length.", low=0, unique=True
@@ -367,7 +371,7 @@ class SweepConfig(Section):
     )
     layers: tuple[str, ...] = option(("last",), "Layers: numbers from 0 (the embedding), last (normalised), or all.")
     poolings: tuple[str, ...] = option(
-        ("encoder",), "Poolings: encoder (its default), or others; all_layers is cls+mean of every layer.", choices=("encoder", *POOLINGS)
+        ("encoder",), "Poolings: encoder (its default), or others, see models/pooling.py.", choices=("encoder", *POOLINGS)
     )
     setting: str = option("", "Named setting of every encoder, fast or accurate; empty is its default.", choices=("", "fast", "accurate"))
     input_lengths: tuple[str, ...] = option(("encoder",), "Lengths of series: encoder (its default), numbers, or sums (512+1024).")

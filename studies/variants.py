@@ -39,7 +39,7 @@ class ProbeConfig(Section, prefix="probe"):
     protocol: str = option("ridge", "Classifier: ridge, logistic, knn, 1nn, forest or a registered name.")
     scaler: str = option("standard", "Scaler of the features: none, standard or minmax.")
     layer: str = option("last", "Layer of the features: a number from 0 (the embedding), or last (normalised).")
-    pooling: str = option("all_layers", "Pooling of the tokens; all_layers is cls+mean of every layer.", choices=POOLINGS)
+    pooling: str = option("all_layers", "Pooling of the tokens, see models/pooling.py.", choices=POOLINGS)
     channels: str = option("concat", "Combination of the channels of a case.", choices=("mean", "concat"))
     length: str = option("encoder", "Length that series are resized to: encoder is that of pretrain.evaluation, or a number.")
     num_window_offsets: str = option("encoder", "Number of window offsets: encoder is that of pretrain.evaluation, or a number.")

@@ -24,13 +24,12 @@ PREFIX = "encoder/"
 
 @dataclasses.dataclass(frozen=True)
 class ProbeClassifier:
-    """Classifier of series: a linear map of frozen features, and the class with the largest score.
+    """Classifier of series: a linear map of frozen features to the logits of the classes.
 
     encoder: the encoder. options: layer, pooling and channels, as arguments of `Encoder.embed`.
     classes_: labels as text, sorted.
     num_channels: channels of a case.
-    weight, bias: float64 (features, classes) and (classes,), of the scores.
-    probabilistic: whether scores are logits; a ridge probe has no probabilities.
+    weight, bias: float64 (features, classes) and (classes,), of the logits.
     """
 
     encoder: Encoder
@@ -39,27 +38,24 @@ class ProbeClassifier:
     num_channels: int
     weight: np.ndarray
     bias: np.ndarray
-    probabilistic: bool
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the label with the largest score, (cases,)."""
-        return self.classes_[self._scores(X).argmax(1)]
+        """Return the most probable label, (cases,)."""
+        return self.classes_[self._logits(X).argmax(1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float64 (cases, classes).
 
         Raises:
-            InputError: the probe has no probabilities, or X has another number of channels than the training cases.
+            InputError: X has another number of channels than the training cases.
         """
-        if not self.probabilistic:
-            raise InputError("the classifier is a ridge probe, which has no probabilities; fit a logistic probe")
-        return softmax(self._scores(X), axis=1)
+        return softmax(self._logits(X), axis=1)
 
     def accuracy(self, X: Any, labels: np.ndarray) -> float:
         """Return the fraction of cases with the correct label."""
         return float(np.mean(self.predict(X) == np.asarray(labels, str)))
 
-    def _scores(self, X: Any) -> np.ndarray:
+    def _logits(self, X: Any) -> np.ndarray:
         cases = clean_cases(X)
         if len(cases[0]) != self.num_channels:
             raise InputError(f"case 0 has {len(cases[0])} channels; the classifier was fitted on {self.num_channels}")
@@ -73,7 +69,7 @@ class ProbeClassifier:
         """
         about = {
             "encoder": to_dict(self.encoder.config, encoder=True),
-            "probe": {"options": self.options, "num_channels": self.num_channels, "probabilistic": self.probabilistic},
+            "probe": {"options": self.options, "num_channels": self.num_channels},
             "classes": self.classes_.tolist(),
         }
         arrays = flatten_dict(jax.tree.map(np.asarray, self.encoder.variables), sep="/")

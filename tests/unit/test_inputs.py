@@ -232,7 +232,6 @@ def entry_points():
                 num_channels=channels,
                 weight=np.random.default_rng(0).normal(size=(ENCODER.embed(X).shape[1], 2)),
                 bias=np.zeros(2),
-                probabilistic=True,
             ).predict_proba,
         }
         points |= {(name, channels): function for name, function in estimators.items()}

@@ -105,13 +105,13 @@ def cross_validated_accuracy(name: str, train: FeatureSet, *, folds: int = 5, sc
     return float(np.mean(scores))
 
 
-def fit_probe(encoder: Encoder, train: Cases, *, probe: str = "logistic", **options: Any) -> ProbeClassifier:
+def fit_probe(encoder: Encoder, train: Cases, *, probe: str = "ridge", **options: Any) -> ProbeClassifier:
     """Fit a linear probe on frozen features of labelled cases, which can be saved with its encoder.
 
     Args:
         encoder: the encoder.
         train: labelled cases.
-        probe: "logistic" or "ridge", on standardised features; see `make_probe`.
+        probe: "ridge" or "logistic", on standardised features; see `make_probe`.
         options: layer, pooling and channels, as arguments of `Encoder.embed`.
 
     Raises:
@@ -134,7 +134,6 @@ def fit_probe(encoder: Encoder, train: Cases, *, probe: str = "logistic", **opti
         num_channels=len(train.series[0]),
         weight=weight,
         bias=bias - scaler.mean_ @ weight,
-        probabilistic=probe == "logistic",
     )
 
 
@@ -148,8 +147,8 @@ def _logistic_map(fitted: CrossValidatedLogisticRegression) -> tuple[np.ndarray,
 
 
 def _ridge_map(fitted: LeaveOneOutRidge) -> tuple[np.ndarray, np.ndarray]:
-    return fitted.coef_.T, fitted.intercept_
+    return fitted.sharpness_ * fitted.coef_.T, fitted.sharpness_ * fitted.intercept_
 
 
-LINEAR: dict[str, Callable[[Any], tuple[np.ndarray, np.ndarray]]] = {"logistic": _logistic_map, "ridge": _ridge_map}
-"""Probe that can be saved -> weight and bias of its scores, given the fitted probe."""
+LINEAR: dict[str, Callable[[Any], tuple[np.ndarray, np.ndarray]]] = {"ridge": _ridge_map, "logistic": _logistic_map}
+"""Probe that can be saved -> weight and bias of its logits, given the fitted probe."""
