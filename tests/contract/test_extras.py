@@ -74,6 +74,7 @@ def run_in_base_install(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_base_install_embeds_fits_and_reads(tmp_path):
     run = run_in_base_install(f"""
 import numpy as np

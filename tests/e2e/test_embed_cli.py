@@ -76,6 +76,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(encoder, tmp_path, capfd, 
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_three_lines_load_little_and_say_nothing(tmp_path):
     code = """
 import sys

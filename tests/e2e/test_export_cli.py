@@ -21,6 +21,7 @@ def say(capfd, *arguments):
     return status, captured.out, [line for line in captured.err.splitlines() if line.startswith("nutime: ")]
 
 
+@pytest.mark.slow
 def test_an_encoder_becomes_a_program_and_the_program_another(capfd, source, tmp_path):
     status, text, _ = say(capfd, f"--encoder={source}", f"--out={tmp_path / 'one'}", "--layer=0", "--pooling=mean")
     assert status == 0

@@ -17,6 +17,7 @@ def say(capfd, *arguments):
     return status, captured.out, [line for line in captured.err.splitlines() if line.startswith("nutime: ")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("figure", "words"),
     [

@@ -27,6 +27,7 @@ def results(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_tables_become_a_page_and_a_csv(capfd, results):
     page = results / "page.html"
     arguments = [results / "sweep", results / "baselines.csv", f"--published_table={results / 'paper.csv'}:P", f"--out={page}"]

@@ -66,6 +66,7 @@ def test_evaluate_agrees_with_the_run(smoke_run, tmp_path, capsys):
     assert "mean of 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_and_its_report(smoke_run, tmp_path, capsys):
     grid = ["protocols=ridge,fewshot,clustering", "baselines=raw_1nn", "layers=0,last", "tasks=5", "sources=GunPoint"]
     encoders = f"encoders=pretrained={smoke_run},untrained=untrained:{smoke_run}"

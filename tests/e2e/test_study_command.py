@@ -144,6 +144,7 @@ def test_an_unknown_flag_is_rejected(capfd):
     assert "unknown argument --seeds=1" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_study_is_a_module_that_runs():
     command = [sys.executable, "-m", "studies.scales", "--out=x", "--config.draws=0"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=CONFIGS.parents[1])

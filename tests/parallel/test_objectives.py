@@ -25,7 +25,7 @@ def losses_of(workdir):
 
 def test_negatives_are_those_of_all_devices(tmp_path):
     overrides = ["objective.kind=simclr", "batch_size=64", "steps=4", "run.log_every=1", "run.probe_every=0", "objective.output_dim=256"]
-    config = load_config("smoke", overrides)
+    config = load_config("smoke", ["model.depth=1", *overrides])
     states = [pretrain(config, tmp_path / str(devices), devices=devices) for devices in (1, 8)]
     one, eight = (losses_of(tmp_path / name) for name in ("1", "8"))
     np.testing.assert_allclose(eight, one, rtol=1e-5)
@@ -57,7 +57,7 @@ def test_the_negatives_of_moco_are_those_of_all_devices():
 
 
 def test_a_masked_run_is_the_same_on_eight_devices(tmp_path):
-    config = load_config("smoke", ["objective.kind=masked", "encoder_microbatch_size=8", "run.probe_every=0"])
+    config = load_config("smoke", ["objective.kind=masked", "model.depth=1", "encoder_microbatch_size=8", "run.probe_every=0"])
     for devices in (1, 8):
         pretrain(config, tmp_path / str(devices), devices=devices)
     np.testing.assert_allclose(losses_of(tmp_path / "8"), losses_of(tmp_path / "1"), rtol=1e-5)

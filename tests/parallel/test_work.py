@@ -50,9 +50,9 @@ def test_a_series_of_512_points_is_encoded_in_170_megaflop():
 
 
 def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics_alone():
-    _, program, batch = program_of("smoke", "batch_size=256", "encoder_microbatch_size=64", devices=8)
+    _, program, batch = program_of("smoke", "model.depth=1", "batch_size=256", "encoder_microbatch_size=64", devices=8)
     compiled = program.step.lower(program.state, batch).compile()
-    _, whole, _ = program_of("smoke", "batch_size=256", "encoder_microbatch_size=512", devices=8)
+    _, whole, _ = program_of("smoke", "model.depth=1", "batch_size=256", "encoder_microbatch_size=512", devices=8)
     temporaries = compiled.memory_analysis().temp_size_in_bytes
     assert temporaries < 0.5 * whole.step.lower(whole.state, batch).compile().memory_analysis().temp_size_in_bytes
     exchanges = analyse_hlo(compiled.as_text()).collectives
@@ -65,7 +65,7 @@ def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics
 
 
 def test_a_run_compiles_one_step_and_embedding_a_program_a_quarter():
-    config = load_config("smoke", ["data.synthetic_fraction=1", "steps=4"])
+    config = load_config("smoke", ["model.depth=1", "data.synthetic_fraction=1", "steps=4"])
     mesh = make_mesh(1)
     feed = make_input_pipeline(config.data, None, mesh, batch_size=config.batch_size, seed=config.seed, steps=config.steps)
     program = build_program(config, mesh=mesh)

@@ -34,6 +34,7 @@ def quick(*values):
     return [pytest.param(name, *values, marks=[pytest.mark.slow] if name == "minirocket" else []) for name in QUICK]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "channels"), [*quick(1), ("raw_1nn", 3), ("raw_1nn_dtw", 3), ("raw_forest", 3)])
 def test_baselines_tell_slow_from_fast(name, channels):
     metrics = baseline_metrics(name, waves(0, channels=channels), waves(1, channels=channels), seed=0)

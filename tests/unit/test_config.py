@@ -214,6 +214,7 @@ def test_any_override_round_trips(data):
     check_round_trip(config)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_model_option_round_trips(data):
     one = data.draw(st.sampled_from(list(options(ModelConfig).values())))

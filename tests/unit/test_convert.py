@@ -160,6 +160,7 @@ def test_a_network_comes_back_as_it_was(state):
     assert_same(to_torch_state(*from_torch_state(plain, {"transformer_heads": 2})), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "arrays", "options"),
     [

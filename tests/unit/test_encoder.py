@@ -114,6 +114,7 @@ def test_half_the_bytes_keep_three_digits(encoder, features, tmp_path):
         large.save(tmp_path / "large", float16=True)
 
 
+@pytest.mark.slow
 def test_features_of_several_lengths_stand_side_by_side(encoder, tmp_path):
     both = encoder.with_options(input_lengths=(64, 32))
     one, other = (encoder.with_options(input_lengths=(length,)).embed(X, channels="none") for length in (64, 32))

@@ -124,6 +124,7 @@ def test_a_program_resizes_series_to_their_buckets(encoder, tmp_path):
     assert "All rows of a call need the same bucket" in (tmp_path / "buckets" / "card.md").read_text()
 
 
+@pytest.mark.slow
 def test_differences_are_a_part_of_the_program(encoder, tmp_path):
     encoder = encoder.with_options(input_lengths=(64, 32), num_window_offsets=2, diff_orders=(0, 1))
     folder = export_encoder(encoder, tmp_path / "differences")
@@ -160,6 +161,7 @@ def test_an_impossible_length_makes_the_result_nan(exported, batch, length):
     assert np.isnan(exported.program(series, np.where(np.arange(6) == 2, length, lengths).astype(np.int32), offsets)).all()
 
 
+@pytest.mark.slow
 def test_a_program_accepts_any_size_up_to_its_limit(encoder):
     program = export_program(encoder, layer=0, pooling="mean")
     assert program.platforms == ("cpu", "cuda", "tpu")

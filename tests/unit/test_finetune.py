@@ -481,6 +481,7 @@ def test_no_series_are_rejected(fitted):
         fitted.predict([])
 
 
+@pytest.mark.slow
 def test_few_shot_tasks_know_their_own_cases_alone(encoder):
     train, test = toy(), toy(1)
     options = {"shots": 3, "tasks": 2, "settings": change(epochs=15)}

@@ -94,6 +94,7 @@ def test_json_holds_everything(known, tmp_path):
         write_json([known], {}, tmp_path / "nowhere" / "facts.json")
 
 
+@pytest.mark.slow
 def test_a_figure_is_drawn(tmp_path, known):
     pytest.importorskip("matplotlib", reason="matplotlib comes with the extra `report`")
     np.savez(tmp_path / "costs $ and $x_.npz", X_train=np.ones((30, 2, 5)), y_train=[f"$\\{i}" for i in range(30)])

@@ -193,14 +193,14 @@ def test_the_first_tokens_of_the_last_block_are_those_of_the_whole():
 def test_attention_for_tpus_is_that_for_cpus(heads, head_dim, outputs, x64):
     plain, lanes = (Attention(heads, head_dim, dropout=0.0, platform=platform) for platform in ("cpu", "tpu"))
     x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 9, 12)))
-    variables = plain.init(jax.random.key(0), x, train=True)
-    jax.tree.map(np.testing.assert_array_equal, variables, lanes.init(jax.random.key(0), x, train=True))
+    variables, others = (jax.jit(lambda x, module=module: module.init(jax.random.key(0), x, train=True))(x) for module in (plain, lanes))
+    jax.tree.map(np.testing.assert_array_equal, variables, others)
     variables = jax.tree.map(lambda leaf: leaf.astype(x.dtype), variables)
 
     def value(module):
         return lambda variables, x: jnp.sin(module.apply(variables, x, train=True, num_output_tokens=outputs)).sum()
 
-    ours, theirs = (jax.value_and_grad(value(module), argnums=(0, 1))(variables, x) for module in (lanes, plain))
+    ours, theirs = (jax.jit(jax.value_and_grad(value(module), argnums=(0, 1)))(variables, x) for module in (lanes, plain))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), ours, theirs)
 
 
@@ -209,7 +209,7 @@ def test_bfloat16_keeps_the_outputs_in_float32_and_near():
     config = ModelConfig(**SMALL | {"window_size": 8})
     exact, short = (NuTimeEncoder(config, platform=platform, dtype=dtype) for platform, dtype in (("cpu", None), ("tpu", "bfloat16")))
     variables = draw(exact, (1, 1, 32))
-    ours, theirs = (network.apply(variables, jnp.asarray(x, jnp.float32)) for network in (short, exact))
+    ours, theirs = (jax.jit(network.apply)(variables, jnp.asarray(x, jnp.float32)) for network in (short, exact))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert a.dtype == jnp.float32
         cosine = (a * b).sum(-1) / jnp.linalg.norm(a, axis=-1) / jnp.linalg.norm(b, axis=-1)
@@ -313,6 +313,7 @@ def test_the_mean_is_over_windows_of_every_size():
     np.testing.assert_allclose(mean, several[:, 1:].mean(1), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -338,7 +339,7 @@ def test_dense_tokens_follow_the_reference(differences, x64):
     shapes = jax.eval_shape(embedding.init, jax.random.key(0), jnp.zeros((1, 1, 96)), None)["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
-    ours = embedding.apply({"params": jax.tree.map(jnp.asarray, params)}, jnp.asarray(x), None)
+    ours = jax.jit(embedding.apply)({"params": jax.tree.map(jnp.asarray, params)}, jnp.asarray(x), None)
     parts = [reference.dense_shape(x[:, 0], params["dense"], 16, 4)]
     if differences:
         parts.append(reference.dense_shape(reference.first_difference(x[:, 0]) / 2, params["dense_differences"], 16, 4))

@@ -193,6 +193,7 @@ def test_missing_comparisons_are_explained(rows, sentence):
     assert sentence in Reader(render_page(contents(rows))).words
 
 
+@pytest.mark.slow
 def test_of_many_methods_the_best_are_plotted():
     rows = [row(f"M{j}", f"s{i}", (i * j % 17) / 17) for j in range(14) for i in range(9)]
     words = Reader(render_page(contents(rows))).words

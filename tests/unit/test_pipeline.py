@@ -106,6 +106,7 @@ def test_resident_and_streamed_series_are_drawn_by_one_law(corpus):
     assert np.abs(within.mean() / corpus.class_sizes[largest] - 0.5) < 4.5 / np.sqrt(12 * len(within))
 
 
+@pytest.mark.slow
 def test_resident_and_streamed_views_have_the_same_statistics(corpus, shares):
     options = {"size": 64, "ratio": (0.5, 1.0)}
     resident = jax.tree.map(jnp.asarray, load_device_corpus(corpus, shares))

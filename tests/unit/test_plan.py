@@ -155,6 +155,7 @@ def test_matmul_flops_of_other_tokens_and_blocks_match_the_formula(model):
     assert count_matmuls(trace(config).jaxpr).flops == {"highest": step_flops(config)}
 
 
+@pytest.mark.slow
 def test_microbatches_and_recomputation_are_counted():
     config = load_config("smoke", ["grad_accum_steps=2", "remat=full"])
     jaxpr = trace(config).jaxpr
@@ -269,6 +270,7 @@ def test_the_batch_that_is_planned_is_the_batch_that_is_trained_on(overrides, tm
         assert (one.shape, one.dtype, one.sharding) == (other.shape, other.dtype, other.sharding)
 
 
+@pytest.mark.slow
 def test_gpu_steps_are_analysed(tmp_path, capsys):
     file = tmp_path / "plan.json"
     overrides = ["--config.data.on_device=true", "--corpus=1000000,5000,20", "--config.batch_size=4096"]

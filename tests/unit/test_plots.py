@@ -147,6 +147,7 @@ def test_unusable_workdirs_are_rejected(workdirs, tmp_path):
         read_metrics(workdirs[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x.svg", "x.PNG"])
 def test_the_same_figure_is_the_same_file(workdirs, tmp_path, name):
     contents = []

@@ -43,6 +43,7 @@ def test_scores_depend_on_differences_of_places_alone(x64):
     np.testing.assert_allclose(apply_rotary(q, rotary_angles(places, 8)), reference.rotate(np.asarray(q), places), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_an_encoder_of_overlapping_windows_of_several_sizes_follows_the_reference(positions, x64):
     network = NuTimeEncoder(ModelConfig(**SMALL, pos_embedding=positions, stride=8, extra_window_sizes=(8, 32), max_tokens=40))
@@ -69,6 +70,7 @@ def test_an_encoder_of_overlapping_windows_of_several_sizes_follows_the_referenc
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_without_positions_the_order_of_windows_is_not_seen():
     x = jax.random.normal(jax.random.key(0), (2, 4, 16)) * jnp.array([1.0, 10, 0.1, 3])[None, :, None]
     ordered, mixed = (one.reshape(2, 1, 64) for one in (x, x[:, np.array([2, 0, 3, 1])]))

@@ -349,6 +349,7 @@ def test_a_flipped_byte_in_an_npz_is_rejected(tmp_path, compressed):
         read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.parquet", "a.feather", "lists.parquet", "lists.feather"])
 def test_damage_anywhere_ends_in_a_sentence_or_in_numbers(tmp_path, name):
     """Not in a traceback, and not in offsets that point out of the memory of the process."""

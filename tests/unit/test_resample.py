@@ -30,6 +30,7 @@ def test_short_series_are_upsampled_to_the_last_digits(size):
             np.testing.assert_allclose(found, expected, rtol=0, atol=2.5e-7 * np.abs(x).max())
 
 
+@pytest.mark.slow
 @given(st.lists(finite, min_size=40, max_size=40), st.integers(1, 40))
 def test_results_are_finite_and_within_the_series(values, length):
     values = values[:length]

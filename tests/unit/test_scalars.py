@@ -284,6 +284,7 @@ def test_what_only_the_nme_can_is_rejected_of_others():
         plot_nme(Encoder(configured(scalar_encoder="periodic"), {}))
 
 
+@pytest.mark.slow
 def test_the_options_of_the_nme_are_drawn():
     made = untrained_encoder(configured(**KINDS["nme, relative"], locations=(0.0, 1.0)))
     weights, embedded, _ = (np.asarray(axes.images[0].get_array()) for axes in plot_nme(made).axes if axes.get_title(loc="left"))

@@ -393,6 +393,7 @@ def test_scales_are_measured_without_training(folder, tmp_path, training):
     assert len(found.tables["decoding"].lines) == 2 * 2 * 16
 
 
+@pytest.mark.slow
 def test_scales_are_trained_and_probed_in_other_units(folder, tmp_path, training):
     found = study_scales(configured("scales", folder, "selected=nme-9", "seeds=0"), base(), tmp_path)
     assert len(training) == 1

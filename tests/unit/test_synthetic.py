@@ -106,6 +106,7 @@ def test_random_compositions_are_positive_definite_on_the_circle():
     assert np.median(error) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", numpy_kernels(1, 1, 1, 1))
 def test_samples_are_normal_and_covary_as_the_kernel_says(name):
     parameters = (8.0, 1.0, 5, 0.5)
