@@ -177,7 +177,7 @@ def render(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="nutime_base")
+    parser.add_argument("--config", default="nutime_paper")
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="batch sizes of training")
     parser.add_argument("--seconds", type=float, default=5, help="duration of each measurement")
     parser.add_argument("--series", type=int, default=100_000, help="number of embedded series")

@@ -38,7 +38,7 @@ def measure(case: str) -> dict:
     from nutime_jax.plan.estimate import make_plan
 
     topology, *overrides = case.split("/")
-    config = load_config("nutime_base", [f"batch_size={BATCH}", *overrides])
+    config = load_config("nutime_paper", [f"batch_size={BATCH}", *overrides])
     start = time.perf_counter()
     plan = make_plan(config, parse_topology(topology), chips=() if overrides else SCALING)
     return plan | {"seconds_to_plan": round(time.perf_counter() - start, 1), "machine": machine()}

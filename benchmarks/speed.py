@@ -102,7 +102,7 @@ def has_reference() -> bool:
 
 
 def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, int, int]:
-    """Return a step of `nutime_base` on a fixed batch, its FLOPs, the bytes of its temporary buffers, and its batch size."""
+    """Return a step of `nutime_paper` on a fixed batch, its FLOPs, the bytes of its temporary buffers, and its batch size."""
     import jax
     import numpy as np
 
@@ -112,7 +112,7 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
     from nutime_jax.training.input_pipeline import streamed_views
     from nutime_jax.training.program import build_program
 
-    config = load_config("nutime_base", ["batch_size=256", *overrides])
+    config = load_config("nutime_paper", ["batch_size=256", *overrides])
     mesh, rows, length = make_mesh(), config.batch_size, config.length
     series = np.random.default_rng(0).normal(size=(rows, length)).astype(np.float32)
     batch = make_global_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
@@ -157,7 +157,7 @@ def embedding(peak: float, *, rounds: int) -> dict[str, dict]:
     from nutime_jax.config import load_config
     from nutime_jax.loading import untrained_encoder
 
-    encoder = untrained_encoder(load_config("nutime_base"))
+    encoder = untrained_encoder(load_config("nutime_paper"))
     flops_per_series = embedding_flops(encoder.network, length=LENGTH)
     rng = np.random.default_rng(0)
     batches = BATCHES if jax.default_backend() == "cpu" else (256, 4096)

@@ -1,21 +1,56 @@
-"""NuTime base, pretrained like the official checkpoint (microsoft/NuTime, default_ssl.json): 2,395,328 parameters.
+"""NuTime base (2,395,328 parameters): the recipe of nutime_small.py with the published Transformer of 6 blocks and 8 heads of 64.
 
     nutime data download --to=archives
-    nutime data build --config=nutime_base --data_dir=corpora
-    nutime pretrain --config=nutime_base --workdir=runs/base --config.data.dir=corpora
+    nutime pretrain --config=nutime_base --workdir=runs/nutime-base
 
-All values are the defaults of nutime_jax/config.py.
-
-The authors do not distribute their corpus of 1,889,186 series. This configuration has its composition: the train splits of
-the 128 UCR datasets, of 28 of the 30 UEA datasets and of the eight transfer datasets of TF-C, one series per channel, classes
-sampled uniformly. If the archives are on disk, set data.sources to them instead of downloading.
-Hardware and time: 200 epochs are 378 million view pairs. This project has made no full run of this configuration. The
-authors report 79.1 % for their checkpoint (frozen, mean over the UCR archive). The pretrained `nutime-base` has this size
-and another recipe, see its model card.
+The recipe of the paper is nutime_paper.py.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    return ConfigDict({"name": "nutime_base"})
+    return ConfigDict(
+        {
+            "name": "nutime_base",
+            "seed": 0,
+            "steps": 1200,
+            "batch_size": 256,
+            "matmul_precision": "highest",
+            # Steps take turns: most series have fewer than 512 time points, some many more.
+            "view_lengths": (512, 256, 1024, 512, 128, 256),
+            "model": {
+                "dropout": 0.0,
+                "dense_stride": 2,
+                "dense_differences": True,
+                "dense_width": 64,
+            },
+            # The temperature is the default, 0.1.
+            "objective": {"kind": "simclr", "hidden_dim": 512, "output_dim": 128, "momentum": 0.99},
+            "augment": {"crop_ratio": (0.5, 1.0), "transforms": ("jitter=0.3", "scale=0.22", "level_shift=0.5", "mask_blocks=0.5")},
+            "optim": {"warmup_steps": 60},
+            "data": {
+                "sources": ("bundled", "ucr=archives/ucr", "uea=archives/uea"),
+                "exclude": (),
+                "synthetic_fraction": 0.25,
+                "reader_threads": 2,
+            },
+            "run": {
+                "log_every": 20,
+                "checkpoint_every": 50,
+                "probe_every": 400,
+                "keep_period": 200,
+                "best_metric": "",
+                "max_to_keep": 2,
+            },
+            "evaluation": {
+                "pooling": "all_layers+stem",
+                "input_lengths": (0,),
+                "num_window_offsets": 2,
+                "diff_orders": (0, 1),
+                "channel_differences": True,
+                "fast": ("num_window_offsets=1", "diff_orders=0", "channel_differences=false"),
+                "accurate": ("num_window_offsets=2", "diff_orders=0+1", "channel_differences=true"),
+            },
+        }
+    )

@@ -2,7 +2,7 @@
 # Run one command on all workers of a Cloud TPU slice, or of several slices.
 #
 #   launch/tpu_pod.sh watch --name=pod --zone=us-west4-a --type=v5litepod-16 --delete-when-done \
-#     -- nutime pretrain --config=nutime_base --workdir=gs://BUCKET/base
+#     -- nutime pretrain --config=nutime_paper --workdir=gs://BUCKET/base
 #   launch/tpu_pod.sh watch --name=pod --zone=us-east5-a --type=v6e-64 --capacity=queued-spot --copy=mine.py \
 #     -- nutime pretrain --config=mine.py --workdir=gs://BUCKET/mine
 #
@@ -106,7 +106,7 @@ if (($#)); then
   [[ "$1 ${2-}" != 'nutime pretrain' ]] || set -- "$@" --multihost=auto
   command=$(quote "$@")
 elif [[ $action == run || $action == watch ]]; then
-  refuse "there is no command; write it after --, as -- nutime pretrain --config=nutime_base --workdir=gs://BUCKET/base"
+  refuse "there is no command; write it after --, as -- nutime pretrain --config=nutime_paper --workdir=gs://BUCKET/base"
 fi
 at=("--zone=$zone" ${project:+"--project=$project"})
 worker=tpu_worker.sh

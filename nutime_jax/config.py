@@ -1,6 +1,6 @@
 """The schema of all configurations: every field with its type, default, accepted values and meaning.
 
-Defaults are the published values (`configs/nutime_base.py`). Files of configurations set only what differs from them.
+Defaults are the published values (`configs/nutime_paper.py`). Files of configurations set only what differs from them.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     nutime data inspect my_folder
     nutime data download --to=archives ucr uea
-    nutime data build --config=nutime_base --data_dir=corpora
+    nutime data build --config=nutime_paper --data_dir=corpora
 
 `nutime data ACTION --help` explains the flags of an action.
 """
@@ -77,7 +77,7 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
 def _build(args: argparse.Namespace) -> None:
     """Build the corpus of a configuration, one part per source, and print its contents and the samples that each source gives.
 
-        nutime data build --config=nutime_base --data_dir=corpora
+        nutime data build --config=nutime_paper --data_dir=corpora
         nutime data build --config=quickstart --data_dir=corpora --config.data.sources=my_folder,bundled
 
     Existing parts are checked against their checksums. After an interruption, rerun the same command to resume with the

@@ -1,8 +1,8 @@
 """Estimate memory, traffic, step time and hours of a run on accelerators you do not have.
 
-    nutime plan --config=nutime_base --topology=v5e:16x16
-    nutime plan --config=nutime_base --topology=v5p:8x8x8 --config.batch_size=4096 --scaling
-    nutime plan --config=nutime_base --topology=h100:8 --json=plan.json
+    nutime plan --config=nutime_paper --topology=v5e:16x16
+    nutime plan --config=nutime_paper --topology=v5p:8x8x8 --config.batch_size=4096 --scaling
+    nutime plan --config=nutime_paper --topology=h100:8 --json=plan.json
 
 For TPUs (v4, v5e, v5p, v6e) the real training step is compiled for every chip of the slice. This needs the compiler
 (pip install 'nutime_jax[tpu]') and minutes, but no TPU; a batch that does not fit is rejected. For GPUs (h100, h200) the

@@ -52,7 +52,7 @@ def test_readme_runs(tmp_path, monkeypatch):
     np.savez(tmp_path / "my_folder" / "series.npz", X=np.random.default_rng(0).normal(size=(24, 64)))
     monkeypatch.chdir(tmp_path)
     # `plan` compiles for a TPU slice; /shared is a folder of a cluster. Tests of plan and of pods run them.
-    elsewhere = "nutime pretrain --config=nutime_base --workdir=/shared/base --multihost=auto"
+    elsewhere = "nutime pretrain --config=nutime_paper --workdir=/shared/base --multihost=auto"
     text = README.replace(elsewhere, "")
     assert text != README
     page = tmp_path / "README.md"

@@ -27,21 +27,21 @@ def program_of(name, *overrides, devices=1):
 
 
 def test_the_published_step_takes_1266_megaflop_a_series():
-    config, program, batch = program_of("nutime_base", "batch_size=256", "encoder_microbatch_size=512")
+    config, program, batch = program_of("nutime_paper", "batch_size=256", "encoder_microbatch_size=512")
     flops = sum(count_matmuls(program.step.trace(program.state, batch).jaxpr).flops.values())
     assert flops == step_flops(config)
     assert flops / 256 == pytest.approx(1.2655e9, rel=0.001)
 
 
 def test_chunks_compute_one_forward_pass_of_the_encoder_again():
-    config, program, batch = program_of("nutime_base", "batch_size=256", "encoder_microbatch_size=32")
+    config, program, batch = program_of("nutime_paper", "batch_size=256", "encoder_microbatch_size=32")
     flops = sum(count_matmuls(program.step.trace(program.state, batch).jaxpr).flops.values())
     again = 2 * 256 * embedding_flops(untrained_encoder(config).network, length=config.length, last=1)
     assert flops == pytest.approx(step_flops(config) + again, rel=0.01)
 
 
 def test_a_series_of_512_points_is_encoded_in_170_megaflop():
-    encoder = untrained_encoder(load_config("nutime_base"))
+    encoder = untrained_encoder(load_config("nutime_paper"))
     traced = jax.make_jaxpr(encoder.network.apply)(encoder.variables, jax.ShapeDtypeStruct((1, 1, 512), np.float32))
     model = encoder.config.model
     stem = 2 * len(model.stem_dilations) * POSITIONS * model.window_size * model.width  # traced here, not compiled for other poolings

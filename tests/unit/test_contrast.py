@@ -34,7 +34,6 @@ def test_the_loss_is_that_of_chance_for_equal_projections_and_finite_for_zeros()
     assert np.isfinite(jax.grad(lambda z: info_nce_loss(z, z, temperature=0.01))(zeros)).all()
 
 
-@pytest.mark.slow
 def test_a_run_is_resumed(tmp_path):
     rest = ["model.depth=1", "steps=6", "run.checkpoint_every=3", "run.probe_every=0", "data.sources=ArrowHead"]
     config = load_config("smoke", ["objective.kind=simclr", *rest])

@@ -359,7 +359,7 @@ def test_cycles_of_the_encoder_do_not_grow():
     """The compiler's estimate for v5e of one full block and the last one, forward and backward, per series (libtpu 0.0.42)."""
     from nutime_jax.models.network import build_encoder
 
-    model = load_config("nutime_base", ["model.depth=2"]).model
+    model = load_config("nutime_paper", ["model.depth=2"]).model
     network, views = build_encoder(model, platform="tpu"), 256
     sharding = jax.sharding.SingleDeviceSharding(step_costs.tpu_devices(parse_topology("v5e:2x2"))[0])
     on_chip = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731

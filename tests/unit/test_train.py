@@ -30,7 +30,7 @@ def state(config):
 
 
 def test_the_learning_rate_warms_up_and_decays():
-    config = load_config("nutime_base").optim
+    config = load_config("nutime_paper").optim
     schedule = learning_rate(config, steps=369_000)
     np.testing.assert_allclose([schedule(step) for step in (0, 18_450, 369_000)], [2e-6, 2e-3, 2e-5], rtol=1e-5)
     assert 2e-6 < schedule(9_000) < 2e-3
