@@ -5,10 +5,13 @@
 
 kills      SIGKILL at random moments of a single-process run, while it starts, trains and writes checkpoints; restarted each
            time, its result must equal that of an undisturbed run bit for bit
-sigterms   SIGTERM to a random process of three: all have to stop after the same step, and the run to end with the same bits
+sigterms   SIGTERM to a random process of three, while a fresh and a resumed run start, compile, train and save: all have to stop
+           after the same step with status 75, and the run to end with the same bits
+peers      a process of three that never comes, or is killed while it starts: the others must end with a sentence
 topology   the same seed and global batch on 4 processes of 2 devices and on 1 of 1, and a run that goes on on others
 damage     the newest checkpoint corrupted in every way, full or read-only disks: the last intact one is used
            and named, or the run stops with one error line; no intact checkpoint is deleted
+disks      a disk that becomes full, and a limit on the size of files, after the first checkpoint
 hang       a process that stops breathing: the others have to say where they stand, and end
 """
 
@@ -29,6 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -108,25 +112,102 @@ def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) ->
     return {"tried": kills, "moments": dict(moments), "last_resumed_at": last, "resumed": resumed, "identical": identical}
 
 
+MOMENTS = ("start", "compilation", "training", "saving")
+"""Phases of a start in which a signal is sent, in turn."""
+
+
+class Started(NamedTuple):
+    """A started run: its pod, its workdir, and the step that it starts from."""
+
+    pod: Pod
+    workdir: Path
+    begun: int
+
+    def phase(self) -> str:
+        if any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp")):
+            return "saving"
+        if self.has_stepped():
+            return "training"
+        return "compilation" if self.has_opened() else "start"
+
+    def has_opened(self) -> bool:
+        return "encoder parameters" in self.pod.output(0)
+
+    def has_stepped(self) -> bool:
+        file = self.workdir / "metrics.jsonl"
+        return file.exists() and f'"step": {self.begun + 1}, ' in file.read_text()
+
+    def durations(self) -> tuple[float, float]:
+        """Wait for the first step; return the seconds until the data is open, and from then to the end of the first step."""
+        times = [time.monotonic()]
+        for condition in (self.has_opened, self.has_stepped):
+            self.pod.wait_until(condition, timeout=900)
+            times.append(time.monotonic())
+        return times[1] - times[0], times[2] - times[1]
+
+    def wait_for(self, moment: str, *, start_s: float, compile_s: float, draw: random.Random) -> None:
+        """Wait until a random time of a phase."""
+        if moment == "start":
+            time.sleep(draw.uniform(1, max(start_s, 1)))  # a second later than Python, which dies of a signal
+            return
+        self.pod.wait_until(self.has_opened, timeout=300)
+        if moment == "compilation":
+            time.sleep(draw.uniform(0, compile_s))
+            return
+        self.pod.wait_until(self.has_stepped, timeout=300)
+        if moment == "training":
+            time.sleep(draw.uniform(0, 2))
+        else:
+            self.pod.wait_until(lambda: self.phase() == "saving", timeout=300)
+
+
 def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Random) -> dict:
-    """Send SIGTERM to one process: all must save the same step and exit with status 75."""
-    overrides = (f"steps={steps}", "batch_size=24", f"run.checkpoint_every={steps}", "run.log_every=50")
-    with Pod(pretrain_command(folder / "calm", *overrides), processes=3, devices=1, logs=folder / "logs") as pod:
-        assert_ended(pod.start().wait(timeout=1800), [0, 0, 0], pod)
+    """Send SIGTERM to one process of three, of a fresh and of a resumed run in turn: all must save the same step and exit with 75."""
+    saves = ("run.checkpoint_every=20", "run.max_to_keep=2", "run.log_every=1")
+    overrides = (f"steps={steps}", "batch_size=24", "model.depth=1", f"data.dir={folder / 'data'}", *saves)
+    layout = {"processes": 3, "devices": 1, "logs": folder / "logs", "grace": 60}
+    with Pod(pretrain_command(folder / "calm", *overrides), **layout) as pod:
+        start_s, compile_s = Started(pod.start(), folder / "calm", 0).durations()
+        assert_ended(pod.wait(timeout=1800), [0, 0, 0], pod)
     statuses: Counter[str] = Counter()
-    with Pod(pretrain_command(folder / "told", *overrides), processes=3, devices=1, logs=folder / "logs") as pod:
-        for number in range(signals):
-            pod.start()
-            pod.wait_until(lambda: "encoder parameters" in pod.output(0), timeout=300)
-            time.sleep(draw.uniform(0, 3))
+    for number in range(signals):
+        resumed = number % 2 == 1
+        workdir = folder / ("told" if resumed or number == 0 else "fresh")
+        shutil.rmtree(folder / "fresh", ignore_errors=True)
+        with Pod(pretrain_command(workdir, *overrides), **layout) as pod:
+            run = Started(pod.start(), workdir, max(newest(workdir), 0))
+            run.wait_for(MOMENTS[number // 2 % len(MOMENTS)], start_s=start_s, compile_s=compile_s, draw=draw)
+            phase = run.phase()
             if not pod.alive():
                 raise RuntimeError(f"The run finished after {number} signals. Give it more steps.")
             pod.kill(draw.randrange(3), signum=signal.SIGTERM)
-            statuses[" ".join(map(str, pod.wait(timeout=120)))] += 1
-        stopped_at = newest(folder / "told")
+            ended = pod.wait(timeout=300)
+            agreed = all(f"saved a checkpoint at step {newest(workdir)}." in pod.output(index) for index in range(3))
+        outcome = " ".join(map(str, ended)) + ("" if agreed else ", different steps")
+        statuses[f"{'resumed' if resumed else 'fresh'}, {phase}: {outcome}"] += 1
+        print(number, phase, outcome, flush=True)
+    with Pod(pretrain_command(folder / "told", *overrides), **layout) as pod:
         assert_ended(pod.start().wait(timeout=1800), [0, 0, 0], pod)
-    identical = same_bits(folder / "told", folder / "calm")
-    return {"tried": signals, "statuses": dict(statuses), "last_resumed_at": stopped_at, "identical": identical}
+    same = same_bits(folder / "told", folder / "calm")
+    right = sum(count for outcome, count in statuses.items() if outcome.endswith(f": {PREEMPTED} {PREEMPTED} {PREEMPTED}"))
+    return {"tried": signals, "right": right, "statuses": dict(sorted(statuses.items())), "identical": same}
+
+
+def drill_peers(folder: Path, *, draw: random.Random) -> dict:
+    """Leave out one of three processes, and kill one while it starts: the others must end with one sentence and status 4."""
+    command = pretrain_command(folder / "run", "batch_size=24")
+    outcomes = {}
+    with Pod(command, processes=3, devices=1, logs=folder / "logs", grace=1000) as pod:
+        for name, seconds in {"never came": 0.0, "killed while it started": draw.uniform(3, 15)}.items():
+            pod.start()
+            time.sleep(seconds)
+            pod.kill(1)
+            began = time.monotonic()
+            statuses = pod.wait(timeout=900)
+            said = [[line for line in pod.output(index).splitlines() if line.startswith("nutime: ")] for index in (0, 2)]
+            noisy = any("Traceback" in pod.output(index) or "Check failure" in pod.output(index) for index in (0, 2))
+            outcomes[name] = {"statuses": statuses, "after_seconds": time.monotonic() - began, "said": said, "stack": noisy}
+    return outcomes
 
 
 def drill_topology(folder: Path) -> dict:
@@ -296,6 +377,39 @@ def mounted(where: Path, options: str) -> Iterator[Path | None]:
             subprocess.run(["umount", str(where)], check=True)
 
 
+def drill_disks(folder: Path) -> dict:
+    """Fill the disk, or limit the size of files, after the first checkpoint: the run must end with one sentence, and keep it."""
+    outcomes = {}
+    with mounted(folder / "small", "size=8m") as where:
+        for name, deed in {"disk full": _fill, "file size limit": _limit_file_size}.items():
+            if where is None:
+                outcomes[name] = "not tried: no file system can be mounted here"
+                continue
+            workdir = where / name.replace(" ", "_")
+            overrides = ("steps=100000", "run.checkpoint_every=50", "run.log_every=50", "data.synthetic_fraction=1", "model.depth=1")
+            with Pod(pretrain_command(workdir, *overrides), processes=1, devices=1, logs=folder / "logs") as pod:
+                pod.start().wait_until(lambda workdir=workdir: newest(workdir) > 0, timeout=300)
+                deed(where, pod.pid(0))
+                statuses = pod.wait(timeout=300)
+                output = pod.output(0)
+            (where / "filler").unlink(missing_ok=True)
+            said = [line for line in output.splitlines() if line.startswith("nutime: ")]
+            right = statuses == [2] and len(said) == 1 and "Traceback" not in output and bool(intact(workdir))
+            outcomes[name] = {"right": right, "statuses": statuses, "said": said, "intact": sorted(intact(workdir))}
+            shutil.rmtree(workdir)
+    return outcomes
+
+
+def _fill(where: Path, pid: int) -> None:
+    with contextlib.suppress(OSError), open(where / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def _limit_file_size(where: Path, pid: int) -> None:
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
 def drill_hang(folder: Path, *, seconds: int = 12) -> dict:
     """Stop one of three processes (SIGSTOP): the watchdogs of the others must end them."""
     overrides = ("steps=100000", "batch_size=24", "run.checkpoint_every=50", "run.log_every=50", f"run.watchdog_timeout_s={seconds}")
@@ -320,9 +434,9 @@ def assert_ended(statuses: Sequence[int], wanted: Sequence[int], pod: Pod) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tests", default="kills,sigterms,topology,damage,hang", help="separated by commas (default: all)")
+    parser.add_argument("--tests", default="kills,sigterms,peers,topology,damage,disks,hang", help="separated by commas (default: all)")
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs (default: 50)")
-    parser.add_argument("--sigterms", type=int, default=20, help="SIGTERMs (default: 20)")
+    parser.add_argument("--sigterms", type=int, default=40, help="SIGTERMs (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON; results of tests that are not run are kept")
     args = parser.parse_args()
@@ -331,9 +445,11 @@ def main() -> None:
     draw = random.Random(args.seed)
     tests = {
         "kills": lambda folder: drill_kills(folder, kills=args.kills, steps=60 + 12 * args.kills, draw=draw),
-        "sigterms": lambda folder: drill_sigterms(folder, signals=args.sigterms, steps=1000 + 600 * args.sigterms, draw=draw),
+        "sigterms": lambda folder: drill_sigterms(folder, signals=args.sigterms, steps=150 + 10 * args.sigterms, draw=draw),
+        "peers": lambda folder: drill_peers(folder, draw=draw),
         "topology": drill_topology,
         "damage": drill_damage,
+        "disks": drill_disks,
         "hang": drill_hang,
     }
     results = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}

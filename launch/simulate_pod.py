@@ -95,6 +95,10 @@ class Pod:
         """Return the indices of the running processes."""
         return [index for index, process in enumerate(self._running) if process.poll() is None]
 
+    def pid(self, index: int) -> int:
+        """Return the process id of a process."""
+        return self._running[index].pid
+
     def kill(self, *who: int, signum: int = signal.SIGKILL) -> None:
         """Send a signal to processes; those that have exited ignore it."""
         for index in who:

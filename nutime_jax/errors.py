@@ -2,7 +2,12 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
+
+MAX_QUOTED = 80
+"""Longest quotation of a value in a message."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class InputError(ValueError):
@@ -26,6 +31,23 @@ class PreemptedError(RuntimeError):
 
 class LostProcessError(RuntimeError):
     """A process of a run has lost another one. The command line exits with status 4: rerun the command to resume."""
+
+    STATUS = 4
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters escaped, except tabs and line breaks. Names of others may command a terminal."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def shorten_quotes(message: str) -> str:
+    """Return a message whose quotations have at most `MAX_QUOTED` characters."""
+
+    def shorten(match: re.Match) -> str:
+        text = match[1]
+        return f"'{text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + '…'}'"
+
+    return re.sub(r"(?<!\w)'([^'\n]*)'(?!\w)", shorten, message)
 
 
 def first_line(error: Exception) -> str:

@@ -62,6 +62,12 @@ def add_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window_offsets", type=int, help="number of window offsets; cost grows linearly (default: the encoder's)")
 
 
+def add_safe_csv(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--safe_csv", action="store_true", help="in a .csv, put ' before ids and labels that a spreadsheet would execute (=, +, -, @)"
+    )
+
+
 def add_channels(parser: argparse.ArgumentParser, *, accepted: str = "mean or concat over channels") -> None:
     """Add --channels."""
     parser.add_argument("--channels", default="concat", help=f"{accepted} (default: concat)")

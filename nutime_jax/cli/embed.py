@@ -26,6 +26,7 @@ from nutime_jax.cli.arguments import (
     add_columns,
     add_data,
     add_encoder,
+    add_safe_csv,
     choose_split,
     columns_of,
     one_dataset,
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser, accepted="file, bundled dataset, folder with one dataset, or corpus")
     add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="file of the features: .npz, .npy, .parquet or .csv")
+    add_safe_csv(parser)
     add_channels(parser, accepted="concat or mean over channels, or none to keep them")
     parser.add_argument("--batch_size", type=int, default=256, help="channels per batch (default: 256)")
 
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     cases = _Cases(stream)
     options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels, "batch_size": args.batch_size}
     try:
-        count = _write(encoder.embed(iter(cases), **options), cases, args.out, source=source)
+        count = _write(encoder.embed(iter(cases), **options), cases, args.out, source=source, safe_csv=args.safe_csv)
     except InputError as error:
         raise InputError(f"{source}, {error}") if str(error).startswith("case ") else error from None
     print(f"{count} series embedded\nwritten to {args.out}")
@@ -107,7 +109,7 @@ class _Cases:
         return {name: np.array([queue.popleft() for _ in range(count)]) if queue else None for name, queue in self._texts.items()}
 
 
-def _write(rows: Iterator["np.ndarray"], cases: _Cases, path: Path, *, source: str) -> int:
+def _write(rows: Iterator["np.ndarray"], cases: _Cases, path: Path, *, source: str, safe_csv: bool) -> int:
     """Write all features, with the texts of their cases; return the number of cases."""
     import numpy as np
 
@@ -115,7 +117,10 @@ def _write(rows: Iterator["np.ndarray"], cases: _Cases, path: Path, *, source: s
     from nutime_jax.progress import ProgressBar
 
     count = 0
-    with open_features(path) as file, ProgressBar(total=cases.count, desc="embedding", unit=" series", disable=None) as bar:
+    with (
+        open_features(path, safe_csv=safe_csv) as file,
+        ProgressBar(total=cases.count, desc="embedding", unit=" series", disable=None) as bar,
+    ):
         while block := list(islice(rows, CASES_PER_WRITE)):
             file.write(np.stack(block), **cases.take_texts(len(block)))
             count += len(block)

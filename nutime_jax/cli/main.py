@@ -1,17 +1,19 @@
 """The `nutime` command: one subcommand per file."""
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import IO, Any, NoReturn
 
 import nutime_jax
 from nutime_jax.config import describe, load_config
-from nutime_jax.errors import DivergenceError, InputError, LostProcessError, PreemptedError
+from nutime_jax.errors import DivergenceError, InputError, LostProcessError, PreemptedError, printable, shorten_quotes
 from nutime_jax.options import nearest
 
 COMMANDS = {
@@ -34,7 +36,7 @@ RESUMABLE = ("pretrain",)
 """Commands that resume from a checkpoint."""
 CACHED = ("evaluate", "sweep", "fit", "embed", "predict", "convert", "export", "plot")
 """Commands that use the compilation cache from the start; `pretrain` does when its processes are connected."""
-EXIT_STATUS = {InputError: 2, DivergenceError: 3, LostProcessError: 4, PreemptedError: 75}
+EXIT_STATUS = {InputError: 2, DivergenceError: 3, LostProcessError: LostProcessError.STATUS, PreemptedError: 75}
 """Exit status of an error whose message is the whole output; 75 is "temporary failure" in sysexits.h."""
 INTERRUPTED = 130
 CONFIG_PREFIX = "--config."
@@ -46,26 +48,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, 2 for bad input, 3 for diverged training, 4 for a lost process, 75 for a preemption. An interrupt exits with 130.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("absl", "jax", "gcsfs", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["JAX_ENABLE_X64"] = "0"
     argv = sys.argv[1:] if argv is None else list(argv)
+    resumable = bool(argv) and argv[0] in RESUMABLE
     try:
-        args = _parse(argv)
-        if args.command in CACHED:
-            from nutime_jax.compilation_cache import enable_compilation_cache
+        if resumable:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # kept until `initialize_distributed` receives it
+        with contextlib.redirect_stdout(_PrintableStream(sys.stdout)):
+            args = _parse(argv)
+            if args.command in CACHED:
+                from nutime_jax.compilation_cache import enable_compilation_cache
 
-            enable_compilation_cache()
-        args.run(args)
+                enable_compilation_cache()
+            args.run(args)
     except tuple(EXIT_STATUS) as error:
         _print_error(error)
         return _exit(next(status for kind, status in EXIT_STATUS.items() if isinstance(error, kind)))
     except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        resume = "; rerun the same command to resume from the last checkpoint" if argv[:1] and argv[0] in RESUMABLE else ""
+        resume = "; rerun the same command to resume from the last checkpoint" if resumable else ""
         _print_error(f"interrupted{resume}")
         _exit_now(INTERRUPTED)  # threads in the middle of a write would report errors; incomplete files are never used
     except Exception:
@@ -73,7 +81,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
             _exit(1)
         raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return 0
+
+
+class _LogFormatter(logging.Formatter):
+    """Log lines with control characters escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(shorten_quotes(super().format(record)))
+
+
+class _PrintableStream:
+    """A text stream that escapes control characters."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Parser(argparse.ArgumentParser):
@@ -178,7 +208,7 @@ def _exit_now(status: int) -> None:
 
 
 def _print_error(message: object) -> None:
-    print(f"nutime: {message}", file=sys.stderr)
+    print(f"nutime: {printable(shorten_quotes(str(message)))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -182,9 +182,9 @@ def find_datasets(source: str, *, columns: Columns = BY_NAME) -> list[DatasetFil
     if source in BUNDLED:
         return [_bundled(source)]
     path = Path(source).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # `is_file` raises for a long name
         return [replace(_find_dataset(path), columns=columns)]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         guess = nearest(source, BUNDLED)
         raise InputError(f"{source!r} is not a file, a folder or a bundled dataset{guess}; bundled are {', '.join(BUNDLED)}")
     try:

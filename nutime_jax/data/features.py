@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -37,11 +37,15 @@ class FeatureFile(Protocol):
 
 
 @contextmanager
-def open_features(path: Path) -> Iterator[FeatureFile]:
+def open_features(path: Path, *, safe_csv: bool = False) -> Iterator[FeatureFile]:
     """Yield a file of features in the format of its suffix (see SUFFIXES). It appears at its path when complete.
 
     .npy has only features; .npz has `features`, `labels` and `ids`; .csv and .parquet have one row per case, with the columns
     `id` and `label`, if present, and f0, f1, ….
+
+    Args:
+        path: the file.
+        safe_csv: whether to quote formulas in the texts of a .csv, see `quote_formula`.
 
     Raises:
         InputError: the suffix is not supported, or the file cannot be written.
@@ -51,7 +55,8 @@ def open_features(path: Path) -> Iterator[FeatureFile]:
         _remove_leftovers(path)
         with _exit_on_sigterm(), tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder, _locked(Path(folder)):
             pending = Path(folder) / path.name
-            file = SUFFIXES[path.suffix.lower()](pending)
+            kind = SUFFIXES[path.suffix.lower()]
+            file = kind(pending, safe=safe_csv) if kind is _CsvFile else kind(pending)
             with closing(file):
                 yield file
                 file.finish()
@@ -98,6 +103,16 @@ def check_output(path: Path) -> None:
         raise InputError(f"{path} is a folder; choose another file")
     if not path.absolute().parent.is_dir():
         raise InputError(f"cannot write {path} (folder {path.absolute().parent} does not exist); create it, or choose another file")
+
+
+def quote_formula(text: str) -> str:
+    """Return a text that spreadsheets do not execute: an apostrophe stands before what begins like a formula, except numbers."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    with suppress(ValueError):
+        float(text)
+        return text
+    return "'" + text
 
 
 class _NpyFile:
@@ -151,8 +166,9 @@ class _NpzFile:
 
 
 class _CsvFile:
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, safe: bool):
         self._file: IO[str] = path.open("w", newline="")
+        self._text = quote_formula if safe else str
         self._writer = csv.writer(self._file)
         self._started = False
 
@@ -164,7 +180,7 @@ class _CsvFile:
             self._started = True
         line = ",".join(["%.9g"] * features.shape[1])  # nine digits determine a float32
         for row, *cells in zip(features.tolist(), *texts.values(), strict=True):
-            self._writer.writerow([*cells, *(line % tuple(row)).split(",")])
+            self._writer.writerow([*map(self._text, cells), *(line % tuple(row)).split(",")])
 
     def finish(self) -> None:
         self.close()
@@ -180,14 +196,13 @@ class _ParquetFile:
 
     def write(self, features: np.ndarray, *, labels: np.ndarray | None, ids: np.ndarray | None) -> None:
         with extra("data"):
-            import pyarrow
             import pyarrow.parquet
 
         columns = {name: column for name, column in (("id", ids), ("label", labels)) if column is not None}
         columns |= dict(zip(column_names(features), np.ascontiguousarray(features.T), strict=True))
-        table = pyarrow.table({name: pyarrow.array(column) for name, column in columns.items()})
+        table = arrow_table(columns)
         if self._writer is None:
-            self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema, write_page_checksum=True)
+            self._writer = pyarrow.parquet.ParquetWriter(self._path, table.schema, write_page_checksum=True, use_dictionary=False)
         self._writer.write_table(table)
 
     def finish(self) -> None:
@@ -196,6 +211,18 @@ class _ParquetFile:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def arrow_table(columns: dict[str, np.ndarray]) -> Any:
+    """Return a table of Arrow; contiguous columns are not copied.
+
+    Raises:
+        InputError: pyarrow is not installed.
+    """
+    with extra("data"):
+        import pyarrow
+
+    return pyarrow.table({name: pyarrow.array(column) for name, column in columns.items()})
 
 
 def column_names(features: np.ndarray) -> list[str]:

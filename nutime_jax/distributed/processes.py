@@ -1,10 +1,10 @@
 """Processes of a run: start, agreement on decisions, and notice of a preemption."""
 
 import contextlib
-import faulthandler
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PROCESS, PROCESSES = "NUTIME_PROCESS", "NUTIME_PROCESSES"
 MAX_TEXT_BYTES = 4096
 """Limit of a text that is broadcast."""
 CONNECT_TIMEOUT_S = 300
-"""Time in which all processes have to connect."""
+"""Time in which all processes have to connect; then each of them ends with status 4."""
 LOST_PEER = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "Connection closed by peer", "Connection reset by peer")
 """Parts of the messages of JAX's errors after which a process has lost another one."""
 
@@ -79,6 +79,8 @@ SINGLE_PROCESS = ProcessGroup()
 def initialize_distributed(multihost: str) -> Iterator[ProcessGroup]:
     """Connect the processes of a run for the duration of the context. SIGTERM then requests a checkpoint and an exit.
 
+    A SIGTERM that the command line has blocked until now is received here.
+
     Args:
         multihost: "off" (a single process), "auto" (Cloud TPU, Slurm, Kubernetes and Open MPI), or "host:port" of
             process 0. With host:port the index comes from the cluster, or from NUTIME_PROCESS and NUTIME_PROCESSES.
@@ -88,6 +90,7 @@ def initialize_distributed(multihost: str) -> Iterator[ProcessGroup]:
     """
     signalled = threading.Event()
     previous_handler = _set_on_sigterm(signalled)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if multihost == "off":
         try:
             yield ProcessGroup(preempted=lambda step: signalled.is_set())
@@ -101,15 +104,12 @@ def initialize_distributed(multihost: str) -> Iterator[ProcessGroup]:
     coordinator = _coordinator(multihost)
     log.info("connecting (--multihost=%s); this process ends if the others have not connected in %d s", multihost, CONNECT_TIMEOUT_S)
     try:
-        # JAX would abort with a C++ stack. It holds the lock of the interpreter meanwhile: no Python thread could end it.
-        faulthandler.dump_traceback_later(CONNECT_TIMEOUT_S, exit=True)
-        jax.distributed.initialize(**coordinator, initialization_timeout=2 * CONNECT_TIMEOUT_S)
+        with _deadline(CONNECT_TIMEOUT_S, f"--multihost={multihost}: not all processes have connected in {CONNECT_TIMEOUT_S} s"):
+            jax.distributed.initialize(**coordinator, initialization_timeout=2 * CONNECT_TIMEOUT_S)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         accepted = "choose off, or host:port of process 0"
         raise InputError(f"--multihost={multihost} does not work ({reason}); {accepted}") from error
-    finally:
-        faulthandler.cancel_dump_traceback_later()
     if signalled.is_set():
         signal.raise_signal(signal.SIGTERM)  # received before JAX had its handler
     shut_down = True
@@ -127,6 +127,23 @@ def initialize_distributed(multihost: str) -> Iterator[ProcessGroup]:
     finally:
         if shut_down:
             jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float, problem: str) -> Iterator[None]:
+    """End the process with a sentence if the block takes longer. JAX would abort it with a C++ stack."""
+
+    def give_up() -> None:
+        print(f"nutime: {problem}; see their output, and rerun the same command in each", file=sys.stderr, flush=True)
+        os._exit(LostProcessError.STATUS)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _set_on_sigterm(event: threading.Event) -> Callable | int | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nutime_jax.errors import InputError, extra
+from nutime_jax.errors import InputError, extra, printable
 from nutime_jax.evaluation.results import Failure
 from nutime_jax.report.charts import plot_critical_difference, plot_method_scatter, to_data_url
 from nutime_jax.report.contents import ReportContents
@@ -97,6 +97,7 @@ def render_page(contents: ReportContents) -> str:
 
     loader = jinja2.PackageLoader("nutime_jax", "report")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.finalize = lambda value: printable(value) if type(value) is str else value
     environment.filters["breakable"] = breakable
     tables = [_section(table, reference, contents.rivals if i == 0 else ()) for i, (table, reference) in enumerate(contents.tables)]
     return environment.get_template("template.html.j2").render(

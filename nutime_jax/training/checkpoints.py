@@ -42,7 +42,7 @@ UNSIGNED = (MANIFEST, "_CHECKPOINT_METADATA", COMMITTED)
 MAX_JSON_BYTES = 1 << 26
 _PENDING = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)  # its errors are raised, and told once
+logging.getLogger("absl").addFilter(lambda record: False)  # Orbax raises the errors that it logs
 
 
 class CheckpointManager:
@@ -119,7 +119,8 @@ class CheckpointManager:
         try:
             self.wait()
         finally:
-            self._orbax.close()
+            with contextlib.suppress(*access_errors(self.directory)):  # raised by `wait`
+                self._orbax.close()
 
     def restore(self, path: Path, target: Any) -> Any:
         """Return the state of a verified checkpoint with the shapes and shardings of `target` (abstract or concrete)."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from nutime_jax.errors import DivergenceError, InputError, PreemptedError, extra
+from nutime_jax.errors import DivergenceError, InputError, LostProcessError, PreemptedError, extra
 from nutime_jax.progress import ProgressBar
 from nutime_jax.storage import access_errors, error_summary, is_remote, list_names, read_regular, write_bytes
 from nutime_jax.training.checkpoints import CheckpointManager
@@ -59,30 +59,36 @@ class MetricWriter:
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Record values measured after a step."""
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+        with self._as_input_error():
+            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+            for name, value in scalars.items():
+                self._events.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        self._events.flush()
-        self._upload()
+        with self._as_input_error():
+            self._events.flush()
+            self._upload()
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
-        self._upload()
-        self._scratch.cleanup()
+        with self._as_input_error():
+            self._file.close()
+            self._events.close()
+            self._upload()
+            self._scratch.cleanup()
 
     def _upload(self) -> None:
-        if not is_remote(self._workdir):
-            return
-        try:
+        if is_remote(self._workdir):
             for path in self._near.rglob("*"):
                 if path.is_file():
                     write_bytes(self._workdir / path.relative_to(self._near), path.read_bytes())
+
+    @contextlib.contextmanager
+    def _as_input_error(self) -> Iterator[None]:
+        try:
+            yield
         except access_errors(self._workdir) as error:
-            advice = "fix the permissions, and rerun the same command"
-            raise InputError(f"{self._workdir} cannot be written ({error_summary(error)}); {advice}") from error
+            advice = "free disk space or fix the permissions, and rerun the same command"
+            raise InputError(f"metrics cannot be written to {self._workdir} ({error_summary(error)}); {advice}") from error
 
 
 class NullWriter:
@@ -345,8 +351,6 @@ class Watchdog:
     path: local file for the stack traces, in addition to standard error.
     """
 
-    STATUS = 4
-
     def __init__(self, timeout_s: float, path: Path, *, start: int):
         self._timeout_s, self._path, self._step = timeout_s, path, start
         self._beat, self._closed = threading.Event(), False
@@ -386,7 +390,7 @@ class Watchdog:
             file=sys.stderr,
             flush=True,
         )
-        os._exit(self.STATUS)
+        os._exit(LostProcessError.STATUS)
 
 
 class Profile:

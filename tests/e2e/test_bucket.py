@@ -1,49 +1,60 @@
 """A run whose workdir is in a bucket, killed and resumed."""
 
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
+import signal
 
 import jax
 import numpy as np
 import pytest
 
+from launch.simulate_pod import Pod
 from nutime_jax import load_encoder
-from nutime_jax.cli.main import main
 from nutime_jax.storage import list_names, resolve_path
-from nutime_jax.training.checkpoints import latest_checkpoint, read_arrays
+from nutime_jax.training.checkpoints import latest_checkpoint, list_checkpoints, read_arrays
 
-ROOT = Path(__file__).parents[2]
 FIELDS = ("params", "variables", "target_params", "target_variables", "opt_state", "step")
 
 
+STEPS, EVERY = 24, 3
+
+
 def arguments(workdir, data):
-    fields = ["steps=12", "run.log_every=1", "run.probe_every=0", f"data.dir={data}", "data.sources=ArrowHead", "evaluation.sources="]
-    return ["pretrain", "--config=smoke", f"--workdir={workdir}", "--devices=1", *(f"--config.{field}" for field in fields)]
+    run = [f"steps={STEPS}", f"run.checkpoint_every={EVERY}", "run.log_every=1", "run.probe_every=0", "model.depth=1"]
+    fields = [*run, f"data.dir={data}", "data.sources=ArrowHead", "evaluation.sources="]
+    return ["pretrain", "--config=smoke", f"--workdir={workdir}", *(f"--config.{field}" for field in fields)]
+
+
+def has_checkpoint(workdir):
+    """Return whether a complete checkpoint exists. A fast run deletes the first ones."""
+    return bool(list_checkpoints(workdir / "checkpoints"))
+
+
+def is_writing(workdir):
+    """Return whether a checkpoint after a complete one has no manifest yet."""
+    folder = workdir / "checkpoints"
+    complete = {path.name for path in list_checkpoints(folder)}
+    return bool(complete) and any(name.isdecimal() and name > max(complete) for name in list_names(folder))
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_as_one_on_this_machine(bucket, tmp_path):
-    workdir, data = resolve_path(f"{bucket}/run"), tmp_path / "data"
-    assert main(arguments(tmp_path / "run", data)) == 0
-    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment = {**os.environ, **cache, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    command = [sys.executable, "-m", "nutime_jax.cli.main", *arguments(workdir, data)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while "manifest.json" not in list_names(workdir / "checkpoints" / "00000003") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.kill()
-    process.communicate()
-    assert 3 <= int(latest_checkpoint(workdir / "checkpoints").name) < 12
-    assert main(arguments(workdir, data)) == 0
+@pytest.mark.parametrize(("processes", "moment"), [(1, has_checkpoint), (2, is_writing)])
+def test_a_killed_run_goes_on_as_one_on_this_machine(processes, moment, bucket, tmp_path):
+    workdir, data = resolve_path(f"{bucket}/run-{processes}"), tmp_path / "data"
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    layout = {"processes": processes, "devices": 1, "environment": cache}
+    with Pod(["nutime", *arguments(tmp_path / "run", data)], logs=tmp_path / "logs", **layout) as pod:
+        assert pod.start().wait(timeout=400) == [0] * processes, pod.tail(0)
+    with Pod(["nutime", *arguments(workdir, data)], logs=tmp_path / "logs", **layout) as pod:
+        pod.start().wait_until(lambda: moment(workdir), timeout=400)
+        pod.kill(processes - 1)
+        assert pod.wait(timeout=400)[-1] == -signal.SIGKILL, pod.tail(0)
+        assert EVERY <= int(latest_checkpoint(workdir / "checkpoints").name) < STEPS
+        assert pod.start().wait(timeout=400) == [0] * processes, pod.tail(0)
+        assert "resuming from gs://" in pod.output(0)
     here, there = (latest_checkpoint(folder / "checkpoints") for folder in (tmp_path / "run", workdir))
-    assert here.name == there.name == "00000012"
+    assert here.name == there.name == f"{STEPS:08d}"
     jax.tree.map(np.testing.assert_array_equal, read_arrays(there, FIELDS), read_arrays(here, FIELDS))
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_bytes().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     series = [np.sin(np.arange(90) / 9)]
     np.testing.assert_array_equal(load_encoder(str(workdir)).embed(series), load_encoder(tmp_path / "run").embed(series))

@@ -42,6 +42,10 @@ def test_ids_and_labels_go_along_and_a_corpus_is_read(encoder, tmp_path):
     assert set(written["label"]) == {"x"}
     features = written.filter(regex="^f[0-9]").to_numpy()
     np.testing.assert_allclose(features, load_encoder(encoder).embed(values), rtol=0, atol=1e-5)
+    first = frame[:3].assign(series_id=["=1+1", "-2", "a"], label="@x")
+    first.to_parquet(tmp_path / "b.parquet")
+    assert embed(encoder, tmp_path / "b.parquet", tmp_path / "f.csv", "--safe_csv") == 0
+    assert pd.read_csv(tmp_path / "f.csv", dtype=str)[["id", "label"]].values.tolist() == [["'=1+1", "'@x"], ["-2", "'@x"], ["a", "'@x"]]
     np.savez(tmp_path / "a.npz", X=values[:50])
     sources = f"--config.data.sources={tmp_path / 'a.npz'}"
     assert main(["data", "build", "--config=smoke", f"--data_dir={tmp_path / 'corpora'}", sources]) == 0

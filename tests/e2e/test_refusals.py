@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.cli.main import COMMANDS, main
+from nutime_jax.errors import printable, shorten_quotes
 from nutime_jax.training.checkpoints import list_checkpoints, verify_checkpoint
 
 QUICK = ["--config.model.depth=1", "--config.steps=4", "--config.run.probe_every=0", "--config.evaluation.sources="]
@@ -161,6 +162,16 @@ def test_a_typical_mistake_is_one_sentence(capfd, tmp_path, command, message):
     assert (status, len(lines)) == (2, 1), lines
     assert lines[0].startswith("nutime: ")
     assert message in lines[0]
+
+
+def test_texts_of_others_command_no_terminal(capfd, tmp_path):
+    name = "\x1b[2J" + "x" * 300
+    assert main(["data", "inspect", name]) == 2
+    error = capfd.readouterr().err
+    assert "\x1b" not in error
+    assert len(error) < 600
+    assert shorten_quotes(f"label {'y' * 100!r} isn't one; choose 'a'") == f"label '{'y' * 79}…' isn't one; choose 'a'"
+    assert printable("a\x1b[2J\r\u202eb\n\tc") == "a\\x1b[2J\\r\\u202eb\n\tc"
 
 
 def test_the_command_alone_prints_its_help(capfd):

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +66,21 @@ def test_one_process_has_the_same_losses(pod, tmp_path):
     assert len(alone) == STEPS
     assert np.ptp(alone) > 1e-3
     np.testing.assert_allclose(faults.losses(pod[0])[:STEPS], alone, rtol=1e-6)
+
+
+def test_a_process_that_never_comes_is_one_sentence(tmp_path):
+    code = (
+        "import sys; from nutime_jax.distributed import processes; processes.CONNECT_TIMEOUT_S = 3; "
+        "from nutime_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    with Pod(
+        [sys.executable, "-c", code, "pretrain", "--config=smoke", f"--workdir={tmp_path}"], processes=3, devices=1, logs=tmp_path
+    ) as pod:
+        pod.start().kill(1)
+        assert pod.wait(timeout=100) == [4, -signal.SIGKILL, 4]
+        for index in (0, 2):
+            assert "not all processes have connected in 3 s; see their output, and rerun" in pod.output(index)
+            assert "Check failure" not in pod.output(index)
 
 
 def test_a_killed_run_ends_as_one_that_never_stopped(tmp_path):
