@@ -8,6 +8,7 @@ inside `save`, `behind` the time until the checkpoint is whole; both, and the st
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from benchmarks.records import machine, write_results
 
 
-def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
+def measure(name: str, steps: int, rounds: int, kept: int) -> dict[str, float]:
     import jax
     import numpy as np
 
@@ -38,8 +39,11 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     times: dict[str, list[float]] = {"steps": [], "stall": [], "behind": []}
     with tempfile.TemporaryDirectory() as folder:
-        store = CheckpointManager(folder)
-        for number in range(rounds + 1):  # the first also loads libraries
+        store = CheckpointManager(folder, max_to_keep=max(kept, 2))
+        for number in range(kept):
+            store.save(state, step=number, metadata={})
+        store.wait()
+        for number in range(kept, kept + rounds + 1):  # the first also loads libraries
             jax.block_until_ready(state)
             start = time.perf_counter()
             for _ in range(steps):
@@ -58,6 +62,7 @@ def measure(name: str, steps: int, rounds: int) -> dict[str, float]:
     return {
         "state_bytes": size,
         "steps": steps,
+        "kept": kept,
         **{f"{kind}_seconds": value for kind, value in medians.items()},
         **first,
         "stall_share": medians["stall"] / medians["steps"],
@@ -70,9 +75,14 @@ def main() -> None:
     parser.add_argument("--config", default="quickstart", help="a shipped configuration (default: quickstart)")
     parser.add_argument("--steps", type=int, default=100, help="steps between two checkpoints (default: 100)")
     parser.add_argument("--rounds", type=int, default=3, help="number of checkpoints to time (default: 3)")
+    parser.add_argument("--kept", type=int, default=0, help="number of checkpoints that exist and are kept (default: 0)")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args()
-    write_results({args.config: measure(args.config, args.steps, args.rounds), "machine": machine("jax", "orbax-checkpoint")}, args.out)
+    results = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    name = f"{args.config}, {args.kept} kept" if args.kept else args.config
+    write_results(
+        {**results, name: measure(args.config, args.steps, args.rounds, args.kept), "machine": machine("jax", "orbax-checkpoint")}, args.out
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,7 @@ class CheckpointManager:
         self._retention = _Retention(self.directory, max_to_keep, keep_period, best_metric, is_primary)
         self._about: dict[str, Any] = {}
         self._saving: int | None = None
+        sys.excepthook = _report_unless_loop_is_closed
         options = ocp.CheckpointManagerOptions(
             step_format_fixed_length=8,
             preservation_policy=self._retention,
@@ -121,6 +123,7 @@ class CheckpointManager:
         finally:
             with contextlib.suppress(*access_errors(self.directory)):  # raised by `wait`
                 self._orbax.close()
+            sys.excepthook = sys.__excepthook__
 
     def restore(self, path: Path, target: Any) -> Any:
         """Return the state of a verified checkpoint with the shapes and shardings of `target` (abstract or concrete)."""
@@ -153,6 +156,12 @@ class CheckpointManager:
                 f"Cannot write checkpoint {step} to {self.directory} ({error_summary(error)}). The previous checkpoint is "
                 "intact. Free disk space or fix permissions, then rerun the same command."
             ) from error
+
+
+def _report_unless_loop_is_closed(kind: type, error: BaseException, trace: Any) -> None:
+    """Report an exception that nobody handles. After a failed save each write that was pending raises one without content."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 class _OrbaxManager(ocp.CheckpointManager):
