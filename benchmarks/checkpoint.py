@@ -33,7 +33,7 @@ def measure(name: str, steps: int, rounds: int, kept: int) -> dict[str, float]:
     series = np.random.default_rng(0).normal(size=(rows, length)).astype(np.float32)
     batch = make_global_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
     views = lambda key, batch: streamed_views(key, batch, size=length, ratio=tuple(config.augment.crop_ratio))  # noqa: E731
-    program = build_program(config, views=views, mesh=mesh)
+    program = build_program(config, views=(views,), mesh=mesh)
     state = program.init()
     state, _ = program.step(state, batch)  # compiles
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))

@@ -129,6 +129,21 @@ class _ManyClientsServer(HTTPServer):
         pass
 
 
+def _send_generations(patch: pytest.MonkeyPatch) -> None:
+    """Send the generation of an object with its content, as Cloud Storage does: TensorStore writes on the condition of it."""
+    from gcp_storage_emulator.handlers import objects
+
+    download = objects.download
+
+    def download_with_generation(request, response, storage, *args, **kwargs):
+        with contextlib.suppress(objects.NotFound):
+            file = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
+            response["x-goog-generation"] = file["generation"]
+        return download(request, response, storage, *args, **kwargs)
+
+    patch.setattr(objects, "download", download_with_generation)
+
+
 @pytest.fixture(scope="session")
 def bucket() -> str:
     """The address of an empty bucket, which an emulator keeps in memory, for this process and those that it starts."""
@@ -143,6 +158,8 @@ def bucket() -> str:
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         patch.setitem(pytest.importorskip("fsspec.config", reason=reason).conf, "gcs", {"token": "anon"})
         pytest.importorskip("gcsfs", reason=reason)
+        pytest.importorskip("gcp_storage_emulator", reason=reason)
+        _send_generations(patch)  # before the server takes the functions
         emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
         patch.setattr(emulator.server, "HTTPServer", _ManyClientsServer)
         with emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket"):

@@ -96,6 +96,7 @@ class CheckpointManager:
 
         Raises:
             InputError: this or the last checkpoint could not be written.
+        JaxRuntimeError: another process has ended.
         """
         self.wait()
         self._about = {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **metadata}
@@ -149,6 +150,9 @@ class CheckpointManager:
     def _as_input_error(self, step: int) -> Iterator[None]:
         try:
             yield
+        except jax.errors.JaxRuntimeError:  # of a collective: another process has ended, see `initialize_distributed`
+            self._saving = None
+            raise
         except access_errors(self.directory) as error:
             self._saving = None
             self._orbax.reload()
