@@ -40,6 +40,9 @@ class ModelConfig(Section, prefix="model", encoder=True):
         choices=("float32", "bfloat16"),
     )
     dropout: float = option(0.1, "Dropout rate of attention weights, projections and MLPs in training.", low=0, below=1)
+    stochastic_depth: float = option(
+        0.0, "Probability that the last block skips its residual branches in training, rising linearly from 0 over blocks.", low=0, below=1
+    )
     max_tokens: int = option(1024, "Maximum number of tokens, CLS included. Limits the length of a series.", low=2)
     scales: tuple[float, ...] = option(tuple(10.0**k for k in range(-4, 5)), "Scales of the NME, which embeds mean and std.", above=0)
     scale_dim: int = option(32, "Width of the embedding of a scalar (mean or std of a window).", low=1)

@@ -93,7 +93,7 @@ def _check_same_model(config: PretrainConfig, encoder: PretrainConfig, args: arg
     """Raise InputError if weights of the encoder do not fit the model of the configuration."""
     ours, theirs = values(config.model), values(encoder.model)
     for name in theirs:
-        if ours[name] != theirs[name] and name != "model.dropout":
+        if ours[name] != theirs[name] and name not in ("model.dropout", "model.stochastic_depth"):
             raise InputError(
                 f"{name} is {format_value(ours[name])} in {args.config} and {format_value(theirs[name])} in {args.init_from}; "
                 f"choose --config=continued, which has the model of the encoder, or --config.{name}={format_value(theirs[name])}"

@@ -18,6 +18,8 @@ BLOCK = 16
 """Time points of a block that is masked as a unit."""
 KNOTS = 6
 """Number of knots of smooth random curves."""
+SLICE = 0.25
+"""Fraction of the series that `slice_warp` stretches or compresses."""
 
 
 def jitter(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
@@ -50,9 +52,25 @@ def magnitude_warp(key: Key[Array, ""], x: Float[Array, " time"], strength: floa
 def time_warp(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
     """Resample the series at a smoothly changing speed, 10**(strength * z) at its knots; both ends stay."""
     speed = 10 ** _curve(strength * jax.random.normal(key, (KNOTS,), x.dtype), len(x) - 1)
-    distance = jnp.concatenate([jnp.zeros(1, x.dtype), jnp.cumsum(speed)])
-    time = distance / jnp.maximum(distance[-1], jnp.finfo(x.dtype).tiny) * (len(x) - 1)
-    return _at(x, jnp.arange(len(x), dtype=x.dtype) if strength == 0 else time)
+    return x if strength == 0 else _at_speed(x, speed)
+
+
+def slice_warp(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+    """Resample a random quarter of the series at the speed 10**(strength * z), z standard normal; both ends stay.
+
+    Source: window warping, Le Guennec et al., 2016.
+    """
+    speed_key, start_key = jax.random.split(key)
+    start = jax.random.uniform(start_key, maxval=(1 - SLICE) * (len(x) - 1))
+    time = jnp.arange(len(x) - 1)
+    inside = (time >= start) & (time < start + SLICE * (len(x) - 1))
+    speed = 10 ** jnp.where(inside, strength * jax.random.normal(speed_key, (), x.dtype), 0)
+    return x if strength == 0 else _at_speed(x, speed)
+
+
+def time_reversal(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
+    """Reverse the series in time; the strength is the probability."""
+    return jnp.where(jax.random.bernoulli(key, strength), x[::-1], x)
 
 
 def cutout(key: Key[Array, ""], x: Float[Array, " time"], strength: float) -> Float[Array, " time"]:
@@ -89,13 +107,15 @@ AUGMENTATIONS: dict[str, Callable[[Key[Array, ""], Float[Array, " time"], float]
         vertical_flip,
         magnitude_warp,
         time_warp,
+        slice_warp,
+        time_reversal,
         cutout,
         mask_blocks,
         frequency_mask,
     )
 }
 """Name in `augment.transforms` -> augmentation."""
-UNIT_STRENGTH = ("vertical_flip", "cutout", "mask_blocks", "frequency_mask")
+UNIT_STRENGTH = ("vertical_flip", "time_reversal", "cutout", "mask_blocks", "frequency_mask")
 """Augmentations whose strength is a probability or a fraction, at most 1."""
 
 
@@ -148,6 +168,13 @@ def _curve(knots: Float[Array, " knots"], size: int) -> Float[Array, " {size}"]:
     left = jnp.minimum(position.astype(jnp.int32), len(knots) - 2)
     fraction = (1 - jnp.cos(jnp.pi * (position - left))) / 2
     return knots[left] + fraction * (knots[left + 1] - knots[left])
+
+
+def _at_speed(x: Float[Array, " time"], speed: Float[Array, " time-1"]) -> Float[Array, " time"]:
+    """Resample the series at a speed per time step; both ends stay."""
+    distance = jnp.concatenate([jnp.zeros(1, x.dtype), jnp.cumsum(speed)])
+    time = distance / jnp.maximum(distance[-1], jnp.finfo(x.dtype).tiny) * (len(x) - 1)
+    return _at(x, time)
 
 
 def _at(x: Float[Array, " time"], time: Float[Array, " time"]) -> Float[Array, " time"]:

@@ -146,6 +146,21 @@ class Dropout(nn.Module):
         return drop(self.make_rng("dropout"), x, rate=self.rate) if train and self.rate > 0 else x
 
 
+class StochasticDepth(nn.Module):
+    """Set the residual branch of a case to zero with probability `rate`, and divide the others by 1 - rate; in training only.
+
+    Source: Huang et al., 2016.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch tokens width"], *, train: bool) -> Float[Array, "batch tokens width"]:
+        if not train or self.rate == 0:
+            return x
+        return x * drop(self.make_rng("dropout"), jnp.ones((len(x), 1, 1), x.dtype), rate=self.rate)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, with dropout of the attention weights and of the output.
 
@@ -274,11 +289,13 @@ class Block(nn.Module):
     """Pre-norm Transformer block that returns the first `num_output_tokens` tokens (None: all); `angles` as in `Attention`.
 
     platform, dtype: see `Attention`.
+    skip_rate: rate of stochastic depth.
     """
 
     config: ModelConfig
     platform: str = "cpu"
     dtype: Any = None
+    skip_rate: float = 0.0
 
     @nn.compact
     def __call__(
@@ -293,9 +310,10 @@ class Block(nn.Module):
         attention = Attention(config.num_heads, config.head_dim, config.dropout, platform=self.platform, name="attention", **target)
         residual = x[:, :num_output_tokens]  # before the norm: the order decides how XLA rounds the gradient
         normalised = LayerNorm(name="attention_norm", **target)(x)
-        x = residual + attention(normalised, train=train, num_output_tokens=num_output_tokens, angles=angles)
+        skip = partial(StochasticDepth(self.skip_rate), train=train)
+        x = residual + skip(attention(normalised, train=train, num_output_tokens=num_output_tokens, angles=angles))
         mlp = MLP(config.mlp_dim, config.dropout, name="mlp", **target)
-        return x + mlp(LayerNorm(name="mlp_norm", **target)(x), train=train)
+        return x + skip(mlp(LayerNorm(name="mlp_norm", **target)(x), train=train))
 
 
 class ResidualBlock(nn.Module):
@@ -307,12 +325,13 @@ class ResidualBlock(nn.Module):
 
     The first token, in and out, is the mean of the others (`with_mean`) and is not convolved.
 
-    platform: not used. dtype: see `Linear`.
+    platform: not used. dtype: see `Linear`. skip_rate: see `Block`.
     """
 
     config: ModelConfig
     platform: str = "cpu"
     dtype: Any = None
+    skip_rate: float = 0.0
 
     @nn.compact
     def __call__(
@@ -324,7 +343,8 @@ class ResidualBlock(nn.Module):
             y = jax.nn.relu(y) if i else y
             convolution = Linear(x.shape[-1], dtype=self.dtype, name=f"convolution_{i}")
             y = LayerNorm(name=f"norm_{i}", dtype=self.dtype)(convolution(neighbours(y, kernel)))
-        y = jax.nn.relu(series + Dropout(self.config.dropout)(y, train=train))
+        y = StochasticDepth(self.skip_rate)(Dropout(self.config.dropout)(y, train=train), train=train)
+        y = jax.nn.relu(series + y)
         return with_mean(y)[:, :num_output_tokens]
 
 

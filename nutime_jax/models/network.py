@@ -154,14 +154,16 @@ class NuTimeEncoder(nn.Module):
         layers = [tokens if self.dtype is None else tokens.astype(self.dtype)]
         for i in range(config.depth):
             last = i == config.depth - 1
-            layers.append(run(self._block(f"block_{i}"), layers[-1], num_output_tokens if last else None))
+            layers.append(run(self._block(i), layers[-1], num_output_tokens if last else None))
         outputs = tuple(layer.astype(tokens.dtype) for layer in layers)
         return outputs, LayerNorm(name="norm")(outputs[-1])
 
     @nn.nowrap
-    def _block(self, name: str) -> Block | ResidualBlock:
+    def _block(self, index: int) -> Block | ResidualBlock:
         block = ResidualBlock if self.config.backbone == "resnet" else Block
-        return block(self.config, platform=self.platform or jax.default_backend(), dtype=self.dtype, name=name)
+        options = {"platform": self.platform or jax.default_backend(), "dtype": self.dtype}
+        rate = self.config.stochastic_depth * (index + 1) / self.config.depth
+        return block(self.config, skip_rate=rate, name=f"block_{index}", **options)
 
     @nn.nowrap
     def _add_positions(self, tokens: Array, positions: np.ndarray) -> Array:

@@ -10,6 +10,7 @@ import pytest
 from nutime_jax.core.augmentations import (
     AUGMENTATIONS,
     BLOCK,
+    SLICE,
     cutout,
     frequency_mask,
     jitter,
@@ -17,6 +18,8 @@ from nutime_jax.core.augmentations import (
     make_augmentation,
     mask_blocks,
     scale,
+    slice_warp,
+    time_reversal,
     time_warp,
     vertical_flip,
 )
@@ -95,6 +98,26 @@ def test_time_runs_on_and_ends_where_it_ended():
     assert (np.diff(found, axis=1) > 0).all()
     np.testing.assert_allclose(found[:, [0, -1]], np.broadcast_to([0, 99], (500, 2)), atol=1e-3)
     assert np.abs(found - np.arange(100)).max() > 10
+
+
+def test_a_slice_is_warped_as_in_numpy():
+    found = drawn(slice_warp, X, 0.3)
+    for key, warped in zip(KEYS[:20], found, strict=False):
+        speed_key, start_key = jax.random.split(key)
+        start = float(jax.random.uniform(start_key, maxval=(1 - SLICE) * 199))
+        steps = np.arange(199)
+        exponent = np.where((steps >= start) & (steps < start + SLICE * 199), 0.3 * float(jax.random.normal(speed_key)), 0)
+        distance = np.concatenate([[0], np.cumsum(10.0**exponent)])
+        expected = np.interp(distance / distance[-1] * 199, np.arange(200), np.asarray(X, np.float64))
+        np.testing.assert_allclose(warped, expected, atol=1e-3)
+    assert np.abs(found - np.asarray(X)).max() > 1
+
+
+def test_some_views_are_reversed():
+    found = drawn(time_reversal, X, 0.3)
+    reverse = (found == np.asarray(X)[::-1]).all(1)
+    assert (reverse | (found == np.asarray(X)).all(1)).all()
+    assert reverse.mean() == pytest.approx(0.3, abs=0.07)
 
 
 def test_a_cut_is_one_stretch():

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nutime_jax.config import ModelConfig
 from nutime_jax.core.dropout import drop
+from nutime_jax.models.layers import StochasticDepth
+from nutime_jax.models.network import build_encoder
 
 SHAPE = (64, 8, 40, 40)
 
@@ -74,3 +77,18 @@ def test_masks_depend_on_key_and_shape_alone_and_the_gradient_follows_them():
     gradient = jax.grad(lambda x: drop(jax.random.key(7), x, rate=0.5).sum())(x)
     np.testing.assert_array_equal(gradient, np.where(masks(7, (4, 6)) > 0, 2.0, 0.0))
     assert drop(jax.random.key(7), x.astype(jnp.bfloat16), rate=0.5).dtype == jnp.bfloat16
+
+
+def test_stochastic_depth_skips_branches_of_whole_cases_and_more_of_later_blocks():
+    """Every case has both residual branches of a block, one, or none, each divided by 1 - rate."""
+    config = ModelConfig(width=8, depth=2, num_heads=2, head_dim=4, mlp_dim=16, dropout=0.0, stochastic_depth=0.8)
+    network, x = build_encoder(config), jax.random.normal(jax.random.key(0), (400, 1, 32))
+    variables = network.init(jax.random.key(1), x[:1])
+    first, second, third = network.apply(variables, x, train=True, rngs={"dropout": jax.random.key(2)}).layers
+    for before, after, rate in ((first, second, 0.4), (second, third, 0.8)):
+        unchanged = np.asarray((before == after).all((1, 2)))
+        assert unchanged.mean() == pytest.approx(rate**2, abs=0.08)
+    branch = StochasticDepth(0.4).apply({}, jnp.ones((500, 3, 2)), train=True, rngs={"dropout": jax.random.key(3)})
+    assert set(np.unique(branch).round(4).tolist()) == {0.0, np.float32(1 / 0.6).round(4)}
+    assert (branch == branch[:, :1, :1]).all()
+    assert (network.apply(variables, x).layers[2] != network.apply(variables, x).layers[1]).any((1, 2)).all()
