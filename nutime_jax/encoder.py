@@ -353,17 +353,14 @@ class Encoder:
         last_start = window_offset_starts(offsets, stride)[-1]
         with use_backend():
             mesh, variables = self._device_weights.get()
-        encode = partial(
-            _encode,
-            network=self.network,
-            microbatch_size=default_microbatch_size(mesh),
-            num_window_offsets=offsets,
-        )
+        microbatch = default_microbatch_size(mesh)
+        encode = partial(_encode, network=self.network, microbatch_size=microbatch, num_window_offsets=offsets)
+        most = min(batch_size, mesh.size * (microbatch or batch_size))  # rows of a program
         pending: list[_Started] = []
         while batch := list(islice(segments, batch_size)):
             started = []
-            for rows, lengths in encoder._group_by_lengths(batch):
-                sizes, padded = [length + last_start for length in lengths], _padded_rows(len(rows), batch_size, mesh.size)
+            for rows, lengths in encoder._group_by_lengths(batch, most):
+                sizes, padded = [length + last_start for length in lengths], _padded_rows(len(rows), most, mesh.size)
                 outputs = []
                 for arrays in _views([batch[row] for row in rows], encoder.diff_orders, sizes, rows=padded):
                     if mesh.size > 1:  # with one device, jit transfers the arrays in a tenth of the time
@@ -375,13 +372,14 @@ class Encoder:
             pending = started
         yield from _join(pending)
 
-    def _group_by_lengths(self, segments: Sequence[np.ndarray]) -> Iterator[tuple[list[int], tuple[int, ...]]]:
-        """Yield the rows that are resized to the same lengths, and these lengths."""
+    def _group_by_lengths(self, segments: Sequence[np.ndarray], most: int) -> Iterator[tuple[list[int], tuple[int, ...]]]:
+        """Yield at most `most` rows that are resized to the same lengths, and these lengths."""
         groups = defaultdict(list)
         for row, segment in enumerate(segments):
             groups[self.lengths_of(len(segment))].append(row)
         for lengths, rows in groups.items():
-            yield rows, lengths
+            for start in range(0, len(rows), most):
+                yield rows[start : start + most], lengths
 
 
 def _expand_change(change: str) -> str:
@@ -470,9 +468,9 @@ def _stack(rows: Iterator[np.ndarray], count: int) -> np.ndarray:
 
 
 def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
-    """Return the padded batch size: the full batch, or a quarter of it and so on (half from 16 down); few shapes, little waste."""
+    """Return the padded batch size: the full batch, or an eighth of it and so on. Each shape is compiled, which takes seconds."""
     padded = batch_size
-    while (smaller := padded // (4 if padded > 16 else 2)) >= rows:
+    while (smaller := padded // 8) >= rows:
         padded = smaller
     return -(-padded // devices) * devices
 

@@ -64,7 +64,7 @@ def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics
     assert 4 * (parameters + 6 * chunked) < reduced < 1.1 * 4 * (parameters + 7 * chunked)
 
 
-def test_a_run_compiles_one_step_and_embedding_a_program_a_quarter():
+def test_a_run_compiles_one_step_and_embedding_a_program_an_eighth():
     config = load_config("smoke", ["model.depth=1", "data.synthetic_fraction=1", "steps=4"])
     mesh = make_mesh(1)
     feed = make_input_pipeline(config.data, None, mesh, batch_size=config.batch_size, seed=config.seed, steps=config.steps)
@@ -78,4 +78,4 @@ def test_a_run_compiles_one_step_and_embedding_a_program_a_quarter():
     encoder, rng = untrained_encoder(config), np.random.default_rng(0)
     for cases in (1, 2, 5, 16, 30, 64, 65, 100, 129):
         encoder.embed([rng.normal(size=rng.integers(10, 400)) for _ in range(cases)], batch_size=64)
-    assert encoders._encode._cache_size() <= 4  # 8, 16 and 64 rows: one device or more has one at least
+    assert encoders._encode._cache_size() == 2  # 8 and 64 rows
