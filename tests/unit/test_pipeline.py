@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nutime_jax.data.corpus import open_corpus
+from nutime_jax.data.corpus import _features, _record_values, open_corpus
 from nutime_jax.data.device_corpus import load_device_corpus
 from nutime_jax.data.loader import class_sampling_probs, iterate_batches, sample_record_indices, source_shares
 from nutime_jax.errors import InputError
@@ -91,6 +91,17 @@ def test_a_corpus_on_the_device_is_the_corpus(corpus, shares):
         assert packed.offsets[number] == record.offset
     assert len(packed.starts) == len(corpus)
     assert packed.starts[-1] + packed.lengths[-1] == len(packed.values)
+
+
+def test_a_record_is_what_the_decoder_of_tfds_returns(corpus):
+    (first, *_), decoder = corpus.parts, _features()
+    for number in range(0, len(first.records), 37):
+        (example,) = first.records.__getitems__([number])
+        decoded = decoder.deserialize_example_np(example)["record"]
+        np.testing.assert_array_equal(_record_values(example), decoded, strict=True)
+    for length in (1, 26, 27, 28, 4095, 4096, 600_000):  # lengths of messages have one to four bytes
+        example = decoder.serialize_example({"record": np.arange(length, dtype=np.float32)})
+        np.testing.assert_array_equal(_record_values(example), np.arange(length, dtype=np.float32), strict=True)
 
 
 def test_resident_and_streamed_series_are_drawn_by_one_law(corpus):

@@ -354,7 +354,7 @@ def test_every_topology_has_a_mesh(text):
 
 
 @COMPILER
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_cycles_of_the_encoder_do_not_grow():
     """The compiler's estimate for v5e of one full block and the last one, forward and backward, per series (libtpu 0.0.42)."""
     from nutime_jax.models.network import build_encoder
