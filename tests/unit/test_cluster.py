@@ -1,6 +1,7 @@
 """Features on a cluster: those of one machine, with labels and ids; lost workers are replaced."""
 
 import contextlib
+import sys
 import threading
 import time
 from functools import partial
@@ -86,7 +87,8 @@ def _kill_an_actor() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_spark_maps_frames(encoder, tmp_path):
+def test_spark_maps_frames(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     sql = pytest.importorskip("pyspark.sql")
     values, frame = make_frame(200)
     frame.to_parquet(tmp_path / "in.parquet")
