@@ -187,6 +187,9 @@ def main() -> None:
     args = parser.parse_args()
     import jax
 
+    from nutime_jax.data.datasets import find_all_datasets
+
+    find_all_datasets(args.datasets.split(","))  # a wrong name fails before minutes of training
     deadline = time.monotonic() + 60 * args.minutes
     device = jax.devices()[0]
     results: dict[str, Any] = {"device": device.device_kind, "machine": machine("jax", "jaxlib", "flax"), "training": {}}
