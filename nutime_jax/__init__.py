@@ -23,6 +23,7 @@ _PUBLIC = {
     "FineTunedClassifier": "nutime_jax.finetuning.classifier",
     "fit_probe": "nutime_jax.evaluation.protocols.probes",
     "occlude": "nutime_jax.evaluation.occlusion",
+    "attention_maps": "nutime_jax.evaluation.attention",
     "load_classifier": "nutime_jax.finetuning.saved",
     "NuTimeTransformer": "nutime_jax.estimators",
     "NuTimeClassifier": "nutime_jax.estimators",

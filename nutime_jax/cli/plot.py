@@ -2,6 +2,7 @@
 
     nutime plot embedding --encoder=nutime-small --dataset=GunPoint --out=embedding.png
     nutime plot occlusion --model=models/gunpoint --data=GunPoint --split=test --case=3 --out=why.png
+    nutime plot attention --encoder=nutime-small --data=GunPoint --split=test --case=3 --out=attention.svg
     nutime plot nme --encoder=nutime-small --out=nme.svg
     nutime plot views --config=quickstart --dataset=GunPoint --out=views.svg
     nutime plot training runs/quickstart runs/mine --out=training.svg
@@ -79,9 +80,7 @@ def _plot_embedding(args: argparse.Namespace):
 
 def _occlusion_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, type=user_path, help="folder that `nutime fit` wrote")
-    add_data(parser)
-    add_columns(parser)
-    parser.add_argument("--case", type=int, default=0, help="number of the case, from 0 (default: 0)")
+    _add_case(parser)
     parser.add_argument("--size", type=int, help="time points of a window (default: a tenth of the series)")
     _add_out(parser)
 
@@ -92,13 +91,40 @@ def _plot_occlusion(args: argparse.Namespace):
     from nutime_jax.finetuning.saved import load_classifier
     from nutime_jax.report.plots import plot_occlusion
 
+    name, series = _read_case(args)
+    found = occlude(load_classifier(args.model), series, size=args.size)
+    return plot_occlusion(found, title=f"{name}: class {found.label} with probability {found.probability:.2f}")
+
+
+def _attention_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder", required=True, help=ENCODER_HELP)
+    _add_case(parser)
+    _add_out(parser)
+
+
+def _plot_attention(args: argparse.Namespace):
+    """Plot how much the CLS token attends to each window of a series, by block, averaged over heads."""
+    from nutime_jax.evaluation.attention import attention_maps
+    from nutime_jax.loading import load_encoder
+    from nutime_jax.report.plots import plot_attention
+
+    name, series = _read_case(args)
+    return plot_attention(attention_maps(load_encoder(args.encoder), series), title=f"{name}, attention of {args.encoder}")
+
+
+def _add_case(parser: argparse.ArgumentParser) -> None:
+    add_data(parser)
+    add_columns(parser)
+    parser.add_argument("--case", type=int, default=0, help="number of the case, from 0 (default: 0)")
+
+
+def _read_case(args: argparse.Namespace):
+    """Return the name of dataset and case, and the series, of the flags of `_add_case`."""
     files = one_dataset(args.data, flag="--data", columns=columns_of(args))
     cases = files.read(choose_split(files, args.split))
     if not 0 <= args.case < len(cases.series):
         raise InputError(f"--case is {args.case}; choose 0 to {len(cases.series) - 1}")
-    found = occlude(load_classifier(args.model), cases.series[args.case], size=args.size)
-    name = args.case if cases.ids is None else cases.ids[args.case]
-    return plot_occlusion(found, title=f"{files.name}, case {name}: class {found.label} with probability {found.probability:.2f}")
+    return f"{files.name}, case {args.case if cases.ids is None else cases.ids[args.case]}", cases.series[args.case]
 
 
 def _nme_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +184,7 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 FIGURES = {
     "embedding": Action("features of a dataset in two dimensions", _embedding_arguments, _plot_embedding),
     "occlusion": Action("windows of a series that decided its class", _occlusion_arguments, _plot_occlusion),
+    "attention": Action("attention of the CLS token to the windows of a series", _attention_arguments, _plot_attention),
     "nme": Action("embedding of scalars over twelve orders of magnitude", _nme_arguments, _plot_nme),
     "views": Action("series, and two augmented views of each", _views_arguments, _plot_views),
     "training": Action("metrics of runs over their steps", _training_arguments, _plot_training),

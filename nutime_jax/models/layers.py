@@ -192,7 +192,13 @@ class Attention(nn.Module):
         sizes = {"num_heads": self.num_heads, "head_dim": self.head_dim, "outputs": outputs}
         project, attend, merge = attention_for(self.platform, angles=angles, **sizes)
         q, k, v = Linear(3 * inner, use_bias=False, dtype=self.dtype, name="qkv")(x, matmul=project)
-        drop_weights = partial(Dropout(self.dropout), train=train)
+        dropout = Dropout(self.dropout)
+
+        def drop_weights(weights: Array) -> Array:
+            # Recorded only where a caller makes "intermediates" mutable, see `evaluation.attention`.
+            self.sow("intermediates", "weights", weights.reshape(len(weights), self.num_heads, *weights.shape[-2:]))
+            return dropout(weights, train=train)
+
         mixed = attend(q, k, v, drop_weights)
         y = Linear(width, dtype=self.dtype, in_features=inner, name="out")(mixed, matmul=merge)
         return Dropout(self.dropout)(y, train=train)

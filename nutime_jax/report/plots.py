@@ -16,6 +16,7 @@ from nutime_jax.data.datasets import Cases
 from nutime_jax.data.inspection import sort_labels
 from nutime_jax.data.series import centre_to_float32, pad_series
 from nutime_jax.errors import InputError
+from nutime_jax.evaluation.attention import AttentionMaps
 from nutime_jax.evaluation.occlusion import Occlusion
 from nutime_jax.report.style import COLOURS, INK, LINES, legend_above, line_style, log_scale, marker_style, plain, styled
 
@@ -123,6 +124,28 @@ def plot_occlusion(found: Occlusion, *, title: str = "") -> "Figure":
         axes.set_ylabel("value")
     grid[-1].set_xlabel("time point")
     figure.colorbar(image, ax=list(grid), label="drop of the probability\nin percentage points")
+    return figure
+
+
+@styled
+def plot_attention(found: AttentionMaps, *, title: str = "") -> "Figure":
+    """Plot each channel, and below it the attention of the CLS token to each window, one row per layer, averaged over heads."""
+    from matplotlib.figure import Figure
+
+    channels, length = found.case.shape
+    shares = 100 * found.weights[:, :, :, 0, 1:].mean(2)
+    layers = shares.shape[1]
+    figure = Figure(figsize=(7.2, 0.7 + (1.1 + 0.2 * layers) * channels), layout="constrained")
+    figure.suptitle(plain(title), fontsize=10, x=0.01, ha="left")
+    grid = figure.subplots(2 * channels, squeeze=False, sharex=True, height_ratios=[1.1, 0.2 * layers] * channels)[:, 0]
+    extent = (-0.5, length - 0.5, layers + 0.5, 0.5)
+    for upper, lower, values, share in zip(grid[::2], grid[1::2], found.case, shares, strict=True):
+        upper.plot(values, color=INK, linewidth=1.2)
+        upper.set_ylabel("value")
+        image = lower.imshow(share, aspect="auto", cmap="Purples", vmin=0, vmax=shares.max(), extent=extent)
+        lower.set(ylabel="block", yticks=range(1, layers + 1))
+    grid[-1].set_xlabel("time point")
+    figure.colorbar(image, ax=list(grid), label="attention of CLS in %")
     return figure
 
 

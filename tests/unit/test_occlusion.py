@@ -1,11 +1,17 @@
 """Occlusion finds the window that a classifier looks at."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 
+from nutime_jax.encoder import resize_series
 from nutime_jax.errors import InputError
+from nutime_jax.evaluation.attention import attention_maps
 from nutime_jax.evaluation.occlusion import occlude
-from nutime_jax.report.plots import plot_occlusion
+from nutime_jax.report.plots import plot_attention, plot_occlusion
+from tests.encoders import smoke_encoder
 
 
 class PeakClassifier:
@@ -53,3 +59,25 @@ def test_a_window_becomes_the_line_between_its_neighbours():
 def test_windows_that_do_not_fit_are_rejected(case, options, message):
     with pytest.raises(InputError, match=message):
         occlude(PeakClassifier(), case, **options)
+
+
+def test_attention_is_that_of_numpy():
+    """Weights of the first block are the softmax of scaled scores in float64; each query's weights sum to 1."""
+    encoder = smoke_encoder()
+    case = np.random.default_rng(0).normal(size=(2, 70)).cumsum(1)
+    found = attention_maps(encoder, case)
+    model, length = encoder.config.model, encoder.lengths_of(70)[0]
+    tokens = 1 + length // model.window_size
+    assert found.weights.shape == (2, model.depth, model.num_heads, tokens, tokens)
+    np.testing.assert_allclose(found.weights.sum(-1), 1, atol=1e-5)
+    variables = jax.tree.map(np.float64, encoder.variables["params"]["block_0"])
+    views = resize_series(case, length).astype(np.float32)
+    x = np.asarray(encoder.network.apply(jax.tree.map(jnp.asarray, encoder.variables), jnp.asarray(views)[:, None]).layers[0], np.float64)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    x = x * variables["attention_norm"]["scale"] + variables["attention_norm"]["bias"]
+    q, k, _ = (x @ variables["attention"]["qkv"]["kernel"]).reshape(2, tokens, 3, model.num_heads, -1).transpose(2, 0, 3, 1, 4)
+    expected = softmax(q @ k.transpose(0, 1, 3, 2) / np.sqrt(model.head_dim), axis=-1)
+    np.testing.assert_allclose(found.weights[:, 0], expected, atol=1e-4)
+    assert len(plot_attention(found).axes) == 5  # series and map of two channels, and the colour bar
+    with pytest.raises(InputError, match=r"the series has 5000 time points, and data.max_length is \d+; pass a part of it"):
+        attention_maps(encoder, np.zeros(5000))
