@@ -43,8 +43,6 @@ UNSIGNED = (MANIFEST, "_CHECKPOINT_METADATA", COMMITTED)
 MAX_JSON_BYTES = 1 << 26
 _PENDING = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 
-logging.getLogger("absl").addFilter(lambda record: False)  # Orbax raises the errors that it logs
-
 
 class CheckpointManager:
     """The checkpoints of a run in one directory, written asynchronously, one at a time.
@@ -71,6 +69,7 @@ class CheckpointManager:
         self._retention = _Retention(self.directory, max_to_keep, keep_period, best_metric, is_primary)
         self._about: dict[str, Any] = {}
         self._saving: int | None = None
+        logging.getLogger("absl").addFilter(_drop_record)
         sys.excepthook = _report_unless_loop_is_closed
         options = ocp.CheckpointManagerOptions(
             step_format_fixed_length=8,
@@ -96,7 +95,7 @@ class CheckpointManager:
 
         Raises:
             InputError: this or the last checkpoint could not be written.
-        JaxRuntimeError: another process has ended.
+            JaxRuntimeError: another process has ended.
         """
         self.wait()
         self._about = {"schema": SCHEMA, "step": step, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **metadata}
@@ -124,7 +123,9 @@ class CheckpointManager:
         finally:
             with contextlib.suppress(*access_errors(self.directory)):  # raised by `wait`
                 self._orbax.close()
-            sys.excepthook = sys.__excepthook__
+        # Not after an error: threads of Orbax report it late.
+        sys.excepthook = sys.__excepthook__
+        logging.getLogger("absl").removeFilter(_drop_record)
 
     def restore(self, path: Path, target: Any) -> Any:
         """Return the state of a verified checkpoint with the shapes and shardings of `target` (abstract or concrete)."""
@@ -160,6 +161,11 @@ class CheckpointManager:
                 f"Cannot write checkpoint {step} to {self.directory} ({error_summary(error)}). The previous checkpoint is "
                 "intact. Free disk space or fix permissions, then rerun the same command."
             ) from error
+
+
+def _drop_record(record: logging.LogRecord) -> bool:
+    """Drop a log record of Orbax, which raises the errors that it logs."""
+    return False
 
 
 def _report_unless_loop_is_closed(kind: type, error: BaseException, trace: Any) -> None:
