@@ -41,11 +41,11 @@ def printable(text: str) -> str:
 
 
 def shorten_quotes(message: str) -> str:
-    """Return a message whose quotations have at most `MAX_QUOTED` characters."""
+    """Return a message whose quotations have at most `MAX_QUOTED` characters; the middle of longer ones is left out."""
 
     def shorten(match: re.Match) -> str:
-        text = match[1]
-        return f"'{text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + '…'}'"
+        text, half = match[1], MAX_QUOTED // 2
+        return match[0] if len(text) <= MAX_QUOTED else f"'{text[: half - 1]}…{text[-half:]}'"
 
     return re.sub(r"(?<!\w)'([^'\n]*)'(?!\w)", shorten, message)
 

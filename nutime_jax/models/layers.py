@@ -195,8 +195,8 @@ class Attention(nn.Module):
         dropout = Dropout(self.dropout)
 
         def drop_weights(weights: Array) -> Array:
-            # Recorded only where a caller makes "intermediates" mutable, see `evaluation.attention`.
-            self.sow("intermediates", "weights", weights.reshape(len(weights), self.num_heads, *weights.shape[-2:]))
+            if self.is_mutable_collection("intermediates"):  # see `evaluation.attention`
+                self.sow("intermediates", "weights", weights.reshape(-1, self.num_heads, *weights.shape[-2:]))
             return dropout(weights, train=train)
 
         mixed = attend(q, k, v, drop_weights)

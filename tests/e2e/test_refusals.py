@@ -170,7 +170,7 @@ def test_texts_of_others_command_no_terminal(capfd, tmp_path):
     error = capfd.readouterr().err
     assert "\x1b" not in error
     assert len(error) < 600
-    assert shorten_quotes(f"label {'y' * 100!r} isn't one; choose 'a'") == f"label '{'y' * 79}…' isn't one; choose 'a'"
+    assert shorten_quotes(f"label {'y' * 100!r} isn't one; choose 'a'") == f"label '{'y' * 39}…{'y' * 40}' isn't one; choose 'a'"
     assert printable("a\x1b[2J\r\u202eb\n\tc") == "a\\x1b[2J\\r\\u202eb\n\tc"
 
 
