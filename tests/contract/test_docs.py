@@ -66,6 +66,7 @@ def test_guide_data_and_evaluation_run(desk):
     assert np.load("features.npz")["features"].shape == (40, 6 * 32)  # 40 training cases of 6 channels
     assert load_encoder("encoders/official").config.model.width == 8
     assert sorted(path.name for path in desk.glob("*.svg")) == [
+        "attention.svg",
         "embedding.svg",
         "labelled.svg",
         "nme.svg",
