@@ -1,32 +1,22 @@
 """Frozen encoder: series of any length and scale to features."""
 
 import dataclasses
-import functools
 import os
-import threading
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, get_origin
+from typing import Any, get_origin
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh
 
 from nutime_jax.bundle import save_bundle
 from nutime_jax.config import PretrainConfig, options, override, to_dict, update
-from nutime_jax.core.resample import resize_batch
-from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
-from nutime_jax.data.series import add_channel_differences, centre_to_float32, difference, split_long_series
-from nutime_jax.distributed.backend import use_backend
-from nutime_jax.distributed.mesh import batch_sharding, default_microbatch_size, make_local_mesh, replicated_sharding
+from nutime_jax.data.series import add_channel_differences
+from nutime_jax.embedding import DeviceWeights, Extraction, iter_features
 from nutime_jax.errors import InputError
-from nutime_jax.models.microbatches import map_microbatches
 from nutime_jax.models.network import (
     NuTimeEncoder,
     build_encoder,
@@ -34,31 +24,13 @@ from nutime_jax.models.network import (
     check_input_lengths,
     check_num_window_offsets,
 )
-from nutime_jax.models.pooling import ALL_LAYERS, LayerwiseOutput, Output, PooledOutput, TokenOutput, check_pooling, without_stem
+from nutime_jax.models.pooling import ALL_LAYERS, LayerwiseOutput, PooledOutput, TokenOutput, check_pooling
 from nutime_jax.progress import track
 
 CHANNELS = ("mean", "concat", "none")
 SETTINGS = ("fast", "accurate")
 """Names of settings, fields of `evaluation` that list what differs from its other fields."""
 KIND, SCHEMA = "encoder", 1
-
-
-class _DeviceWeights:
-    """The weights of an encoder on all devices of this process, placed at the first use."""
-
-    def __init__(self, variables: Any):
-        self._variables, self._lock = variables, threading.Lock()
-
-    def get(self) -> tuple[Mesh, Any]:
-        """Return the mesh of the devices, and the weights, replicated on them."""
-        with self._lock:
-            return self._placed
-
-    @functools.cached_property
-    def _placed(self) -> tuple[Mesh, Any]:
-        mesh = make_local_mesh()
-        # Through NumPy: weights of a run may be on devices of other processes as well.
-        return mesh, jax.device_put(jax.tree.map(np.asarray, self._variables), replicated_sharding(mesh))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +46,7 @@ class Encoder:
     variables: Any
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_device_weights", _DeviceWeights(self.variables))
+        object.__setattr__(self, "_device_weights", DeviceWeights(self.variables))
 
     @property
     def network(self) -> NuTimeEncoder:
@@ -234,14 +206,15 @@ class Encoder:
         pooling = self.choose_pooling(layer=layer, pooling=pooling)
         self._check_options(layer=layer, pooling=pooling, channels=channels, batch_size=batch_size, tokens=tokens)
         output = TokenOutput(layer) if tokens else PooledOutput(layer, pooling)
+        extraction = self._token_extraction if tokens else self._extraction
         combine = partial(_combine, channels=channels, merge_segments=_concatenate if tokens else _mean)
         expand = self.expand_channels if channels == "concat" and not tokens else lambda case: case
         if isinstance(X, Iterator):
-            return self._iter_features(output, map(expand, iter_clean_cases(X)), combine, int(batch_size))
+            return iter_features(extraction, output, map(expand, iter_clean_cases(X)), combine=combine, batch_size=int(batch_size))
         cases = clean_cases(X)
         if tokens:
             self._check_segment_counts(cases)
-        rows = self._iter_features(output, map(expand, cases), combine, int(batch_size))
+        rows = iter_features(extraction, output, map(expand, cases), combine=combine, batch_size=int(batch_size))
         return _stack(track(rows, total=len(cases), desc="embedding", unit=" series", shown=progress), len(cases))
 
     def expand_channels(self, case: np.ndarray) -> np.ndarray:
@@ -260,7 +233,8 @@ class Encoder:
         """
         combine = partial(_combine, channels="mean", merge_segments=_mean)
         cases = (channel[None] for channel in series)
-        return _stack(self._iter_features(LayerwiseOutput(), cases, combine, batch_size), len(series))
+        rows = iter_features(self._extraction, LayerwiseOutput(), cases, combine=combine, batch_size=batch_size)
+        return _stack(rows, len(series))
 
     def choose_pooling(self, *, layer: int | None, pooling: str | None) -> str:
         """Return the pooling, or the default of the encoder if it is None ("cls+mean" for a layer, if the default has all)."""
@@ -290,6 +264,22 @@ class Encoder:
             arrays |= {name: _to_float16(name, array) for name, array in arrays.items() if name.startswith("params/")}
         return save_bundle(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
 
+    @property
+    def _extraction(self) -> Extraction:
+        return Extraction(
+            network=self.network,
+            weights=self._device_weights,
+            lengths_of=self.lengths_of,
+            max_length=self.config.data.max_length,
+            diff_orders=self.diff_orders,
+            num_window_offsets=self.num_window_offsets,
+        )
+
+    @property
+    def _token_extraction(self) -> Extraction:
+        """Tokens are those of the series itself at one length and offset."""
+        return self.with_options(input_lengths=(self.config.length,), num_window_offsets=1, diff_orders=(0,))._extraction
+
     def _check_options(self, *, layer, pooling, channels, batch_size, tokens) -> None:
         check_pooling(self.config.model.depth, layer=layer, pooling=pooling)
         if not isinstance(channels, str) or channels not in CHANNELS:
@@ -311,118 +301,12 @@ class Encoder:
                 f"data.max_length is {longest}). Pass series of similar length, or iter(X) to get one array per series."
             )
 
-    def _iter_features(
-        self,
-        output: Output,
-        cases: Iterator[np.ndarray],
-        combine: Callable[[np.ndarray], np.ndarray],
-        batch_size: int,
-    ) -> Iterator[np.ndarray]:
-        """Yield one array per case, in input order: `combine` of its segment outputs (channels, segments, …)."""
-        segments, layout = self._split_cases(cases)
-        outputs = self._iter_segment_outputs(output, segments, batch_size)
-        for first in outputs:
-            num_channels, num_segments = layout.popleft()
-            rows = np.array([first, *islice(outputs, num_channels * num_segments - 1)])
-            yield combine(rows.reshape(num_channels, num_segments, *first.shape))
-
-    def _split_cases(self, cases: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], deque[tuple[int, int]]]:
-        """Return an iterator of the segments of all channels, and a queue of (channels, segments) per case.
-
-        The iterator appends a case to the queue before it yields the first segment of that case.
-        """
-        layout: deque[tuple[int, int]] = deque()
-
-        def iter_segments() -> Iterator[np.ndarray]:
-            for case in cases:
-                segments = [segment for channel in case for segment in split_long_series(channel, self.config.data.max_length)]
-                layout.append((len(case), len(segments) // len(case)))
-                yield from segments
-
-        return iter_segments(), layout
-
-    def _iter_segment_outputs(self, output: Output, segments: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
-        """Yield one array per segment, in input order.
-
-        While devices compute a batch, the host prepares the next one and yields the previous one.
-        """
-        encoder = self
-        if isinstance(output, TokenOutput):
-            encoder = self.with_options(input_lengths=(self.config.length,), num_window_offsets=1, diff_orders=(0,))
-        offsets, stride = encoder.num_window_offsets, self.config.model.window_stride
-        last_start = window_offset_starts(offsets, stride)[-1]
-        with use_backend():
-            mesh, variables = self._device_weights.get()
-        microbatch = default_microbatch_size(mesh)
-        encode = partial(_encode, network=self.network, microbatch_size=microbatch, num_window_offsets=offsets)
-        most = min(batch_size, mesh.size * (microbatch or batch_size))  # rows of a program
-        pending: list[_Started] = []
-        while batch := list(islice(segments, batch_size)):
-            started = []
-            for rows, lengths in encoder._group_by_lengths(batch, most):
-                sizes, padded = [length + last_start for length in lengths], _padded_rows(len(rows), most, mesh.size)
-                outputs = []
-                for arrays in _views([batch[row] for row in rows], encoder.diff_orders, sizes, rows=padded):
-                    if mesh.size > 1:  # with one device, jit transfers the arrays in a tenth of the time
-                        arrays = jax.device_put(arrays, batch_sharding(mesh))
-                    with use_backend(), jax.default_matmul_precision("highest"):
-                        outputs.append(encode(variables, *arrays, output=without_stem(output) if outputs else output))
-                started.append(_Started(rows, outputs))
-            yield from _join(pending)
-            pending = started
-        yield from _join(pending)
-
-    def _group_by_lengths(self, segments: Sequence[np.ndarray], most: int) -> Iterator[tuple[list[int], tuple[int, ...]]]:
-        """Yield at most `most` rows that are resized to the same lengths, and these lengths."""
-        groups = defaultdict(list)
-        for row, segment in enumerate(segments):
-            groups[self.lengths_of(len(segment))].append(row)
-        for lengths, rows in groups.items():
-            for start in range(0, len(rows), most):
-                yield rows[start : start + most], lengths
-
 
 def _expand_change(change: str) -> str:
     """Return the override of an entry of a setting, whose tuples have + between their values."""
     name, _, text = f"evaluation.{change}".partition("=")
     is_tuple = name in options(PretrainConfig) and get_origin(options(PretrainConfig)[name].kind) is tuple
     return f"{name}={text.replace('+', ',') if is_tuple else text}"
-
-
-def resize_series(series: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """Resize series (time,) of any lengths to `size` time points, as `Encoder.embed` does; (cases, size)."""
-    ((views, offsets),) = _views(series, (0,), (size,), rows=len(series))
-    return views if not offsets.any() else views + offsets.astype(np.float64)[:, None]
-
-
-def _views(
-    series: Sequence[np.ndarray], diff_orders: Sequence[int], sizes: Sequence[int], *, rows: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield views (rows, size) and their value offsets (rows,) per difference order and size; padding rows are 0."""
-    values, taken = zip(*map(centre_to_float32, series), strict=True)
-    offsets = np.zeros(rows, np.float32)
-    offsets[: len(series)] = taken
-    for order in diff_orders:
-        # Differences do not depend on the value offset.
-        inputs, added = (list(map(difference, values)), np.zeros_like(offsets)) if order else (values, offsets)
-        for size in sizes:
-            yield resize_batch(inputs, size, rows=rows), added
-
-
-class _Started(NamedTuple):
-    """Outputs that devices compute, padded (rows, ...), one per input length and difference order, and their place in the batch."""
-
-    rows: list[int]
-    outputs: list[jax.Array]
-
-
-def _join(groups: Sequence[_Started]) -> Iterator[np.ndarray]:
-    """Yield the outputs of a batch in input order, concatenated along their last axis."""
-    found = {}
-    for rows, outputs in groups:
-        arrays = [np.asarray(output)[: len(rows)] for output in outputs]
-        found |= zip(rows, np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0], strict=True)
-    return (found[row] for row in sorted(found))
 
 
 def _equal_trees(a: Any, b: Any) -> bool:
@@ -465,36 +349,3 @@ def _stack(rows: Iterator[np.ndarray], count: int) -> np.ndarray:
     for i, row in enumerate(rows, 1):
         stacked[i] = row
     return stacked
-
-
-def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
-    """Return the padded batch size: the full batch, or an eighth of it and so on. Each shape is compiled, which takes seconds."""
-    padded = batch_size
-    while (smaller := padded // 8) >= rows:
-        padded = smaller
-    return -(-padded // devices) * devices
-
-
-@partial(jax.jit, static_argnames=("output", "microbatch_size", "network", "num_window_offsets"))
-def _encode(
-    variables: Any,
-    views: jax.Array,
-    offsets: jax.Array,
-    *,
-    output: Output,
-    network: NuTimeEncoder,
-    microbatch_size: int | None,
-    num_window_offsets: int = 1,
-) -> jax.Array:
-    """Return the output of each view (batch, …), averaged over window offsets."""
-
-    def apply(module: NuTimeEncoder, views: jax.Array, offsets: jax.Array) -> jax.Array:
-        return output(module(views[:, None], offsets[:, None], num_output_tokens=output.num_output_tokens))
-
-    def apply_in_microbatches(module: NuTimeEncoder, views: jax.Array, offsets: jax.Array) -> jax.Array:
-        return map_microbatches(apply, module, views, offsets, microbatch_size=microbatch_size)
-
-    views = make_offset_views(views, num_window_offsets, network.config.window_stride)
-    offsets = jnp.repeat(offsets, num_window_offsets, axis=0)
-    outputs = network.apply(variables, views, offsets, method=apply_in_microbatches)
-    return average_over_offsets(outputs, num_window_offsets)

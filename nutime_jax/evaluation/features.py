@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from nutime_jax.data.datasets import Cases, DatasetFiles
-from nutime_jax.encoder import Encoder, resize_series
+from nutime_jax.embedding import resize_series
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.models.pooling import ALL_LAYERS, check_pooling, split_layers
 from nutime_jax.storage import error_summary, read_checked, write_checked

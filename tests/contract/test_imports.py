@@ -19,7 +19,7 @@ FLOORS = [
     {"core", "bundle", "compilation_cache"},
     {"synthetic"},
     {"models", "distributed", "data"},
-    {"objectives"},
+    {"objectives", "embedding"},
     {"training.state", "training.input_pipeline", "training.checkpoints", "training.flops"},
     {"training.step"},
     {"training.program", "training.hooks"},

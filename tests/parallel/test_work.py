@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-import nutime_jax.encoder as encoders
 from benchmarks.matmul_formula import embedding_flops, step_flops
+from nutime_jax import embedding
 from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.loading import untrained_encoder
@@ -74,8 +74,8 @@ def test_a_run_compiles_one_step_and_embedding_a_program_an_eighth():
         state, _ = program.step(state, batch)
     assert program.step._cache_size() == 1
 
-    encoders._encode.clear_cache()
+    embedding._encode.clear_cache()
     encoder, rng = untrained_encoder(config), np.random.default_rng(0)
     for cases in (1, 2, 5, 16, 30, 64, 65, 100, 129):
         encoder.embed([rng.normal(size=rng.integers(10, 400)) for _ in range(cases)], batch_size=64)
-    assert encoders._encode._cache_size() == 2  # 8 and 64 rows
+    assert embedding._encode._cache_size() == 2  # 8 and 64 rows

@@ -159,7 +159,7 @@ def test_encoders_compare_by_settings_and_weights():
 def test_weights_are_placed_once(monkeypatch):
     """By threads that begin together, derived encoders, and clones of estimators."""
     encoder, meshes = Encoder(smoke_encoder().config, smoke_encoder().variables), []
-    monkeypatch.setattr("nutime_jax.encoder.make_local_mesh", lambda: meshes.append(0) or mesh.make_local_mesh())
+    monkeypatch.setattr("nutime_jax.embedding.make_local_mesh", lambda: meshes.append(0) or mesh.make_local_mesh())
     barrier = threading.Barrier(4)
 
     def work():

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from nutime_jax import bundle
 from nutime_jax.config import load_config, override
 from nutime_jax.data.series import split_long_series
-from nutime_jax.encoder import Encoder, resize_series
+from nutime_jax.embedding import resize_series
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
 from nutime_jax.loading import WEIGHTS, list_pretrained, load_encoder, untrained_encoder

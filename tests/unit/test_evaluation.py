@@ -3,7 +3,7 @@ import pytest
 
 from nutime_jax.data.datasets import Cases, find_datasets
 from nutime_jax.data.series import split_long_series
-from nutime_jax.encoder import resize_series
+from nutime_jax.embedding import resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.comparison import Comparison, compare, difference, format_accuracies, format_difference
 from nutime_jax.evaluation.features import FeatureSet, FeatureSpec, Task, encode_cases, raw_features, read_task

@@ -12,7 +12,8 @@ from jax import export
 from nutime_jax.bundle import load_bundle, save_bundle
 from nutime_jax.config import load_config, override, update
 from nutime_jax.core.resample import resize_batch
-from nutime_jax.encoder import Encoder, _encode
+from nutime_jax.embedding import _encode
+from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
 from nutime_jax.loading import load_encoder, untrained_encoder

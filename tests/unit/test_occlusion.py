@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from nutime_jax.encoder import resize_series
+from nutime_jax.embedding import resize_series
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.attention import attention_maps
 from nutime_jax.evaluation.occlusion import occlude

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as drawn
 
 from nutime_jax.data.series import centre_to_float32, clean_block, clean_series, difference, pad_series, split_long_series
-from nutime_jax.encoder import resize_series
+from nutime_jax.embedding import resize_series
 from nutime_jax.errors import InputError
 
 nan = np.nan

@@ -5,8 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from nutime_jax import encoder as encoders
-from nutime_jax import storage
+from nutime_jax import embedding, storage
 from nutime_jax.config import SweepConfig, load_config
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.errors import InputError
@@ -121,9 +120,9 @@ def test_shards_are_the_sweep(folder, tmp_path):
 
 
 def test_compilations_do_not_grow_with_the_sets(folder, tmp_path):
-    encoders._encode.clear_cache()
+    embedding._encode.clear_cache()
     run(configured(folder, "baselines="), folder, tmp_path)
-    assert 1 <= encoders._encode._cache_size() <= 4
+    assert 1 <= embedding._encode._cache_size() <= 4
 
 
 def test_features_are_kept_by_content(folder, tmp_path, encoder, monkeypatch):
