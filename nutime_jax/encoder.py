@@ -179,7 +179,8 @@ class Encoder:
 
         Channels are encoded separately. A channel longer than `config.data.max_length` is split into segments
         (`data.series.split_long_series`), and the features of the segments are averaged. Features of a case depend on
-        `batch_size` and on the other cases only by rounding (1e-5). X is not modified. All local devices are used.
+        `batch_size` and on the other cases only by rounding (1e-5 + 1e-6 times the feature). X is not modified. All local
+        devices are used.
 
         Args:
             X: (cases, time), (cases, channels, time), a sequence of arrays (time,) or (channels, time), a table, or another

@@ -522,7 +522,10 @@ def inputs(draw):
 
 
 def check_company(encoder: Encoder, given_cases, *, features: int) -> float:
-    """Checks one input; the largest difference that company made."""
+    """Checks one input; returns the largest difference that company made, as a share of 1e-5 + 1e-6 of the feature.
+
+    Features of released encoders reach 17, where float32 has steps of 2e-6.
+    """
     before = [one.copy() for one in given_cases]
     found = encoder.embed(given_cases, channels="none", batch_size=64)
     for one, two in zip(given_cases, before, strict=True):
@@ -533,9 +536,10 @@ def check_company(encoder: Encoder, given_cases, *, features: int) -> float:
     order = np.random.default_rng(len(before)).permutation(len(before))
     moved = encoder.embed([given_cases[i] for i in order], channels="none", batch_size=16)
     alone = encoder.embed([given_cases[order[0]]], channels="none", batch_size=7)
-    difference = max(np.abs(moved - found[order]).max(), np.abs(alone[0] - found[order[0]]).max())
-    assert difference <= 1e-5, difference
-    return float(difference)
+    pairs = [(moved, found[order]), (alone[0], found[order[0]])]
+    share = max((np.abs(one - two) / (1e-5 + 1e-6 * np.abs(two))).max() for one, two in pairs)
+    assert share <= 1, share
+    return float(share)
 
 
 @settings(max_examples=12)
@@ -546,7 +550,7 @@ def test_batch_composition_changes_nothing(encoder, given_cases):
 
 @pytest.mark.thorough
 def test_batch_composition_changes_nothing_thoroughly():
-    """A thousand inputs by the shipped encoder; prints the largest difference."""
+    """A thousand inputs by the shipped encoder; prints the largest share of the tolerance."""
     encoder, worst, seen = load_encoder("nutime-small"), [0.0], [0, 0]
 
     @settings(max_examples=int(os.environ.get("THOROUGH", "1000")))
@@ -557,7 +561,7 @@ def test_batch_composition_changes_nothing_thoroughly():
         seen[1] += sum(one.size for one in given_cases)
 
     check()
-    print(f"\n{len(worst) - 1} inputs, {seen[0]} cases, {seen[1]} points: largest difference {max(worst):.2e}")
+    print(f"\n{len(worst) - 1} inputs, {seen[0]} cases, {seen[1]} points: largest share of the tolerance {max(worst):.2f}")
 
 
 # ---- What is refused
