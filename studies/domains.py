@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from nutime_jax.config import PretrainConfig
-from nutime_jax.data.corpus import find_sources
 from nutime_jax.data.datasets import DatasetFiles, find_all_datasets
+from nutime_jax.data.sources import find_sources
 from nutime_jax.errors import InputError
 from nutime_jax.options import option
 from studies.charts import Panel, plot_panels
