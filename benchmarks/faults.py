@@ -2,6 +2,7 @@
 
     python -m benchmarks.faults
     python -m benchmarks.faults --tests=kills,damage --kills=50 --out=benchmarks/results/faults.json
+    python -m benchmarks.faults --tests=sigterms --sigterms=8 --seed=1 --add=sigterms --out=benchmarks/results/faults.json
 
 kills      SIGKILL at random moments of a single-process run, while it starts, trains and writes checkpoints; restarted each
            time, its result must equal that of an undisturbed run bit for bit
@@ -13,6 +14,8 @@ damage     the newest checkpoint corrupted in every way, full or read-only disks
            and named, or the run stops with one error line; no intact checkpoint is deleted
 disks      a disk that becomes full, and a limit on the size of files, after the first checkpoint
 hang       a process that stops breathing: the others have to say where they stand, and end
+
+Runs are of this checkout.
 """
 
 import argparse
@@ -32,7 +35,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,12 +44,15 @@ from launch.simulate_pod import Pod
 
 PREEMPTED, HUNG = 75, 4
 FIELDS = ("step", "params", "variables", "target_params", "target_variables", "opt_state")
+NUTIME = (sys.executable, "-m", "nutime_jax.cli.main")
 QUIET = ("--config.evaluation.sources=", "--config.run.probe_every=0")
 """Options that turn off the final table and the probes."""
 
 
 def pretrain_command(workdir: Path, *overrides: str) -> list[str]:
-    return ["nutime", "pretrain", "--config=smoke", f"--workdir={workdir}", *QUIET, *(f"--config.{override}" for override in overrides)]
+    """Return the command of a run with the code that this Python imports."""
+    fields = (f"--config.{override}" for override in overrides)
+    return [*NUTIME, "pretrain", "--config=smoke", f"--workdir={workdir}", *QUIET, *fields]
 
 
 def final_state(workdir: Path) -> dict:
@@ -193,6 +199,13 @@ def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Rando
     return {"tried": signals, "right": right, "statuses": dict(sorted(statuses.items())), "identical": same}
 
 
+def added(before: Any, now: Any) -> Any:
+    """Return the sum of two results: numbers are added, outcomes must hold in both."""
+    if isinstance(now, dict):
+        return {key: added(before[key], now[key]) if key in before and key in now else (before | now)[key] for key in before | now}
+    return before and now if isinstance(now, bool) else before + now
+
+
 def drill_peers(folder: Path, *, draw: random.Random) -> dict:
     """Leave out one of three processes, and kill one while it starts: the others must end with one sentence and status 4."""
     command = pretrain_command(folder / "run", "batch_size=24")
@@ -327,10 +340,10 @@ def intact(workdir: Path) -> set[str]:
 
 def run_here(workdir: Path, *overrides: str, subprocess_limit: int = 0) -> tuple[int, list[str]]:
     """Return status and messages of a run, in this process, or in a separate one if the file size is limited."""
-    command = pretrain_command(workdir, *overrides)[1:]
+    command = pretrain_command(workdir, *overrides)
     if subprocess_limit:
         limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (subprocess_limit, subprocess_limit))  # noqa: E731
-        done = subprocess.run([sys.executable, "-m", "nutime_jax.cli.main", *command], capture_output=True, text=True, preexec_fn=limit)
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
         return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("nutime:")]
     from nutime_jax.cli.main import main
 
@@ -340,7 +353,7 @@ def run_here(workdir: Path, *overrides: str, subprocess_limit: int = 0) -> tuple
     logging.getLogger().addHandler(handler)
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-            status = main(command)
+            status = main(command[len(NUTIME) :])
     finally:
         logging.getLogger().removeHandler(handler)
     refusals = [line for line in errors.getvalue().splitlines() if line.startswith("nutime:")]
@@ -438,9 +451,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs (default: 50)")
     parser.add_argument("--sigterms", type=int, default=40, help="SIGTERMs (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
+    parser.add_argument("--add", default="", help="tests whose figures are added to those in --out: sigterms (default: none)")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON; results of tests that are not run are kept")
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # not an installed version
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     draw = random.Random(args.seed)
     tests = {
@@ -459,7 +474,8 @@ def main() -> None:
             began = time.monotonic()
             folder = Path(scratch) / name
             folder.mkdir()
-            results[name] = tests[name](folder) | {"seconds": round(time.monotonic() - began)}
+            figures = tests[name](folder) | {"seconds": round(time.monotonic() - began)}
+            results[name] = added(results[name], figures) if name in results and name in args.add.split(",") else figures
             print(name, json.dumps(results[name], indent=1), flush=True)
     results["machine"] = machine("jax", "orbax-checkpoint")
     write_results(results, args.out)
