@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -264,6 +265,25 @@ class Encoder:
         if float16:
             arrays |= {name: _to_float16(name, array) for name, array in arrays.items() if name.startswith("params/")}
         return save_bundle(folder, about, arrays, kind=KIND, schema=SCHEMA, card=card)
+
+    def push_to_hub(self, repo: str, *, card: str = "", float16: bool = False, private: bool = False) -> str:
+        """Upload the files of `save` to the Hugging Face Hub (extra "hub"), with the model card as the page of the repository.
+
+        Args:
+            repo: USER/NAME; created if it does not exist. Log in with `hf auth login`, or set HF_TOKEN.
+            card, float16: see `save`.
+            private: whether a new repository is private.
+
+        Returns:
+            The address of the commit, for `load_encoder`: hf://USER/NAME@COMMIT.
+
+        Raises:
+            InputError: the repository cannot be written, or a parameter exceeds float16.
+        """
+        from nutime_jax.hub import upload
+
+        with tempfile.TemporaryDirectory() as folder:
+            return upload(self.save(Path(folder) / "encoder", card=card, float16=float16), repo, private=private)
 
     @property
     def _extraction(self) -> Extraction:

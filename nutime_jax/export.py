@@ -21,7 +21,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax import export
 
-from nutime_jax.bundle import PROGRAM, check_output_dir, is_bundle, load_bundle, read_file, save_bundle
+from nutime_jax.bundle import PROGRAM, check_output_dir, load_bundle, read_file, save_bundle
 from nutime_jax.config import to_dict
 from nutime_jax.core.resample import MAX_LENGTH, resize
 from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
@@ -29,7 +29,7 @@ from nutime_jax.data.series import centre_to_float32, clean_series, pad_series, 
 from nutime_jax.distributed.backend import use_backend
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError, extra
-from nutime_jax.loading import WEIGHTS, list_pretrained
+from nutime_jax.loading import find_bundle
 from nutime_jax.models.pooling import PooledOutput, without_stem
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -243,8 +243,8 @@ def read_card(name_or_path: str | os.PathLike) -> str:
     Raises:
         InputError: the folder is corrupt.
     """
-    path = WEIGHTS / name_or_path if os.fspath(name_or_path) in list_pretrained() else name_or_path
-    if not is_bundle(path):
+    path = find_bundle(name_or_path)
+    if path is None:
         return ""
     contents = load_bundle(path, kind=KIND, schema=SCHEMA, writer="`Encoder.save`")
     if "export" not in contents.about:

@@ -14,6 +14,7 @@ from nutime_jax.config import PretrainConfig, from_dict
 from nutime_jax.distributed.backend import arrays_of_32_bits, use_backend
 from nutime_jax.encoder import KIND, SCHEMA, Encoder
 from nutime_jax.errors import InputError
+from nutime_jax.hub import download, is_hub
 from nutime_jax.models.heads import SiameseNetwork, encoder_part
 from nutime_jax.models.network import build_encoder, check_num_window_offsets
 from nutime_jax.models.scalar_encoders import UnknownScalarEncoderError
@@ -27,6 +28,19 @@ def list_pretrained() -> list[str]:
     return sorted(path.name for path in WEIGHTS.glob("*") if is_bundle(path))
 
 
+def find_bundle(name_or_path: str | os.PathLike) -> Path | None:
+    """Return the folder of a pretrained name, of an address of the hub, or of a saved encoder; None for anything else.
+
+    Raises:
+        InputError: the hub cannot be read.
+    """
+    name = os.fspath(name_or_path)
+    if is_hub(name):
+        return download(name)
+    path = WEIGHTS / name if name in list_pretrained() else Path(name)
+    return path if is_bundle(path) else None
+
+
 @arrays_of_32_bits()
 def load_encoder(name_or_path: str | os.PathLike, *, setting: str | None = None) -> Encoder:
     """Load an encoder.
@@ -34,7 +48,8 @@ def load_encoder(name_or_path: str | os.PathLike, *, setting: str | None = None)
     Args:
         name_or_path: name of a pretrained encoder (a directory of that name is "./name"), a bundle that `Encoder.save`
             wrote, a workdir of `nutime pretrain` (its newest intact checkpoint; WORKDIR/best is the best by
-            `run.best_metric`), or a checkpoint. Workdirs and checkpoints may be in a bucket, gs://….
+            `run.best_metric`), or a checkpoint. Workdirs and checkpoints may be in a bucket, gs://…. A repository of the
+            Hugging Face Hub is hf://USER/NAME, or hf://USER/NAME@REVISION (extra "hub").
         setting: named setting of the encoder, "fast" or "accurate", see `Encoder.with_setting`; None is its default.
 
     Returns:
@@ -50,14 +65,13 @@ def load_encoder(name_or_path: str | os.PathLike, *, setting: str | None = None)
 def _load_encoder(name_or_path: str | os.PathLike) -> Encoder:
     if not isinstance(name_or_path, (str, os.PathLike)):
         raise InputError(f"the encoder is {name_or_path!r}; pass a name or a path")
-    name, pretrained = os.fspath(name_or_path), list_pretrained()
-    path = WEIGHTS / name if name in pretrained else Path(name).expanduser()
+    name, path = os.fspath(name_or_path), Path(name_or_path).expanduser()
     try:
-        if is_bundle(path):
-            return _load_encoder_bundle(path)
+        if bundle := find_bundle(name):
+            return _load_encoder_bundle(bundle)
         remote = path.parts[:1] == ("gs:",)
         if not (path.exists() or remote or (path.name == "best" and path.parent.exists())):
-            raise InputError(_not_found(name, pretrained))
+            raise InputError(_not_found(name, list_pretrained()))
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -45,7 +45,7 @@ def add_config(parser: argparse.ArgumentParser, schema: type[Section] = Pretrain
     parser.add_argument("--config", required=True, help=f"shipped configuration ({names}), or path of a .py file")
 
 
-ENCODER_HELP = "name of a shipped encoder, folder of a saved encoder, workdir of `nutime pretrain`, or checkpoint"
+ENCODER_HELP = "name of a shipped encoder, folder of a saved encoder, workdir of `nutime pretrain`, checkpoint, or hf://USER/NAME"
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:

@@ -108,14 +108,13 @@ def _feature_options(config: PretrainConfig) -> dict[str, Any]:
 def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "ProcessGroup", start: "Encoder | None") -> "Encoder":
     import numpy as np
 
-    from nutime_jax.bundle import is_bundle
     from nutime_jax.compilation_cache import enable_compilation_cache
     from nutime_jax.data.datasets import Cases, find_all_datasets
     from nutime_jax.distributed.mesh import gather_to_host
     from nutime_jax.encoder import Encoder
     from nutime_jax.evaluation.features import encode_cases
     from nutime_jax.evaluation.protocols.probes import cross_validated_accuracy
-    from nutime_jax.loading import list_pretrained, untrained_encoder
+    from nutime_jax.loading import find_bundle, untrained_encoder
     from nutime_jax.training.loop import check_config, pretrain
     from nutime_jax.training.state import TrainState, encoder_variables
 
@@ -136,7 +135,7 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
         accuracies = [cross_validated_accuracy("ridge", encode_cases(encoder, cases, **options)) for cases in probe_cases]
         return {"probe_accuracy": sum(accuracies) / len(accuracies)}
 
-    saved = args.init_from in list_pretrained() or is_bundle(args.init_from or "")  # has no heads
+    saved = args.init_from is not None and find_bundle(args.init_from)  # has no heads
     state = pretrain(
         config,
         args.workdir,

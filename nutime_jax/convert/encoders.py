@@ -8,13 +8,12 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from nutime_jax.bundle import is_bundle
 from nutime_jax.config import DataConfig, ModelConfig, PretrainConfig, from_dict
 from nutime_jax.convert.arrays import BUFFERS, from_torch_state, official_config, to_torch_state
 from nutime_jax.convert.settings import arrays_below
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
-from nutime_jax.loading import list_pretrained, load_encoder
+from nutime_jax.loading import find_bundle, load_encoder
 from nutime_jax.models.heads import Classifier, SiameseNetwork
 from nutime_jax.models.network import NuTimeEncoder, build_encoder
 from nutime_jax.objectives import build_network
@@ -137,7 +136,7 @@ def torch_state_of(name_or_path: str | os.PathLike) -> tuple[dict[str, np.ndarra
     Raises:
         InputError: nothing is found there, or it is corrupt.
     """
-    if is_bundle(name_or_path) or os.fspath(name_or_path) in list_pretrained():
+    if find_bundle(name_or_path):
         encoder = load_encoder(name_or_path)
         return to_torch_state(encoder.network, encoder.variables), official_config(encoder.config.model)
     found = find_checkpoint(name_or_path)

@@ -8,9 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from nutime_jax.bundle import is_bundle
 from nutime_jax.encoder import Encoder
-from nutime_jax.loading import list_pretrained, load_encoder, untrained_encoder
+from nutime_jax.loading import find_bundle, load_encoder, untrained_encoder
 
 UNTRAINED = "untrained:"
 """Prefix of the path of an encoder: use its untrained baseline, initialised from the seed of its run."""
@@ -64,7 +63,7 @@ def split_name(entry: str) -> tuple[str, str]:
 def describe_encoder(path: str, encoder: Encoder) -> str:
     """Return the origin of an encoder: path, step and commit of a run, and the beginning of the digest of its weights."""
     parts, where = [path], path.removeprefix(UNTRAINED)
-    if where not in list_pretrained() and not is_bundle(where) and Path(where).expanduser().is_dir():
+    if Path(where).expanduser().is_dir() and not find_bundle(where):
         from nutime_jax.training.checkpoints import find_checkpoint, read_metadata
 
         metadata = read_metadata(find_checkpoint(where))

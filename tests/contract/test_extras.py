@@ -42,7 +42,8 @@ def imported_modules() -> set[str]:
 
 
 REQUIREMENTS = read_requirements()
-DISTRIBUTIONS = packages_distributions() | {name: [name] for name in ("gcsfs", "aiohttp", "ray", "torch")} | {"google": ["google-auth"]}
+DISTRIBUTIONS = packages_distributions() | {name: [name] for name in ("gcsfs", "aiohttp", "huggingface_hub", "ray", "torch")}
+DISTRIBUTIONS |= {"google": ["google-auth"]}
 """Distributions of each module; those that a test machine may lack, and that of a shared name, are given."""
 BASE_MODULES = {name for name, owners in DISTRIBUTIONS.items() if {normalise(owner) for owner in owners} & REQUIREMENTS[""]}
 

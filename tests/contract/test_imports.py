@@ -17,7 +17,7 @@ FLOORS = [
     {"overrides"},
     {"config"},
     {"core", "bundle", "compilation_cache"},
-    {"synthetic"},
+    {"synthetic", "hub"},
     {"models", "distributed", "data"},
     {"objectives", "embedding"},
     {"training.state", "training.input_pipeline", "training.checkpoints", "training.flops"},
@@ -47,6 +47,7 @@ OWNERS = {
     "etils": {"storage", "training.checkpoints"},
     "gcsfs": {"storage"},
     "ray": {"cluster"},
+    "huggingface_hub": {"hub"},
 }
 
 
