@@ -19,6 +19,7 @@ __all__ = ["PretrainConfig", "SweepConfig", "describe", "from_dict", "load_confi
 Config = TypeVar("Config", bound=Section)
 POOLED = ("cls", "mean", "cls+mean")
 POOLINGS = (*POOLED, "all_layers", "all_layers+stem")
+PRECISIONS = ("default", "high", "highest")
 MASKS = ("random", "block")
 LONGEST_SERIES = 2**24 - 1
 """Maximum time points of a series: float32 represents all indices up to it exactly."""
@@ -229,6 +230,11 @@ class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
     )
     num_window_offsets: int = option(1, "Number of window offsets that features are averaged over. Cost grows linearly.", low=1)
     diff_orders: tuple[int, ...] = option((0,), "Difference orders, concatenated; 0 is the series.", low=0, high=1, unique=True)
+    precision: str = option(
+        "highest",
+        "Precision of float32 matmuls of features, as matmul_precision. CPUs compute float32 at any.",
+        choices=PRECISIONS,
+    )
     channel_differences: bool = option(False, "Whether concatenated channels include the differences of neighbouring channels.")
     fast: tuple[str, ...] = option(
         ("num_window_offsets=1", "diff_orders=0"), "Setting `fast` of the encoder: fields of this section, name=value, + between values."
@@ -252,7 +258,7 @@ class PretrainConfig(Section):
     matmul_precision: str = option(
         "default",
         "Precision of float32 matmuls. default: TF32 on GPU, bfloat16 on TPU; highest: float32.",
-        choices=("default", "high", "highest"),
+        choices=PRECISIONS,
         encoder=True,
     )
     grad_accum_steps: int = option(1, "Microbatches per step. Saves memory; results differ, as BatchNorm is per microbatch.", low=1)

@@ -47,7 +47,7 @@ class Extraction(NamedTuple):
     network, weights: the Flax module, and its weights on devices.
     lengths_of: number of time points of a segment -> lengths to which it is resized.
     max_length: maximum number of time points of a segment.
-    diff_orders, num_window_offsets: see `Encoder.with_options`.
+    diff_orders, num_window_offsets, precision: see `Encoder.with_options`.
     """
 
     network: NuTimeEncoder
@@ -56,6 +56,7 @@ class Extraction(NamedTuple):
     max_length: int
     diff_orders: tuple[int, ...]
     num_window_offsets: int
+    precision: str
 
 
 def iter_features(
@@ -120,7 +121,7 @@ def _iter_outputs(extraction: Extraction, output: Output, segments: Iterator[np.
             for arrays in _views([batch[row] for row in rows], extraction.diff_orders, sizes, rows=padded):
                 if mesh.size > 1:  # with one device, jit transfers the arrays in a tenth of the time
                     arrays = jax.device_put(arrays, batch_sharding(mesh))
-                with use_backend(), jax.default_matmul_precision("highest"):
+                with use_backend(), jax.default_matmul_precision(extraction.precision):
                     outputs.append(encode(variables, *arrays, output=without_stem(output) if outputs else output))
             started.append(_Started(rows, outputs))
         yield from _join(pending)

@@ -93,6 +93,7 @@ class Encoder:
         input_lengths: Sequence[int] | None = None,
         num_window_offsets: int | None = None,
         diff_orders: Sequence[int] | None = None,
+        precision: str | None = None,
     ) -> "Encoder":
         """Return a copy with other feature-extraction settings. The weights are shared. None keeps the current value.
 
@@ -103,10 +104,12 @@ class Encoder:
                 offsets. This reduces the dependence on window boundaries. Cost grows linearly.
             diff_orders: Difference orders: (0,) the series, (1,) its first difference, (0, 1) both, concatenated.
                 Differences expose small fast changes on top of a large slow trend.
+            precision: Precision of float32 matmuls, as in `jax.lax.Precision`: "highest" is float32; "high" and "default" are
+                faster and coarser on TPUs (3 and 1 passes of bfloat16) and GPUs (TF32). CPUs compute float32 at any.
 
         Raises:
             InputError: Windows do not tile a length exactly; a length needs more than `max_tokens` tokens; the number of
-                offsets or a difference order is out of range.
+                offsets or a difference order is out of range; the precision is unknown.
         """
         lengths = self.input_lengths if input_lengths is None else input_lengths
         offsets = self.num_window_offsets if num_window_offsets is None else num_window_offsets
@@ -118,6 +121,7 @@ class Encoder:
             "input_lengths": checked,
             "num_window_offsets": check_num_window_offsets(offsets, self.network),
             "diff_orders": check_diff_orders(orders),
+            "precision": self.config.evaluation.precision if precision is None else precision,
         }
         return self._with_config(update(self.config, {"evaluation": settings}))
 
@@ -294,6 +298,7 @@ class Encoder:
             max_length=self.config.data.max_length,
             diff_orders=self.diff_orders,
             num_window_offsets=self.num_window_offsets,
+            precision=self.config.evaluation.precision,
         )
 
     @property

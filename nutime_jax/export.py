@@ -166,7 +166,7 @@ def export_program(encoder: Encoder, *, layer: int | None = None, pooling: str |
             )
             added = jnp.repeat(jnp.zeros_like(offsets) if order else offsets, encoder.num_window_offsets, axis=0)
             arrays = make_offset_views(views, encoder.num_window_offsets, network.config.window_stride)[:, None], added[:, None]
-            with jax.default_matmul_precision("highest"):
+            with jax.default_matmul_precision(encoder.config.evaluation.precision):
                 return average_over_offsets(output(network.apply(held, *arrays)), encoder.num_window_offsets)
 
         def embed_in_bucket(bucket: int) -> jax.Array:

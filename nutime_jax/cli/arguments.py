@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nutime_jax.config import POOLINGS, PretrainConfig, shipped_configs
+from nutime_jax.config import POOLINGS, PRECISIONS, PretrainConfig, shipped_configs
 from nutime_jax.errors import InputError
 from nutime_jax.options import Section
 from nutime_jax.storage import resolve_path
@@ -55,11 +55,12 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of features: --setting, --layer, --pooling and --window_offsets. The defaults are those of the encoder."""
+    """Add --setting, --layer, --pooling, --window_offsets and --precision of features. The defaults are those of the encoder."""
     parser.add_argument("--setting", help="named setting of the encoder: fast or accurate (default: its own)")
     parser.add_argument("--layer", type=int, help="layer; 0 is before the first block (default: the last, normalised)")
     parser.add_argument("--pooling", help=f"{', '.join(POOLINGS)} (default: the encoder's)")
     parser.add_argument("--window_offsets", type=int, help="number of window offsets; cost grows linearly (default: the encoder's)")
+    parser.add_argument("--precision", help=f"of float32 matmuls on TPU and GPU: {', '.join(PRECISIONS)} (default: the encoder's)")
 
 
 def add_safe_csv(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +79,7 @@ def open_encoder(args: argparse.Namespace, where: str | None = None) -> "Encoder
     from nutime_jax.loading import load_encoder
 
     encoder = load_encoder(args.encoder if where is None else where, setting=args.setting)
-    return encoder.with_options(num_window_offsets=args.window_offsets)
+    return encoder.with_options(num_window_offsets=args.window_offsets, precision=args.precision)
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:

@@ -61,13 +61,15 @@ def split_name(entry: str) -> tuple[str, str]:
 
 
 def describe_encoder(path: str, encoder: Encoder) -> str:
-    """Return the origin of an encoder: path, step and commit of a run, and the beginning of the digest of its weights."""
+    """Return the origin of an encoder: path, step and commit of a run, precision below float32, beginning of the digest of its weights."""
     parts, where = [path], path.removeprefix(UNTRAINED)
     if Path(where).expanduser().is_dir() and not find_bundle(where):
         from nutime_jax.training.checkpoints import find_checkpoint, read_metadata
 
         metadata = read_metadata(find_checkpoint(where))
         parts += [f"{name}={metadata[name]}" for name in ("step", "commit") if metadata.get(name)]
+    if (precision := encoder.config.evaluation.precision) != "highest":
+        parts.append(f"precision={precision}")
     return " ".join([*parts, f"weights={weights_digest(encoder)[:12]}"])
 
 

@@ -171,6 +171,7 @@ def encoder_digest(encoder: Encoder) -> str:
         config.evaluation.length_buckets,
         encoder.diff_orders,
         config.evaluation.channel_differences,
+        config.evaluation.precision,
         config.data.max_length,
     ]
     parts = [json.dumps(about, sort_keys=True, default=list).encode()]

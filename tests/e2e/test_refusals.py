@@ -106,6 +106,7 @@ MISTAKES = [
     ),
     (f"{EMBED} --pooling=max", "pooling 'max' is unknown; choose one of cls, mean, cls+mean, all_layers"),
     (f"{EMBED} --layer=9", "layer 9 does not exist; choose 0 to 4"),
+    (f"{EMBED} --precision=exact", "evaluation.precision is 'exact'; choose one of default, high, highest"),
     (f"{EMBED} --window_offsets=99", "num_window_offsets is 99; choose an integer from 1"),
     (f"{EMBED} --channels=sum", "channels 'sum' is unknown"),
     # data

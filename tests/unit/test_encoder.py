@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nutime_jax import bundle
+from nutime_jax import bundle, embedding
 from nutime_jax.config import load_config, override
 from nutime_jax.data.series import split_long_series
 from nutime_jax.embedding import resize_series
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeTransformer
+from nutime_jax.evaluation.encoders import describe_encoder
+from nutime_jax.evaluation.features import encoder_digest
 from nutime_jax.loading import WEIGHTS, list_pretrained, load_encoder, untrained_encoder
 from nutime_jax.models.network import build_encoder
 from nutime_jax.models.stem import STATISTICS
@@ -93,6 +95,7 @@ def test_a_saved_encoder_is_the_same_to_the_bit_and_tells_nothing_of_where_it_wa
             "diff_orders": [0],
             "num_window_offsets": 1,
             "pooling": "cls+mean",
+            "precision": "highest",
             "channel_differences": False,
             "fast": ["num_window_offsets=1", "diff_orders=0"],
             "accurate": ["num_window_offsets=2", "diff_orders=0+1"],
@@ -238,6 +241,17 @@ def test_a_named_setting_changes_the_fields_that_it_lists(encoder, tmp_path):
         load_encoder(path, setting="fas")
     with pytest.raises(InputError, match=r"has no setting 'fast'; set evaluation\.fast, or remove the setting"):
         Encoder(override(config, "evaluation.fast="), encoder.variables).with_setting("fast")
+
+
+def test_the_precision_reaches_the_program_and_the_cache_key(encoder, monkeypatch):
+    encode, used = embedding._encode, []
+    monkeypatch.setattr(embedding, "_encode", lambda *a, **k: used.append(jax.config.jax_default_matmul_precision) or encode(*a, **k))
+    coarse = encoder.with_options(precision="default")
+    same(coarse.embed(X[:1]), encoder.embed(X[:1]))  # CPUs compute float32 at any
+    assert used == ["default", "highest"]
+    assert encoder_digest(coarse) != encoder_digest(encoder)
+    fine, described = (describe_encoder("nutime-small", either) for either in (encoder, coarse))
+    assert described == fine.replace(" weights", " precision=default weights")
 
 
 @pytest.mark.parametrize("num_window_offsets", [0, 17, -1, 2.0, "2", True])
