@@ -64,7 +64,7 @@ def final_state(workdir: Path) -> dict:
 
 def metrics(workdir: Path) -> list[dict]:
     """Return all logged metrics without times."""
-    from nutime_jax.training.hooks import TIMINGS
+    from nutime_jax.training.metrics import TIMINGS
 
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]

@@ -201,7 +201,13 @@ class RunConfig(Section, prefix="run", resume=True):
     log_every: int = option(100, "Steps between two lines of metrics.", low=1)
     checkpoint_every: int = option(1000, "Steps between two checkpoints.", low=1)
     probe_every: int = option(10_000, "Steps between two probes; 0 is never.", low=0)
-    probe_sources: tuple[str, ...] = option(("ArrowHead", "GunPoint", "OSULeaf"), "Datasets of the probe; train splits, cross-validated.")
+    probe: str = option(
+        "ridge",
+        "Probe of features of training cases: ridge, cross-validated; or knn, leave-one-out vote of 20 cosine neighbours.",
+        choices=("ridge", "knn"),
+    )
+    probe_temperature: float = option(0.07, "Temperature of knn: a neighbour votes with exp(similarity / temperature).", above=0)
+    probe_sources: tuple[str, ...] = option(("ArrowHead", "GunPoint", "OSULeaf"), "Datasets of the probe; train splits only.")
     max_to_keep: int = option(3, "Number of newest checkpoints that are retained.", low=1)
     keep_period: int = option(0, "Checkpoints at multiples of this many steps are retained as well; 0 is none.", low=0)
     best_metric: str = option("probe_accuracy", "Metric whose best checkpoint is retained; -loss minimises, empty is none.")

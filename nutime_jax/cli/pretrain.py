@@ -113,7 +113,7 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     from nutime_jax.distributed.mesh import gather_to_host
     from nutime_jax.encoder import Encoder
     from nutime_jax.evaluation.features import encode_cases
-    from nutime_jax.evaluation.protocols.probes import cross_validated_accuracy
+    from nutime_jax.evaluation.protocols.probes import monitor_accuracy
     from nutime_jax.loading import find_bundle, untrained_encoder
     from nutime_jax.training.loop import check_config, pretrain
     from nutime_jax.training.state import TrainState, encoder_variables
@@ -128,11 +128,13 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     # Test cases are for the table at the end; probes during training use only training cases.
     probe_cases = [files.read_labelled("train") for files in find_all_datasets(config.run.probe_sources, columns=columns)]
 
+    measure = partial(monitor_accuracy, probe=config.run.probe, temperature=config.run.probe_temperature)
+
     def probe(state: TrainState) -> dict[str, float]:
         encoder = Encoder(config, gather_to_host(encoder_variables(state)))
         if not processes.is_primary:
             return {}
-        accuracies = [cross_validated_accuracy("ridge", encode_cases(encoder, cases, **options)) for cases in probe_cases]
+        accuracies = [measure(encode_cases(encoder, cases, **options)) for cases in probe_cases]
         return {"probe_accuracy": sum(accuracies) / len(accuracies)}
 
     saved = args.init_from is not None and find_bundle(args.init_from)  # has no heads

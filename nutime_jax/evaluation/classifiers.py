@@ -16,6 +16,8 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 3
 COUNTS = (1, 3, 5, 9)
 METRICS = ("euclidean", "cosine")
+MONITOR_COUNT = 20
+"""Number of neighbours of `neighbour_accuracy`, as in DINO."""
 BLOCK = 1024
 """Number of queries whose distances are in memory at a time."""
 
@@ -218,11 +220,29 @@ def nearest_distances(
     return np.concatenate(parts)
 
 
-def vote(codes: Int[np.ndarray, "queries count"], classes: int) -> Int[np.ndarray, " queries"]:
-    """Return the class with most votes among neighbours, nearest first."""
+def neighbour_accuracy(
+    X: Float[np.ndarray, "cases features"], labels: np.ndarray, *, temperature: float, count: int = MONITOR_COUNT
+) -> float:
+    """Return the leave-one-out accuracy of nearest neighbours by cosine, which vote with exp(similarity / temperature).
+
+    The vote is that of Wu et al. (CVPR 2018, section 3.4) and DINO. Nothing is fitted.
+    """
+    classes, codes = np.unique(labels, return_inverse=True)
+    unit = _normalise(X.astype(np.float64))
+    indices = nearest(unit, unit, count=min(count, len(unit) - 1), metric="cosine", exclude_self=True)
+    similarities = np.stack([(unit * unit[column]).sum(1) for column in indices.T], axis=1)
+    weights = np.exp((similarities - similarities[:, :1]) / temperature)  # relative to the nearest: no overflow
+    return float(np.mean(vote(codes[indices], len(classes), weights=weights) == codes))
+
+
+def vote(
+    codes: Int[np.ndarray, "queries count"], classes: int, *, weights: Float[np.ndarray, "queries count"] | None = None
+) -> Int[np.ndarray, " queries"]:
+    """Return the class with most votes among neighbours, nearest first; without weights every neighbour has one vote."""
     count = codes.shape[1]
     votes = np.zeros((len(codes), classes))
-    weights = 1 + (count - np.arange(count)) / (2 * count * count)  # the bonus of all votes is less than half a vote
+    if weights is None:
+        weights = 1 + (count - np.arange(count)) / (2 * count * count)  # the bonus of all votes is less than half a vote
     np.add.at(votes, (np.arange(len(codes))[:, None], codes), weights)
     return votes.argmax(1)
 

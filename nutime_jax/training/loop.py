@@ -41,6 +41,7 @@ from nutime_jax.training.checkpoints import (
 )
 from nutime_jax.training.flops import matmul_seconds
 from nutime_jax.training.input_pipeline import CorpusSize, abstract_batch, count_synthetic, make_input_pipeline, make_views
+from nutime_jax.training.metrics import LogMetrics, MetricWriter, NullWriter, Probe, Progress, StepTimer
 from nutime_jax.training.program import build_program, learning_rate, step_matmul_flops
 from nutime_jax.training.state import TrainState, encoder_variables, init_from_data, replace_encoder
 
@@ -122,7 +123,7 @@ def pretrain(
         start = int(state.step)
         _log_start(state, corpus, config.data, mesh, processes)
         device, ideal_s = mesh.local_devices[0], _ideal_seconds(config, mesh)
-        timer = hooks.StepTimer(batch_size=config.batch_size, start=start, device=device, ideal_s=ideal_s)
+        timer = StepTimer(batch_size=config.batch_size, start=start, device=device, ideal_s=ideal_s)
         calls = _make_hooks(config, workdir, stack, manager, metadata, start, probe, profile, processes, timer)
         for step, batch in enumerate(timer.iterate(pipeline.iterate(start)), start + 1):
             state, metrics = program.step(state, batch)
@@ -220,7 +221,7 @@ def _make_hooks(
     probe: Callable[[TrainState], dict[str, float]] | None,
     profile: bool,
     processes: ProcessGroup,
-    timer: hooks.StepTimer,
+    timer: StepTimer,
 ) -> list[hooks.Hook]:
     """Return the hooks of a run in order: the guard precedes everything that writes."""
     run, last, batch_size, is_primary = config.run, config.steps, config.batch_size, processes.is_primary
@@ -229,15 +230,15 @@ def _make_hooks(
         return stack.enter_context(contextlib.closing(resource))
 
     stack.enter_context(logging_redirect_tqdm([logging.getLogger()]))
-    writer = closing(hooks.MetricWriter(workdir, start=start) if is_primary else hooks.NullWriter())
+    writer = closing(MetricWriter(workdir, start=start) if is_primary else NullWriter())
     shown = {"every": run.log_every, "label": config.name, "shown": is_primary}
     traces = Path(tempfile.gettempdir() if is_remote(workdir) else workdir) / f"stacks-{processes.index}.txt"
     watchdog = closing(hooks.Watchdog(run.watchdog_timeout_s, traces, start=start))
     guard = hooks.DivergenceGuard(collapse=run.collapse_threshold, patience=run.collapse_patience, warn=log.warning)
     schedule = learning_rate(config.optim, steps=last)
-    log_metrics = hooks.LogMetrics(writer, schedule=schedule, timer=timer)
-    progress = closing(hooks.Progress(log_metrics, start=start, steps=last, batch_size=batch_size, **shown))
-    measure = hooks.Probe(writer, probe) if probe is not None else None
+    log_metrics = LogMetrics(writer, schedule=schedule, timer=timer)
+    progress = closing(Progress(log_metrics, start=start, steps=last, batch_size=batch_size, **shown))
+    measure = Probe(writer, probe) if probe is not None else None
     save = hooks.SaveCheckpoint(manager, writer, metadata=metadata, guard=guard, probe=measure)
     calls = [
         hooks.DispatchLimiter(),

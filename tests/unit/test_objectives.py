@@ -263,6 +263,7 @@ def run(tmp_path_factory):
     """A masked run from the command line, probed on the way."""
     folder = tmp_path_factory.mktemp("masked")
     command = ["pretrain", "--config=smoke", "--config.objective.kind=masked", "--config.evaluation.sources=", "--devices=1"]
+    command += ["--config.run.probe=knn"]
     assert main([*command, "--config.encoder_microbatch_size=8", f"--workdir={folder}"]) == 0
     return command, folder
 

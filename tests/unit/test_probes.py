@@ -20,7 +20,7 @@ from nutime_jax.evaluation.classifiers import (
     vote,
 )
 from nutime_jax.evaluation.features import FeatureSet
-from nutime_jax.evaluation.protocols.probes import PROBES, SCALERS, cross_validated_accuracy, make_probe, probe_metrics
+from nutime_jax.evaluation.protocols.probes import PROBES, SCALERS, cross_validated_accuracy, make_probe, monitor_accuracy, probe_metrics
 
 
 def blobs(seed, *, cases=60, features=8, classes=3, spread=1.0):
@@ -104,6 +104,30 @@ def test_leave_one_out_accuracy_is_that_of_fits_without_the_case(features, penal
         fitted = RidgeClassifier(penalty).fit(np.delete(X, i, 0), np.delete(train.labels, i))
         correct.append(fitted.predict(X[i : i + 1])[0] == train.labels[i])
     assert LeaveOneOutRidge((penalty,)).fit(X, train.labels).train_accuracy_ == np.mean(correct)
+
+
+@pytest.mark.parametrize(("temperature", "cases"), [(0.07, 60), (0.5, 60), (1e-6, 60), (0.07, 8)])
+def test_neighbours_of_the_monitor_vote_by_similarity(temperature, cases):
+    train = blobs(0, cases=cases, spread=2.0)
+    unit = train.features.astype(np.float64) / np.linalg.norm(train.features.astype(np.float64), axis=1, keepdims=True)
+    correct = []
+    for i in range(cases):
+        others = np.delete(np.arange(cases), i)
+        nearest = others[np.argsort(-unit[others] @ unit[i])][:20]
+        votes = {}
+        for j in nearest:
+            vote = np.exp((unit[j] @ unit[i] - unit[nearest[0]] @ unit[i]) / temperature)
+            votes[train.labels[j]] = votes.get(train.labels[j], 0) + vote
+        correct.append(max(votes, key=votes.get) == train.labels[i])
+    assert monitor_accuracy(train, probe="knn", temperature=temperature) == np.mean(correct)
+    assert 0.2 < np.mean(correct) < 0.9
+
+
+@pytest.mark.parametrize("probe", ["ridge", "knn"])
+def test_the_monitor_needs_a_class_of_two_cases(probe):
+    train = blobs(0, cases=3)
+    with pytest.raises(InputError, match="every class has one case; cross-validation needs a class of two or more"):
+        monitor_accuracy(train, probe=probe, temperature=0.07)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

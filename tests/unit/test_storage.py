@@ -22,8 +22,8 @@ from nutime_jax.training.checkpoints import (
     set_newer_aside,
     verify_checkpoint,
 )
-from nutime_jax.training.hooks import MetricWriter
 from nutime_jax.training.loop import pretrain
+from nutime_jax.training.metrics import MetricWriter
 
 VALUES = {"params": {"w": np.arange(12.0, dtype=np.float32).reshape(3, 4)}, "step": np.int32(7)}
 

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nutime_jax.training import hooks
-from nutime_jax.training.hooks import TIMINGS, MetricWriter, StepTimer
+from nutime_jax.training import metrics
+from nutime_jax.training.metrics import TIMINGS, MetricWriter, StepTimer
 
 
 def test_a_resumed_run_leaves_one_record_of_every_step(tmp_path):
@@ -24,7 +24,7 @@ def test_a_resumed_run_leaves_one_record_of_every_step(tmp_path):
 
 def test_steps_and_waits_are_timed(monkeypatch):
     clock = iter([0.0, 1.0, 1.5, 2.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr(hooks, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     device = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 2 * 10**9})
     timer = StepTimer(batch_size=8, start=10, device=device, ideal_s=0.5)
     assert list(timer.iterate("ab")) == ["a", "b"]

@@ -19,6 +19,7 @@ from nutime_jax.evaluation.classifiers import (
     CrossValidatedLogisticRegression,
     LeaveOneOutNeighbours,
     LeaveOneOutRidge,
+    neighbour_accuracy,
     stratified_folds,
 )
 from nutime_jax.evaluation.features import FeatureSet, encode_cases
@@ -86,15 +87,31 @@ def probe_metrics(name: str, train: FeatureSet, test: FeatureSet, *, scaler: str
     return metrics if math.isnan(held_out) else {**metrics, "train_cv": held_out}
 
 
+def monitor_accuracy(train: FeatureSet, *, probe: str, temperature: float) -> float:
+    """Return the accuracy of `run.probe` on held-out training cases: "ridge" by folds, "knn" by leave-one-out.
+
+    Raises:
+        InputError: every class has one case.
+    """
+    if probe == "ridge":
+        return cross_validated_accuracy(probe, train)
+    _check_repeated_class(train)
+    return neighbour_accuracy(train.features, train.labels, temperature=temperature)
+
+
+def _check_repeated_class(train: FeatureSet) -> None:
+    if len(set(train.labels)) == len(train.labels):
+        raise InputError("every class has one case; cross-validation needs a class of two or more")
+
+
 def cross_validated_accuracy(name: str, train: FeatureSet, *, folds: int = 5, scaler: str = "standard") -> float:
     """Return the mean accuracy over stratified folds of the training cases, on which choices may be based.
 
     Raises:
         InputError: every class has one case.
     """
+    _check_repeated_class(train)
     codes, counts = np.unique(train.labels, return_inverse=True, return_counts=True)[1:]
-    if counts.max() < 2:
-        raise InputError("every class has one case; cross-validation needs a class of two or more")
     fold_of = stratified_folds(codes, folds=max(2, min(folds, int(counts.min()))))
     scores = []
     for fold in np.unique(fold_of):
