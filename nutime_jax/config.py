@@ -20,6 +20,7 @@ Config = TypeVar("Config", bound=Section)
 POOLED = ("cls", "mean", "cls+mean")
 POOLINGS = (*POOLED, "all_layers", "all_layers+stem")
 PRECISIONS = ("default", "high", "highest")
+NORMALISATIONS = ("none", "dataset")
 MASKS = ("random", "block")
 LONGEST_SERIES = 2**24 - 1
 """Maximum time points of a series: float32 represents all indices up to it exactly."""
@@ -241,6 +242,13 @@ class EvaluationConfig(Section, prefix="evaluation", resume=True, encoder=True):
         "Precision of float32 matmuls of features, as matmul_precision. CPUs compute float32 at any.",
         choices=PRECISIONS,
     )
+    normalise: str = option(
+        "none",
+        "Normalisation of series. dataset: each channel by its mean and std over all training series, which keeps relative scales.",
+        choices=NORMALISATIONS,
+    )
+    channel_means: tuple[float, ...] = option((), "Means of the channels, which `Encoder.fit_normalisation` sets; empty is not fitted.")
+    channel_stds: tuple[float, ...] = option((), "Standard deviations of the channels, set with the means.", above=0)
     channel_differences: bool = option(False, "Whether concatenated channels include the differences of neighbouring channels.")
     fast: tuple[str, ...] = option(
         ("num_window_offsets=1", "diff_orders=0"), "Setting `fast` of the encoder: fields of this section, name=value, + between values."
@@ -378,7 +386,7 @@ class SweepConfig(Section):
     stride: int = option(8, "Stride of the windows of point_anomaly, in time points.", low=1)
     baselines: tuple[str, ...] = option(
         ("raw_1nn", "raw_forest", "minirocket"),
-        "Methods on raw series: raw_1nn, raw_1nn_dtw, raw_forest, minirocket, multirocket_hydra or registered.",
+        "raw_1nn, raw_1nn_dtw, raw_forest, minirocket, multirocket_hydra, fcn, resnet, inceptiontime or registered, on raw series.",
     )
     protocols: tuple[str, ...] = option(
         ("ridge", "knn", "logistic"),
@@ -389,6 +397,7 @@ class SweepConfig(Section):
         ("encoder",), "Poolings: encoder (its default), or others, see models/pooling.py.", choices=("encoder", *POOLINGS)
     )
     setting: str = option("", "Named setting of every encoder, fast or accurate; empty is its default.", choices=("", "fast", "accurate"))
+    normalise: str = option("", "Normalisation of series, none or dataset; empty is that of the encoder.", choices=("", *NORMALISATIONS))
     input_lengths: tuple[str, ...] = option(("encoder",), "Lengths of series: encoder (its default), numbers, or sums (512+1024).")
     num_window_offsets: tuple[str, ...] = option(("encoder",), "Numbers of window offsets: encoder (its default), or numbers.")
     diff_orders: tuple[str, ...] = option(("encoder",), "Difference orders: encoder (its default), 0, 1 or 0+1.")

@@ -13,9 +13,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from nutime_jax.bundle import save_bundle
-from nutime_jax.config import PretrainConfig, options, override, to_dict, update
+from nutime_jax.config import EvaluationConfig, PretrainConfig, options, override, to_dict, update
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
-from nutime_jax.data.series import add_channel_differences
+from nutime_jax.data.series import add_channel_differences, channel_statistics, normalise_channels
 from nutime_jax.embedding import DeviceWeights, Extraction, iter_features
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import (
@@ -94,6 +94,7 @@ class Encoder:
         num_window_offsets: int | None = None,
         diff_orders: Sequence[int] | None = None,
         precision: str | None = None,
+        normalise: str | None = None,
     ) -> "Encoder":
         """Return a copy with other feature-extraction settings. The weights are shared. None keeps the current value.
 
@@ -106,10 +107,11 @@ class Encoder:
                 Differences expose small fast changes on top of a large slow trend.
             precision: Precision of float32 matmuls, as in `jax.lax.Precision`: "highest" is float32; "high" and "default" are
                 faster and coarser on TPUs (3 and 1 passes of bfloat16) and GPUs (TF32). CPUs compute float32 at any.
+            normalise: "dataset" normalises channels over a dataset, see `fit_normalisation`; "none" leaves series as they are.
 
         Raises:
             InputError: Windows do not tile a length exactly; a length needs more than `max_tokens` tokens; the number of
-                offsets or a difference order is out of range; the precision is unknown.
+                offsets or a difference order is out of range; the precision or the normalisation is unknown.
         """
         lengths = self.input_lengths if input_lengths is None else input_lengths
         offsets = self.num_window_offsets if num_window_offsets is None else num_window_offsets
@@ -122,8 +124,28 @@ class Encoder:
             "num_window_offsets": check_num_window_offsets(offsets, self.network),
             "diff_orders": check_diff_orders(orders),
             "precision": self.config.evaluation.precision if precision is None else precision,
+            "normalise": self.config.evaluation.normalise if normalise is None else normalise,
         }
         return self._with_config(update(self.config, {"evaluation": settings}))
+
+    def fit_normalisation(self, X: Any) -> "Encoder":
+        """Return a copy with mean and std of each channel over training series, if `normalise` is "dataset" and it has none.
+
+        Estimators, `fit_probe`, `fine_tune`, `nutime fit`, `evaluate` and `sweep` call it with their training cases. The statistics
+        are part of the configuration: they are saved, and applied to all series that the encoder receives.
+
+        Args:
+            X: series in any form of `data.inputs.read_series`.
+
+        Raises:
+            InputError: see `read_series`.
+        """
+        evaluation = self.config.evaluation
+        if evaluation.normalise == "none" or evaluation.channel_means:
+            return self
+        means, stds = channel_statistics(clean_cases(X))
+        fitted = {"channel_means": tuple(means.tolist()), "channel_stds": tuple(stds.tolist())}
+        return self._with_config(update(self.config, {"evaluation": fitted}))
 
     def with_setting(self, name: str) -> "Encoder":
         """Return a copy with a named setting of this encoder: "fast" (at most 2 passes per series) or "accurate" (at most 8).
@@ -214,18 +236,23 @@ class Encoder:
         output = TokenOutput(layer) if tokens else PooledOutput(layer, pooling)
         extraction = self._token_extraction if tokens else self._extraction
         combine = partial(_combine, channels=channels, merge_segments=_concatenate if tokens else _mean)
-        expand = self.expand_channels if channels == "concat" and not tokens else lambda case: case
+        prepare = partial(self.prepare_case, differences=channels == "concat" and not tokens)
         if isinstance(X, Iterator):
-            return iter_features(extraction, output, map(expand, iter_clean_cases(X)), combine=combine, batch_size=int(batch_size))
+            return iter_features(extraction, output, map(prepare, iter_clean_cases(X)), combine=combine, batch_size=int(batch_size))
         cases = clean_cases(X)
         if tokens:
             self._check_segment_counts(cases)
-        rows = iter_features(extraction, output, map(expand, cases), combine=combine, batch_size=int(batch_size))
+        rows = iter_features(extraction, output, map(prepare, cases), combine=combine, batch_size=int(batch_size))
         return _stack(track(rows, total=len(cases), desc="embedding", unit=" series", shown=progress), len(cases))
 
-    def expand_channels(self, case: np.ndarray) -> np.ndarray:
-        """Return the channels whose features are concatenated, see `evaluation.channel_differences`."""
-        return add_channel_differences(case) if self.config.evaluation.channel_differences else case
+    def prepare_case(self, case: np.ndarray, *, differences: bool = True) -> np.ndarray:
+        """Return the channels to encode: normalised, and with those of `evaluation.channel_differences`.
+
+        Raises:
+            InputError: the normalisation is not fitted, or the case has other channels.
+        """
+        case = normalise_case(case, self.config.evaluation)
+        return add_channel_differences(case) if differences and self.config.evaluation.channel_differences else case
 
     def embed_layers(self, series: Sequence[np.ndarray], *, batch_size: int = 256) -> np.ndarray:
         """Return CLS token and mean window token of every layer, and the pooled stem features; otherwise like `embed`.
@@ -375,3 +402,16 @@ def _stack(rows: Iterator[np.ndarray], count: int) -> np.ndarray:
     for i, row in enumerate(rows, 1):
         stacked[i] = row
     return stacked
+
+
+def normalise_case(case: np.ndarray, evaluation: EvaluationConfig) -> np.ndarray:
+    """Return a case, normalised as `evaluation.normalise` says.
+
+    Raises:
+        InputError: the normalisation is not fitted, or the case has other channels.
+    """
+    if evaluation.normalise == "none":
+        return case
+    if not evaluation.channel_means:
+        raise InputError("normalise is 'dataset', and its statistics are not fitted; call encoder.fit_normalisation(training series)")
+    return normalise_channels(case, means=evaluation.channel_means, stds=evaluation.channel_stds)

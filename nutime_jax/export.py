@@ -99,6 +99,8 @@ def export_encoder(
     """
     _check_serialization()
     check_output_dir(folder, kind=KIND)
+    if encoder.config.evaluation.normalise != "none":
+        raise InputError("normalise is 'dataset', and a program does not normalise; export with normalise='none', and normalise the series")
     pooling = encoder.choose_pooling(layer=layer, pooling=pooling)
     program = export_program(encoder, layer=layer, pooling=pooling)
     about = {

@@ -55,12 +55,13 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:
-    """Add --setting, --layer, --pooling, --window_offsets and --precision of features. The defaults are those of the encoder."""
+    """Add --setting, --layer, --pooling, --window_offsets, --precision and --normalise. The defaults are those of the encoder."""
     parser.add_argument("--setting", help="named setting of the encoder: fast or accurate (default: its own)")
     parser.add_argument("--layer", type=int, help="layer; 0 is before the first block (default: the last, normalised)")
     parser.add_argument("--pooling", help=f"{', '.join(POOLINGS)} (default: the encoder's)")
     parser.add_argument("--window_offsets", type=int, help="number of window offsets; cost grows linearly (default: the encoder's)")
     parser.add_argument("--precision", help=f"of float32 matmuls on TPU and GPU: {', '.join(PRECISIONS)} (default: the encoder's)")
+    parser.add_argument("--normalise", help="none, or dataset: channels by mean and std over the train split (default: the encoder's)")
 
 
 def add_safe_csv(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +80,8 @@ def open_encoder(args: argparse.Namespace, where: str | None = None) -> "Encoder
     from nutime_jax.loading import load_encoder
 
     encoder = load_encoder(args.encoder if where is None else where, setting=args.setting)
-    return encoder.with_options(num_window_offsets=args.window_offsets, precision=args.precision)
+    options = {"precision": args.precision, "normalise": args.normalise}
+    return encoder.with_options(num_window_offsets=args.window_offsets, **options)
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:

@@ -58,8 +58,11 @@ def run(args: argparse.Namespace) -> None:
     from nutime_jax.data.features import check_output
 
     check_output(args.out)
-    stream, source = _open(args.data, args.split, columns_of(args))
+    columns = columns_of(args)
+    stream, source = _open(args.data, args.split, columns)
     encoder = open_encoder(args)
+    if args.normalise == "dataset":
+        encoder = encoder.fit_normalisation(one_dataset(args.data, flag="--data", columns=columns).read("train").series)
     cases = _Cases(stream)
     options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels, "batch_size": args.batch_size}
     try:

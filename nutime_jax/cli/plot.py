@@ -65,7 +65,7 @@ def _plot_embedding(args: argparse.Namespace):
     files = one_dataset(args.dataset, flag="--dataset")
     splits = ["train"] if files.test is None else ["train", "test"]
     cases = [files.read(split) for split in splits]
-    encoder = open_encoder(args)
+    encoder = open_encoder(args).fit_normalisation(cases[0].series)
     options = {"layer": args.layer, "pooling": args.pooling, "channels": args.channels}
     encoded = [encode_cases(encoder, split, **options) for split in cases]
     labelled = all(split.labels is not None for split in encoded)

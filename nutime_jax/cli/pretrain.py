@@ -122,7 +122,8 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
     check_config(config)
     options = _feature_options(config)
     # The evaluation at the end is tried first: a typo in its options must not cost the run.
-    encode_cases(untrained_encoder(config), Cases([np.zeros((1, 1), np.float32)], None), **options)
+    zeros = [np.zeros((1, 1), np.float32)]
+    encode_cases(untrained_encoder(config).fit_normalisation(zeros), Cases(zeros, None), **options)
     columns = columns_of(args)
     find_all_datasets(config.evaluation.sources, columns=columns)
     # Test cases are for the table at the end; probes during training use only training cases.
@@ -134,7 +135,7 @@ def _pretrain(config: PretrainConfig, args: argparse.Namespace, processes: "Proc
         encoder = Encoder(config, gather_to_host(encoder_variables(state)))
         if not processes.is_primary:
             return {}
-        accuracies = [measure(encode_cases(encoder, cases, **options)) for cases in probe_cases]
+        accuracies = [measure(encode_cases(encoder.fit_normalisation(cases.series), cases, **options)) for cases in probe_cases]
         return {"probe_accuracy": sum(accuracies) / len(accuracies)}
 
     saved = args.init_from is not None and find_bundle(args.init_from)  # has no heads

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,6 +189,29 @@ def difference(x: Float32[np.ndarray, " time"]) -> Float32[np.ndarray, "_"]:
     largest = np.finfo(np.float32).max
     with np.errstate(over="ignore"):
         return np.clip(np.diff(x), -largest, largest)
+
+
+def channel_statistics(series: Sequence[Float[np.ndarray, "channels _"]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each channel over all time points of all series, float64; a constant channel has std 1."""
+    scale = np.maximum(np.max([np.abs(case).max(1) for case in series], axis=0), np.finfo(np.float32).tiny).astype(np.float64)
+    points = sum(case.shape[1] for case in series)
+    mean = sum((case / scale[:, None]).sum(1) for case in series) / points
+    variance = sum(((case / scale[:, None] - mean[:, None]) ** 2).sum(1) for case in series) / points
+    constant = np.max([np.ptp(case, axis=1) for case in series], axis=0) == 0
+    return scale * mean, np.where(constant | (variance == 0), 1.0, scale * np.sqrt(variance))
+
+
+def normalise_channels(
+    case: Float[np.ndarray, "channels time"], *, means: Sequence[float], stds: Sequence[float]
+) -> Float[np.ndarray, "channels time"]:
+    """Return a case minus the means, divided by the standard deviations of its channels.
+
+    Raises:
+        InputError: the case has another number of channels, or a result is beyond float32.
+    """
+    if len(case) != len(means):
+        raise InputError(f"a case has {len(case)} channels, and the normalisation was fitted on {len(means)}; pass as many")
+    return clean_series((case.astype(np.float64) - np.asarray(means)[:, None]) / np.asarray(stds)[:, None], name="a normalised case")
 
 
 def add_channel_differences(case: Float[np.ndarray, "channels time"]) -> Float[np.ndarray, "_ time"]:

@@ -85,9 +85,9 @@ class SeriesEstimator(BaseEstimator):
             raise InputError(f"cases of X have {len(series[0])} channels, but were fitted with {self.n_channels_in_}; pass as many")
         return series
 
-    def _load_encoder(self) -> None:
-        """Set `encoder_`."""
-        self.encoder_ = open_encoder(self.encoder)
+    def _load_encoder(self, cases: list[np.ndarray]) -> None:
+        """Set `encoder_`, with its normalisation fitted on the training cases."""
+        self.encoder_ = open_encoder(self.encoder).fit_normalisation(cases)
         depth = self.encoder_.config.model.depth
         if self.layer is not None and self.layer > depth:
             raise InputError(f"layer {self.layer} does not exist; choose 0 to {depth}, or None for the normalised last layer")

@@ -97,7 +97,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         cases = self._prepare_fit(X)
         classes, codes = encode_labels(y, len(cases))
         if self.strategy == "probe":
-            self._load_encoder()
+            self._load_encoder(cases)
             features = self._embed(cases)
             with threadpool_limits(1):  # as in the evaluation of probes
                 self.probe_ = make_probe(self.probe).fit(features, codes)

@@ -55,7 +55,7 @@ class NuTimeClusterer(ClusterMixin, SeriesEstimator):
         cases = self._prepare_fit(X)
         if len(cases) < self.n_clusters:
             raise InputError(f"n_clusters is {self.n_clusters} and X has {len(cases)} cases; pass more cases, or choose fewer clusters")
-        self._load_encoder()
+        self._load_encoder(cases)
         seed = sample_seed(self.random_state)
         self.pipeline_ = fit_clusters(self._embed(cases), self.n_clusters, starts=self.n_init, seed=seed)
         self.inertia_, self.labels_ = float(self.pipeline_[-1].inertia_), self.pipeline_[-1].labels_

@@ -55,7 +55,7 @@ class NuTimeAnomalyDetector(OutlierMixin, SeriesEstimator):
         cases = self._prepare_fit(X)
         if len(cases) < 2:
             raise InputError("X has 1 sample; pass two cases or more to fit a detector")
-        self._load_encoder()
+        self._load_encoder(cases)
         self.reference_features_ = self._embed(cases).astype(np.float64)
         with threadpool_limits(1):  # small matrix multiplications
             self.offset_ = -float(np.quantile(score_held_out(self.reference_features_, detector=self.detector), self.quantile))

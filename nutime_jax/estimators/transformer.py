@@ -41,7 +41,7 @@ class NuTimeTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Serie
     def fit(self, X: Any, y: Any = None) -> Self:
         """Load the encoder, and set the number of channels and features; `y` is ignored."""
         cases = self._prepare_fit(X)
-        self._load_encoder()
+        self._load_encoder(cases)
         self._n_features_out = self._embed(cases[:1]).shape[1]
         return self
 

@@ -41,7 +41,7 @@ def attention_maps(encoder: Encoder, case: Any) -> AttentionMaps:
     model, network = encoder.config.model, encoder.network
     if model.backbone != "transformer" or not model.depth or model.extra_window_sizes:
         raise InputError(f"encoder {encoder.config.name!r} has no attention maps; choose a transformer of one window size with blocks")
-    (series,) = clean_cases([np.asarray(case)])
+    series = encoder.prepare_case(clean_cases([np.asarray(case)])[0], differences=False)
     longest = encoder.config.data.max_length
     if series.shape[1] > longest:
         raise InputError(f"the series has {series.shape[1]} time points, and data.max_length is {longest}; pass a part of it")

@@ -82,6 +82,9 @@ def compare(
     correct: dict[str, np.ndarray] = {}
     labels = np.concatenate([split.labels for split in cases])
     for method, encoder in encoders.items():
+        if folds and encoder.config.evaluation.normalise == "dataset":
+            raise InputError("normalise is 'dataset', whose statistics would include the cases of the scored fold; remove folds")
+        encoder = encoder.fit_normalisation(task.train.series)
         chosen = (spec or FeatureSpec()).of(encoder)
         features = np.concatenate([encode_cases(encoder, split, **chosen.options).features for split in cases])
         about = {"method": method, "setting": f"{chosen} scaler=standard", "encoder": (sources or {}).get(method, "")}

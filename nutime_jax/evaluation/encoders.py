@@ -28,12 +28,15 @@ class NamedEncoder:
     source: str
 
 
-def find_encoders(entries: Sequence[str], *, setting: str = "", load: Callable[[str], Encoder] = load_encoder) -> list[NamedEncoder]:
+def find_encoders(
+    entries: Sequence[str], *, setting: str = "", normalise: str = "", load: Callable[[str], Encoder] = load_encoder
+) -> list[NamedEncoder]:
     """Load encoders from entries [NAME=]PATH or [NAME=]untrained:PATH. Names may repeat.
 
     Args:
         entries: without a name, the last part of the path is the name.
         setting: named setting of every encoder; empty is its default.
+        normalise: see `Encoder.with_options`; empty is that of the encoder.
         load: path -> encoder.
 
     Raises:
@@ -44,6 +47,7 @@ def find_encoders(entries: Sequence[str], *, setting: str = "", load: Callable[[
         name, path = split_name(entry)
         where = path.removeprefix(UNTRAINED)
         encoder = load(where).with_setting(setting) if setting else load(where)
+        encoder = encoder.with_options(normalise=normalise) if normalise else encoder
         if path.startswith(UNTRAINED):
             encoder = untrained_encoder(encoder.config, trained=encoder)
         number = sum(other.name == name for other in encoders)
@@ -61,7 +65,7 @@ def split_name(entry: str) -> tuple[str, str]:
 
 
 def describe_encoder(path: str, encoder: Encoder) -> str:
-    """Return the origin of an encoder: path, step and commit of a run, precision below float32, beginning of the digest of its weights."""
+    """Return the origin of an encoder: path, step and commit of a run, precision, normalisation, start of the digest of its weights."""
     parts, where = [path], path.removeprefix(UNTRAINED)
     if Path(where).expanduser().is_dir() and not find_bundle(where):
         from nutime_jax.training.checkpoints import find_checkpoint, read_metadata
@@ -70,6 +74,8 @@ def describe_encoder(path: str, encoder: Encoder) -> str:
         parts += [f"{name}={metadata[name]}" for name in ("step", "commit") if metadata.get(name)]
     if (precision := encoder.config.evaluation.precision) != "highest":
         parts.append(f"precision={precision}")
+    if (normalise := encoder.config.evaluation.normalise) != "none":
+        parts.append(f"normalise={normalise}")
     return " ".join([*parts, f"weights={weights_digest(encoder)[:12]}"])
 
 

@@ -87,7 +87,7 @@ def read_task(files: DatasetFiles) -> Task:
 
 
 class LayerFeatures(NamedTuple):
-    """Features of every layer of channels, and of their differences (`Encoder.expand_channels`).
+    """Features of every layer of channels, and of their differences (`Encoder.prepare_case`).
 
     tokens: (cases, channels, layers, 2, width), see `split_layers`.
     stem: pooled stem features, (cases, channels, features).
@@ -115,7 +115,7 @@ def _cached_features(encoder: Encoder, cases: Cases, *, cache: Path | None, batc
     path = None if cache is None else cache / f"{encoder_digest(encoder)[:24]}-{cases_digest(cases)[:24]}.features"
     if path is not None and (stored := read_checked(path)) is not None:
         return np.load(io.BytesIO(stored), allow_pickle=False)
-    channels = [channel for case in cases.series for channel in encoder.expand_channels(case)]
+    channels = [channel for case in cases.series for channel in encoder.prepare_case(case)]
     flat = encoder.embed_layers(channels, batch_size=batch_size)
     features = flat.reshape(len(cases.series), -1, *flat.shape[1:])
     if path is not None:
@@ -172,6 +172,7 @@ def encoder_digest(encoder: Encoder) -> str:
         encoder.diff_orders,
         config.evaluation.channel_differences,
         config.evaluation.precision,
+        *((config.evaluation.channel_means, config.evaluation.channel_stds) if config.evaluation.normalise == "dataset" else ()),
         config.data.max_length,
     ]
     parts = [json.dumps(about, sort_keys=True, default=list).encode()]

@@ -143,7 +143,7 @@ class Sweep:
     ):
         self._config = config
         self._store, self._cache = CellStore(folder), folder / "features"
-        self._encoders = find_encoders(config.encoders, setting=config.setting)
+        self._encoders = find_encoders(config.encoders, setting=config.setting, normalise=config.normalise)
         self._runs = {encoder.name: make_runs(config, encoder.encoder) for encoder in self._encoders}
         tasks = [DatasetTasks(files.name, self._cells_per_dataset(), partial(self._dataset_tasks, files)) for files in datasets]
         scorers = len(self._encoders) + len(POINT_BASELINES)

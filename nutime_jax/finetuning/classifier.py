@@ -13,6 +13,7 @@ from nutime_jax.bundle import save_bundle
 from nutime_jax.config import PretrainConfig, TuningSettings, to_dict
 from nutime_jax.data.inputs import clean_cases
 from nutime_jax.distributed.backend import use_backend
+from nutime_jax.encoder import normalise_case
 from nutime_jax.finetuning.channels import ChannelMap
 from nutime_jax.finetuning.ensemble import Network, predict_cases
 from nutime_jax.finetuning.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
@@ -83,7 +84,8 @@ class FineTunedClassifier:
         Raises:
             InputError: see `read_series`; or X has another number of channels than the training cases.
         """
-        cases = [self.channels.apply(case, name=f"case {i}") for i, case in enumerate(clean_cases(X))]
+        cases = [normalise_case(case, self.config.evaluation) for case in clean_cases(X)]
+        cases = [self.channels.apply(case, name=f"case {i}") for i, case in enumerate(cases)]
         network, members = self.network, self._padded_members()
         parts = []
         for chunk in _split_chunks(cases):

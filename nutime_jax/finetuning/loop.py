@@ -89,6 +89,8 @@ def fine_tune(
     started = time.monotonic()
     settings = _settings_of(encoder, settings)
     _check(train, settings, test)
+    encoder = encoder.fit_normalisation(train.series)
+    train, test = _normalise(train, encoder), test and _normalise(test, encoder)
     encoder = encoder.for_training(max(case.shape[1] for case in train.series))
     seeds = tuple(range(seed, seed + settings.ensemble_size))
     prepared = _prepare(train, test, seeds, settings, only)
@@ -114,6 +116,10 @@ def fine_tune(
         shared=jax.device_get(split_encoder(network, encoder.variables)[1]),
         training=dataclasses.replace(record, seconds=time.monotonic() - started),
     )
+
+
+def _normalise(cases: Cases, encoder: Encoder) -> Cases:
+    return dataclasses.replace(cases, series=[encoder.prepare_case(case, differences=False) for case in cases.series])
 
 
 def _record(

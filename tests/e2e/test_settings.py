@@ -10,6 +10,7 @@ from nutime_jax.data.datasets import find_datasets
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.evaluation.results import read_rows
 from nutime_jax.finetuning.saved import load_classifier
+from nutime_jax.loading import load_encoder
 from tests.encoders import smoke_encoder
 
 OWN = ("evaluation.pooling=mean", "evaluation.num_window_offsets=2", "evaluation.diff_orders=0,1")
@@ -94,21 +95,25 @@ def test_estimators_have_no_settings_of_their_own(estimator):
     assert (parameters["layer"], parameters["pooling"], parameters["channels"]) == (None, None, "concat")
 
 
-def test_evaluate_sweep_and_the_classifier_label_every_case_equally(world, cases, tmp_path, capsys):
+@pytest.mark.parametrize("normalise", ["none", pytest.param("dataset", marks=pytest.mark.slow)])
+def test_evaluate_sweep_and_the_classifier_label_every_case_equally(world, cases, tmp_path, capsys, normalise):
     train, test = cases
-    run(world, ["evaluate"], f"--dataset={world / 'mine.npz'}", f"--out={tmp_path / 'r.csv'}")
+    run(world, ["evaluate"], f"--dataset={world / 'mine.npz'}", f"--out={tmp_path / 'r.csv'}", f"--normalise={normalise}")
     assert "own - untrained: " in capsys.readouterr().out
-    grid = [f"sources={world / 'mine.npz'}", "baselines=", "protocols=ridge"]
+    grid = [f"sources={world / 'mine.npz'}", "baselines=", "protocols=ridge", f"normalise={normalise}"]
     run(world, ["sweep", "--config=sweep"], f"--out={tmp_path / 'sweep'}", *(f"--config.{field}" for field in grid))
     evaluated, swept = (
         next(row for row in read_rows(path) if (row.method, row.protocol, row.metric) == ("own", "ridge", "accuracy"))
         for path in (tmp_path / "r.csv", tmp_path / "sweep" / "results.csv")
     )
     assert (evaluated.setting, evaluated.value, evaluated.encoder) == (swept.setting, swept.value, swept.encoder)
-    classifier = NuTimeClassifier(world / "encoder", probe="ridge").fit(train.series, train.labels)
+    assert ("normalise=dataset" in evaluated.encoder) == (normalise == "dataset")
+    encoder = load_encoder(world / "encoder").with_options(normalise=normalise)
+    classifier = NuTimeClassifier(encoder, probe="ridge").fit(train.series, train.labels)
     assert evaluated.value == classifier.score(test.series, test.labels)
-    run(world, ["fit"], f"--dataset={world / 'mine.npz'}", "--probe=ridge", f"--out={tmp_path / 'model'}")
+    run(world, ["fit"], f"--dataset={world / 'mine.npz'}", "--probe=ridge", f"--out={tmp_path / 'model'}", f"--normalise={normalise}")
     fitted = load_classifier(tmp_path / "model")
+    assert bool(fitted.encoder.config.evaluation.channel_means) == (normalise == "dataset")
     np.testing.assert_array_equal(fitted.predict(test.series), classifier.predict(test.series))
     given = [f"--model={tmp_path / 'model'}", f"--data={world / 'mine.npz'}", "--split=test", f"--out={tmp_path / 'l.csv'}"]
     assert main(["predict", *given]) == 0

@@ -1,4 +1,5 @@
 import importlib.util
+from functools import partial
 
 import numpy as np
 import pytest
@@ -126,10 +127,29 @@ def test_what_cannot_be_classified_is_rejected(name, train, test, message):
         baseline_metrics(name, train, test, seed=0)
 
 
-def test_hydra_without_torch_is_rejected(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("multirocket_hydra", "torch", "torch"), *((name, "tensorflow", "deep") for name in ("fcn", "resnet", "inceptiontime"))],
+)
+def test_a_network_without_its_package_is_rejected(monkeypatch, name, module, extra):
     monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="torch is not installed"):
-        baseline_metrics("multirocket_hydra", waves(0), waves(1), seed=0)
+    with pytest.raises(InputError, match=rf"^{module} is not installed; pip install 'nutime_jax\[{extra}\]'$"):
+        baseline_metrics(name, waves(0), waves(1), seed=0)
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["FCNClassifier", "ResNetClassifier", "InceptionTimeClassifier"])
+def test_networks_of_aeon_tell_slow_from_fast(monkeypatch, tmp_path, name):
+    pytest.importorskip("tensorflow", reason="pip install tensorflow to test networks")
+    from aeon.classification import deep_learning
+
+    monkeypatch.chdir(tmp_path)
+    short = {"n_epochs": 30, **({"n_classifiers": 1} if name == "InceptionTimeClassifier" else {})}
+    monkeypatch.setattr(deep_learning, name, partial(getattr(deep_learning, name), **short))
+    baseline = name.removesuffix("Classifier").lower()
+    assert baseline_metrics(baseline, waves(0), waves(1), seed=0)["accuracy"] >= 0.9
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")

@@ -1,4 +1,4 @@
-"""Classical classifiers of raw series, on the same files as the encoders. Test cases choose nothing.
+"""Classifiers of raw series, on the same files as the encoders. Test cases choose nothing.
 
 Series of unequal lengths are resized to the longest training length, as in encoders (`encoder.resize_series`). This removes
 tempo and length: compared with zero padding at the end, MiniRocket loses 4.6 percentage points on AllGestureWiimoteX and 2.6 on
@@ -6,8 +6,10 @@ PLAID, and gains 4.4 on GesturePebbleZ2.
 """
 
 import importlib.util
+import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
@@ -94,12 +96,27 @@ def _minirocket(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np
 
 
 def _multirocket_hydra(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    if importlib.util.find_spec("torch") is None:
-        raise missing_extra("torch", "torch")
+    _require("torch", "torch")
     with extra("aeon"):
         from aeon.classification.convolution_based import MultiRocketHydraClassifier
 
     return MultiRocketHydraClassifier(random_state=seed).fit(x, y).predict(test)
+
+
+def _deep(name: str, x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """A network of aeon with its published settings: 2,000 epochs (FCN) or 1,500, minutes to hours without a GPU."""
+    _require("tensorflow", "deep")
+    with extra("aeon"):
+        from aeon.classification import deep_learning
+
+    with tempfile.TemporaryDirectory() as folder:  # of the epoch with the smallest training loss
+        network = getattr(deep_learning, name)(random_state=seed, file_path=f"{folder}/")
+        return network.fit(x, y).predict(test)
+
+
+def _require(module: str, name: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise missing_extra(module, name)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
@@ -112,5 +129,8 @@ BASELINES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndar
     "raw_forest": _raw_forest,
     "minirocket": _minirocket,
     "multirocket_hydra": _multirocket_hydra,
+    "fcn": partial(_deep, "FCNClassifier"),
+    "resnet": partial(_deep, "ResNetClassifier"),
+    "inceptiontime": partial(_deep, "InceptionTimeClassifier"),
 }
 """Name -> predicted labels, given training cases (cases, channels, time), their labels, test cases and a seed."""

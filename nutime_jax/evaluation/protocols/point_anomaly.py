@@ -146,6 +146,7 @@ def encoder_scores(
     Raises:
         InputError: a half is shorter than a window, or too few training windows are free of anomalies.
     """
+    encoder = encoder.fit_normalisation(series.train.values[None])
     train_starts, train = _embed_windows(series.train, encoder, window=window, stride=stride, **options)
     test_starts, test = _embed_windows(series.test, encoder, window=window, stride=stride, **options)
     clean = np.flatnonzero(~np.lib.stride_tricks.sliding_window_view(series.train.labels, window)[train_starts].any(1))

@@ -139,6 +139,7 @@ def fit_probe(encoder: Encoder, train: Cases, *, probe: str = "ridge", **options
     if train.labels is None or len(set(train.labels)) < 2:
         raise InputError("the training cases have fewer than two classes; a probe needs two or more")
     options = {"layer": None, "pooling": None, "channels": "concat", **options}
+    encoder = encoder.fit_normalisation(train.series)
     features = encode_cases(encoder, train, **options)
     with threadpool_limits(1):
         scaler, fitted = make_probe(probe).fit(features.features, np.asarray(train.labels, str))

@@ -31,7 +31,7 @@ class EncodedDataset:
     """A dataset and an encoder; features are computed on first use."""
 
     def __init__(self, task: Task, encoder: Encoder, cache: Path):
-        self.task, self.encoder, self._cache = task, encoder, cache
+        self.task, self.encoder, self._cache = task, encoder.fit_normalisation(task.train.series), cache
         self._layers: dict[tuple[int, int, int], _Splits] = {}
 
     def splits(self, spec: FeatureSpec) -> tuple[FeatureSet, FeatureSet]:
