@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from scipy.io import savemat
 
 from benchmarks.expect import BEGIN, END, RESULTS, render
-from docs import make_api, make_configuration
+from docs import make_api, make_configuration, make_settings
 from nutime_jax.cli.main import COMMANDS, _parse, main
 from nutime_jax.config import load_config
 from nutime_jax.data.datasets import find_datasets
@@ -214,6 +214,11 @@ def test_the_api_page_is_up_to_date():
 def test_the_configuration_page_is_up_to_date():
     page = (DOCS / "configuration.md").read_text()
     assert page == make_configuration.make_page(), "the schema has changed: run python -m docs.make_configuration"
+
+
+def test_the_table_of_settings_is_up_to_date_and_every_default_is_the_encoders():
+    shown = (DOCS / "evaluation.md").read_text().partition(make_settings.BEGIN)[2].partition(make_settings.END)[0]
+    assert shown == make_settings.make_table(), "flags or parameters have changed: run python -m docs.make_settings"
 
 
 @pytest.fixture(scope="module")

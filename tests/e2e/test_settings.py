@@ -1,14 +1,17 @@
 """Every command and class reads the settings of the encoder, and all give the same answer."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 
 from nutime_jax.cli.main import main
+from nutime_jax.config import override
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.evaluation.results import read_rows
+from nutime_jax.finetuning import loop
 from nutime_jax.finetuning.saved import load_classifier
 from nutime_jax.loading import load_encoder
 from tests.encoders import smoke_encoder
@@ -128,3 +131,19 @@ def test_fine_tuning_pools_as_the_encoder_does(world, tmp_path, flags, pooling, 
     run(world, ["fit"], f"--dataset={world / 'mine.npz'}", f"--out={tmp_path / 'model'}", *quick)
     settings = load_classifier(tmp_path / "model").settings
     assert (settings.pooling, settings.num_window_offsets) == (pooling, offsets)
+
+
+@pytest.mark.slow
+def test_fine_tuning_normalises_training_cases_and_those_to_predict(world, cases, tmp_path, monkeypatch):
+    train, test = cases
+    packed, pack = [], loop.pack_cases
+    monkeypatch.setattr(loop, "pack_cases", lambda series, labels: packed.extend(series) or pack(series, labels))
+    quick = ["--strategy=head", "--epochs=1", "--learning_rates=1e-3", "--normalise=dataset"]
+    run(world, ["fit"], f"--dataset={world / 'mine.npz'}", f"--out={tmp_path / 'model'}", *quick)
+    joined = np.concatenate(train.series, axis=1).astype(np.float64)
+    mean, std = joined.mean(1)[:, None], joined.std(1)[:, None]
+    np.testing.assert_allclose(packed, [(case - mean) / std for case in train.series], rtol=1e-5, atol=1e-6)
+    classifier = load_classifier(tmp_path / "model")
+    plain = dataclasses.replace(classifier, config=override(classifier.config, "evaluation.normalise=none"))
+    by_hand = [(case - mean) / std for case in test.series]
+    np.testing.assert_allclose(classifier.predict_proba(test.series), plain.predict_proba(by_hand), atol=1e-5)

@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 
 from nutime_jax import load_encoder
-from nutime_jax.config import TuningSettings
 from nutime_jax.data.series import Cases, channel_statistics
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.comparison import compare
 from nutime_jax.evaluation.features import Task
 from nutime_jax.export import export_encoder
-from nutime_jax.finetuning.loop import fine_tune
-from nutime_jax.finetuning.saved import load_classifier
 from tests.encoders import smoke_encoder
 
 
@@ -68,14 +65,3 @@ def test_what_cannot_be_normalised_is_one_sentence(tmp_path):
         compare({"encoder": encoder}, Task("mine", labelled, None), folds=2)
     with pytest.raises(InputError, match=r"evaluation\.normalise"):
         encoder.with_options(normalise="series")
-
-
-@pytest.mark.slow
-def test_fine_tuning_normalises_as_by_hand(tmp_path):
-    train, test, labels = sample(0, cases=12), sample(1), np.array(["a", "b"] * 6)
-    settings = TuningSettings(strategy="head", epochs=1, learning_rates=(1e-3,))
-    classifier = fine_tune(smoke_encoder().with_options(normalise="dataset"), Cases(train, labels), settings=settings)
-    classifier.save(tmp_path / "model")
-    other = fine_tune(smoke_encoder(), Cases([case.astype(np.float32) for case in by_hand(train, train)], labels), settings=settings)
-    probabilities = load_classifier(tmp_path / "model").predict_proba(test)
-    np.testing.assert_allclose(probabilities, other.predict_proba(by_hand(train, test)), atol=1e-5)
