@@ -160,7 +160,9 @@ class Pod:
             return re.sub(r"^\[Gloo\].*\n", "", file.read().decode(errors="replace"), flags=re.MULTILINE)
 
     def tail(self, index: int, lines: int = 15) -> str:
-        return "\n".join(re.split(r"[\r\n]+", self.output(index).rstrip())[-lines:])
+        """Return the last lines of a process, without the C++ stack of an abort."""
+        text = re.sub(r"^\*\*\* Check failure.*\n(    @ .*\n?)*", "", self.output(index), flags=re.MULTILINE)
+        return "\n".join(re.split(r"[\r\n]+", text.rstrip())[-lines:])
 
     def _environment(self, index: int) -> dict[str, str]:
         flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]

@@ -15,7 +15,8 @@ import re
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,9 +38,6 @@ def open_atomically(path: Path, mode: str = "wb", *, sync: bool = False, **optio
         mode: "wb", or "w" for text.
         sync: whether to flush the content to disk before the replacement.
         options: options of `open`, such as `newline` and `encoding`.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     pending = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
@@ -54,11 +52,7 @@ def open_atomically(path: Path, mode: str = "wb", *, sync: bool = False, **optio
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Write a file atomically, also in a bucket.
-
-    Raises:
-        Exception: one of `access_errors`.
-    """
+    """Write a file atomically, also in a bucket. An error is one of `access_errors`."""
     if is_remote(path):
         path.write_bytes(content)
         return
@@ -79,11 +73,7 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
 
 
 def write_checked(path: Path, content: bytes) -> None:
-    """Write content and its SHA-256 to one local file, atomically; for caches, see `read_checked`.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write content and its SHA-256 to one local file, atomically; for caches, see `read_checked`."""
     write_bytes(path, hashlib.sha256(content).digest() + content)
 
 
@@ -97,12 +87,31 @@ def read_checked(path: Path) -> bytes | None:
     return content if hashlib.sha256(content).digest() == digest else None
 
 
-def check_regular(path: Path, *, max_bytes: float = float("inf")) -> None:
-    """Check that a local path leads to a regular file of at most `max_bytes`.
+def file_checksums(folder: Path, *, skip: Sequence[str] = ()) -> dict[str, str]:
+    """Return the SHA-256 of every file below a directory by relative name, without those that are skipped.
 
-    Raises:
-        OSError: it does not.
+    A file that cannot be read, or is not regular, is an OSError.
     """
+    from etils import epath
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    def checksum(name: str) -> str:
+        if not is_remote(folder):
+            check_regular(folder / name)
+        with (folder / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    below = [f"{at}/{name}" for at, _, names in epath.Path(folder).walk(on_error=fail) for name in names]
+    start = len(str(folder).removeprefix("gs://")) + 1  # `walk` omits gs://
+    names = [name for path in below if (name := path[start:]) not in skip]
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(names, pool.map(checksum, names), strict=True))
+
+
+def check_regular(path: Path, *, max_bytes: float = float("inf")) -> None:
+    """Raise an OSError unless a local path leads to a regular file of at most `max_bytes`."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, f"{path.name} is not a regular file")

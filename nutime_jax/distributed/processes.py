@@ -27,6 +27,11 @@ LOST_PEER = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "Connection closed by peer", "C
 """Parts of the messages of JAX's errors after which a process has lost another one."""
 
 
+def is_collective_error(error: BaseException) -> bool:
+    """Return whether an operation of all processes has failed. Errors of Gloo, which connects CPUs, have several types."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+
+
 def _never(step: int) -> bool:
     return False
 
@@ -119,7 +124,7 @@ def initialize_distributed(multihost: str) -> Iterator[ProcessGroup]:
         raise  # in every process, after the same step
     except BaseException as error:
         shut_down = False  # shutdown would wait for the other processes, which wait for this one
-        if isinstance(error, jax.errors.JaxRuntimeError) and any(code in str(error) for code in LOST_PEER):
+        if is_collective_error(error) and any(code in str(error) for code in LOST_PEER):
             reason = str(error).splitlines()[0][:300]
             advice = "see their output, and rerun the same command to resume"
             raise LostProcessError(f"another process has ended, or cannot be reached ({reason}); {advice}") from error

@@ -116,9 +116,11 @@ def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, 
 def test_a_probe_is_fitted_saved_and_applied_to_a_file_with_ids(capfd, workdir, tmp_path, probe):
     (files,) = find_datasets("ArrowHead")
     train, test = files.read("train"), files.read("test")
+    labels = np.char.add("@", train.labels.astype(str))
+    ids = ["=1+1", "+x", "-x", "@x", "-2", *(f"pump {i}" for i in range(5, len(test.series)))]
     for split, cases in (("TRAIN", train), ("TEST", test)):
-        frame = pd.DataFrame(np.concatenate(cases.series), index=pd.Index([f"pump {i}" for i in range(len(cases.series))], name="id"))
-        frame.assign(label=cases.labels).to_csv(tmp_path / f"mine_{split}.csv")
+        frame = pd.DataFrame(np.concatenate(cases.series), index=pd.Index(ids[: len(cases.series)], name="id"))
+        frame.assign(label=np.char.add("@", cases.labels.astype(str))).to_csv(tmp_path / f"mine_{split}.csv")
     given = [f"--encoder={workdir}", f"--dataset={tmp_path / 'mine_TRAIN.csv'}", f"--out={tmp_path / 'model'}"]
     status, text, _ = say(capfd, "fit", *given, f"--probe={probe}")
     assert status == 0
@@ -126,11 +128,14 @@ def test_a_probe_is_fitted_saved_and_applied_to_a_file_with_ids(capfd, workdir, 
     given = [f"--model={tmp_path / 'model'}", f"--data={tmp_path / 'mine_TRAIN.csv'}", "--split=test", f"--out={tmp_path / 'l.csv'}"]
     assert say(capfd, "predict", *given)[0] == 0
     rows = read_csv(tmp_path / "l.csv")
-    assert [row["id"] for row in rows] == [f"pump {i}" for i in range(len(test.series))]
-    expected = NuTimeClassifier(smoke_encoder(), probe=probe).fit(train.series, train.labels)
+    assert [row["id"] for row in rows] == ids
+    expected = NuTimeClassifier(smoke_encoder(), probe=probe).fit(train.series, labels)
     assert [row["label"] for row in rows] == expected.predict(test.series).tolist()
-    assert say(capfd, "predict", *given, "--proba")[0] == 0
-    found = [[float(row[name]) for name in expected.classes_] for row in read_csv(tmp_path / "l.csv")]
+    assert say(capfd, "predict", *given, "--proba", "--safe_csv")[0] == 0
+    quoted = read_csv(tmp_path / "l.csv")
+    assert [row["id"] for row in quoted] == ["'=1+1", "'+x", "'-x", "'@x", *ids[4:]]  # -2 is a number
+    assert [row["label"] for row in quoted] == ["'" + row["label"] for row in rows]
+    found = [[float(row["'" + name]) for name in expected.classes_] for row in quoted]
     np.testing.assert_allclose(found, expected.predict_proba(test.series), atol=2e-5)
 
 

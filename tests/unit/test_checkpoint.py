@@ -171,6 +171,12 @@ def test_what_goes_wrong_behind_is_told_and_the_last_good_one_stays(store, monke
     assert latest_checkpoint(store.directory).name == "00000009"
     save(store, STATE, step=15, metadata={})
     assert [path.name for path in list_checkpoints(store.directory)] == ["00000009", "00000015"]
+    with monkeypatch.context() as patch:  # another process has ended: status 4, not 2
+        lost = ValueError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")
+        patch.setattr(store._orbax, "save", lambda *_, **__: (_ for _ in ()).throw(lost))
+        with pytest.raises(ValueError, match="Gloo") as error:
+            store.save(STATE, step=18, metadata={})
+        assert error.value is lost
 
 
 def test_another_schema_is_rejected_and_no_older_checkpoint_taken_instead(store, monkeypatch):
