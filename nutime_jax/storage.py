@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from nutime_jax.errors import InputError
 
 log = logging.getLogger(__name__)
 
-MAX_CACHE_BYTES = 1 << 34
+MAX_CACHE_BYTES, MAX_JSON_BYTES = 1 << 34, 1 << 26
 
 
 @contextlib.contextmanager
@@ -72,6 +73,14 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
     return path.read_bytes()
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return a JSON object. Other JSON is a ValueError, or a RecursionError."""
+    value = json.loads(read_regular(path, max_bytes=MAX_JSON_BYTES))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return value
+
+
 def write_checked(path: Path, content: bytes) -> None:
     """Write content and its SHA-256 to one local file, atomically; for caches, see `read_checked`."""
     write_bytes(path, hashlib.sha256(content).digest() + content)
@@ -108,6 +117,21 @@ def file_checksums(folder: Path, *, skip: Sequence[str] = ()) -> dict[str, str]:
     names = [name for path in below if (name := path[start:]) not in skip]
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(names, pool.map(checksum, names), strict=True))
+
+
+def find_damage(folder: Path, *, manifest: str, skip: Sequence[str] = ()) -> str | None:
+    """Return the first difference between the files of a directory and the checksums in its manifest; None if there is none."""
+    # A network error is no damage: it must never select an older checkpoint.
+    damage = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) if is_remote(folder) else (OSError, ValueError)
+    try:
+        expected, found = read_object(folder / manifest), file_checksums(folder, skip=skip)
+    except (*damage, RecursionError) as error:
+        return f"{folder.name} cannot be read ({error_summary(error)})"
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            state = "is missing" if name not in found else "is unexpected" if name not in expected else "has changed"
+            return f"{folder.name}: {name} {state}"
+    return None
 
 
 def check_regular(path: Path, *, max_bytes: float = float("inf")) -> None:

@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from nutime_jax import storage
 from nutime_jax.distributed.processes import is_collective_error
 from nutime_jax.errors import InputError, extra
-from nutime_jax.storage import access_errors, error_summary, file_checksums, is_remote, list_names, read_regular, resolve_path, write_bytes
 
 with extra("train"):
     import orbax.checkpoint as ocp
@@ -42,7 +43,6 @@ ABOUT, MANIFEST = "about.json", "manifest.json"
 COMMITTED = ocp.path.atomicity_types.COMMIT_SUCCESS_FILE
 UNSIGNED = (MANIFEST, "_CHECKPOINT_METADATA", COMMITTED)
 """Files that are not in the manifest: Orbax writes the last two after it, and nothing reads them."""
-MAX_JSON_BYTES = 1 << 26
 _PENDING = ocp.path.atomicity_types.TMP_DIR_SUFFIX
 
 
@@ -67,7 +67,7 @@ class CheckpointManager:
         best_metric: str = "",
         is_primary: bool = True,
     ):
-        self.directory = resolve_path(directory)
+        self.directory = storage.resolve_path(directory)
         self._retention = _Retention(self.directory, max_to_keep, keep_period, best_metric, is_primary)
         self._about: dict[str, Any] = {}
         self._saving: int | None = None
@@ -85,9 +85,9 @@ class CheckpointManager:
             if is_primary:
                 _remove_incomplete(self.directory)
             self._orbax = _OrbaxManager(self.directory, options=options)
-        except access_errors(self.directory) as error:
+        except storage.access_errors(self.directory) as error:
             advice = "fix the permissions, or choose another --workdir"
-            raise InputError(f"{self.directory} cannot be written ({error_summary(error)}); {advice}") from error
+            raise InputError(f"{self.directory} cannot be written ({storage.error_summary(error)}); {advice}") from error
 
     def save(self, state: Any, *, step: int, metadata: dict[str, Any]) -> None:
         """Copy the state, then write it asynchronously. The caller may donate the state immediately.
@@ -114,7 +114,7 @@ class CheckpointManager:
         try:
             self.wait()
         finally:
-            with contextlib.suppress(*access_errors(self.directory)):  # raised by `wait`
+            with contextlib.suppress(*storage.access_errors(self.directory)):  # raised by `wait`
                 self._orbax.close()
         self._quiet.close()  # not after an error: threads of Orbax report it late
 
@@ -126,22 +126,21 @@ class CheckpointManager:
 
     def _seal(self) -> None:
         """Add metadata and manifest to the arrays. Process 0 calls it when all processes have written theirs."""
-        pending = self.directory / (_name(self._about["step"]) + ("" if is_remote(self.directory) else _PENDING))
+        pending = self.directory / (_name(self._about["step"]) + ("" if storage.is_remote(self.directory) else _PENDING))
         _write_json(pending / ABOUT, self._about)
-        _write_json(pending / MANIFEST, file_checksums(pending, skip=UNSIGNED))
+        _write_json(pending / MANIFEST, storage.file_checksums(pending, skip=UNSIGNED))
 
     @contextlib.contextmanager
     def _as_input_error(self, step: int) -> Iterator[None]:
         try:
             yield
-        except access_errors(self.directory) as error:
+        except storage.access_errors(self.directory) as error:
             if is_collective_error(error):  # another process has ended
                 raise
             self._orbax.reload()
-            raise InputError(
-                f"Cannot write checkpoint {step} to {self.directory} ({error_summary(error)}). The previous checkpoint is "
-                "intact. Free disk space or fix permissions, then rerun the same command."
-            ) from error
+            problem = f"Cannot write checkpoint {step} to {self.directory} ({storage.error_summary(error)})"
+            advice = "The previous checkpoint is intact. Free disk space or fix permissions, then rerun the same command."
+            raise InputError(f"{problem}. {advice}") from error
 
 
 @contextlib.contextmanager
@@ -172,8 +171,8 @@ class _OrbaxManager(ocp.CheckpointManager):
 class _Retention(ocp.checkpoint_managers.PreservationPolicy):
     """Retain the newest intact checkpoints, all newer ones, the periodic ones and the best of the older ones.
 
-    A checkpoint is verified once: those that this process wrote or restored are known, so that a save costs the same with
-    any number of checkpoints.
+    A checkpoint is verified once: those that this process wrote or restored are known, and the others are read by a thread
+    before the first save, while the step compiles. A save costs the same with any number of checkpoints.
     """
 
     directory: Path
@@ -185,12 +184,20 @@ class _Retention(ocp.checkpoint_managers.PreservationPolicy):
 
     def __post_init__(self):
         self._score = functools.cache(functools.partial(_score, metric=self.best_metric))
+        verify = lambda: self._newest_intact(reversed(list_checkpoints(self.directory)))  # noqa: E731
+        self._verified = ThreadPoolExecutor(1).submit(verify) if self.is_primary else None
+
+    def _newest_intact(self, paths: Iterable[Path]) -> list[Path]:
+        return list(itertools.islice(filter(self._is_intact, paths), self.max_to_keep - 1))
 
     def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
         """Return which checkpoints to retain; the newest is about to be written, and deletes none if it fails."""
         paths = [self.directory / _name(info.step) for info in checkpoints]
+        if self._verified is None:
+            return [True] * len(paths)
+        wait([self._verified])
         newest, *older = sorted(paths, reverse=True)
-        kept = [newest, *itertools.islice(filter(self._is_intact, older), self.max_to_keep - 1)] if self.is_primary else []
+        kept = [newest, *self._newest_intact(older)]
         if len(kept) < self.max_to_keep:
             return [True] * len(paths)
         best = next(filter(self._is_intact, _rank(older, self._score)), None)
@@ -216,9 +223,9 @@ class _Metadata(dict):
 
 def list_checkpoints(directory: Path) -> list[Path]:
     """Return the checkpoint directories, oldest first, intact or not. In a bucket those without Orbax's mark are incomplete."""
-    paths = [directory / name for name in list_names(directory) if name.isdecimal()]
-    if is_remote(directory):
-        paths = [path for path in paths if COMMITTED in list_names(path)]
+    paths = [directory / name for name in storage.list_names(directory) if name.isdecimal()]
+    if storage.is_remote(directory):
+        paths = [path for path in paths if COMMITTED in storage.list_names(path)]
     return sorted(paths, key=lambda path: int(path.name))
 
 
@@ -229,7 +236,7 @@ def latest_checkpoint(directory: str | os.PathLike) -> Path | None:
         InputError: no checkpoint is intact, or the newest has another schema.
     """
     problems = []
-    for path in reversed(list_checkpoints(resolve_path(directory))):
+    for path in reversed(list_checkpoints(storage.resolve_path(directory))):
         problem = verify_checkpoint(path)
         if problem is None:
             read_metadata(path)  # another schema is an error, not a reason to use an older checkpoint
@@ -238,8 +245,7 @@ def latest_checkpoint(directory: str | os.PathLike) -> Path | None:
             return path
         problems.append(problem)
     if problems:
-        advice = "restore a copy, or use a new workdir"
-        raise InputError(f"no checkpoint in {directory} is intact ({'; '.join(problems)}); {advice}")
+        raise InputError(f"no checkpoint in {directory} is intact ({'; '.join(problems)}); restore a copy, or use a new workdir")
     return None
 
 
@@ -247,30 +253,20 @@ def set_newer_aside(checkpoint: Path) -> None:
     """Rename the damaged checkpoints after the newest intact one to names that are never read: their steps come again."""
     for path in list_checkpoints(checkpoint.parent):
         if int(path.name) > int(checkpoint.name):
-            taken, name = list_names(path.parent), f"damaged-{path.name}"
+            taken, name = storage.list_names(path.parent), f"damaged-{path.name}"
             names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
             path.rename(path.with_name(next(name for name in names if name not in taken)))
 
 
 def verify_checkpoint(path: Path) -> str | None:
     """Return the damage of a checkpoint as a text; None if every file has its checksum."""
-    # A network error is no damage: it must never select an older checkpoint.
-    damage = (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) if is_remote(path) else (OSError, ValueError)
-    try:
-        manifest, checksums = _read_object(path / MANIFEST), file_checksums(path, skip=UNSIGNED)
-    except (*damage, RecursionError) as error:
-        return f"{path.name} cannot be read ({error_summary(error)})"
-    for name in sorted(manifest.keys() | checksums.keys()):
-        if manifest.get(name) != checksums.get(name):
-            state = "is missing" if name not in checksums else "is unexpected" if name not in manifest else "has changed"
-            return f"{path.name}: {name} {state}"
-    return None
+    return storage.find_damage(path, manifest=MANIFEST, skip=UNSIGNED)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of a checkpoint. If it cannot be read, has another schema or lacks a key, that is an InputError."""
     try:
-        metadata = _Metadata(_read_object(path / ABOUT))
+        metadata = _Metadata(storage.read_object(path / ABOUT))
     except (ValueError, RecursionError) as error:
         raise InputError(f"checkpoint {path} is damaged: {ABOUT} is not metadata ({error}); use another one") from error
     if metadata.get("schema") != SCHEMA:
@@ -298,8 +294,8 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
     Raises:
         InputError: no checkpoint exists, or it is damaged.
     """
-    path = resolve_path(path)
-    names = list_names(path)
+    path = storage.resolve_path(path)
+    names = storage.list_names(path)
     if path.name == "best" and not names:
         return _find_best(path.parent)
     if "state" in names:
@@ -343,21 +339,15 @@ def _score(path: Path, metric: str) -> float:
 
 def _remove_incomplete(directory: Path) -> None:
     """Delete the remains of interrupted saves; in a bucket Orbax would delete every folder that is not a checkpoint."""
-    for path in [directory / name for name in list_names(directory)]:
-        if path.name.endswith(_PENDING) or (is_remote(path) and path.name.isdecimal() and COMMITTED not in list_names(path)):
-            epath.Path(path).rmtree()
+    complete = {path.name for path in list_checkpoints(directory)}
+    for name in storage.list_names(directory):
+        if name.endswith(_PENDING) or (name.isdecimal() and name not in complete):
+            epath.Path(directory / name).rmtree()
 
 
 def _name(step: int) -> str:
     return f"{step:08d}"
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    value = json.loads(read_regular(path, max_bytes=MAX_JSON_BYTES))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return value
-
-
 def _write_json(path: Path, value: Any) -> None:
-    write_bytes(path, json.dumps(value, indent=1).encode(), sync=True)
+    storage.write_bytes(path, json.dumps(value, indent=1).encode(), sync=True)
