@@ -282,6 +282,12 @@ class PretrainConfig(Section):
         choices=("none", "save_dots", "full"),
         resume=True,
     )
+    attention: str = option(
+        "matmul",
+        "Attention in pretraining: matmuls, or fused, a kernel for TPUs that keeps scores on the chip; at most head_dim tokens.",
+        choices=("matmul", "fused"),
+        resume=True,
+    )
     encoder_microbatch_size: int = option(
         0,
         "Minimum number of views encoded at a time, rematerialised. Saves memory. 0: 32 on CPU, full batch elsewhere.",

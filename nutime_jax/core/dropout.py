@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Bool, Float, Key, UInt32
 
 
 def drop(key: Key[Array, ""], x: Float[Array, "batch *rest"], *, rate: float) -> Float[Array, "batch *rest"]:
@@ -18,9 +18,18 @@ def drop(key: Key[Array, ""], x: Float[Array, "batch *rest"], *, rate: float) ->
         x: the first axis is the batch.
         rate: dropout rate, 0 <= rate < 1, with a resolution of 2^-32.
     """
-    words = jax.random.bits(key, (2, x.shape[0], *[1] * (x.ndim - 1)), jnp.uint32)
-    retained = _hash(_flat_indices(x.shape[1:])[None], *words) >= jnp.uint32(round(rate * 2**32))
-    return jnp.where(retained, x / (1 - rate), jnp.zeros((), x.dtype))
+    words = random_words(key, len(x)).reshape(2, len(x), *[1] * (x.ndim - 1))
+    return jnp.where(is_kept(_flat_indices(x.shape[1:])[None], *words, rate=rate), x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def random_words(key: Key[Array, ""], batch: int) -> UInt32[Array, "2 batch"]:
+    """Return the two words of each row that determine its mask."""
+    return jax.random.bits(key, (2, batch), jnp.uint32)
+
+
+def is_kept(index: UInt32[Array, "..."], first: UInt32[Array, "..."], second: UInt32[Array, "..."], *, rate: float) -> Bool[Array, "..."]:
+    """Return whether dropout keeps the elements of these indices in a row with two random words."""
+    return _hash(index, first, second) >= jnp.uint32(round(rate * 2**32))
 
 
 def _flat_indices(shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:

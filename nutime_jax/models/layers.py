@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt32
 
 from nutime_jax.config import ModelConfig
-from nutime_jax.core.dropout import drop
+from nutime_jax.core.dropout import drop, random_words
+from nutime_jax.models.fused_attention import KernelOptions, fits, fused_attention
 from nutime_jax.models.positions import apply_rotary
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
@@ -59,6 +61,11 @@ def _multiply_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple
 
 
 multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+def multiply_tokens(x: Float[Array, "batch tokens in"], kernel: Float[Array, "in out"]) -> Float[Array, "batch tokens out"]:
+    """Return x @ kernel without joining axes: XLA for TPUs chooses the layout of tokens."""
+    return jnp.einsum("bti,io->bto", x, kernel)
 
 
 class Linear(nn.Module):
@@ -145,6 +152,10 @@ class Dropout(nn.Module):
     def __call__(self, x: Float[Array, "batch *rest"], *, train: bool) -> Float[Array, "batch *rest"]:
         return drop(self.make_rng("dropout"), x, rate=self.rate) if train and self.rate > 0 else x
 
+    def words(self, batch: int, *, train: bool) -> UInt32[Array, "2 batch"]:
+        """Return the random words of the masks of `__call__`; zeros if it drops nothing."""
+        return random_words(self.make_rng("dropout"), batch) if train and self.rate > 0 else jnp.zeros((2, batch), jnp.uint32)
+
 
 class StochasticDepth(nn.Module):
     """Set the residual branch of a case to zero with probability `rate`, and divide the others by 1 - rate; in training only.
@@ -170,6 +181,8 @@ class Attention(nn.Module):
 
     platform: "cpu", "gpu" or "tpu"; see `attention_for`.
     dtype: see `Linear`. The softmax is float32.
+    kernel_mesh: mesh of the batch for `fused_attention`, which is used where it applies: for all tokens, without rotation, and
+        for sizes that it accepts. None uses matmuls.
     """
 
     num_heads: int
@@ -177,6 +190,7 @@ class Attention(nn.Module):
     dropout: float
     platform: str = "cpu"
     dtype: Any = None
+    kernel_mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -189,10 +203,16 @@ class Attention(nn.Module):
     ) -> Float[Array, "batch outputs width"]:
         tokens, width = x.shape[1:]
         inner, outputs = self.num_heads * self.head_dim, min(num_output_tokens or tokens, tokens)
+        dropout, out = Dropout(self.dropout), Linear(width, dtype=self.dtype, in_features=inner, name="out")
+        if self._uses_kernel(len(x), tokens, outputs, angles):
+            qkv = Linear(3 * inner, use_bias=False, dtype=self.dtype, name="qkv")(x, matmul=multiply_tokens)
+            rate, interpret = self.dropout if train else 0.0, self.platform != "tpu"
+            options = KernelOptions(self.head_dim, rate, mesh=self.kernel_mesh, interpret=interpret)
+            mixed = fused_attention(qkv, dropout.words(len(x), train=train), options)
+            return Dropout(self.dropout)(out(mixed, matmul=multiply_tokens), train=train)
         sizes = {"num_heads": self.num_heads, "head_dim": self.head_dim, "outputs": outputs}
         project, attend, merge = attention_for(self.platform, angles=angles, **sizes)
         q, k, v = Linear(3 * inner, use_bias=False, dtype=self.dtype, name="qkv")(x, matmul=project)
-        dropout = Dropout(self.dropout)
 
         def drop_weights(weights: Array) -> Array:
             if self.is_mutable_collection("intermediates"):  # see `evaluation.attention`
@@ -200,8 +220,13 @@ class Attention(nn.Module):
             return dropout(weights, train=train)
 
         mixed = attend(q, k, v, drop_weights)
-        y = Linear(width, dtype=self.dtype, in_features=inner, name="out")(mixed, matmul=merge)
-        return Dropout(self.dropout)(y, train=train)
+        return Dropout(self.dropout)(out(mixed, matmul=merge), train=train)
+
+    @nn.nowrap
+    def _uses_kernel(self, batch: int, tokens: int, outputs: int, angles: np.ndarray | None) -> bool:
+        if self.kernel_mesh is None or angles is not None or outputs < tokens or batch % self.kernel_mesh.size:
+            return False
+        return fits(tokens=tokens, num_heads=self.num_heads, head_dim=self.head_dim)
 
 
 class AttentionSteps(NamedTuple):
@@ -294,13 +319,14 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm Transformer block that returns the first `num_output_tokens` tokens (None: all); `angles` as in `Attention`.
 
-    platform, dtype: see `Attention`.
+    platform, dtype, kernel_mesh: see `Attention`.
     skip_rate: rate of stochastic depth.
     """
 
     config: ModelConfig
     platform: str = "cpu"
     dtype: Any = None
+    kernel_mesh: Mesh | None = None
     skip_rate: float = 0.0
 
     @nn.compact
@@ -313,7 +339,8 @@ class Block(nn.Module):
         angles: Float[np.ndarray, "tokens pairs"] | None = None,
     ) -> Float[Array, "batch outputs width"]:
         config, target = self.config, {"dtype": self.dtype}
-        attention = Attention(config.num_heads, config.head_dim, config.dropout, platform=self.platform, name="attention", **target)
+        options = {"platform": self.platform, "kernel_mesh": self.kernel_mesh, **target}
+        attention = Attention(config.num_heads, config.head_dim, config.dropout, name="attention", **options)
         residual = x[:, :num_output_tokens]  # before the norm: the order decides how XLA rounds the gradient
         normalised = LayerNorm(name="attention_norm", **target)(x)
         skip = partial(StochasticDepth(self.skip_rate), train=train)
@@ -331,12 +358,13 @@ class ResidualBlock(nn.Module):
 
     The first token, in and out, is the mean of the others (`with_mean`) and is not convolved.
 
-    platform: not used. dtype: see `Linear`. skip_rate: see `Block`.
+    platform, kernel_mesh: not used. dtype: see `Linear`. skip_rate: see `Block`.
     """
 
     config: ModelConfig
     platform: str = "cpu"
     dtype: Any = None
+    kernel_mesh: Mesh | None = None
     skip_rate: float = 0.0
 
     @nn.compact

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from nutime_jax.config import ModelConfig
@@ -56,12 +57,14 @@ class NuTimeEncoder(nn.Module):
     platform: platform that the blocks are computed on, see `layers.attention_for`; None is JAX's default.
     dtype: dtype of residual stream and matmuls of the blocks; None is that of the parameters. Windows, scalar encoders,
         statistics of norms, the softmax, and outputs of the encoder do not depend on it.
+    kernel_mesh: mesh of the batch for the kernel of `models.fused_attention`; None computes attention by matmuls.
     """
 
     config: ModelConfig = ModelConfig()
     remat: str = "none"
     platform: str | None = None
     dtype: Any = None
+    kernel_mesh: Mesh | None = None
 
     @nn.nowrap
     def count_tokens(self, length: int) -> int:
@@ -161,7 +164,7 @@ class NuTimeEncoder(nn.Module):
     @nn.nowrap
     def _block(self, index: int) -> Block | ResidualBlock:
         block = ResidualBlock if self.config.backbone == "resnet" else Block
-        options = {"platform": self.platform or jax.default_backend(), "dtype": self.dtype}
+        options = {"platform": self.platform or jax.default_backend(), "dtype": self.dtype, "kernel_mesh": self.kernel_mesh}
         rate = self.config.stochastic_depth * (index + 1) / self.config.depth
         return block(self.config, skip_rate=rate, name=f"block_{index}", **options)
 
@@ -187,7 +190,9 @@ def _drop_masked(
     return jnp.concatenate([tokens[:, :1], jnp.take_along_axis(tokens, indices[..., None], axis=1)], axis=1)
 
 
-def build_encoder(model: ModelConfig, *, remat: str = "none", platform: str | None = None, dtype: str = "float32") -> NuTimeEncoder:
+def build_encoder(
+    model: ModelConfig, *, remat: str = "none", platform: str | None = None, dtype: str = "float32", kernel_mesh: Mesh | None = None
+) -> NuTimeEncoder:
     """Return the encoder network of a configuration.
 
     Args:
@@ -195,12 +200,14 @@ def build_encoder(model: ModelConfig, *, remat: str = "none", platform: str | No
         remat: rematerialisation of the blocks, a key of REMAT.
         platform: platform that it will run on; None is JAX's default.
         dtype: "float32" or "bfloat16", see `NuTimeEncoder`. Training passes `model.dtype`.
+        kernel_mesh: see `NuTimeEncoder`.
 
     Raises:
         InputError: the scalar encoder is not registered, or an option does not fit it.
     """
     check_scalar_encoder(model)
-    return NuTimeEncoder(model, remat=remat, platform=platform, dtype=None if dtype == "float32" else dtype)
+    dtype = None if dtype == "float32" else dtype
+    return NuTimeEncoder(model, remat=remat, platform=platform, dtype=dtype, kernel_mesh=kernel_mesh)
 
 
 def check_input_lengths(input_lengths: Sequence[int | str], network: NuTimeEncoder) -> tuple[int, ...]:

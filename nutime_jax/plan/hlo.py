@@ -46,6 +46,11 @@ class Instruction(NamedTuple):
         return self.attribute(r'op_name="([^"]*)"') or ""
 
     @property
+    def is_kernel(self) -> bool:
+        """Whether it is a Pallas kernel, whose cycles the compiler does not estimate."""
+        return '"tpu_custom_call"' in self.rest
+
+    @property
     def cycles(self) -> int:
         return int(self.attribute(r'"estimated_cycles":"(\d+)"') or 0)
 
@@ -75,7 +80,7 @@ class HloCounts(NamedTuple):
 
     hbm_ratio: bytes to and from HBM (loops by their trip counts, without buffers on the chip), as a ratio of the bytes that
         `cost_analysis` counts.
-    cycles: sum of the compiler's estimates of all operations; 0 if it makes none.
+    cycles: sum of the compiler's estimates of all operations; 0 if it makes none, or not for a kernel.
     unknown_loops: loops without a known trip count; counted as one trip.
     """
 
@@ -120,6 +125,8 @@ def analyse_hlo(text: str) -> HloCounts:
             for array in parse_arrays(" ".join([instruction.shape, *(shapes.get(operand, "") for operand in operands)])):
                 counted_bytes += array.size * (times > 0)
                 hbm_bytes += array.size * times * array.in_hbm
+    if any(instruction.is_kernel for instructions in computations.values() for instruction in instructions):
+        cycles = 0.0
     return HloCounts(tuple(collectives), hbm_bytes / counted_bytes if counted_bytes else 1.0, cycles, unknown_loops)
 
 

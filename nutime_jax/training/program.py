@@ -1,5 +1,6 @@
 """Compiled functions of a run: initial state and training step, sharded over a mesh. Training and `plan` share them."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -48,8 +49,15 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
     check_divisible(config.batch_size, mesh, parts=config.grad_accum_steps)
     # Rematerialised blocks need no microbatches by default.
     default = default_microbatch_size(mesh) if config.remat == "none" else None
+    encoder = build_encoder(
+        config.model,
+        remat=config.remat,
+        platform=platform or mesh.devices.flat[0].platform,
+        dtype=config.model.dtype,
+        kernel_mesh=mesh if config.attention == "fused" else None,
+    )
     network = build_network(
-        build_encoder(config.model, remat=config.remat, platform=platform or mesh.devices.flat[0].platform, dtype=config.model.dtype),
+        encoder,
         config.objective,
         microbatch_size=config.encoder_microbatch_size or default,
     )
@@ -81,13 +89,13 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
 def step_matmul_flops(config: PretrainConfig, *, mesh: Mesh, batch: Any) -> dict[str, float]:
     """Return the FLOPs of the matmuls of a step per device, by precision; see `flops.count_matmuls`.
 
-    They are counted with attention for CPUs: that for TPUs multiplies zeros as well. With views of several lengths they are
+    They are counted with attention for CPUs: those for TPUs multiply zeros as well. With views of several lengths they are
     the mean over the lengths.
 
     Args:
         batch: see `input_pipeline.abstract_batch`.
     """
-    program = build_program(config, mesh=mesh, platform="cpu")
+    program = build_program(dataclasses.replace(config, attention="matmul"), mesh=mesh, platform="cpu")
     flops = count_matmuls(program.step.trace(program.state, batch).jaxpr).flops
     return {precision: count / mesh.size / len(config.training_lengths) for precision, count in flops.items()}
 
