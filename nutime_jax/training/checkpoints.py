@@ -107,7 +107,7 @@ class CheckpointManager:
         if step is not None:
             with self._as_input_error(step):
                 self._orbax.wait_until_finished()
-            self._retention.intact.add(_name(step))
+            self._retention.intact[_name(step)] = True
 
     def close(self) -> None:
         """Wait for the last checkpoint, then stop the background threads."""
@@ -121,7 +121,7 @@ class CheckpointManager:
     def restore(self, path: Path, target: Any) -> Any:
         """Return the state of a verified checkpoint with the shapes and shardings of `target` (abstract or concrete)."""
         restored = self._orbax.restore(int(path.name), args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
-        self._retention.intact.add(path.name)
+        self._retention.intact[path.name] = True
         return restored["state"]
 
     def _seal(self) -> None:
@@ -146,7 +146,7 @@ class CheckpointManager:
 @contextlib.contextmanager
 def _without_reports() -> Iterator[None]:
     """Silence Orbax, which logs the errors that it raises, and raises one without content for each write that was pending."""
-    absl, drop = logging.getLogger("absl"), lambda record: False
+    absl, drop, previous = logging.getLogger("absl"), lambda record: False, sys.excepthook
 
     def report(kind: type, error: BaseException, trace: Any) -> None:
         if str(error) != "Event loop is closed":
@@ -155,7 +155,7 @@ def _without_reports() -> Iterator[None]:
     absl.addFilter(drop)
     sys.excepthook = report
     yield
-    sys.excepthook = sys.__excepthook__
+    sys.excepthook = previous
     absl.removeFilter(drop)
 
 
@@ -180,7 +180,7 @@ class _Retention(ocp.checkpoint_managers.PreservationPolicy):
     keep_period: int
     best_metric: str
     is_primary: bool
-    intact: set[str] = field(default_factory=set)
+    intact: dict[str, bool] = field(default_factory=dict)
 
     def __post_init__(self):
         self._score = functools.cache(functools.partial(_score, metric=self.best_metric))
@@ -207,9 +207,9 @@ class _Retention(ocp.checkpoint_managers.PreservationPolicy):
         return self.keep_period > 0 and int(path.name) % self.keep_period == 0
 
     def _is_intact(self, path: Path) -> bool:
-        if path.name not in self.intact and verify_checkpoint(path) is None:
-            self.intact.add(path.name)
-        return path.name in self.intact
+        if path.name not in self.intact:
+            self.intact[path.name] = verify_checkpoint(path) is None
+        return self.intact[path.name]
 
 
 class _Metadata(dict):
@@ -276,6 +276,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
+@_without_reports()  # of a file that runs of several processes lack, and that nothing reads
 def read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Return fields of the state of a checkpoint as NumPy arrays, independent of the devices that wrote them."""
     checkpointer = ocp.PyTreeCheckpointer()

@@ -187,12 +187,17 @@ def test_another_schema_is_rejected_and_no_older_checkpoint_taken_instead(store,
         latest_checkpoint(store.directory)
 
 
-def test_damaged_checkpoints_do_not_push_out_good_ones(store):
+def test_damaged_checkpoints_do_not_push_out_good_ones(store, monkeypatch):
     damage(store.directory / "00000009" / "about.json", "flip")
     save(CheckpointManager(store.directory), STATE, step=12, metadata={})
     assert [path.name for path in list_checkpoints(store.directory)] == ["00000006", "00000009", "00000012"]
-    save(CheckpointManager(store.directory, max_to_keep=9), STATE, step=15, metadata={})
-    assert [path.name for path in list_checkpoints(store.directory)] == ["00000006", "00000009", "00000012", "00000015"]
+    verified = []
+    monkeypatch.setattr(checkpoint, "verify_checkpoint", lambda path: verified.append(path.name) or verify_checkpoint(path))
+    another = CheckpointManager(store.directory, max_to_keep=9)
+    for step in (15, 18):
+        save(another, STATE, step=step, metadata={})
+    assert [int(path.name) for path in list_checkpoints(store.directory)] == [6, 9, 12, 15, 18]
+    assert verified == ["00000012", "00000009", "00000006"]  # once each, intact or not
 
 
 class Killed(BaseException):
