@@ -141,6 +141,36 @@ def _group_by_lengths(
             yield rows[start : start + most], lengths
 
 
+def mean_segments(rows: np.ndarray) -> np.ndarray:
+    """(channels, segments, …) -> (channels, …)."""
+    return rows.mean(1) if rows.shape[1] > 1 else rows[:, 0]
+
+
+def concatenate_segments(rows: np.ndarray) -> np.ndarray:
+    """(channels, segments, tokens, width) -> (channels, segments * tokens, width)."""
+    return rows.reshape(len(rows), -1, rows.shape[-1])
+
+
+def combine_channels(rows: np.ndarray, *, channels: str, merge_segments: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Combine the outputs of a case, (channels, segments, …): first over segments, then over channels."""
+    merged = merge_segments(rows)
+    if channels == "none":
+        return merged
+    if len(merged) == 1:
+        return merged[0]
+    return merged.mean(0) if channels == "mean" else np.concatenate(merged, axis=-1)
+
+
+def stack_rows(rows: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """Stack rows of one shape without a second copy of all."""
+    first = next(rows)
+    stacked = np.empty((count, *first.shape), np.float32)
+    stacked[0] = first
+    for i, row in enumerate(rows, 1):
+        stacked[i] = row
+    return stacked
+
+
 def resize_series(series: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Resize series (time,) of any lengths to `size` time points, as `iter_features` does; (cases, size)."""
     ((views, offsets),) = _views(series, (0,), (size,), rows=len(series))

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_origin
@@ -16,7 +16,7 @@ from nutime_jax.bundle import save_bundle
 from nutime_jax.config import EvaluationConfig, PretrainConfig, options, override, to_dict, update
 from nutime_jax.data.inputs import clean_cases, iter_clean_cases
 from nutime_jax.data.series import add_channel_differences, channel_statistics, normalise_channels
-from nutime_jax.embedding import DeviceWeights, Extraction, iter_features
+from nutime_jax.embedding import DeviceWeights, Extraction, combine_channels, concatenate_segments, iter_features, mean_segments, stack_rows
 from nutime_jax.errors import InputError
 from nutime_jax.models.network import (
     NuTimeEncoder,
@@ -235,7 +235,7 @@ class Encoder:
         self._check_options(layer=layer, pooling=pooling, channels=channels, batch_size=batch_size, tokens=tokens)
         output = TokenOutput(layer) if tokens else PooledOutput(layer, pooling)
         extraction = self._token_extraction if tokens else self._extraction
-        combine = partial(_combine, channels=channels, merge_segments=_concatenate if tokens else _mean)
+        combine = partial(combine_channels, channels=channels, merge_segments=concatenate_segments if tokens else mean_segments)
         prepare = partial(self.prepare_case, differences=channels == "concat" and not tokens)
         if isinstance(X, Iterator):
             return iter_features(extraction, output, map(prepare, iter_clean_cases(X)), combine=combine, batch_size=int(batch_size))
@@ -243,7 +243,7 @@ class Encoder:
         if tokens:
             self._check_segment_counts(cases)
         rows = iter_features(extraction, output, map(prepare, cases), combine=combine, batch_size=int(batch_size))
-        return _stack(track(rows, total=len(cases), desc="embedding", unit=" series", shown=progress), len(cases))
+        return stack_rows(track(rows, total=len(cases), desc="embedding", unit=" series", shown=progress), len(cases))
 
     def prepare_case(self, case: np.ndarray, *, differences: bool = True) -> np.ndarray:
         """Return the channels to encode: normalised, and with those of `evaluation.channel_differences`.
@@ -264,10 +264,10 @@ class Encoder:
         Returns:
             float32 (series, features), see `models.pooling.split_layers`. Needs one input length and difference order.
         """
-        combine = partial(_combine, channels="mean", merge_segments=_mean)
+        combine = partial(combine_channels, channels="mean", merge_segments=mean_segments)
         cases = (channel[None] for channel in series)
         rows = iter_features(self._extraction, LayerwiseOutput(), cases, combine=combine, batch_size=batch_size)
-        return _stack(rows, len(series))
+        return stack_rows(rows, len(series))
 
     def choose_pooling(self, *, layer: int | None, pooling: str | None) -> str:
         """Return the pooling, or the default of the encoder if it is None ("cls+mean" for a layer, if the default has all)."""
@@ -372,36 +372,6 @@ def _to_float16(name: str, array: np.ndarray) -> np.ndarray:
     if (largest := np.abs(array).max(initial=0)) > np.finfo(np.float16).max:
         raise InputError(f"{name} has {largest:.3g}, too large for float16; save the encoder without float16")
     return array.astype(np.float16)
-
-
-def _mean(rows: np.ndarray) -> np.ndarray:
-    """(channels, segments, …) -> (channels, …)."""
-    return rows.mean(1) if rows.shape[1] > 1 else rows[:, 0]
-
-
-def _concatenate(rows: np.ndarray) -> np.ndarray:
-    """(channels, segments, tokens, width) -> (channels, segments * tokens, width)."""
-    return rows.reshape(len(rows), -1, rows.shape[-1])
-
-
-def _combine(rows: np.ndarray, *, channels: str, merge_segments: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Combine the outputs of a case, (channels, segments, …): first over segments, then over channels."""
-    merged = merge_segments(rows)
-    if channels == "none":
-        return merged
-    if len(merged) == 1:
-        return merged[0]
-    return merged.mean(0) if channels == "mean" else np.concatenate(merged, axis=-1)
-
-
-def _stack(rows: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """Stack rows of one shape without a second copy of all."""
-    first = next(rows)
-    stacked = np.empty((count, *first.shape), np.float32)
-    stacked[0] = first
-    for i, row in enumerate(rows, 1):
-        stacked[i] = row
-    return stacked
 
 
 def normalise_case(case: np.ndarray, evaluation: EvaluationConfig) -> np.ndarray:
