@@ -156,11 +156,11 @@ class Started(NamedTuple):
         if moment == "start":
             time.sleep(draw.uniform(1, max(start_s, 1)))  # a second later than Python, which dies of a signal
             return
-        self.pod.wait_until(self.has_opened, timeout=300)
+        self.pod.wait_until(self.has_opened, timeout=900)
         if moment == "compilation":
             time.sleep(draw.uniform(0, compile_s))
             return
-        self.pod.wait_until(self.has_stepped, timeout=300)
+        self.pod.wait_until(self.has_stepped, timeout=900)
         if moment == "training":
             time.sleep(draw.uniform(0, 2))
         else:
@@ -187,7 +187,7 @@ def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Rando
             if not pod.alive():
                 raise RuntimeError(f"The run finished after {number} signals. Give it more steps.")
             pod.kill(draw.randrange(3), signum=signal.SIGTERM)
-            ended = pod.wait(timeout=300)
+            ended = pod.wait(timeout=900)
             agreed = all(f"saved a checkpoint at step {newest(workdir)}." in pod.output(index) for index in range(3))
         outcome = " ".join(map(str, ended)) + ("" if agreed else ", different steps")
         statuses[f"{'resumed' if resumed else 'fresh'}, {phase}: {outcome}"] += 1
