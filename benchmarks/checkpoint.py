@@ -55,7 +55,7 @@ def real_step(name: str):
 
     from nutime_jax.config import load_config
     from nutime_jax.distributed.mesh import make_global_batch, make_mesh
-    from nutime_jax.training.input_pipeline import streamed_views
+    from nutime_jax.training.input_pipeline import corpus_views
     from nutime_jax.training.program import build_program
 
     config = load_config(name)
@@ -63,7 +63,7 @@ def real_step(name: str):
     rows, length = config.batch_size, config.length
     series = np.random.default_rng(0).normal(size=(rows, length)).astype(np.float32)
     batch = make_global_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
-    views = lambda key, batch: streamed_views(key, batch, size=length, ratio=tuple(config.augment.crop_ratio))  # noqa: E731
+    views = lambda key, batch: corpus_views(key, batch, size=length, ratio=tuple(config.augment.crop_ratio))  # noqa: E731
     return build_program(config, views=(views,), mesh=mesh), batch
 
 

@@ -73,7 +73,7 @@ def measure(sources: list[str]) -> dict[str, object]:
     from nutime_jax.data.loader import class_sampling_probs, iterate_batches
     from nutime_jax.distributed.mesh import make_mesh
     from nutime_jax.synthetic import synthetic_series
-    from nutime_jax.training.input_pipeline import make_input_pipeline, make_views, streamed_views
+    from nutime_jax.training.input_pipeline import corpus_views, make_input_pipeline, make_views
     from nutime_jax.training.program import build_program
 
     results: dict[str, object] = {}
@@ -94,10 +94,10 @@ def measure(sources: list[str]) -> dict[str, object]:
 
         base = [f"batch_size={BATCH}", f"data.sources={','.join(sources)}", "steps=100"]
         feeds = {
-            "streamed": [],
+            "streamed": ["data.on_device=false"],
             "on_device": ["data.on_device=true"],
             "synthetic": ["data.synthetic_fraction=1"],
-            "quarter_synthetic": ["data.synthetic_fraction=0.25"],
+            "quarter_synthetic": ["data.synthetic_fraction=0.25", "data.on_device=false"],
         }
         for name, overrides in feeds.items():
             config = load_config("quickstart", [*base, *overrides])
@@ -113,7 +113,7 @@ def measure(sources: list[str]) -> dict[str, object]:
         config = load_config("quickstart", base)
         fixed = {"series": jax.random.normal(jax.random.key(0), (BATCH, LENGTH)), "length": np.full(BATCH, LENGTH, np.int32)}
         fixed["offset"] = np.zeros(BATCH, np.float32)
-        program = build_program(config, views=partial(streamed_views, size=LENGTH, ratio=(0.5, 1.0)), mesh=make_mesh(1))
+        program = build_program(config, views=[partial(corpus_views, size=LENGTH, ratio=(0.5, 1.0))], mesh=make_mesh(1))
         states = [program.init()]
 
         def step(number: int):

@@ -109,15 +109,15 @@ def training(overrides: tuple[str, ...]) -> tuple[Callable[[], object], float, i
     from benchmarks.matmul_formula import step_flops
     from nutime_jax.config import load_config
     from nutime_jax.distributed.mesh import make_global_batch, make_mesh
-    from nutime_jax.training.input_pipeline import streamed_views
+    from nutime_jax.training.input_pipeline import corpus_views
     from nutime_jax.training.program import build_program
 
     config = load_config("nutime_paper", ["batch_size=256", *overrides])
     mesh, rows, length = make_mesh(), config.batch_size, config.length
     series = np.random.default_rng(0).normal(size=(rows, length)).astype(np.float32)
     batch = make_global_batch({"series": series, "length": np.full(rows, length, np.int32), "offset": np.zeros(rows, np.float32)}, mesh)
-    views = partial(streamed_views, size=length, ratio=tuple(config.augment.crop_ratio))
-    program = build_program(config, views=views, mesh=mesh)
+    views = partial(corpus_views, size=length, ratio=tuple(config.augment.crop_ratio))
+    program = build_program(config, views=(views,), mesh=mesh)
     compiled = program.step.lower(program.state, batch).compile()
     states = [program.init()]
 

@@ -183,7 +183,9 @@ class DataConfig(Section, prefix="data"):
     source_weights: tuple[float, ...] = option((), "Sampling weight per source; empty weights sources by their number of classes.", low=0)
     class_balance_alpha: float = option(0.0, "Exponent of class sizes in sampling; 0: uniform classes, 1: uniform series.", low=0, high=1)
     synthetic_fraction: float = option(0.0, "Fraction of synthetic series per batch; 1 needs no sources.", low=0, high=1)
-    on_device: bool = option(False, "Whether every device holds the full corpus. Then the host reads no batches.")
+    on_device: bool | None = option(
+        None, "Whether every device holds the full corpus; none: if it takes at most a quarter of its memory (1 GB on CPU).", resume=True
+    )
     reader_threads: int = option(4, "Number of threads that read ahead.", low=1, resume=True)
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scaling", action="store_true", help="also predict 1 to 4,096 chips, with equal rows per chip and with an equal batch"
     )
-    parser.add_argument("--corpus", metavar="POINTS,SERIES,CLASSES", help="size of a corpus that is held in device memory")
+    parser.add_argument("--corpus", metavar="POINTS,SERIES", help="size of a corpus that is held in device memory")
     parser.add_argument("--json", type=user_path, metavar="FILE", help="also write all values to FILE")
 
 
@@ -60,6 +60,6 @@ def _corpus_size(text: str | None) -> list[int] | None:
     if text is None:
         return None
     parts = text.split(",")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
-        raise InputError(f"--corpus is {text!r}; write time points, series and classes, as --corpus=11700000,69063,800")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
+        raise InputError(f"--corpus is {text!r}; write time points and series, as --corpus=11700000,69063")
     return [int(part) for part in parts]

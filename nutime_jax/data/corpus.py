@@ -86,6 +86,11 @@ class Corpus:
         return max(part.card["max_length"] for part in self.parts)
 
     @property
+    def num_points(self) -> int:
+        """Time points of all records."""
+        return sum(part.card["points"] for part in self.parts)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of records and classes; corpora with the same digest are equal."""
         return hashlib.sha256("".join(part.card["digest"] for part in self.parts).encode()).hexdigest()

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int32
 from nutime_jax.data.corpus import Corpus
 from nutime_jax.errors import InputError
 
+MAX_POINTS = np.iinfo(np.int32).max
 READ_RECORDS = 8192
 """Records per read."""
 
@@ -24,19 +25,6 @@ class PackedSeries(NamedTuple):
     starts: Int32[np.ndarray, " *series"]
     lengths: Int32[np.ndarray, " *series"]
     offsets: Float32[np.ndarray, " *series"]
-
-
-class DeviceCorpus(NamedTuple):
-    """A corpus whose series are sorted by class.
-
-    class_starts, class_sizes: of each class: index of its first series, and number of series.
-    class_bounds: cumulative sampling probabilities of the classes; the last is 1.
-    """
-
-    packed: PackedSeries
-    class_starts: Int32[np.ndarray, " classes"]
-    class_sizes: Int32[np.ndarray, " classes"]
-    class_bounds: Float32[np.ndarray, " classes"]
 
 
 def pack_series(series: Iterable[tuple[np.ndarray, float]], *, num_points: int, num_series: int) -> PackedSeries:
@@ -55,24 +43,19 @@ def pack_series(series: Iterable[tuple[np.ndarray, float]], *, num_points: int, 
     return PackedSeries(values, starts, lengths, offsets)
 
 
-def load_device_corpus(corpus: Corpus, class_probs: np.ndarray) -> DeviceCorpus:
-    """Read a full corpus into memory: 4 bytes per time point and 12 per series.
-
-    Args:
-        class_probs: sampling probability of each class, see `data.loader`.
+def load_device_corpus(corpus: Corpus) -> PackedSeries:
+    """Read a full corpus into memory, see `corpus_bytes`.
 
     Raises:
         InputError: int32 cannot represent all indices.
     """
-    points = sum(part.card["points"] for part in corpus.parts)
-    if points > np.iinfo(np.int32).max:
-        raise InputError(f"the corpus has {points} time points, more than 2**31 - 1; set data.on_device=false")
+    if corpus.num_points > MAX_POINTS:
+        raise InputError(f"the corpus has {corpus.num_points} time points, more than {MAX_POINTS}; set data.on_device=false")
     blocks = (np.arange(first, min(first + READ_RECORDS, len(corpus))) for first in range(0, len(corpus), READ_RECORDS))
     series = ((record.values, record.offset) for block in blocks for record in corpus.read(block))
-    sizes = corpus.class_sizes
-    return DeviceCorpus(
-        packed=pack_series(series, num_points=points, num_series=len(corpus)),
-        class_starts=(np.cumsum(sizes, dtype=np.int64) - sizes).astype(np.int32),
-        class_sizes=sizes.astype(np.int32),
-        class_bounds=np.cumsum(class_probs).astype(np.float32),
-    )
+    return pack_series(series, num_points=corpus.num_points, num_series=len(corpus))
+
+
+def corpus_bytes(corpus: Corpus) -> int:
+    """Return the bytes of a packed corpus: 4 per time point and 12 per series."""
+    return 4 * corpus.num_points + 12 * len(corpus)

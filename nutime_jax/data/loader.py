@@ -1,6 +1,6 @@
-"""Batches of padded series, loaded by Grain."""
+"""Batches of a corpus, loaded by Grain: padded series, or their indices."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -62,6 +62,18 @@ def sample_record_indices(class_sizes: np.ndarray, class_probs: np.ndarray, *, s
     return starts[classes] + (random.random(batch_size) * class_sizes[classes]).astype(np.int64)
 
 
+def load_padded(corpus: Corpus, indices: np.ndarray) -> Batch:
+    """Return records as {"series": (batch, corpus.max_length), "length", "offset": (batch,)}."""
+    records = corpus.read(indices)
+    series, length = pad_series([record.values for record in records], corpus.max_length)
+    return {"series": series, "length": length, "offset": np.array([record.offset for record in records])}
+
+
+def load_indices(corpus: Corpus, indices: np.ndarray) -> Batch:
+    """Return the indices of records in a corpus that is in device memory."""
+    return {"index": indices.astype(np.int32)}
+
+
 def iterate_batches(
     corpus: Corpus,
     class_probs: np.ndarray,
@@ -72,8 +84,9 @@ def iterate_batches(
     stop: int,
     rows: np.ndarray | None = None,
     threads: int = 2,
+    load: Callable[[Corpus, np.ndarray], Batch] = load_padded,
 ) -> Iterator[Batch]:
-    """Yield batches start to stop - 1, {"series": (batch, corpus.max_length), "length", "offset": (batch,)}.
+    """Yield batches start to stop - 1.
 
     A batch depends only on the corpus, seed and step: a run that resumes at step n passes start=n. With several processes
     each reads its rows of the same global batch, in their order.
@@ -83,14 +96,13 @@ def iterate_batches(
         batch_size: size of the global batch.
         rows: rows of this process, see `mesh.process_local_rows`; None is all rows.
         threads: reader threads; they read ahead.
+        load: (corpus, record indices) -> batch, `load_padded` or `load_indices`.
     """
     rows = np.arange(batch_size) if rows is None else rows
 
     def read(step: int) -> Batch:
-        indices = sample_record_indices(corpus.class_sizes, class_probs, seed=seed, step=step, batch_size=batch_size)[rows]
-        records = corpus.read(indices)
-        series, length = pad_series([record.values for record in records], corpus.max_length)
-        return {"series": series, "length": length, "offset": np.array([record.offset for record in records])}
+        indices = sample_record_indices(corpus.class_sizes, class_probs, seed=seed, step=step, batch_size=batch_size)
+        return load(corpus, indices[rows])
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))

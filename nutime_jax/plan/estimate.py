@@ -137,7 +137,7 @@ def make_plan(config: PretrainConfig, topology: Topology, *, size: CorpusSize | 
     """Return all values of a plan, in FLOPs, bytes and seconds, per chip where nothing else is stated.
 
     Args:
-        size: size of the corpus, needed if data.on_device is true.
+        size: size of a corpus in device memory; None is a streamed one.
         chips: numbers of chips to predict, with the same rows per chip and with the same total batch.
 
     Raises:

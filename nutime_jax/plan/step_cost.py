@@ -57,7 +57,7 @@ def step_cost(config: PretrainConfig, topology: Topology, *, size: CorpusSize | 
     """Return the cost of a step: compiled for TPUs, analysed for GPUs, whose compiler needs one.
 
     Args:
-        size: size of the corpus, needed if data.on_device is true.
+        size: size of a corpus in device memory; None is a streamed one.
 
     Raises:
         InputError: the configuration is invalid, libtpu is not installed, the slice does not exist, or the step does not fit.
@@ -123,7 +123,7 @@ def analyse_step(config: PretrainConfig, topology: Topology, *, size: CorpusSize
         matmul_flops={precision: flops / topology.chips for precision, flops in matmuls.flops.items()},
         bytes_accessed=matmuls.bytes_accessed / topology.chips + UPDATE_BYTES * parameters,
         collectives=(Collective("all-reduce", 4 * parameters, topology.chips, 1, "transpose(jvp())"),),
-        arguments=_tree_bytes(program.state) + _tree_bytes(batch) / (1 if config.data.on_device else topology.chips),
+        arguments=_tree_bytes(program.state) + _tree_bytes(batch) / (1 if "corpus" in batch else topology.chips),
         parameters=parameters,
     )
 

@@ -1,6 +1,7 @@
 """Input of the training step: a streamed corpus, a corpus in device memory, synthetic series, or a mixture."""
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from nutime_jax.config import AugmentConfig, DataConfig, PretrainConfig
 from nutime_jax.core.augmentations import make_augmentation
 from nutime_jax.core.views import Views, two_views
 from nutime_jax.data.corpus import Corpus
-from nutime_jax.data.device_corpus import DeviceCorpus, PackedSeries, load_device_corpus
-from nutime_jax.data.loader import class_sampling_probs, iterate_batches
+from nutime_jax.data.device_corpus import MAX_POINTS, PackedSeries, corpus_bytes, load_device_corpus
+from nutime_jax.data.loader import class_sampling_probs, iterate_batches, load_indices
 from nutime_jax.distributed.mesh import (
     batch_sharding,
     check_divisible,
@@ -28,15 +29,23 @@ from nutime_jax.distributed.mesh import (
     shard_tree,
 )
 from nutime_jax.errors import InputError
+from nutime_jax.options import format_value
 from nutime_jax.synthetic import synthetic_series
 
+log = logging.getLogger(__name__)
+
+CPU_CORPUS_BYTES = 1e9
+"""Largest corpus that is held in memory on a CPU by default."""
 MakeViews = Callable[[Key[Array, ""], Any], Views]
 """(key, batch) -> two views per series, inside the step."""
 
 
 @dataclass(frozen=True)
-class StreamedBatches:
-    """Padded batches that the host reads ahead: each process its own rows."""
+class CorpusBatches:
+    """Batches that the host samples ahead: padded series, each process its own rows, or indices of series in device memory.
+
+    packed: the corpus in device memory; None reads padded series. The series of a step are the same.
+    """
 
     corpus: Corpus
     class_probs: np.ndarray
@@ -45,10 +54,12 @@ class StreamedBatches:
     seed: int
     steps: int
     threads: int
+    packed: PackedSeries | None = None
 
-    def iterate(self, start_step: int) -> Iterator[dict[str, jax.Array]]:
+    def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
         """Yield the batches of the steps from `start_step` on."""
-        local = iterate_batches(
+        batches = partial(
+            iterate_batches,
             self.corpus,
             self.class_probs,
             batch_size=self.rows,
@@ -56,25 +67,27 @@ class StreamedBatches:
             start=start_step,
             stop=self.steps,
             threads=self.threads,
-            rows=process_local_rows(self.rows, self.mesh),
         )
-        for batch in local:
-            yield make_global_batch(batch, self.mesh)
+        if self.packed is None:
+            for batch in batches(rows=process_local_rows(self.rows, self.mesh)):
+                yield make_global_batch(batch, self.mesh)
+            return
+        for batch in batches(load=load_indices):
+            yield {"index": shard_tree(batch["index"], replicated_sharding(self.mesh)), "corpus": self.packed}
 
 
 @dataclass(frozen=True)
-class ConstantBatch:
-    """The same arrays in every step: a corpus in device memory, or none for synthetic series."""
+class NoBatches:
+    """Empty batches of a run whose series are all synthetic."""
 
-    arrays: Any
     steps: int
 
-    def iterate(self, start_step: int) -> Iterator[Any]:
-        """Yield the arrays for each step from `start_step` on."""
-        return itertools.repeat(self.arrays, self.steps - start_step)
+    def iterate(self, start_step: int) -> Iterator[dict[str, Any]]:
+        """Yield an empty batch for each step from `start_step` on."""
+        return itertools.repeat({}, self.steps - start_step)
 
 
-InputPipeline = StreamedBatches | ConstantBatch
+InputPipeline = CorpusBatches | NoBatches
 
 
 class CorpusSize(NamedTuple):
@@ -82,7 +95,6 @@ class CorpusSize(NamedTuple):
 
     points: int
     series: int
-    classes: int
 
 
 def count_synthetic(data: DataConfig, *, batch_size: int) -> int:
@@ -90,27 +102,50 @@ def count_synthetic(data: DataConfig, *, batch_size: int) -> int:
     return round(data.synthetic_fraction * batch_size)
 
 
+def choose_on_device(data: DataConfig, corpus: Corpus | None, mesh: Mesh) -> bool:
+    """Return whether devices hold the corpus (`data.on_device`), and log why.
+
+    Raises:
+        InputError: they have to, and it does not fit into the free memory.
+    """
+    if corpus is None:
+        return False
+    size, stats = corpus_bytes(corpus), [device.memory_stats() for device in mesh.local_devices]
+    # CPUs report no statistics.
+    quarter = min(used["bytes_limit"] / 4 if used else CPU_CORPUS_BYTES for used in stats)
+    if data.on_device is None:
+        chosen, why = size <= quarter and corpus.num_points <= MAX_POINTS, f"at most {quarter / 1e9:.2g} GB of a device are used for it"
+    else:
+        chosen, why = data.on_device, f"data.on_device is {format_value(data.on_device)}"
+    free = min(used["bytes_limit"] - used["bytes_in_use"] if used else math.inf for used in stats)
+    if chosen and size > free:
+        needs = f"the corpus needs {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free"
+        raise InputError(f"{needs}; set config.data.on_device=false")
+    log.info("corpus of %.3g GB: %s (%s)", size / 1e9, "in device memory" if chosen else "streamed", why)
+    return chosen
+
+
 def make_input_pipeline(data: DataConfig, corpus: Corpus | None, mesh: Mesh, *, batch_size: int, seed: int, steps: int) -> InputPipeline:
     """Return the source of batches.
 
     Args:
+        data: `on_device` is that of `choose_on_device`; None streams.
         corpus: None if every row is synthetic.
         batch_size: rows per step, synthetic rows included.
         seed: of the order of a streamed corpus.
         steps: number of steps of the run.
 
     Raises:
-        InputError: the rows are not divisible over the devices, the source weights do not fit, or the corpus does not fit
-            into device memory.
+        InputError: the rows are not divisible over the devices, or the source weights do not fit.
     """
     rows = batch_size - count_synthetic(data, batch_size=batch_size)
     if not rows:
-        return ConstantBatch({}, steps)
+        return NoBatches(steps)
     class_probs = class_sampling_probs(corpus, alpha=data.class_balance_alpha, weights=data.source_weights)
-    if data.on_device:
-        return ConstantBatch(_put_on_devices(load_device_corpus(corpus, class_probs), mesh), steps)
-    check_divisible(rows, mesh)
-    return StreamedBatches(corpus, class_probs, mesh, rows=rows, seed=seed, steps=steps, threads=data.reader_threads)
+    packed = _put_on_devices(corpus, mesh) if data.on_device else None
+    if packed is None:
+        check_divisible(rows, mesh)
+    return CorpusBatches(corpus, class_probs, mesh, rows=rows, seed=seed, steps=steps, threads=data.reader_threads, packed=packed)
 
 
 def abstract_batch(data: DataConfig, mesh: Mesh, *, batch_size: int, size: CorpusSize | None = None) -> Any:
@@ -127,7 +162,9 @@ def abstract_batch(data: DataConfig, mesh: Mesh, *, batch_size: int, size: Corpu
     rows = batch_size - count_synthetic(data, batch_size=batch_size)
     if not rows:
         return {}
-    if not data.on_device:
+    if data.on_device and size is None:
+        raise InputError("data.on_device is true and the size of the corpus is not known; pass its points and series")
+    if data.on_device is False or size is None:
         check_divisible(rows, mesh)
         abstract = partial(_abstract, batch_sharding(mesh))
         return {
@@ -135,20 +172,14 @@ def abstract_batch(data: DataConfig, mesh: Mesh, *, batch_size: int, size: Corpu
             "length": abstract(jnp.int32, rows),
             "offset": abstract(jnp.float32, rows),
         }
-    if size is None:
-        raise InputError("data.on_device is true and the size of the corpus is not known; pass its points, series and classes")
     abstract = partial(_abstract, replicated_sharding(mesh))
-    return DeviceCorpus(
-        packed=PackedSeries(
-            values=abstract(jnp.float32, size.points),
-            starts=abstract(jnp.int32, size.series),
-            lengths=abstract(jnp.int32, size.series),
-            offsets=abstract(jnp.float32, size.series),
-        ),
-        class_starts=abstract(jnp.int32, size.classes),
-        class_sizes=abstract(jnp.int32, size.classes),
-        class_bounds=abstract(jnp.float32, size.classes),
+    packed = PackedSeries(
+        values=abstract(jnp.float32, size.points),
+        starts=abstract(jnp.int32, size.series),
+        lengths=abstract(jnp.int32, size.series),
+        offsets=abstract(jnp.float32, size.series),
     )
+    return {"index": abstract(jnp.int32, rows), "corpus": packed}
 
 
 def make_views(config: PretrainConfig) -> list[MakeViews]:
@@ -162,40 +193,20 @@ def _make_views(data: DataConfig, augment: AugmentConfig, *, batch_size: int, le
     if augment.transforms:
         crop["augment"] = make_augmentation(augment.transforms)
     synthetic = count_synthetic(data, batch_size=batch_size)
-    real = batch_size - synthetic
     generated = partial(synthetic_views, count=synthetic, length=length, **crop)
-    if not real:
+    if synthetic == batch_size:
         return generated
-    sampled = partial(on_device_views, count=real, **crop) if data.on_device else partial(streamed_views, **crop)
+    sampled = partial(corpus_views, **crop)
     return partial(mixed_views, first=sampled, second=generated) if synthetic else sampled
 
 
-def streamed_views(key: Key[Array, ""], batch: dict[str, Array], **crop: Any) -> Views:
-    """Return views of the series of a padded batch, see `data.loader.batches`."""
-    return two_views(key, batch["series"], batch["length"], offsets=batch["offset"], **crop)
-
-
-def on_device_views(key: Key[Array, ""], corpus: DeviceCorpus, *, count: int, **crop: Any) -> Views:
-    """Return views of `count` series, sampled from a corpus in device memory with the probabilities of `data.loader`."""
-    sample_key, crop_key = jax.random.split(key)
-    index, packed = sample_series(sample_key, corpus, count=count), corpus.packed
-    starts, lengths, offsets = packed.starts[index], packed.lengths[index], packed.offsets[index]
-    return two_views(crop_key, packed.values, lengths, starts=starts, offsets=offsets, **crop)
-
-
-def sample_series(key: Key[Array, ""], corpus: DeviceCorpus, *, count: int) -> Int[Array, " {count}"]:
-    """Return indices of series: a class by its probability, then a series of it.
-
-    Each row has a key of its own, so that the result does not depend on the number of devices.
-    """
-
-    def sample(key):
-        class_key, series_key = jax.random.split(key)
-        label = jnp.searchsorted(corpus.class_bounds, jax.random.uniform(class_key), side="right")
-        label = jnp.minimum(label, len(corpus.class_bounds) - 1)
-        return corpus.class_starts[label] + jax.random.randint(series_key, (), 0, corpus.class_sizes[label])
-
-    return jax.vmap(sample)(jax.random.split(key, count))
+def corpus_views(key: Key[Array, ""], batch: dict[str, Any], **crop: Any) -> Views:
+    """Return views of padded series, or of series of a corpus in device memory, see `CorpusBatches`."""
+    if "corpus" not in batch:
+        return two_views(key, batch["series"], batch["length"], offsets=batch["offset"], **crop)
+    index, packed = batch["index"], batch["corpus"]
+    starts, offsets = packed.starts[index], packed.offsets[index]
+    return two_views(key, packed.values, packed.lengths[index], starts=starts, offsets=offsets, **crop)
 
 
 def synthetic_views(key: Key[Array, ""], batch: Any, *, count: int, length: int, **crop: Any) -> Views:
@@ -217,20 +228,8 @@ def _interleave(a: Float[Array, "m *rest"], b: Float[Array, "n *rest"]) -> Float
     return jnp.concatenate(parts, axis=1).reshape(-1, *a.shape[1:])
 
 
-def _put_on_devices(corpus: DeviceCorpus, mesh: Mesh) -> DeviceCorpus:
-    """Copy a corpus to every device.
-
-    Raises:
-        InputError: it does not fit into the free memory.
-    """
-    size = sum(array.nbytes for array in jax.tree.leaves(corpus))
-    stats = [device.memory_stats() for device in mesh.local_devices]
-    # CPUs report no statistics.
-    free = min(used["bytes_limit"] - used["bytes_in_use"] if used else math.inf for used in stats)
-    if size > free:
-        needs = f"the corpus needs {size / 1e9:.1f} GB of every device, {free / 1e9:.1f} GB are free"
-        raise InputError(f"{needs}; set config.data.on_device=false")
-    return shard_tree(corpus, jax.tree.map(lambda _: replicated_sharding(mesh), corpus))
+def _put_on_devices(corpus: Corpus, mesh: Mesh) -> PackedSeries:
+    return jax.tree.map(lambda array: shard_tree(array, replicated_sharding(mesh)), load_device_corpus(corpus))
 
 
 def _abstract(sharding: NamedSharding, dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ from nutime_jax.distributed.processes import SINGLE_PROCESS, ProcessGroup
 from nutime_jax.errors import InputError, keep_log_handlers
 from nutime_jax.models.network import build_encoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.objectives import build_network, make_objective
+from nutime_jax.options import format_value
 from nutime_jax.storage import is_remote, lock, resolve_path
 from nutime_jax.training import hooks
 from nutime_jax.training.checkpoints import (
@@ -40,7 +42,14 @@ from nutime_jax.training.checkpoints import (
     set_newer_aside,
 )
 from nutime_jax.training.flops import matmul_seconds
-from nutime_jax.training.input_pipeline import CorpusSize, abstract_batch, count_synthetic, make_input_pipeline, make_views
+from nutime_jax.training.input_pipeline import (
+    CorpusSize,
+    abstract_batch,
+    choose_on_device,
+    count_synthetic,
+    make_input_pipeline,
+    make_views,
+)
 from nutime_jax.training.metrics import LogMetrics, MetricWriter, NullWriter, Probe, Progress, StepTimer
 from nutime_jax.training.program import build_program, learning_rate, step_matmul_flops
 from nutime_jax.training.state import TrainState, encoder_variables, init_from_data, replace_encoder
@@ -97,7 +106,9 @@ def pretrain(
         corpus = _open_corpus(config, workdir, processes, columns=columns)
         views = make_views(config)
         size = {"batch_size": config.batch_size, "steps": config.steps}
-        pipeline = make_input_pipeline(config.data, corpus, mesh, **size, seed=config.seed)
+        # Memory may differ between processes; all have to run one program.
+        on_device = processes.broadcast_from_primary(lambda: format_value(choose_on_device(config.data, corpus, mesh))) == "true"
+        pipeline = make_input_pipeline(replace(config.data, on_device=on_device), corpus, mesh, **size, seed=config.seed)
         program = build_program(config, views=views, mesh=mesh)
         metadata = _checkpoint_metadata(config, corpus, init_from)
         run, folder = config.run, workdir / "checkpoints"
@@ -173,7 +184,7 @@ def _ideal_seconds(config: PretrainConfig, mesh: jax.sharding.Mesh) -> float | N
     if chip is None:
         return None
     # The size of the corpus does not change the matmuls.
-    batch = abstract_batch(config.data, mesh, batch_size=config.batch_size, size=CorpusSize(1, 1, 1))
+    batch = abstract_batch(config.data, mesh, batch_size=config.batch_size, size=CorpusSize(1, 1))
     return matmul_seconds(step_matmul_flops(config, mesh=mesh, batch=batch), chip)
 
 

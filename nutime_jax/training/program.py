@@ -6,10 +6,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from nutime_jax.config import OptimConfig, PretrainConfig
-from nutime_jax.distributed.mesh import check_divisible, default_microbatch_size, infer_shardings, replicated_sharding
+from nutime_jax.core.views import Views
+from nutime_jax.distributed.mesh import batch_sharding, check_divisible, default_microbatch_size, infer_shardings, replicated_sharding
 from nutime_jax.errors import extra
 from nutime_jax.models.network import build_encoder
 from nutime_jax.objectives import build_network, make_objective
@@ -66,7 +67,7 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
     step = make_train_step(
         network,
         optimizer,
-        views=views or make_views(config),
+        views=[partial(_shard_rows, view, batch_sharding(mesh)) for view in views or make_views(config)],
         momentum=partial(momentum_schedule, steps=config.steps, base=config.objective.momentum),
         seed=config.seed,
         objective=objective,
@@ -84,6 +85,11 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
         init=jax.jit(init, out_shardings=shardings),
         step=jax.jit(train_step, out_shardings=(shardings, replicated_sharding(mesh)), donate_argnums=0),
     )
+
+
+def _shard_rows(views: MakeViews, sharding: NamedSharding, key: jax.Array, batch: Any) -> Views:
+    """Return views whose rows are sharded. Otherwise every device would compute all that are made of replicated arrays."""
+    return jax.lax.with_sharding_constraint(views(key, batch), sharding)
 
 
 def step_matmul_flops(config: PretrainConfig, *, mesh: Mesh, batch: Any) -> dict[str, float]:

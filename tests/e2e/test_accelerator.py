@@ -24,3 +24,10 @@ def test_every_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
     table = out.with_suffix(".md").read_text()
     assert "| bfloat16 | 16 |" in table
     assert table.strip() in capsys.readouterr().out
+
+    # Without time, one case is measured and profiled.
+    monkeypatch.setattr(sys, "argv", ["accelerator", *small, "--minutes=0", f"--out={tmp_path / 'first.json'}"])
+    accelerator.main()
+    first = json.loads((tmp_path / "first.json").read_text())
+    assert (list(first["training"]), first["profiled"]) == (["float32, batch 16"], "float32, batch 16")
+    assert not {"embedding", "sweep"} & set(first)

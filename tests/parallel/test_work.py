@@ -15,7 +15,7 @@ from nutime_jax.loading import untrained_encoder
 from nutime_jax.models.stem import POSITIONS
 from nutime_jax.plan.hlo import analyse_hlo
 from nutime_jax.training.flops import count_matmuls
-from nutime_jax.training.input_pipeline import abstract_batch, make_input_pipeline
+from nutime_jax.training.input_pipeline import CorpusSize, abstract_batch, make_input_pipeline
 from nutime_jax.training.program import build_program
 
 pytestmark = pytest.mark.optimised
@@ -62,6 +62,15 @@ def test_memory_is_that_of_a_chunk_and_devices_exchange_gradients_and_statistics
     # Gradients of the encoder are reduced after each of eight chunks, those of heads once; BatchNorm's statistics are small.
     chunked = sum(leaf.size for leaf in jax.tree.leaves(program.state.params["encoder"]))
     assert 4 * (parameters + 6 * chunked) < reduced < 1.1 * 4 * (parameters + 7 * chunked)
+
+
+@pytest.mark.slow
+def test_every_device_computes_its_rows_of_a_corpus_that_all_devices_hold():
+    config, mesh = load_config("smoke", ["model.depth=1", "batch_size=64", "data.on_device=true"]), make_mesh(8)
+    program, batch = build_program(config, mesh=mesh), abstract_batch(config.data, mesh, batch_size=64, size=CorpusSize(1000, 10))
+    traced = program.step.trace(program.state, batch)
+    matmuls = sum(count_matmuls(traced.jaxpr).flops.values())
+    assert traced.lower().compile().cost_analysis()["flops"] < 0.3 * matmuls
 
 
 def test_a_run_compiles_one_step_and_embedding_a_program_an_eighth():

@@ -1,13 +1,19 @@
+import logging
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nutime_jax.config import DataConfig
 from nutime_jax.data.corpus import _features, _record_values, open_corpus
 from nutime_jax.data.device_corpus import load_device_corpus
-from nutime_jax.data.loader import class_sampling_probs, iterate_batches, sample_record_indices, source_shares
+from nutime_jax.data.loader import class_sampling_probs, iterate_batches, load_indices, load_padded, sample_record_indices, source_shares
+from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
-from nutime_jax.training.input_pipeline import on_device_views, sample_series, streamed_views
+from nutime_jax.training.input_pipeline import choose_on_device, corpus_views
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,7 @@ def test_the_rows_of_a_batch_are_the_batch(corpus, shares):
 
 
 def test_a_corpus_on_the_device_is_the_corpus(corpus, shares):
-    packed = load_device_corpus(corpus, shares).packed
+    packed = load_device_corpus(corpus)
     for number in (0, 3982, 3983, len(corpus) - 1):
         (record,) = corpus.read(np.array([number]))
         start = packed.starts[number]
@@ -104,31 +110,23 @@ def test_a_record_is_what_the_decoder_of_tfds_returns(corpus):
         np.testing.assert_array_equal(_record_values(example), np.arange(length, dtype=np.float32), strict=True)
 
 
-def test_resident_and_streamed_series_are_drawn_by_one_law(corpus):
-    shares = class_sampling_probs(corpus, alpha=0.5, weights=(1, 2))
-    resident = jax.tree.map(jnp.asarray, load_device_corpus(corpus, shares))
-    drawn = np.asarray(jax.jit(sample_series, static_argnames="count")(jax.random.key(0), resident, count=40_000))
-    ends = np.cumsum(corpus.class_sizes)
-    counts = np.bincount(np.searchsorted(ends, drawn, side="right"), minlength=len(ends))
-    deviation = (counts - 40_000 * shares) / np.sqrt(40_000 * shares * (1 - shares))
-    assert np.abs(deviation).max() < 4.5  # standard normal, 48 of them
-    largest = int(corpus.class_sizes.argmax())
-    within = drawn[np.searchsorted(ends, drawn, side="right") == largest] - (ends[largest] - corpus.class_sizes[largest])
-    assert np.abs(within.mean() / corpus.class_sizes[largest] - 0.5) < 4.5 / np.sqrt(12 * len(within))
+def test_views_of_a_corpus_on_the_device_are_those_of_padded_series(corpus, shares):
+    views = jax.jit(partial(corpus_views, size=64, ratio=(0.5, 1.0)))
+    padded, indices = (read(corpus, shares, start=1, stop=2, load=load)[0] for load in (load_padded, load_indices))
+    streamed = views(jax.random.key(1), padded)
+    held = views(jax.random.key(1), {**indices, "corpus": jax.tree.map(jnp.asarray, load_device_corpus(corpus))})
+    assert streamed.values.shape == (8, 2, 1, 64)
+    jax.tree.map(np.testing.assert_array_equal, streamed, held)
 
 
-@pytest.mark.slow
-def test_resident_and_streamed_views_have_the_same_statistics(corpus, shares):
-    options = {"size": 64, "ratio": (0.5, 1.0)}
-    resident = jax.tree.map(jnp.asarray, load_device_corpus(corpus, shares))
-    (batch,) = iterate_batches(corpus, shares, batch_size=4000, seed=0, start=0, stop=1)
-    streamed = streamed_views(jax.random.key(1), jax.tree.map(jnp.asarray, batch), **options)
-    drawn = on_device_views(jax.random.key(2), resident, count=4000, **options)
-    for one in (streamed, drawn):
-        assert one.values.shape == (4000, 2, 1, 64)
-        assert one.offset.shape == (4000, 1)
-    spread = [np.log10(np.asarray(one.values).std(-1).ravel() + 1e-6) for one in (streamed, drawn)]
-    level = [np.asarray(one.offset).ravel() > 0 for one in (streamed, drawn)]
-    for a, b in (spread, level):
-        error = np.sqrt((a.var() + b.var()) / 4000)
-        assert abs(a.mean() - b.mean()) < 4 * error
+def test_a_small_corpus_is_held_on_the_device_by_default(corpus, caplog):
+    data, mesh = DataConfig(), make_mesh(1)
+    with caplog.at_level(logging.INFO):
+        assert choose_on_device(data, corpus, mesh)
+        assert not choose_on_device(replace(data, on_device=False), corpus, mesh)
+        assert not choose_on_device(data, replace(corpus, parts=corpus.parts * 1000), mesh)  # 1.4 GB
+        assert not choose_on_device(data, None, mesh)
+    texts = ["in device memory (at most 1 GB", "streamed (data.on_device is false)", "streamed (at most 1 GB"]
+    assert all(text in message for text, message in zip(texts, caplog.messages, strict=True))
+    with pytest.raises(InputError, match="more than 2147483647"):
+        load_device_corpus(replace(corpus, parts=corpus.parts * 10_000))

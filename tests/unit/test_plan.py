@@ -259,7 +259,7 @@ def test_the_batch_that_is_planned_is_the_batch_that_is_trained_on(overrides, tm
     corpus = open_corpus(config.data.sources, data_dir=folder, max_length=512)
     lengths = [part.card["max_length"] for part in corpus.parts]
     config = update(config, {"data": {"max_length": max(lengths)}})  # what a plan takes it to be
-    size = CorpusSize(sum(part.card["points"] for part in corpus.parts), len(corpus), len(corpus.class_sizes))
+    size = CorpusSize(corpus.num_points, len(corpus)) if config.data.on_device else None
     mesh = make_mesh(2)
     real, told = (
         next(make_input_pipeline(config.data, corpus, mesh, batch_size=config.batch_size, seed=config.seed, steps=config.steps).iterate(0)),
@@ -273,14 +273,14 @@ def test_the_batch_that_is_planned_is_the_batch_that_is_trained_on(overrides, tm
 @pytest.mark.slow
 def test_gpu_steps_are_analysed(tmp_path, capsys):
     file = tmp_path / "plan.json"
-    overrides = ["--config.data.on_device=true", "--corpus=1000000,5000,20", "--config.batch_size=4096"]
+    overrides = ["--config.data.on_device=true", "--corpus=1000000,5000", "--config.batch_size=4096"]
     assert main(["plan", "--config=smoke", "--topology=h100:16", "--scaling", f"--json={file}", *overrides]) == 0
     text, plan = capsys.readouterr().out, json.loads(file.read_text())
     config = load_config("smoke", ["batch_size=4096"])
     assert plan["matmul_flops"] == {"highest": step_flops(config) / 16}
     assert plan["temporaries_bytes"] is None
     parameters = plan["collectives"]["all-reduce of gradients"]["bytes"] / 4
-    corpus = 4 * (1000000 + 3 * 5000 + 3 * 20)
+    corpus = 4 * (1000000 + 3 * 5000 + 4096)
     assert plan["arguments_bytes"] > 5 * 4 * 0.8 * parameters + corpus  # both networks, without a second predictor, and moments
     seconds = plan["seconds"]["roofline"]
     assert plan["roofline"]["chip_hours"] == pytest.approx(16 * seconds * config.steps / 3600)
