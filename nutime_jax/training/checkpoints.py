@@ -184,11 +184,15 @@ class _Retention(ocp.checkpoint_managers.PreservationPolicy):
 
     def __post_init__(self):
         self._score = functools.cache(functools.partial(_score, metric=self.best_metric))
-        verify = lambda: self._newest_intact(reversed(list_checkpoints(self.directory)))  # noqa: E731
-        self._verified = ThreadPoolExecutor(1).submit(verify) if self.is_primary else None
+        self._verified = ThreadPoolExecutor(1).submit(self._verify) if self.is_primary else None
 
-    def _newest_intact(self, paths: Iterable[Path]) -> list[Path]:
-        return list(itertools.islice(filter(self._is_intact, paths), self.max_to_keep - 1))
+    def _verify(self) -> tuple[list[Path], Path | None]:
+        return self._newest_and_best(list_checkpoints(self.directory)[::-1])
+
+    def _newest_and_best(self, paths: list[Path]) -> tuple[list[Path], Path | None]:
+        """Return the newest intact checkpoints but the one that is to be written, and the best intact one."""
+        newest = list(itertools.islice(filter(self._is_intact, paths), self.max_to_keep - 1))
+        return newest, next(filter(self._is_intact, _rank(paths, self._score)), None)
 
     def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
         """Return which checkpoints to retain; the newest is about to be written, and deletes none if it fails."""
@@ -197,11 +201,9 @@ class _Retention(ocp.checkpoint_managers.PreservationPolicy):
             return [True] * len(paths)
         wait([self._verified])
         newest, *older = sorted(paths, reverse=True)
-        kept = [newest, *self._newest_intact(older)]
-        if len(kept) < self.max_to_keep:
-            return [True] * len(paths)
-        best = next(filter(self._is_intact, _rank(older, self._score)), None)
-        return [path >= kept[-1] or path == best or self._is_periodic(path) for path in paths]
+        kept, best = self._newest_and_best(older)
+        oldest = [newest, *kept][-1] if len(kept) == self.max_to_keep - 1 else min(paths)
+        return [path >= oldest or path == best or self._is_periodic(path) for path in paths]
 
     def _is_periodic(self, path: Path) -> bool:
         return self.keep_period > 0 and int(path.name) % self.keep_period == 0
