@@ -20,6 +20,15 @@ def machine(*packages: str) -> dict[str, object]:
     }
 
 
+def replace_tables(text: str, page: Path, *, maker: str) -> None:
+    """Write tables into a page, between the marker of the script `maker` and the next end marker."""
+    begin, end = f"<!-- made by python -m {maker} -->", "<!-- end -->"
+    before, marker, rest = page.read_text().partition(begin)
+    if not marker:
+        raise ValueError(f"{page} has no marker {begin}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
 def write_results(results: dict, out: Path | None) -> None:
     """Print results as JSON, and write them to a file if `out` is given."""
     text = json.dumps(results, indent=2)
