@@ -69,6 +69,8 @@ def make_train_step(
         gradient_fn = accumulate_gradients(loss_fn, grad_accum_steps)
         branches = [partial(_gradient_of_views, gradient_fn, make_views) for make_views in views]
         arguments = (state.params, batch, view_key, (online_key, target_key))
+        # Gradients of a bfloat16 model are all-reduced in bfloat16. Summing 8 (32) partial sums so changes the encoder's gradient by
+        # 0.4 (0.7) %; its backward pass in bfloat16 alone is 19.1 % off that in float32, and both together 19.1 (19.2) %.
         (loss, (std, updated, target_updated)), grads = jax.lax.switch(state.step % len(views), branches, *arguments)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
