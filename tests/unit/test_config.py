@@ -40,7 +40,7 @@ from studies.variants import VariantsConfig
 from studies.windows import WindowsConfig
 
 SCHEMAS = {
-    **dict.fromkeys(("continued", "nutime_paper", "nutime_small", "quickstart", "smoke"), PretrainConfig),
+    **dict.fromkeys(("continued", "nutime_base", "nutime_paper", "nutime_small", "quickstart", "smoke"), PretrainConfig),
     "sweep": SweepConfig,
     str(CONFIGS / "domains.py"): DomainsConfig,
     str(CONFIGS / "objectives.py"): VariantsConfig,
