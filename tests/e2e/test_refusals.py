@@ -47,7 +47,7 @@ def finished(smoke_run, tmp_path):
         ("--config.data.max_length=99999999", "data.max_length is 99999999; choose an integer from 1 to 16,777,215"),
         ("--config.data.synthetic_fraction=1.5", "data.synthetic_fraction is 1.5; choose a number from 0 to 1"),
         ("--config.data.class_balance_alpha=-1", "data.class_balance_alpha is -1.0; choose a number from 0 to 1"),
-        ("--config.data.synthetic_fraction=0.05", "batch size 15 is not divisible by 2 devices"),
+        ("--config.data.synthetic_fraction=0.05 --config.data.on_device=false", "batch size 15 is not divisible by 2 devices"),
         (
             "--config.data.source_weights=1,2,3",
             "data.source_weights is 1,2,3; give a number for each of ArrowHead, PickupGestureWiimoteZ, one above 0",
@@ -67,7 +67,7 @@ def finished(smoke_run, tmp_path):
     ],
 )
 def test_a_wrong_setting_is_one_sentence(capfd, tmp_path, override, message):
-    status, sentences = pretrain(capfd, tmp_path / "run", override)
+    status, sentences = pretrain(capfd, tmp_path / "run", *override.split())
     assert status == 2
     assert len(sentences) == 1
     assert message in sentences[0]

@@ -1,5 +1,6 @@
 """The attention kernel agrees with attention by matmuls, dropout masks included."""
 
+import importlib.util
 from functools import partial
 
 import jax
@@ -9,9 +10,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from nutime_jax.config import load_config
+from nutime_jax.distributed.chips import parse_topology
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.models.fused_attention import KernelOptions, fits, fused_attention
 from nutime_jax.models.layers import Attention
+from nutime_jax.plan.step_cost import tpu_devices
 from nutime_jax.training.input_pipeline import abstract_batch
 from nutime_jax.training.program import build_program
 
@@ -76,3 +79,16 @@ def test_a_run_uses_the_kernel_for_all_blocks_but_the_last():
     program = build_program(config, mesh=mesh)
     batch = abstract_batch(config.data, mesh, batch_size=config.batch_size, size=None)
     assert str(program.step.trace(program.state, batch).jaxpr).count("pallas_call") == 3 * 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the compiler for TPUs")
+def test_the_compiler_for_tpus_accepts_the_kernel():
+    (device,) = tpu_devices(parse_topology("v5e:2x2"))[:1]
+    mesh = make_mesh([device])
+    rows, columns = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((mesh.axis_names,), (None, mesh.axis_names)))
+    qkv = jax.ShapeDtypeStruct((16, 33, 1536), jnp.float32, sharding=rows)
+    words = jax.ShapeDtypeStruct((2, 16), jnp.uint32, sharding=columns)
+    options = KernelOptions(64, 0.1, mesh=mesh, interpret=False)
+    gradient = jax.grad(lambda qkv, words: jnp.square(fused_attention(qkv, words, options)).sum())
+    assert jax.jit(gradient).lower(qkv, words).compile().as_text().count("tpu_custom_call") >= 2
