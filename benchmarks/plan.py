@@ -23,8 +23,9 @@ HALF = "/model.dtype=bfloat16"
 # 256 series per chip on each.
 FULL = ("v5e:4x4", "v6e:16x16/batch_size=65536", "v5p:8x8x8/batch_size=131072", "2*v5e:4x4/batch_size=8192")
 # As many rows per chip as v5e:16x16, in 1/16 of its batch: differences grow with the total batch.
+FUSED = "/attention=fused"
 SPREAD = ("v5e:16x16", "v6e:16x16", "v5p:8x8x8", "v5e:4x4/batch_size=256")
-CASES = (*FULL, *(case + HALF for case in FULL), *SPREAD, "h100:8", "h200:8")
+CASES = (*FULL, *(case + HALF for case in FULL), FULL[0] + FUSED, FULL[0] + FUSED + HALF, *SPREAD, "h100:8", "h200:8")
 MFU_AIMS = {"v5e": 0.12, "v6e": 0.08, "v5p": 0.08}
 """Aims at 256 series per chip."""
 PRETRAINING = 369_000 * 1024
@@ -48,12 +49,13 @@ def measure(case: str) -> dict:
 
 def render_steps(plans: dict[str, dict]) -> str:
     """Return the table of steps, per chip."""
-    columns = "slice | series | dtype | HBM traffic, GB | temporary buffers, MB | collectives | roofline, ms | compiler, ms | MFU | aim"
+    columns = "slice | series | dtype | attention | HBM traffic, GB | buffers, MB | collectives | roofline, ms | compiler, ms | MFU | aim"
     lines = [f"| {columns} |", "|---" * columns.count("|") + "|---|"]
     for case, plan in plans.items():
-        seconds, series = plan["seconds"], plan["batch_size"] / plan["chips"]
-        if seconds["schedule"] is None:
+        if not plan["compiled"]:
             continue
+        seconds, series = plan["seconds"], plan["batch_size"] / plan["chips"]
+        estimated = seconds["schedule"] is not None  # not for kernels
         topology = plan["topology"]
         aim = MFU_AIMS[topology.rpartition("*")[2].partition(":")[0]] if series == 256 else None
         kinds = {name.partition(" ")[0] for name in plan["collectives"]}
@@ -61,13 +63,14 @@ def render_steps(plans: dict[str, dict]) -> str:
         cells = [
             topology,
             f"{series:g}",
-            "bfloat16" if case.endswith(HALF) else "float32",
+            "bfloat16" if HALF in case else "float32",
+            "fused" if FUSED in case else "matmul",
             f"{plan['bytes_accessed'] / 1e9:.2f}",
             f"{plan['temporaries_bytes'] / 1e6:,.0f}",
             f"{plan['launches']:g} {kind}",
             f"{1e3 * seconds['roofline']:.2f}",
-            f"{1e3 * seconds['step']:.2f}",
-            f"{100 * seconds['mfu']:.1f} %",
+            f"{1e3 * seconds['step']:.2f}" if estimated else "–",
+            f"{100 * seconds['mfu']:.1f} %" if estimated else "–",
             f"{100 * aim:.0f} %" if aim else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -18,7 +18,7 @@ def drop(key: Key[Array, ""], x: Float[Array, "batch *rest"], *, rate: float) ->
         x: the first axis is the batch.
         rate: dropout rate, 0 <= rate < 1, with a resolution of 2^-32.
     """
-    words = random_words(key, len(x)).reshape(2, len(x), *[1] * (x.ndim - 1))
+    words = random_words(key, x.shape[0]).reshape(2, x.shape[0], *[1] * (x.ndim - 1))
     return jnp.where(is_kept(_flat_indices(x.shape[1:])[None], *words, rate=rate), x / (1 - rate), jnp.zeros((), x.dtype))
 
 

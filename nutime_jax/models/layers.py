@@ -204,11 +204,11 @@ class Attention(nn.Module):
         tokens, width = x.shape[1:]
         inner, outputs = self.num_heads * self.head_dim, min(num_output_tokens or tokens, tokens)
         dropout, out = Dropout(self.dropout), Linear(width, dtype=self.dtype, in_features=inner, name="out")
-        if self._uses_kernel(len(x), tokens, outputs, angles):
+        if self._uses_kernel(x, outputs, angles):
             qkv = Linear(3 * inner, use_bias=False, dtype=self.dtype, name="qkv")(x, matmul=multiply_tokens)
             rate, interpret = self.dropout if train else 0.0, self.platform != "tpu"
             options = KernelOptions(self.head_dim, rate, mesh=self.kernel_mesh, interpret=interpret)
-            mixed = fused_attention(qkv, dropout.words(len(x), train=train), options)
+            mixed = fused_attention(qkv, dropout.words(x.shape[0], train=train), options)
             return Dropout(self.dropout)(out(mixed, matmul=multiply_tokens), train=train)
         sizes = {"num_heads": self.num_heads, "head_dim": self.head_dim, "outputs": outputs}
         project, attend, merge = attention_for(self.platform, angles=angles, **sizes)
@@ -223,8 +223,11 @@ class Attention(nn.Module):
         return Dropout(self.dropout)(out(mixed, matmul=merge), train=train)
 
     @nn.nowrap
-    def _uses_kernel(self, batch: int, tokens: int, outputs: int, angles: np.ndarray | None) -> bool:
-        if self.kernel_mesh is None or angles is not None or outputs < tokens or batch % self.kernel_mesh.size:
+    def _uses_kernel(self, x: Array, outputs: int, angles: np.ndarray | None) -> bool:
+        if self.kernel_mesh is None or angles is not None:
+            return False
+        batch, tokens, _ = x.shape
+        if outputs < tokens or batch % self.kernel_mesh.size:
             return False
         return fits(tokens=tokens, num_heads=self.num_heads, head_dim=self.head_dim)
 

@@ -345,7 +345,16 @@ def test_the_longest_series_is_the_longest_that_can_be_resized():
 def test_what_may_change_when_a_run_resumes():
     known = options(PretrainConfig)
     free = {name for name, one in known.items() if one.resume}
-    single = {"remat", "attention", "encoder_microbatch_size", "data.sources", "data.exclude", "data.dir", "data.reader_threads"}
+    single = {
+        "remat",
+        "attention",
+        "data.on_device",
+        "encoder_microbatch_size",
+        "data.sources",
+        "data.exclude",
+        "data.dir",
+        "data.reader_threads",
+    }
     assert free == single | {name for name in known if name.startswith(("run.", "evaluation.", "parallel."))}
 
 

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
+from nutime_jax.config import EvaluationConfig
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.inputs import read_series
 from nutime_jax.data.tables import Columns, regular_steps
@@ -210,7 +211,7 @@ def entry_points():
     points = {}
     for channels, X in ((1, ONE), (2, TWO)):
         classifier = FineTunedClassifier(
-            config=SimpleNamespace(length=64),
+            config=SimpleNamespace(length=64, evaluation=EvaluationConfig()),
             settings=SimpleNamespace(num_window_offsets=1),
             classes_=np.array(LABELS[:2]),
             channels=ChannelMap(channels, tuple(range(channels))),
