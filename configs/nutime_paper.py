@@ -11,7 +11,7 @@ the 128 UCR datasets, of 28 of the 30 UEA datasets and of the eight transfer dat
 sampled uniformly. If the archives are on disk, set data.sources to them instead of downloading.
 Hardware and time: 200 epochs are 378 million view pairs. This project has made no full run of this configuration. The
 authors report 79.1 % for their checkpoint (frozen, mean over the UCR archive). The pretrained `nutime-base` has this size
-and another recipe, see its model card.
+and another recipe, nutime_base.py.
 """
 
 from ml_collections import ConfigDict
