@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from nutime_jax.cli.main import main
 from nutime_jax.config import load_config, to_dict
 from nutime_jax.convert.arrays import from_torch_state, to_torch_state
-from nutime_jax.loading import list_pretrained, load_encoder
+from nutime_jax.loading import list_pretrained, load_encoder, untrained_encoder
 from nutime_jax.models.network import build_encoder
 from nutime_jax.objectives import build_network
 from nutime_jax.training.checkpoints import CheckpointManager
@@ -103,11 +103,19 @@ def test_a_workdir_becomes_a_checkpoint_of_byol(capfd, workdir, checkpoint, vari
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
-def test_a_shipped_encoder_becomes_a_file(capfd, tmp_path):
-    name = list_pretrained()[0]
-    assert say(capfd, name, tmp_path / "shipped.safetensors")[0] == 0
-    kernel = load_encoder(name).variables["params"]["embedding"]["shape"]["kernel"]
-    np.testing.assert_array_equal(load_file(tmp_path / "shipped.safetensors")["0.window_embedding.weight"], kernel.T[:, None])
+def test_a_saved_encoder_becomes_a_file(capfd, tmp_path):
+    encoder = untrained_encoder(CONFIG)
+    assert say(capfd, encoder.save(tmp_path / "saved"), tmp_path / "saved.safetensors")[0] == 0
+    kernel = encoder.variables["params"]["embedding"]["shape"]["kernel"]
+    np.testing.assert_array_equal(load_file(tmp_path / "saved.safetensors")["0.window_embedding.weight"], kernel.T[:, None])
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_shipped_encoders_have_no_official_form(capfd, tmp_path, name):
+    status, _, sentences = say(capfd, name, tmp_path / "shipped.safetensors")
+    assert status == 2
+    assert len(sentences) == 1
+    assert "dense" in sentences[0]
 
 
 @pytest.mark.parametrize(
