@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, UInt32
 from nutime_jax.core.dropout import is_kept
 
 LANES = 128
-"""Elements of a row of a TPU's registers."""
+"""Elements of a row of a TPU's registers and matrix units."""
 SERIES = 8
 """Maximum number of series of one program of the kernel."""
 

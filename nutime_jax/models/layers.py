@@ -14,13 +14,11 @@ from jaxtyping import Array, Float, UInt32
 
 from nutime_jax.config import ModelConfig
 from nutime_jax.core.dropout import drop, random_words
-from nutime_jax.models.fused_attention import KernelOptions, fits, fused_attention
+from nutime_jax.models.fused_attention import LANES, KernelOptions, fits, fused_attention
 from nutime_jax.models.positions import apply_rotary
 
 LayerNorm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 """Layer norm with two-pass variance: at an offset of 1e6, the fast variance is wrong by thousands."""
-LANES = 128
-"""Elements of a row of a TPU's registers and matrix units."""
 KERNELS = (8, 5, 3)
 """Kernel sizes of the convolutions of a residual block, in tokens (Wang et al., 2017)."""
 
