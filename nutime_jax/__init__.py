@@ -8,6 +8,7 @@ _PUBLIC = {
     "load_encoder": "nutime_jax.loading",
     "untrained_encoder": "nutime_jax.loading",
     "read_series": "nutime_jax.data.inputs",
+    "Columns": "nutime_jax.data.columns",
     "load_config": "nutime_jax.config",
     "NuTimeEncoder": "nutime_jax.models.network",
     "from_torch_state": "nutime_jax.convert.arrays",

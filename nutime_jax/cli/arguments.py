@@ -13,8 +13,8 @@ from nutime_jax.options import Section
 from nutime_jax.storage import resolve_path
 
 if TYPE_CHECKING:
+    from nutime_jax.data.columns import Columns
     from nutime_jax.data.datasets import DatasetFiles
-    from nutime_jax.data.tables import Columns
     from nutime_jax.encoder import Encoder
 
 
@@ -99,12 +99,17 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     """Add flags that give roles to the columns of tables."""
     for role in ("id", "time", "label"):
         parser.add_argument(f"--{role}_column", metavar="NAME", help=f"{role} column of a table (default: by its name)")
-    parser.add_argument("--value_columns", default="", metavar="NAMES", help="columns of values, separated by commas (default: the others)")
+    parser.add_argument(
+        "--value_columns",
+        default="",
+        metavar="NAMES",
+        help="columns of values, names or patterns as t*, separated by commas (default: the others)",
+    )
 
 
 def columns_of(args: argparse.Namespace) -> "Columns":
     """Return the roles of columns that the flags of `add_columns` give."""
-    from nutime_jax.data.tables import Columns
+    from nutime_jax.data.columns import Columns
 
     return Columns(args.id_column, args.time_column, args.label_column, tuple(names_in(args.value_columns)))
 
@@ -114,6 +119,13 @@ def user_path(text: str) -> Path:
     if re.match(r"\w+://", text):
         raise argparse.ArgumentTypeError(f"{text} is not a local folder; mount the bucket (see launch/README.md) and pass that path")
     return Path(text).expanduser()
+
+
+def encoder_path(text: str) -> str | Path:
+    """Return an address of the Hugging Face Hub as it is, and any other text as a local path."""
+    from nutime_jax.hub import is_hub
+
+    return text if is_hub(text) else user_path(text)
 
 
 def run_path(text: str) -> Path:
@@ -131,8 +143,8 @@ def names_in(text: str) -> list[str]:
 
 def one_dataset(source: str, *, flag: str, columns: "Columns | None" = None) -> "DatasetFiles":
     """Return the only dataset of a source."""
+    from nutime_jax.data.columns import BY_NAME
     from nutime_jax.data.datasets import find_datasets
-    from nutime_jax.data.tables import BY_NAME
 
     datasets = find_datasets(source, columns=columns or BY_NAME)
     if len(datasets) > 1:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nutime_jax.cli.arguments import user_path
+from nutime_jax.cli.arguments import ENCODER_HELP, encoder_path, user_path
 from nutime_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ TORCH_ONLY = {"official_config": "--config", "heads": "--heads", "network": "--n
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=user_path, help="file of PyTorch weights; or name or folder of an encoder, workdir, checkpoint")
+    parser.add_argument("source", type=encoder_path, help=f"file of PyTorch weights; or an encoder: {ENCODER_HELP}")
     parser.add_argument("out", type=user_path, help="folder of the encoder; or file of PyTorch weights (.safetensors, .pth)")
     parser.add_argument("--config", dest="official_config", type=user_path, help="official JSON configuration of the checkpoint")
     parser.add_argument("--heads", type=int, help="number of attention heads (default: heads of width 64, the official default)")
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.loading import list_pretrained
 
-    if args.source.is_dir() or str(args.source) in list_pretrained():
+    if isinstance(args.source, str) or args.source.is_dir() or str(args.source) in list_pretrained():
         flags = [flag for name, flag in TORCH_ONLY.items() if getattr(args, name) is not None]
         if flags:
             raise InputError(f"{flags[0]} is for files of PyTorch weights, and {args.source} is an encoder or a workdir; remove it")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         _from_torch(args)
 
 
-def _to_torch(source: Path, out: Path) -> None:
+def _to_torch(source: str | Path, out: Path) -> None:
     from nutime_jax.convert.encoders import torch_state_of
     from nutime_jax.convert.torch_files import find_writer, write_state
 

@@ -38,8 +38,8 @@ from nutime_jax.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from nutime_jax.data.columns import Columns
     from nutime_jax.data.streams import Stream
-    from nutime_jax.data.tables import Columns
 
 CASES_PER_WRITE = 1024
 

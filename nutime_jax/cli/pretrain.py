@@ -26,7 +26,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from nutime_jax.cli.arguments import add_columns, add_config, columns_of, run_path
+from nutime_jax.cli.arguments import ENCODER_HELP, add_columns, add_config, columns_of, run_path
 from nutime_jax.cli.evaluate import compare_encoders, read_splits
 from nutime_jax.config import PretrainConfig, load_config, values
 from nutime_jax.errors import InputError
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", required=True, type=run_path, help="folder of the run, or gs://BUCKET/FOLDER; resumed if it has a checkpoint"
     )
-    parser.add_argument("--init_from", metavar="ENCODER", help="name, folder or workdir of an encoder that a new run starts from")
+    parser.add_argument("--init_from", metavar="ENCODER", help=f"encoder that a new run starts from: {ENCODER_HELP}")
     add_columns(parser)
     parser.add_argument("--devices", type=int, help="number of devices (default: all)")
     parser.add_argument("--multihost", default="off", help="off (default), auto, or HOST:PORT of process 0")

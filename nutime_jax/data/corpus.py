@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nutime_jax.data.columns import BY_NAME, Columns
 from nutime_jax.data.datasets import DatasetFiles
 from nutime_jax.data.series import centre_to_float32, split_long_series
 from nutime_jax.data.sources import Source, find_sources
-from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.errors import InputError, extra
 from nutime_jax.progress import ProgressBar
 from nutime_jax.storage import check_regular

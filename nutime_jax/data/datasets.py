@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nutime_jax.data.columns import BY_NAME, Columns
 from nutime_jax.data.formats import READERS, array_names, file_suffix, read_file
 from nutime_jax.data.series import Cases, clean_series, is_missing
-from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.errors import InputError, missing_extra
 from nutime_jax.options import nearest
 from nutime_jax.storage import check_regular, error_summary
@@ -31,6 +31,8 @@ BUNDLED = (
     "PickupGestureWiimoteZ",
 )
 """The classification sets of the UCR and UEA archives that come whole with aeon (its UnitTest is a cut of Chinatown)."""
+
+NOT_SERIES = f"{{}} is not a file of series; supported are {', '.join(READERS)}, of which .txt as <name>_TRAIN.txt"
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,6 @@ class DatasetFiles:
         channels = sorted({len(case) for case in series})
         if len(channels) > 1:
             raise InputError(f"cases of {path} ({split}) have {channels} channels; every case of a dataset needs the same number")
-        if cases.constant_channels:
-            names = ", ".join(cases.constant_channels)
-            log.warning("column %s of %s is constant within every series; if it is the label, pass --label_column", names, path)
         return text_cases(replace(cases, series=series), f"{path} ({split})")
 
     def clean(self, raw: Cases, split: str) -> Cases:
@@ -113,6 +112,8 @@ def read_path(path: str | os.PathLike, *, columns: Columns = BY_NAME) -> Cases:
         InputError: the path is not a file of series, see `formats.READERS`.
     """
     path = Path(path).expanduser()
+    if path.is_file() and file_suffix(path) == ".txt" and _base_and_split(path)[1] is None:
+        raise InputError(NOT_SERIES.format(path))
     if not path.is_file() or file_suffix(path) not in READERS:
         problem = "is not a file of series" if path.exists() else "does not exist"
         raise InputError(f"{str(path)!r} {problem}; pass the path of a {', '.join(READERS)} file, or the series themselves")
@@ -139,7 +140,7 @@ def label_texts(labels: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def id_texts(ids: np.ndarray | None) -> np.ndarray | None:
-    return None if ids is None else np.array([str(name) for name in ids])
+    return None if ids is None else label_texts(np.asarray(ids))[0]
 
 
 def find_all_datasets(sources: Iterable[str], *, columns: Columns = BY_NAME) -> list[DatasetFiles]:
@@ -202,7 +203,7 @@ def _find_dataset(file: Path) -> DatasetFiles:
     if suffix == ".zip":
         raise InputError(_zip_message(file))
     if suffix not in READERS or (suffix == ".txt" and _base_and_split(file)[1] is None):
-        raise InputError(f"{file} is not a file of series; supported are {', '.join(READERS)}, of which .txt as <name>_TRAIN.txt")
+        raise InputError(NOT_SERIES.format(file))
     dataset = _dataset_of(file)
     if dataset is None:
         raise InputError(f"{file} is a test split, or labels alone; pass its train split, or their folder")

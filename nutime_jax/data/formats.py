@@ -1,9 +1,5 @@
 """File formats: one reader per format takes a file and a split, and returns the cases as the file has them."""
 
-import csv
-import gzip
-import io
-import logging
 import re
 import tempfile
 import zipfile
@@ -12,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from nutime_jax.data.series import MISSING, Cases, is_number, parse_number
-from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, find_column, label_names, named_column, read_table
+from nutime_jax.data.columns import BY_NAME, Columns, FrameTable
+from nutime_jax.data.series import Cases, is_number
+from nutime_jax.data.tables import read_table
+from nutime_jax.data.text_tables import read_csv, read_text, read_tsv, read_txt
 from nutime_jax.errors import InputError, extra, first_line
-
-log = logging.getLogger(__name__)
 
 MAX_VALUES_PER_BYTE, MIN_VALUES = 1000, 1 << 24
 """Limits of the values in a Parquet file: by its size, and in any case."""
@@ -104,7 +100,7 @@ def read_ts(path: Path, split: str) -> Cases:
         from aeon.datasets import load_from_ts_file
 
     lines = _data_lines(path, comment="#")
-    regression = re.search(r"^@targetlabel\s+true", _text(path), re.IGNORECASE | re.MULTILINE) is not None
+    regression = re.search(r"^@targetlabel\s+true", read_text(path), re.IGNORECASE | re.MULTILINE) is not None
     cells = ((number, cell) for number, line in lines for part in line.split(":")[:-1] for cell in part.split(","))
     x, y = _load_lines(path, lines, lambda plain: load_from_ts_file(plain, return_meta_data=False), cells)
     labels = np.array([None if label == "?" else label for label in y], object) if len(y) == len(x) else None
@@ -136,7 +132,7 @@ def _arff_lengths(line: str) -> list[int]:
 
 def _data_lines(path: Path, *, comment: str) -> list[tuple[int, str]]:
     """Return the lines after @data that have cases, with their numbers."""
-    lines = [(number, line.strip()) for number, line in enumerate(_text(path).split("\n"), 1)]
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1)]
     start = next((i for i, (_, line) in enumerate(lines) if line.lower().startswith("@data")), None)
     if start is None:
         raise InputError(f"{path} has no line @data, and is not a {path.suffix} file; give it the suffix of its format")
@@ -150,7 +146,7 @@ def _load_lines(path: Path, lines: list[tuple[int, str]], load: Callable[[str], 
     """
     if not lines:
         return (), ()
-    head = re.split(r"^\s*@data", _text(path), maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)[0]
+    head = re.split(r"^\s*@data", read_text(path), maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)[0]
     try:
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / path.name
@@ -160,131 +156,6 @@ def _load_lines(path: Path, lines: list[tuple[int, str]], load: Callable[[str], 
         number = next((number for number, cell in cells if not is_number(cell)), None)
         where = f"{path}" if number is None else f"{path}, line {number},"
         raise InputError(f"{where} cannot be read as {path.suffix} ({first_line(error)}); correct the file") from error
-
-
-def read_csv(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
-    """Read a table with a header (see `tables`); without one, a series per line: cells may be empty, and lines differ in length."""
-    layout = _text_layout(path, ",")
-    cases = _read_header(path, layout, columns)
-    if cases is None and columns != BY_NAME:
-        raise InputError(f"{path} has no line of column names; write one, or pass no names of columns")
-    return cases or Cases([_numbers(path, line, cells) for line, cells in _rows(path, layout)])
-
-
-def read_tsv(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
-    """Read UCR, one line per case, the label and then the values; with a header, a table as in .csv."""
-    layout = _text_layout(path, "\t")
-    return _read_header(path, layout, columns) or _read_ucr(path, layout)
-
-
-def read_txt(path: Path, split: str) -> Cases:
-    """Read UCR before 2018: as its .tsv, with commas or white space between cells."""
-    return _read_ucr(path, TextLayout("," if "," in _text(path).partition("\n")[0] else None))
-
-
-class TextLayout(NamedTuple):
-    """Separator of cells (None is white space), decimal mark, and lines before the first row: comments and `sep=`."""
-
-    separator: str | None
-    decimal: str = "."
-    skip: int = 0
-
-
-def _text_layout(path: Path, separator: str) -> TextLayout:
-    skip, lines = 0, _text(path).split("\n")
-    for line in lines:
-        if named := re.fullmatch(r"sep=(.)\s*", line, re.IGNORECASE):
-            separator = named[1]
-        elif line.strip() and not line.startswith("#"):
-            break
-        skip += 1
-    first = next(iter(lines[skip:]), "")
-    if separator == "," and ";" in first and not re.search(r"(?<!\d),|,(?!\d)", first):
-        separator = ";"
-    decimal = "," if separator == ";" and any(re.search(r"\d,\d", line) for line in lines[skip:]) else "."
-    return TextLayout(separator, decimal, skip)
-
-
-def _read_ucr(path: Path, layout: TextLayout) -> Cases:
-    series, labels = [], []
-    for line, (label, *cells) in _rows(path, layout):
-        series.append(_numbers(path, line, cells, first=2))
-        labels.append(label.strip())
-    numeric = all(is_number(label) for label in labels)
-    return Cases(series, np.array([parse_number(label) for label in labels] if numeric else labels))
-
-
-def _read_header(path: Path, layout: TextLayout, columns: Columns) -> Cases | None:
-    """Return the series of a table with a header; None where the first line is not one."""
-    import pandas
-
-    rows = _rows(path, layout)
-    start, names = next(rows, (0, []))
-    if not names or not _is_header(names, columns):
-        return None
-    lines = []
-    for line, cells in rows:
-        if len(cells) != len(names):
-            ragged = f"{path}, line {line} is ragged: the header has {len(names)} cells, this line {len(cells)}"
-            raise InputError(f"{ragged}; leave cells without a value empty")
-        lines.append(line)
-    if not lines and all(map(is_number, names)):  # a lone series 0, 1, 2, …
-        return None
-    if [name.strip() for name in names] == [str(column) for column in range(len(names))]:
-        log.warning("the first line of %s, 0, 1, 2, …, is read as the names of columns; if it is a series, write 0.0, 1.0, 2.0, …", path)
-    missing = [spelling for text in MISSING for spelling in (text, text.upper(), text.title(), "NaN", "-nan", "-NaN")]
-    # "null" may be the name of a class.
-    label = named_column(path, names, columns.label) if columns.label else find_column(path, names, label_names(names))
-    empty_label = ["", "?"]
-    options = {"na_values": {i: empty_label if i == label else missing for i in range(len(names))}, "keep_default_na": False}
-    options |= {"skipinitialspace": True, "encoding": "utf-8-sig", "float_precision": "round_trip", "low_memory": False, "index_col": False}
-    options |= {"sep": layout.separator, "decimal": layout.decimal, "header": None, "names": range(len(names)), "skiprows": start}
-    try:
-        frame = pandas.read_csv(path, **options)
-    except pandas.errors.EmptyDataError:
-        return Cases([])
-    except (pandas.errors.ParserError, ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table ({first_line(error)}); correct the file") from error
-    if len(frame) != len(lines):
-        raise InputError(f"{path} cannot be read as a table ({len(frame)} rows on {len(lines)} lines); write cells without line breaks")
-    return read_table(FrameTable(path, names, frame, lines, columns=columns))
-
-
-def _is_header(cells: list[str], columns: Columns) -> bool:
-    """Whether a line names columns: by texts alone, by a name with a role, or as pandas numbers them."""
-    names = [cell.strip().lower() for cell in cells]
-    words = [name for name in names if name]
-    counted = [str(i) for i in range(len(words))]
-    indexed = names == ["", *counted] or (names == counted and len(names) > 2)
-    roles = {*LABELS, *IDS, *TIMES, *(name.lower() for name in (columns.id, columns.time, columns.label, *columns.channels) if name)}
-    return bool(words) and (indexed or not roles.isdisjoint(words) or not any(map(is_number, words)))
-
-
-def _rows(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines of a text that are not blank, with their numbers, cut into cells."""
-    file = io.StringIO(_text(path), newline="")
-    for _ in range(layout.skip):
-        file.readline()
-    reader = csv.reader(file, delimiter=layout.separator, skipinitialspace=True) if layout.separator else None
-    try:
-        for number, cells in enumerate(reader or map(str.split, file), 1):
-            if len(cells) > 1 or "".join(cells).strip():
-                if layout.decimal != ".":
-                    cells = [re.sub(r"^\s*([-+]?\d*),(\d)", r"\1.\2", cell) for cell in cells]
-                yield layout.skip + (reader.line_num if reader else number), cells
-    except csv.Error as error:
-        where = f"{path}, line {layout.skip + reader.line_num}"
-        raise InputError(f"{where} cannot be read as text in cells ({first_line(error)}); correct the file") from error
-
-
-def _numbers(path: Path, line: int, cells: list[str], *, first: int = 1) -> np.ndarray:
-    """Return the cells of a line as float64; `first` is the column of the first cell, for error messages."""
-    try:
-        return np.array([parse_number(cell) for cell in cells])
-    except ValueError:
-        column, cell = next((i, cell) for i, cell in enumerate(cells, first) if not is_number(cell))
-        where = f"{path}, line {line}, column {column}"
-        raise InputError(f"{where}: {cell!r} is not a number; correct it, or leave the cell empty") from None
 
 
 def open_parquet(path: Path, **options: Any) -> Any:
@@ -331,25 +202,6 @@ def read_arrow(path: Path, split: str, columns: Columns = BY_NAME) -> Cases:
     except (pyarrow.ArrowException, ValueError, OSError, MemoryError) as error:
         raise InputError(f"{path} cannot be read as {path.suffix} ({first_line(error)}); write it again") from error
     return read_table(FrameTable(path, table.column_names, frame, columns=columns))
-
-
-def _text(path: Path) -> str:
-    """Return the text of a file, without a byte order mark."""
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
-        text = content.decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is a damaged archive ({first_line(error)}); compress it again") from error
-    except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or "it does not fit into memory"
-        raise InputError(f"{path} cannot be read ({reason}); check its permissions and its size") from error
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line} is not UTF-8 text; save the file as UTF-8, or give it the suffix of its format") from error
-    if not text.strip():
-        raise InputError(f"{path} is empty; remove it")
-    return text
 
 
 READERS = {

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nutime_jax.data.columns import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, column_numbers, find_column
 from nutime_jax.data.datasets import read_path
 from nutime_jax.data.series import Cases, as_numbers, clean_block, clean_series
-from nutime_jax.data.tables import BY_NAME, IDS, LABELS, TIMES, Columns, FrameTable, column_numbers, find_column, read_table
+from nutime_jax.data.tables import read_table
 from nutime_jax.errors import InputError, InputTypeError, extra
 
 log = logging.getLogger(__name__)
@@ -158,9 +159,6 @@ def _read_table(X: Any, columns: Columns) -> SeriesInput:
         with extra("data"):
             frame = frame.to_pandas()
     cases = read_frame(frame, name="X", columns=columns)
-    if cases.constant_channels:
-        names = ", ".join(cases.constant_channels)
-        log.warning("column %s of X is constant within every series; if it is the label, name it: read_series(X, columns=…)", names)
     whole = len(cases.series) == len(frame) and all(case.shape == (frame.shape[1],) for case in cases.series)
     return SeriesInput(cases.series, cases.labels, cases.ids, frame.shape[1] if whole else None)
 

@@ -12,8 +12,10 @@ from jaxtyping import Float, Float32, Int32, Shaped
 
 from nutime_jax.errors import InputError, InputTypeError, first_line
 
-MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "?")
+EXCEL_ERRORS = ("#n/a", "#nv", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!")
+MISSING = ("", "na", "n/a", "nan", "-nan", "null", "none", "<na>", "?", "-", "#na", "#n/a n/a", "1.#qnan", "-1.#ind", *EXCEL_ERRORS)
 """Texts of a cell without a value, in any case of letters."""
+SWAPPED_MARKS = str.maketrans(",.", ".,")
 SHAPE_BITS = 20
 """A series is rounded to float32 where that moves no value by more than 2**-SHAPE_BITS of the series' range."""
 
@@ -28,7 +30,6 @@ class Cases:
     regression: the labels are real numbers, or targets of a regression.
     roles: role of each column of a table: id, time, label, channel, values or ignored.
     unequal_steps: series of a long table whose times are not on a regular grid. Their rows follow one another.
-    constant_channels: columns of a long table that are constant within every series.
     """
 
     series: list[np.ndarray]
@@ -37,7 +38,6 @@ class Cases:
     regression: bool = False
     roles: dict[str, str] = field(default_factory=dict)
     unequal_steps: int = 0
-    constant_channels: tuple[str, ...] = ()
 
 
 def as_numbers(x: Any, *, name: str) -> np.ndarray:
@@ -78,14 +78,14 @@ def is_missing(label: Any) -> bool:
         return True
 
 
-def parse_number(cell: str) -> float:
-    """Return the number that a text cell states; NaN for MISSING.
+def parse_number(cell: str, decimal: str = ".") -> float:
+    """Return the number that a text cell states with this decimal mark; NaN for MISSING.
 
     Raises:
         ValueError: the text is neither.
     """
     try:
-        number = float(cell)
+        number = float(cell if decimal == "." else cell.translate(SWAPPED_MARKS))
     except ValueError:
         if cell.strip().lower() not in MISSING:
             raise
@@ -95,10 +95,10 @@ def parse_number(cell: str) -> float:
     return number
 
 
-def is_number(cell: str) -> bool:
+def is_number(cell: str, decimal: str = ".") -> bool:
     """Return whether a text cell states a number or is empty."""
     with suppress(ValueError):
-        return parse_number(cell) is not None
+        return parse_number(cell, decimal) is not None
     return False
 
 

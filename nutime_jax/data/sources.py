@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nutime_jax.data.columns import BY_NAME, Columns
 from nutime_jax.data.datasets import BUNDLED, DatasetFiles, find_all_datasets
-from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.errors import InputError
 from nutime_jax.storage import read_regular
 

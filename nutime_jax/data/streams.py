@@ -9,6 +9,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from nutime_jax.data.columns import FrameTable, assign_roles
 from nutime_jax.data.datasets import DatasetFiles, id_texts, label_texts, text_cases
 from nutime_jax.data.formats import (
     DAMAGE,
@@ -22,7 +23,7 @@ from nutime_jax.data.formats import (
     split_names,
 )
 from nutime_jax.data.series import Cases
-from nutime_jax.data.tables import FrameTable, assign_roles, read_table
+from nutime_jax.data.tables import read_table
 from nutime_jax.errors import InputError, extra, first_line
 
 BLOCK_BYTES = 16 << 20

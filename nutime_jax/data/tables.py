@@ -1,81 +1,22 @@
 """Tables of series: *wide*, one row per series, and *long*, one row per time step."""
 
+import logging
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
+from nutime_jax.data.columns import NAMING, FrameTable, Roles, assign_roles, column_numbers, holds_lists, parse_numbers
 from nutime_jax.data.series import Cases, as_numbers
 from nutime_jax.errors import InputError
 
-LABELS = ("label", "class", "target", "y")
-IDS = ("id", "series_id", "unique_id", "item_id")
-TIMES = ("time", "timestamp", "ds", "date", "t")
-STARTS = ("start", "freq")
-"""Columns of the GluonTS layout that describe the time axis of a row's list."""
+log = logging.getLogger(__name__)
+
+SHORT = 10
+"""Time points of series that are probably rows of a table whose columns are the series."""
 MAX_FILL = 10
 """Maximum time points of a series after missing rows are filled in, per row that the table has."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Columns that the user names; None and () leave the choice to the names (IDS, TIMES, LABELS) and types.
-
-    id, time, label: a column each. channels: the columns of values; the other columns are ignored.
-    """
-
-    id: str | None = None
-    time: str | None = None
-    label: str | None = None
-    channels: tuple[str, ...] = ()
-
-
-BY_NAME = Columns()
-"""The roles of columns follow from their names and types."""
-
-
-@dataclass(frozen=True)
-class FrameTable:
-    """A pandas frame, its column names, and the position of its rows in the file.
-
-    source: the file, or the name of the frame in error messages.
-    lines: the line of each row; None where the source has no lines.
-    first: number of rows of the source before this frame.
-    """
-
-    source: object
-    names: list[str]
-    frame: Any
-    lines: Sequence[int] | None = None
-    first: int = 0
-    columns: Columns = BY_NAME
-
-    def location(self, row: int) -> str:
-        return f"{self.source}, row {self.first + row + 1}" if self.lines is None else f"{self.source}, line {self.lines[row]}"
-
-    def cell(self, row: int, column: int) -> str:
-        return f"{self.location(row)}, column {self.names[column]!r}"
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Column indices by role; the other columns are ignored."""
-
-    id: int | None
-    time: int | None
-    label: int | None
-    values: list[int] = field(default_factory=list)
-    lists: bool = False
-
-    @property
-    def long(self) -> bool:
-        return self.time is not None and not self.lists
-
-    def describe(self, names: Sequence[str]) -> dict[str, str]:
-        """Return the role of every column, for users."""
-        known = {self.id: "id", self.time: "time", self.label: "label"} | dict.fromkeys(self.values, "channel" if self.long else "values")
-        return {name: known.get(column, "ignored") for column, name in enumerate(names)}
 
 
 def read_table(table: FrameTable) -> Cases:
@@ -91,63 +32,10 @@ def read_table(table: FrameTable) -> Cases:
     roles = assign_roles(table)
     if roles.long and roles.id is None:
         raise InputError(
-            f"{table.source} has a time column {table.names[roles.time]!r} but no id column; add `id`, the series of each row, "
-            "or pass one multichannel series as an array (1, channels, time)"
+            f"{table.source} has a time column {table.names[roles.time]!r} but no id column; add `id`, the series of each row, name "
+            "another column (--id_column), or pass one multichannel series as an array (1, channels, time)"
         )
     return _read_long(table, roles) if roles.long else _read_wide(table, roles)
-
-
-def assign_roles(table: FrameTable) -> Roles:
-    """Return the role of each column: as the user names them, else by name and type."""
-    source, names, chosen = table.source, table.names, table.columns
-    lists = {column for column in range(len(names)) if _holds_lists(table, column)}
-    scalars = {column: name for column, name in enumerate(names) if column not in lists}
-    id_column = named_column(source, names, chosen.id) if chosen.id else find_column(source, scalars, IDS)
-    time = named_column(source, names, chosen.time) if chosen.time else find_column(source, scalars, TIMES)
-    labels = label_names(names, long=id_column is not None and time is not None and not lists)
-    label = named_column(source, names, chosen.label) if chosen.label else find_column(source, scalars, labels)
-    others = [column for column in range(len(names)) if column not in (id_column, time, label) and not _is_index(names, column)]
-    if chosen.channels:
-        values = [named_column(source, names, name) for name in chosen.channels]
-        return Roles(id_column, time, label, values, lists=bool(lists.intersection(values)))
-    if not lists:
-        return Roles(id_column, time, label, others)
-    values = [column for column in others if column not in lists or names[column].strip().lower() not in TIMES]
-    return Roles(id_column, time, label, [column for column in values if names[column].strip().lower() not in STARTS], lists=True)
-
-
-def label_names(names: Sequence[str], *, long: bool | None = None) -> Sequence[str]:
-    """Return the names that the label column of a table with these columns may have."""
-    if long is None:
-        lowered = {name.strip().lower() for name in names}
-        long = not lowered.isdisjoint(IDS) and not lowered.isdisjoint(TIMES)
-    # In long tables Nixtla calls the value `y`, and GluonTS `target`: there they are channels.
-    return LABELS[:2] if long else LABELS
-
-
-def named_column(source: object, names: Sequence[str], name: str) -> int:
-    """Return the index of the column that the user names."""
-    matches = [column for column, other in enumerate(names) if other.strip() == name.strip()]
-    if len(matches) != 1:
-        reason = "no column" if not matches else f"{len(matches)} columns"
-        raise InputError(f"{source} has {reason} {name!r}; choose one of {', '.join(names[:20])}")
-    return matches[0]
-
-
-def find_column(source: object, names: Sequence[str] | dict[int, str], known: Sequence[str]) -> int | None:
-    """Return the index of the only column that has one of the known names."""
-    pairs = names.items() if isinstance(names, dict) else enumerate(names)
-    matches = [(column, name) for column, name in pairs if name.strip().lower() in known]
-    if len(matches) > 1:
-        found = " and ".join(repr(name) for _, name in matches)
-        raise InputError(f"{source} has columns {found}, which may have the same role; rename or remove all but one, or name it")
-    return matches[0][0] if matches else None
-
-
-def _is_index(names: Sequence[str], column: int) -> bool:
-    """Whether pandas wrote row numbers to a column: the first column of texts, any column of Parquet."""
-    name = names[column].strip().lower()
-    return (column == 0 and name in ("", "unnamed: 0")) or name.startswith("__index_level_")
 
 
 def _read_wide(table: FrameTable, roles: Roles) -> Cases:
@@ -155,26 +43,86 @@ def _read_wide(table: FrameTable, roles: Roles) -> Cases:
         raise InputError(f"{table.source} has no column of numbers; a row is a series, a column a time step")
     labels = None if roles.label is None else table.frame.iloc[:, roles.label].to_numpy()
     ids = None if roles.id is None else table.frame.iloc[:, roles.id].to_numpy()
-    facts = {"roles": roles.describe(table.names)}
-    if not roles.lists:
-        series = list(np.column_stack([column_numbers(table, column) for column in roles.values]))
-        return Cases(series, labels, ids, **facts)
-    for column in roles.values:
-        if not _holds_lists(table, column):
+    if roles.lists:
+        series = _read_lists(table, roles.values)
+    else:
+        roles = _without_texts(table, roles)
+        values = np.column_stack([column_numbers(table, column) for column in roles.values])
+        channels = _channel_groups([table.names[column] for column in roles.values])
+        series = list(np.stack([values[:, group] for group in channels], 1) if channels else values)
+        _warn_of_wide(table, roles)
+    return Cases(series, labels, ids, roles=roles.describe(table.names))
+
+
+def _read_lists(table: FrameTable, columns: list[int]) -> list[np.ndarray]:
+    for column in columns:
+        if not holds_lists(table, column):
             name = table.names[column]
             raise InputError(f"{table.source} has lists of numbers beside the column {name!r}; remove it, or call it `label`")
-    return Cases([_list_channels(table, roles.values, row) for row in range(len(table.frame))], labels, ids, **facts)
+    return [_list_channels(table, columns, row) for row in range(len(table.frame))]
 
 
-def _holds_lists(table: FrameTable, column: int) -> bool:
-    values = table.frame.iloc[:, column]
-    return values.dtype.kind == "O" and any(_is_list(cell) for cell in values)
+def _without_texts(table: FrameTable, roles: Roles) -> Roles:
+    """Return the roles without columns of texts alone that are not numbered as the others are: they describe the series."""
+    odd = _odd_columns(table, roles)
+    texts = [column for column in odd if len(table.frame) and parse_numbers(table.frame.iloc[:, column])[1].all()]
+    if texts and not table.first:
+        names = ", ".join(table.names[column] for column in texts)
+        log.warning("column %s of %s has texts, and is ignored; if it is the label or the id, name it (%s)", names, table.source, NAMING)
+    return replace(roles, values=[column for column in roles.values if column not in texts])
 
 
-def _is_list(cell: object) -> bool:
-    import pandas
+def _odd_columns(table: FrameTable, roles: Roles) -> list[int]:
+    """Return the columns of values whose name no other column has, where others have one name and a number, as t0 and t1."""
+    groups = [group for stem, group in _by_stem([table.names[column] for column in roles.values]).items() if stem or len(group) > 1]
+    odd = [roles.values[group[0][1]] for group in groups if len(group) == 1]
+    return odd if len(odd) < len(groups) else []
 
-    return isinstance(cell, (np.ndarray, list, tuple, pandas.Series))
+
+def _by_stem(names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """Return number and position of columns by the name before the number, which x_0, x_1, y_0, y_1 have and dates have not."""
+    stems: dict[str, list[tuple[str, int]]] = {}
+    for position, name in enumerate(map(str.strip, names)):
+        parts = re.fullmatch(r"(|\D.*?)[\W_]*(\d+)\W*", name)
+        stem, number = ("", name) if name[:1].isdigit() else (name, "") if parts is None else parts.groups()
+        stems.setdefault(stem, []).append((number, position))
+    return stems
+
+
+def _channel_groups(names: Sequence[str]) -> list[list[int]] | None:
+    """Return the positions of the columns of each channel where names are a channel and a number, as x_0, x_1, y_0, y_1."""
+    groups = [dict(group) for group in _by_stem(names).values()]
+    numbers = groups[0].keys()
+    if len(groups) < 2 or len(numbers) < 2 or any(group.keys() != numbers for group in groups) or len(groups) * len(numbers) < len(names):
+        return None
+    return [[group[number] for number in numbers] for group in groups]
+
+
+def _warn_of_wide(table: FrameTable, roles: Roles) -> None:
+    """Log what may be read otherwise than it is meant, in a table with one row per series and one column per time point."""
+    source, names = table.source, [table.names[column] for column in roles.values]
+    if table.first:
+        return
+    channels = _channel_groups(names)
+    if channels:
+        firsts = ", ".join(f"{names[group[0]]} …" for group in channels[:3])
+        log.info("columns %s of %s are read as %d channels of %d time points", firsts, source, len(channels), len(channels[0]))
+    if odd := [table.names[column] for column in _odd_columns(table, roles)]:
+        sentence = "column %s of %s is read as values, as %s is; if it is the label or the id, name it (%s)"
+        log.warning(sentence, ", ".join(odd[:3]), source, next(name for name in names if name not in odd), NAMING)
+    ids = None if roles.id is None else table.frame.iloc[:, roles.id]
+    if ids is not None and len(repeated := ids[ids.duplicated()]):
+        sentence = "id %s of %s is in several rows, each read as a series; if rows are time steps, name the time (--time_column)"
+        log.warning(sentence, repeated.iloc[0], source)
+    if ids is None and roles.label is None:
+        warn_of_short_rows(source, len(table.frame), len(channels[0] if channels else names))
+
+
+def warn_of_short_rows(source: object, count: int, length: int) -> None:
+    """Log that rows are read as series, where they are so short and many that the columns probably are."""
+    if length == 1 < count or (length <= SHORT and count >= SHORT * length):
+        sentence = "%s is read as %d series of length %d, one per row; if its columns are the series, transpose it"
+        log.warning(sentence, source, count, length)
 
 
 def _list_channels(table: FrameTable, columns: list[int], row: int) -> np.ndarray:
@@ -195,33 +143,6 @@ def _list_channels(table: FrameTable, columns: list[int], row: int) -> np.ndarra
     return np.stack(channels)
 
 
-def column_numbers(table: FrameTable, column: int) -> np.ndarray:
-    """Return the numbers of a column, float32 where it is so in the file, else float64; empty cells are NaN."""
-    values = table.frame.iloc[:, column]
-    numbers, invalid = parse_numbers(values)
-    if invalid.any():
-        row = int(np.argmax(invalid))
-        text = f"{table.cell(row, column)}: {str(values.iat[row])!r} is not a number"
-        raise InputError(f"{text}; correct it, leave the cell empty, or remove the column")
-    return numbers
-
-
-def parse_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of a pandas column, NaN for other cells, and a mask of the cells that are neither number nor empty."""
-    import pandas
-
-    if column.dtype.kind == "c":
-        raise InputError(f"Complex data not supported: column {column.name!r} has {column.dtype} values; pass their real parts")
-    if pandas.api.types.is_numeric_dtype(column):  # booleans too
-        dtype = np.float32 if column.dtype == np.float32 else np.float64
-        return column.to_numpy(dtype, na_value=np.nan), np.zeros(len(column), bool)
-    missing = column.isna().to_numpy()
-    if column.dtype.kind in "mM" or isinstance(column.dtype, pandas.PeriodDtype):
-        return np.full(len(column), np.nan), ~missing
-    numbers = pandas.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64)
-    return numbers, np.isnan(numbers) & ~missing
-
-
 def _read_long(table: FrameTable, roles: Roles) -> Cases:
     import pandas
 
@@ -236,7 +157,9 @@ def _read_long(table: FrameTable, roles: Roles) -> Cases:
     if repeated.any():
         row = order[1:][np.argmax(repeated)]
         series, time = (str(table.frame.iat[row, column]) for column in (roles.id, roles.time))
-        raise InputError(f"{table.location(row)}: series {series} has time {time} twice; keep one of the rows")
+        raise InputError(
+            f"{table.location(row)}: series {series} has time {time} twice; keep one of the rows, or write one column per channel"
+        )
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     # Columns of text alone describe the series, and are ignored.
     numeric = [column for column in roles.values if not parse_numbers(table.frame.iloc[:, column])[1].all()]
@@ -251,7 +174,10 @@ def _read_long(table: FrameTable, roles: Roles) -> Cases:
     roles = Roles(roles.id, roles.time, roles.label, numeric)
     labels = None if roles.label is None else _long_labels(table, roles.label, order, starts)
     constant = [table.names[column] for column, fixed in zip(numeric, _constant(channels, starts), strict=True) if fixed]
-    facts = {"roles": roles.describe(table.names), "unequal_steps": unequal, "constant_channels": tuple(constant)}
+    if constant and not table.first:
+        sentence = "column %s of %s is constant within every series; if it is the label, name it (%s)"
+        log.warning(sentence, ", ".join(constant), table.source, NAMING)
+    facts = {"roles": roles.describe(table.names), "unequal_steps": unequal}
     return Cases(series if len(order) else [], labels, ids.to_numpy()[order[starts]], **facts)
 
 
@@ -326,11 +252,26 @@ def _times(table: FrameTable, time: int) -> np.ndarray:
     elif column.dtype.kind == "m":
         times = column.to_numpy()
     elif invalid.any():
-        # Other ways of writing a date leave the order of day and month to guesswork.
-        dates = pandas.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+        # 31.5.2024 has the day first; other ways of writing a date leave the order of day and month to guesswork.
+        german = r"^\s*(\d\d?)\.(\d\d?)\.(\d{4})"
+        texts = column.astype(str).str.replace(german, lambda match: f"{match[3]}-{match[2]:0>2}-{match[1]:0>2}", regex=True)
+        dates = pandas.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
         times = dates.dt.tz_localize(None).to_numpy()
+    elif len(times):
+        times = _compact_dates(times)
     missing = np.isnat(times) if times.dtype.kind in "mM" else np.isnan(times)
     if missing.any():
         row = int(np.argmax(missing))
         raise InputError(f"{table.cell(row, time)}: {str(column.iat[row])!r} is not a time; write numbers, or dates as 2024-05-31 12:00")
+    return times
+
+
+def _compact_dates(times: np.ndarray) -> np.ndarray:
+    """Return dates for numbers like 20240531, also with hours and minutes, or hours, minutes and seconds; other numbers as they are."""
+    import pandas
+
+    for form, factor in (("%Y%m%d", 1), ("%Y%m%d%H%M", 10**4), ("%Y%m%d%H%M%S", 10**6)):
+        if (times >= 19000101 * factor).all() and (times < 21010101 * factor).all() and (times % 1 == 0).all():
+            dates = pandas.to_datetime(times.astype(np.int64).astype(str), format=form, errors="coerce")
+            return times if dates.hasnans else dates.to_numpy()
     return times

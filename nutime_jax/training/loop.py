@@ -20,9 +20,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 import nutime_jax
 from nutime_jax.config import DataConfig, PretrainConfig, from_dict, options, to_dict, values
 from nutime_jax.core.augmentations import make_augmentation
+from nutime_jax.data.columns import BY_NAME, Columns
 from nutime_jax.data.corpus import Corpus, open_corpus
 from nutime_jax.data.loader import source_shares
-from nutime_jax.data.tables import BY_NAME, Columns
 from nutime_jax.distributed.backend import use_backend
 from nutime_jax.distributed.chips import chip_of
 from nutime_jax.distributed.mesh import check_divisible, make_mesh, shard_tree

@@ -17,6 +17,7 @@ from nutime_jax.cli.main import COMMANDS, _parse, main
 from nutime_jax.config import load_config
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.formats import READERS
+from nutime_jax.data.inputs import read_series
 from nutime_jax.evaluation.protocols.probes import PROBES
 from nutime_jax.evaluation.protocols.registry import PROTOCOLS
 from nutime_jax.evaluation.results import read_rows
@@ -74,8 +75,12 @@ def test_guide_data_and_evaluation_run(desk):
         "views.svg",
         "why.svg",
     ]
+    (desk / "recordings").mkdir()
+    for name in ("a", "b"):
+        pd.DataFrame({"flow": [1.5, 2, 3], "power": [4, 5, 7]}).to_csv(f"recordings/{name}.csv", index=False)
     for page in ("data.md", "evaluation.md"):  # in the same folder
         run_page(DOCS / page)
+    assert [case.shape for case in read_series("recordings.csv").series] == [(2, 3), (2, 3)]
     assert (desk / "results" / "guide" / "report.html").stat().st_size > 10_000
 
 

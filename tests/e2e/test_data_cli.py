@@ -78,10 +78,11 @@ def test_no_matplotlib_is_a_sentence(capfd, tmp_path, monkeypatch):
 
 
 def test_columns_are_named_and_described(capfd, tmp_path):
-    (tmp_path / "t.csv").write_text("pump;step;a;failure\n1;1;1,5;x\n1;2;2,5;x\n1;4;3,5;x\n2;1;4,5;\n2;2;2,5;\n")
-    assert main(["data", "inspect", str(tmp_path / "t.csv"), "--id_column=pump", "--time_column=step", "--label_column=failure"]) == 0
+    (tmp_path / "t.csv").write_text("pump;round;a;age;failure\n1;1;1,5;9;x\n1;2;2,5;9;x\n1;4;3,5;8;x\n2;1;4,5;9;\n2;2;2,5;8;\n")
+    roles = ["--id_column=pump", "--time_column=round", "--label_column=failure", "--value_columns=[a-d]"]
+    assert main(["data", "inspect", str(tmp_path / "t.csv"), *roles]) == 0
     out = capfd.readouterr().out
-    for line in ("column 'pump': id", "column 'step': time", "column 'a': channel", "column 'failure': label"):
+    for line in ("column 'pump': id", "column 'round': time", "column 'a': channel", "column 'age': ignored", "column 'failure': label"):
         assert line in out
     assert "missing between known values                 16.7%" in out
     assert "cases without a label                            1" in out

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from nutime_jax.data import corpus as corpora
+from nutime_jax.data.columns import Columns
 from nutime_jax.data.corpus import open_corpus
 from nutime_jax.data.datasets import BUNDLED, find_all_datasets, find_datasets
 from nutime_jax.data.sources import find_sources
-from nutime_jax.data.tables import Columns
 from nutime_jax.errors import InputError
 
 

@@ -14,6 +14,7 @@ import pytest
 from nutime_jax import load_encoder
 from nutime_jax.cli.main import main
 from nutime_jax.errors import InputError
+from nutime_jax.evaluation.encoders import find_encoders
 from tests.encoders import smoke_encoder
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="pip install huggingface_hub to test the hub")
@@ -183,6 +184,14 @@ def test_commands_read_an_encoder_of_the_hub(server, encoder, tmp_path):
     np.savetxt(tmp_path / "series.csv", np.random.default_rng(0).normal(size=(3, 40)), delimiter=",")
     assert main(["embed", "--encoder=hf://user/plant", f"--data={tmp_path}/series.csv", f"--out={tmp_path}/f.npy"]) == 0
     assert np.load(tmp_path / "f.npy").shape[0] == 3
+    assert main(["convert", "hf://user/plant", f"{tmp_path}/official.safetensors"]) == 0
+    assert main(["convert", f"{tmp_path}/official.safetensors", f"{tmp_path}/back", "--heads=2"]) == 0
+    assert load_encoder(tmp_path / "back").config.model.width == encoder.config.model.width
+    assert main(["convert", "gs://bucket/plant", f"{tmp_path}/official.safetensors"]) == 2
+    assert main(["export", "--encoder=hf://user/plant", f"--out={tmp_path}/exported"]) == 0
+    assert main(["plot", "nme", "--encoder=hf://user/plant", f"--out={tmp_path}/nme.svg"]) == 0
+    first, second = find_encoders(["hf://user/plant", "before=untrained:hf://user/plant"])
+    assert (first.name, second.name, first.source.split()[0]) == ("plant", "before", "hf://user/plant")
 
 
 def test_files_that_do_not_belong_to_an_encoder_are_not_downloaded(server, encoder, tmp_path):

@@ -16,9 +16,10 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from nutime_jax.config import EvaluationConfig
+from nutime_jax.data.columns import Columns
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.inputs import read_series
-from nutime_jax.data.tables import Columns, regular_steps
+from nutime_jax.data.tables import regular_steps
 from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.finetuning.channels import ChannelMap

@@ -51,6 +51,14 @@ def assert_values(cases, expected=VALUES, labels=None):
         ("a.csv", "# pump 7\n# in bar\na,b,c\n0.1,2,3\n4,,6.5\n", None),
         ("a.csv", "# pump 7\n0.1,2,3\n4,,6.5\n", None),
         ("a.csv", "label,v,w,x\nup,0.1,2,3\n,4,,6.5\n", ["up", ""]),
+        ("a.csv", "label\tv\tw\tx\nup\t0,1\t2\t3\n\t4\t\t6,5\n", ["up", ""]),
+        ("a.csv", "label|v|w|x\n01|0.1|2|3\n02|4|-|6.5\n", ["01", "02"]),
+        ("a.csv", "1.0e-01 2.0 3\n4 nan 6.5\n", None),  # as numpy.savetxt writes
+        ("a.csv", "label,v,w,x\n up ,0.1,2,3\ndown,4,#N/A,6.5\n,,,\n,,,\n", ["up", "down"]),  # as Excel writes
+        ("a.csv", "0.1,2,3\n4,#DIV/0!,6.5\n,,\n", None),
+        ("a.csv", "place,2021,2022,2023\nBonn,0.1,2,3\nRom,4,,6.5\n", None),
+        ("a.csv", 'label,series\nup,"[0.1, 2, 3]"\n,"[4, nan, 6.5]"\n', ["up", ""]),
+        ("a_TRAIN.tsv", "up,0.1,2,3\n,4,NaN,6.5\n", ["up", ""]),
         ("a_TRAIN.tsv", "up\t0.1\t2\t3\n\t4\tNaN\t6.5\n", ["up", ""]),
         ("a_TRAIN.tsv", "1\t0.1\t2\t3\n-1\t4\tNaN\t6.5\n", ["1", "-1"]),
         ("a_TRAIN.tsv", "up\t0.1\t2\t3\ndown\t4\t\t6.5\n", ["up", "down"]),
@@ -107,7 +115,15 @@ def test_wide_tables(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-@pytest.mark.parametrize("times", [[10, 1, 9, 2, 8], ["2024-03-10", "2024-01-31", "2024-03-01", "2024-02-01 12:00", "2024-02-28"]])
+@pytest.mark.parametrize(
+    "times",
+    [
+        [10, 1, 9, 2, 8],
+        ["2024-03-10", "2024-01-31", "2024-03-01", "2024-02-01 12:00", "2024-02-28"],
+        ["10.3.2024", "31.01.2024", "1.3.2024", "1.2.2024 12:00", "28.02.2024"],
+        [20240202, 20240130, 20240201, 20240131, 20240131],
+    ],
+)
 def test_long_tables_are_ordered_by_time_and_keep_the_order_of_their_series(tmp_path, suffix, times):
     series = ["late", "early", "late", "early", "late"]
     columns = {
@@ -221,6 +237,9 @@ def test_targets_of_a_regression_are_not_classes(tmp_path, name, text):
         ("a.csv", "1,two\n3,4\n", "a.csv, line 1, column 2: 'two' is not a number"),
         ("a.csv", "a,b\n\n1,2\n3\n", "a.csv, line 4 is ragged: the header has 2 cells, this line 1"),
         ("a.csv", "a,b\n1,2\n3,4,5\n", "a.csv, line 3 is ragged: the header has 2 cells, this line 3"),
+        ("a.csv", "a;b\n1.234;2,5\n3;4,5\n", "a.csv, line 2, column 'a': '1.234' is not a number"),  # not 1234, and not 1.234
+        ("a.csv", "1.234;2,5\n", "a.csv, line 1, column 1: '1.234' is not a number"),
+        ("a.csv", "walk,0.3,0.1\n", "a.csv, line 1, column 1: 'walk' is not a number; .* write a first line of column names"),
         ("a.csv", "a,b\n\n1,2\n3,four\n", "a.csv, line 4, column 'b': 'four' is not a number"),
         ("a.csv", "label,class,a\n1,1,2\n", "columns 'label' and 'class', which may have the same role"),
         ("a.csv", "label\n1\n", "a.csv has no column of numbers"),
@@ -237,7 +256,7 @@ def test_targets_of_a_regression_are_not_classes(tmp_path, name, text):
         ("a_TRAIN.tsv", "1\n2\n", "case 0 of .*a_TRAIN.tsv .* has no value"),
         ("a_TRAIN.txt", "This is how to train.\n", "a_TRAIN.txt, line 1, column 2: 'is' is not a number"),
         ("a.txt", "1 2 3\n", "a.txt is not a file of series"),
-        ("a.csv", "1,2\n,\n", "case 1 of .*a.csv .* has no value"),
+        ("a.csv", "1,2\n,\n3,4\n", "case 1 of .*a.csv .* has no value"),
         ("a.csv", "1,2\n3,inf\n", "case 1 of .*a.csv .* infinite"),
         ("a.ts", "1,2:1\n", "a.ts has no line @data"),
         ("a.ts", TS, "a.ts has no series"),
@@ -262,13 +281,43 @@ def test_bad_text_is_rejected_by_file_and_place(tmp_path, name, text, message):
         find_datasets(str(tmp_path / name))[0].read("train")
 
 
-def test_a_first_line_that_counts_is_warned_about(tmp_path, caplog):
-    """It may be the names that pandas writes, or a series."""
-    for text, rows, warned in (("0,1,2\n5,3,2\n", 1, True), (",0,1,2\n0,5,3,2\n", 1, False), ("0.0,1,2\n5,3,2\n", 2, False)):
-        caplog.clear()
-        (tmp_path / "a.csv").write_text(text)
-        assert len(find_datasets(str(tmp_path / "a.csv"))[0].read("train").series) == rows
-        assert ("0, 1, 2, …, is read as the names of columns; if it is a series, write 0.0" in caplog.text) == warned
+@pytest.mark.parametrize(
+    ("text", "shape", "message"),
+    [
+        ("0,1,2\n5,3,2\n", (1, 1, 3), "0, 1, 2, …, is read as the names of columns; if it is a series, write 0.0"),
+        (",0,1,2\n0,5,3,2\n", (1, 1, 3), ""),
+        ("place,0.1,0.2,0.3\nRom,5,3,2\n", (1, 1, 3), "place, 0.1, 0.2, …, is read as the names of columns"),
+        ("0.0,1,2\n5,3,2\n", (2, 1, 3), "0.0, 1, 2, …, has equal steps, and is read as a series"),
+        ("1,0.5,1.5\n2,1.5,0.5\n1,2.5,0.1\n", (3, 1, 3), "the first column of {} has whole numbers that repeat"),
+        ("0.5,1.5,1\n1.5,0.5,2\n2.5,0.1,1\n", (3, 1, 3), "the last column of {} has whole numbers that repeat"),
+        ("state,t0,t1\n1,0.5,1.5\n2,1.5,0.5\n", (2, 1, 3), "column state of {} is read as values, as t0 is; if it is the label or the id"),
+        ("state,t0,t1\non,0.5,1.5\noff,1.5,0.5\n", (2, 1, 2), "column state of {} has texts, and is ignored; if it is the label or the id"),
+        ("label,x_0,y_0,x_1,y_1\na,1,3,2,4\nb,1,3,2,5\n", (2, 2, 2), "columns x_0 …, y_0 … of {} are read as 2 channels of 2 time points"),
+        ("id,round,value\n1,1,5\n1,2,6\n", (2, 1, 2), "id 1 of {} is in several rows, each read as a series"),
+        (
+            "flow\n" + "5\n" * 30,
+            (30, 1, 1),
+            "{} is read as 30 series of length 1, one per row; if its columns are the series",
+        ),
+        ("1,2\n" + "5,6\n" * 30, (31, 1, 2), "{} is read as 31 series of length 2"),
+        ("id,t,v,state\n1,1,5,7\n1,2,6,7\n2,1,5,8\n2,2,5,8\n", (2, 2, 2), "column state of {} is constant within every series"),
+        ("id,t0,t1\n1,5,6\n2,5,7\n,,\n,,\n", (2, 1, 2), "{} ends in 2 lines of empty cells, which are left out"),
+        ("id,t0,t1\n1,5,6\n2,5,7\n", (2, 1, 2), ""),
+    ],
+)
+def test_what_may_be_meant_otherwise_is_logged(tmp_path, caplog, text, shape, message):
+    caplog.set_level("INFO")
+    (tmp_path / "a.csv").write_text(text)
+    assert np.shape(read(tmp_path / "a.csv").series) == shape
+    assert message.format(tmp_path / "a.csv") in caplog.text
+    assert bool(caplog.text) == bool(message)
+
+
+def test_ids_are_as_in_the_file(tmp_path):
+    (tmp_path / "a.csv").write_text("id,v,w\n007,1,2\n,1,3\n9007199254740993,1,4\n")
+    assert read(tmp_path / "a.csv").ids.tolist() == ["007", "", "9007199254740993"]
+    pd.DataFrame({"id": pd.array([7, None], "Int64"), "v": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet").ids.tolist() == ["7", ""]
 
 
 def test_an_empty_test_split_leaves_the_train_split(tmp_path):
