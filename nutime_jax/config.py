@@ -397,8 +397,8 @@ class SweepConfig(Section):
         "raw_1nn, raw_1nn_dtw, raw_forest, minirocket, multirocket_hydra, fcn, resnet, inceptiontime or registered, on raw series.",
     )
     protocols: tuple[str, ...] = option(
-        ("ridge", "knn", "logistic"),
-        "ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly, finetune, fewshot_finetune or registered.",
+        ("kernel", "ridge", "knn"),
+        "kernel, ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly, finetune, fewshot_finetune or registered.",
     )
     layers: tuple[str, ...] = option(("last",), "Layers: numbers from 0 (the embedding), last (normalised), or all.")
     poolings: tuple[str, ...] = option(

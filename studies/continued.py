@@ -3,8 +3,8 @@
     python -m studies.continued --sources=FOLDER --dataset=LABELLED --out=runs/gain
     python -m studies.continued --sources=FOLDER --dataset=A,B --out=runs/gain --seeds=0,1,2 --config.steps=1000
 
-`--sources` are the unlabelled series, `--dataset` the labelled datasets whose test splits are scored, by a ridge classifier on frozen
-features. Each seed is a run of `nutime pretrain --config=continued`; rerun the command to resume.
+`--sources` are the unlabelled series, `--dataset` the labelled datasets whose test splits are scored, by the probe "kernel" on
+frozen features. Each seed is a run of `nutime pretrain --config=continued`; rerun the command to resume.
 """
 
 import argparse
@@ -42,8 +42,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def describe_gain(table: Path, methods: Sequence[str]) -> str:
-    """Return the mean gain of ridge accuracy over datasets, and its standard error over seeds, from a table of `nutime evaluate`."""
-    rows = [row for row in read_rows(table) if (row.protocol, row.metric) == ("ridge", "accuracy")]
+    """Return the mean gain of the probe "kernel" over datasets and its standard error over seeds, from a table of `nutime evaluate`."""
+    rows = [row for row in read_rows(table) if (row.protocol, row.metric) == ("kernel", "accuracy")]
     means = {method: np.mean([row.value for row in rows if row.method == method]) for method in ("before", *methods)}
     gains = 100 * np.array([means[method] - means["before"] for method in methods])
     error = f", standard error {gains.std(ddof=1) / np.sqrt(len(gains)):.2f}" if len(gains) > 1 else ""

@@ -4,7 +4,7 @@
     nutime evaluate --encoder=nutime-small --dataset=labelled.csv --folds=5
     nutime evaluate --encoder=before=nutime-small --encoder=after=runs/mine --dataset=GunPoint,my_folder --out=gain.csv
 
-A ridge classifier and 1-NN on standardised features are fitted on the default train split of each dataset and scored on its
+A kernel ridge classifier and 1-NN on standardised features are fitted on the default train split of each dataset and scored on its
 test split, next to 1-NN on the raw series. --folds=N scores N stratified folds of the train split instead: one file is enough.
 The last lines are differences from the first method, with their standard errors. The table has one row per dataset, method,
 probe, split and metric; it is the input of `nutime report`.
@@ -96,7 +96,8 @@ def compare_encoders(
     if not comparisons:
         raise errors[0] if errors else InputError("No dataset is given; add names to --dataset")
     scored = f"{folds} folds of the train splits" if folds else "test splits"
-    print(f"\nAccuracy in % on {scored}: ridge on frozen features ({spec.of(encoders[0].encoder).pooling}), and 1-NN on the raw series\n")
+    pooling = spec.of(encoders[0].encoder).pooling
+    print(f"\nAccuracy in % on {scored}: kernel ridge on frozen features ({pooling}), and 1-NN on the raw series\n")
     print(format_accuracies(comparisons, {**{name: name for name in names}, RAW: "raw 1-NN"}))
     for error in errors:
         print(f"\nskipped: {error}")

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier in it is replaced")
     parser.add_argument("--strategy", default="probe", help="probe, head or full (default: probe)")
-    parser.add_argument("--probe", help="ridge or logistic (default: ridge)")
+    parser.add_argument("--probe", help="kernel, ridge or logistic (default: kernel)")
     parser.add_argument("--channels", help="of a probe concat (default) or mean; of a network fusion (default) or independent")
     parser.add_argument("--seed", type=int, help="seed of new weights, validation cases, order and crops (default: 0)")
     for name, option in TUNED.items():
@@ -80,9 +80,9 @@ def _settings(args: argparse.Namespace) -> TuningSettings | None:
 def _fit_probe(args: argparse.Namespace, encoder, train, name: str):
     from nutime_jax.evaluation.protocols.probes import fit_probe
 
-    probe, options = args.probe or "ridge", {"layer": args.layer, "pooling": args.pooling, "channels": args.channels or "concat"}
+    probe, options = args.probe or "kernel", {"layer": args.layer, "pooling": args.pooling, "channels": args.channels or "concat"}
     classifier = fit_probe(encoder, train, probe=probe, **options)
-    print(f"{name}: {probe} probe on {len(classifier.weight):,} features of {len(train.series)} cases")
+    print(f"{name}: {probe} probe on {len(classifier.mean):,} features of {len(train.series)} cases")
     return classifier
 
 

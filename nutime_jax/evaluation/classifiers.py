@@ -10,7 +10,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from nutime_jax.finetuning.probe import RadialKernel
+
 PENALTIES = tuple(np.logspace(-3, 3, 10).tolist())
+KERNEL_PENALTIES = tuple(np.logspace(-6, -1, 11).tolist())
+"""Larger ones are selected with few cases, and score lower."""
 SHARPNESS = tuple(np.logspace(-1, 2, 16).tolist())
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 3
@@ -38,6 +42,11 @@ class LeaveOneOutRidge(ClassifierMixin, BaseEstimator):
     def fit(self, X: np.ndarray, y: np.ndarray) -> "LeaveOneOutRidge":
         """Select the penalty and fit all cases."""
         X, y = validate_data(self, X, y, dtype=np.float64)
+        self._fit_map(X, y)
+        return self
+
+    def _fit_map(self, X: np.ndarray, y: np.ndarray) -> None:
+        """Fit inputs that are validated, and mapped."""
         self.classes_, codes = np.unique(y, return_inverse=True)
         targets = np.where(codes[:, None] == np.arange(len(self.classes_)), 1.0, -1.0)
         ridge = RidgeCV(list(self.penalties), scoring="neg_mean_squared_error", store_cv_results=True).fit(X, targets)
@@ -46,7 +55,6 @@ class LeaveOneOutRidge(ClassifierMixin, BaseEstimator):
         self.train_accuracy_ = float(np.mean(held_out.argmax(1) == codes))
         losses = [-log_softmax(factor * held_out, axis=1)[np.arange(len(codes)), codes].mean() for factor in SHARPNESS]
         self.sharpness_ = SHARPNESS[int(np.argmin(losses))]
-        return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probability of every class, (cases, classes)."""
@@ -63,7 +71,34 @@ class LeaveOneOutRidge(ClassifierMixin, BaseEstimator):
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T + self.intercept_
+        return self._map(validate_data(self, X, dtype=np.float64, reset=False)) @ self.coef_.T + self.intercept_
+
+    def _map(self, X: np.ndarray) -> np.ndarray:
+        return X
+
+
+class LeaveOneOutKernelRidge(LeaveOneOutRidge):
+    """Ridge classifier with a Gaussian kernel of standardised features; see `RadialKernel`.
+
+    Up to 2,000 cases it is exact. With more, 2,000 of them are centres (the Nyström approximation).
+
+    kernel_: fitted kernel. coef_: weights of the centres, (classes, centres). Others as in `LeaveOneOutRidge`.
+    """
+
+    def __init__(self, penalties: tuple[float, ...] = KERNEL_PENALTIES):
+        super().__init__(penalties)
+
+    def _fit_map(self, X: np.ndarray, y: np.ndarray) -> None:
+        self.kernel_ = RadialKernel.fit(X)
+        gram = self.kernel_(self.kernel_.centres.astype(np.float64))
+        values, vectors = np.linalg.eigh(gram)
+        kept = values > 1e-10 * values[-1]
+        root = vectors[:, kept] / np.sqrt(values[kept])
+        super()._fit_map((gram if len(gram) == len(X) else self.kernel_(X)) @ root, y)
+        self.coef_ = self.coef_ @ root.T
+
+    def _map(self, X: np.ndarray) -> np.ndarray:
+        return self.kernel_(X)
 
 
 class CrossValidatedLogisticRegression(ClassifierMixin, BaseEstimator):

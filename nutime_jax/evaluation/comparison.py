@@ -19,7 +19,7 @@ from nutime_jax.evaluation.results import Result, class_metrics
 
 RAW = "raw_1nn"
 """Baseline on the raw series."""
-PROBES = ("ridge", "1nn")
+PROBES = ("kernel", "1nn")
 """Probes of frozen features; differences are those of the first."""
 
 
@@ -65,7 +65,7 @@ def compare(
     folds: int = 0,
     sources: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Score ridge and 1-NN probes on the features of every encoder, and 1-NN on the raw series.
+    """Score kernel ridge and 1-NN probes on the features of every encoder, and 1-NN on the raw series.
 
     Args:
         encoders: name of the method -> encoder.

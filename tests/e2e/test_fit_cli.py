@@ -112,7 +112,7 @@ def test_wrong_fine_tuning_is_one_sentence(capfd, workdir, tmp_path, arguments, 
     assert message in sentences[0]
 
 
-@pytest.mark.parametrize("probe", ["logistic", "ridge"])
+@pytest.mark.parametrize("probe", ["logistic", "kernel"])
 def test_a_probe_is_fitted_saved_and_applied_to_a_file_with_ids(capfd, workdir, tmp_path, probe):
     (files,) = find_datasets("ArrowHead")
     train, test = files.read("train"), files.read("test")

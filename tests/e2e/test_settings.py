@@ -103,18 +103,18 @@ def test_evaluate_sweep_and_the_classifier_label_every_case_equally(world, cases
     train, test = cases
     run(world, ["evaluate"], f"--dataset={world / 'mine.npz'}", f"--out={tmp_path / 'r.csv'}", f"--normalise={normalise}")
     assert "own - untrained: " in capsys.readouterr().out
-    grid = [f"sources={world / 'mine.npz'}", "baselines=", "protocols=ridge", f"normalise={normalise}"]
+    grid = [f"sources={world / 'mine.npz'}", "baselines=", "protocols=kernel", f"normalise={normalise}"]
     run(world, ["sweep", "--config=sweep"], f"--out={tmp_path / 'sweep'}", *(f"--config.{field}" for field in grid))
     evaluated, swept = (
-        next(row for row in read_rows(path) if (row.method, row.protocol, row.metric) == ("own", "ridge", "accuracy"))
+        next(row for row in read_rows(path) if (row.method, row.protocol, row.metric) == ("own", "kernel", "accuracy"))
         for path in (tmp_path / "r.csv", tmp_path / "sweep" / "results.csv")
     )
     assert (evaluated.setting, evaluated.value, evaluated.encoder) == (swept.setting, swept.value, swept.encoder)
     assert ("normalise=dataset" in evaluated.encoder) == (normalise == "dataset")
     encoder = load_encoder(world / "encoder").with_options(normalise=normalise)
-    classifier = NuTimeClassifier(encoder, probe="ridge").fit(train.series, train.labels)
+    classifier = NuTimeClassifier(encoder, probe="kernel").fit(train.series, train.labels)
     assert evaluated.value == classifier.score(test.series, test.labels)
-    run(world, ["fit"], f"--dataset={world / 'mine.npz'}", "--probe=ridge", f"--out={tmp_path / 'model'}", f"--normalise={normalise}")
+    run(world, ["fit"], f"--dataset={world / 'mine.npz'}", "--probe=kernel", f"--out={tmp_path / 'model'}", f"--normalise={normalise}")
     fitted = load_classifier(tmp_path / "model")
     assert bool(fitted.encoder.config.evaluation.channel_means) == (normalise == "dataset")
     np.testing.assert_array_equal(fitted.predict(test.series), classifier.predict(test.series))

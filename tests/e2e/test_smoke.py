@@ -51,7 +51,7 @@ def test_a_run_leaves_metrics_results_and_a_profile(smoke_run):
     assert [line["step"] for line in lines if "probe_accuracy" in line] == [4, 8, 12]
     rows = read_rows(smoke_run / "results.csv")
     assert {(row.method, row.protocol) for row in rows} == {
-        *((method, probe) for method in ("untrained", "smoke_run") for probe in ("ridge", "1nn")),
+        *((method, probe) for method in ("untrained", "smoke_run") for probe in ("kernel", "1nn")),
         ("raw_1nn", "baseline"),
     }
     assert all(0 <= row.value <= 1 for row in rows)
@@ -113,7 +113,7 @@ def test_pretraining_continues_from_a_saved_encoder_of_any_objective(smoke_run, 
     jax.tree.map(np.testing.assert_array_equal, before.variables, after.variables)
     assert (after.pooling, after.config.model) == (before.pooling, before.config.model)
     rows = {(row.method, row.protocol): row.value for row in read_rows(tmp_path / "run" / "results.csv") if row.metric == "accuracy"}
-    assert rows["initial", "ridge"] == rows["run", "ridge"]
+    assert rows["initial", "kernel"] == rows["run", "kernel"]
     assert "initial" in capsys.readouterr().out
 
 

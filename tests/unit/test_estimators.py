@@ -432,7 +432,7 @@ OPTIONS = {
         ({"encoder": "/nowhere/at/all"}, "/nowhere/at/all"),
         ({"strategy": "tune"}, "strategy 'tune' is unknown; choose one of probe, head, full"),
         ({"strategy": ["head"]}, "strategy ['head'] is unknown; choose one of probe, head, full"),
-        ({"probe": "svm"}, "probe 'svm' is unknown; choose one of ridge, logistic, knn, 1nn, forest"),
+        ({"probe": "svm"}, "probe 'svm' is unknown; choose one of kernel, ridge, logistic, knn, 1nn, forest"),
         ({"probe": LogisticRegression()}, "probe LogisticRegression() is unknown; choose one of"),
         ({"layer": 7}, "layer 7 does not exist; choose 0 to 1, or None"),
         ({"layer": -1}, "layer is -1; pass a whole number of 0 or more"),

@@ -83,7 +83,7 @@ METRICS = ("accuracy", "balanced_accuracy", "f1")
 def test_evaluation_fills_every_cell(tmp_path):
     found = compare({"untrained": smoke_encoder()}, Task("levels", cases(0), cases(1)))
     assert [(row.dataset, row.method, row.protocol, row.metric) for row in found.rows] == [
-        *(("levels", "untrained", probe, metric) for probe in ("ridge", "1nn") for metric in METRICS),
+        *(("levels", "untrained", probe, metric) for probe in ("kernel", "1nn") for metric in METRICS),
         *(("levels", "raw_1nn", "baseline", metric) for metric in METRICS),
     ]
     assert found.rows[0].value == found.correct["untrained"].mean() >= 0.9
@@ -99,7 +99,7 @@ def test_evaluation_fills_every_cell(tmp_path):
 def test_folds_score_every_training_case_once():
     task = Task("levels", cases(0), None)
     found = compare({"e": make_stub()}, task, folds=4, spec=FeatureSpec(channels="mean"))
-    rows = [row for row in found.rows if (row.method, row.protocol, row.metric) == ("e", "ridge", "accuracy")]
+    rows = [row for row in found.rows if (row.method, row.protocol, row.metric) == ("e", "kernel", "accuracy")]
     assert [(row.split, row.train_cases, row.test_cases) for row in rows] == [(f"resample {i}", 12, 4) for i in range(4)]
     assert len(found.correct["e"]) == len(found.correct["raw_1nn"]) == 16
     assert np.mean([row.value for row in rows]) == found.correct["e"].mean()

@@ -232,6 +232,8 @@ def entry_points():
                 options={},
                 classes_=np.array(LABELS[:2]),
                 num_channels=channels,
+                mean=np.zeros(ENCODER.embed(X).shape[1]),
+                scale=np.ones(ENCODER.embed(X).shape[1]),
                 weight=np.random.default_rng(0).normal(size=(ENCODER.embed(X).shape[1], 2)),
                 bias=np.zeros(2),
             ).predict_proba,

@@ -12,6 +12,7 @@ from nutime_jax.evaluation.classifiers import (
     PENALTIES,
     SHARPNESS,
     CrossValidatedLogisticRegression,
+    LeaveOneOutKernelRidge,
     LeaveOneOutNeighbours,
     LeaveOneOutRidge,
     nearest,
@@ -104,6 +105,27 @@ def test_leave_one_out_accuracy_is_that_of_fits_without_the_case(features, penal
         fitted = RidgeClassifier(penalty).fit(np.delete(X, i, 0), np.delete(train.labels, i))
         correct.append(fitted.predict(X[i : i + 1])[0] == train.labels[i])
     assert LeaveOneOutRidge((penalty,)).fit(X, train.labels).train_accuracy_ == np.mean(correct)
+
+
+@pytest.mark.parametrize("centres", [40, 12])
+def test_kernel_ridge_solves_its_equations(monkeypatch, centres):
+    monkeypatch.setattr("nutime_jax.finetuning.probe.MAX_CENTRES", centres)
+    X, test = (StandardScaler().fit_transform(blobs(s, cases=40, spread=2.0).features.astype(np.float64)) for s in (0, 1))
+    labels = blobs(0, cases=40, spread=2.0).labels
+    ours = LeaveOneOutKernelRidge((0.01,)).fit(X, labels)
+    chosen = ours.kernel_.centres.astype(np.float64)
+    assert len(chosen) == centres
+    squared = [((a - b) ** 2).sum() for i, a in enumerate(chosen) for b in chosen[:i]]
+    assert ours.kernel_.width**2 == pytest.approx(np.median(squared))
+
+    def kernel(one):
+        return np.array([[np.exp(-((np.clip(a, -2, 2) - b) ** 2).sum() / (2 * ours.kernel_.width**2)) for b in chosen] for a in one])
+
+    targets = np.where(labels[:, None] == ours.classes_, 1.0, -1.0)
+    columns = kernel(X) - kernel(X).mean(0)
+    weights = np.linalg.solve(columns.T @ columns + 0.01 * kernel(chosen), columns.T @ (targets - targets.mean(0)))
+    expected = (kernel(test) - kernel(X).mean(0)) @ weights + targets.mean(0)
+    np.testing.assert_allclose(ours.decision_function(test), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("temperature", "cases"), [(0.07, 60), (0.5, 60), (1e-6, 60), (0.07, 8)])

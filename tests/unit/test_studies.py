@@ -225,7 +225,7 @@ def test_a_probe_that_is_none_is_rejected_before_anything_is_trained(folder, tmp
         ("domains", study_domains),
         ("scales", study_scales),
     ):
-        with pytest.raises(InputError, match=r"probe\.protocol is 'svm'; choose one of ridge"):
+        with pytest.raises(InputError, match=r"probe\.protocol is 'svm'; choose one of kernel"):
             begin(configured(study, folder, "probe.protocol=svm"), base(), tmp_path)
     assert training == []
 

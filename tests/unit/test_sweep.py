@@ -184,7 +184,7 @@ def test_encoders_of_one_name_are_repetitions(folder, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("protocols=svm", "protocol 'svm' is unknown; choose of ridge"),
+        ("protocols=svm", "protocol 'svm' is unknown; choose of kernel"),
         ("layers=7", "layer '7' does not exist; choose all, last, or 0 to 1"),
         ("input_lengths=short", "length short cannot be embedded; choose a multiple of window_size 16, up to"),
         ("input_lengths=64+30", "length 30 cannot be embedded"),

@@ -17,6 +17,7 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.classifiers import (
     CrossValidatedLogisticRegression,
+    LeaveOneOutKernelRidge,
     LeaveOneOutNeighbours,
     LeaveOneOutRidge,
     neighbour_accuracy,
@@ -27,6 +28,7 @@ from nutime_jax.evaluation.results import class_metrics
 from nutime_jax.finetuning.probe import ProbeClassifier
 
 PROBES: dict[str, Callable[[], ClassifierMixin]] = {
+    "kernel": LeaveOneOutKernelRidge,
     "ridge": LeaveOneOutRidge,
     "logistic": CrossValidatedLogisticRegression,
     "knn": LeaveOneOutNeighbours,
@@ -44,8 +46,8 @@ def make_probe(name: str, *, scaler: str = "standard") -> Pipeline:
     """Return a scikit-learn pipeline of a scaler and a probe, which selects its hyperparameters in `fit`.
 
     Args:
-        name: "ridge" (penalty by leave-one-out), "logistic" (penalty by folds), "knn" (neighbours and metric by
-            leave-one-out), "1nn" (Euclidean) or "forest" (200 trees).
+        name: "kernel" (ridge with a Gaussian kernel) or "ridge" (linear), with the penalty by leave-one-out; "logistic" (penalty by
+            folds), "knn" (neighbours and metric by leave-one-out), "1nn" (Euclidean) or "forest" (200 trees).
         scaler: "standard" (mean 0, variance 1), "minmax" (0 to 1) or "none", fitted with the probe.
 
     Raises:
@@ -122,20 +124,20 @@ def cross_validated_accuracy(name: str, train: FeatureSet, *, folds: int = 5, sc
     return float(np.mean(scores))
 
 
-def fit_probe(encoder: Encoder, train: Cases, *, probe: str = "ridge", **options: Any) -> ProbeClassifier:
-    """Fit a linear probe on frozen features of labelled cases, which can be saved with its encoder.
+def fit_probe(encoder: Encoder, train: Cases, *, probe: str = "kernel", **options: Any) -> ProbeClassifier:
+    """Fit a probe on frozen features of labelled cases, which can be saved with its encoder.
 
     Args:
         encoder: the encoder.
         train: labelled cases.
-        probe: "ridge" or "logistic", on standardised features; see `make_probe`.
+        probe: "kernel", "ridge" or "logistic", on standardised features; see `make_probe`.
         options: layer, pooling and channels, as arguments of `Encoder.embed`.
 
     Raises:
-        InputError: the probe is not linear, or the cases have no labels or a single class.
+        InputError: the probe cannot be saved, or the cases have no labels or a single class.
     """
-    if probe not in LINEAR:
-        raise InputError(f"probe {probe!r} cannot be saved; choose one of {', '.join(LINEAR)}")
+    if probe not in LOGITS:
+        raise InputError(f"probe {probe!r} cannot be saved; choose one of {', '.join(LOGITS)}")
     if train.labels is None or len(set(train.labels)) < 2:
         raise InputError("the training cases have fewer than two classes; a probe needs two or more")
     options = {"layer": None, "pooling": None, "channels": "concat", **options}
@@ -143,15 +145,17 @@ def fit_probe(encoder: Encoder, train: Cases, *, probe: str = "ridge", **options
     features = encode_cases(encoder, train, **options)
     with threadpool_limits(1):
         scaler, fitted = make_probe(probe).fit(features.features, np.asarray(train.labels, str))
-    weight, bias = LINEAR[probe](fitted)
-    weight = weight / scaler.scale_[:, None]
+    weight, bias = LOGITS[probe](fitted)
     return ProbeClassifier(
         encoder=encoder,
         options=options,
         classes_=fitted.classes_,
         num_channels=len(train.series[0]),
+        mean=scaler.mean_,
+        scale=scaler.scale_,
         weight=weight,
-        bias=bias - scaler.mean_ @ weight,
+        bias=bias,
+        kernel=getattr(fitted, "kernel_", None),
     )
 
 
@@ -168,5 +172,5 @@ def _ridge_map(fitted: LeaveOneOutRidge) -> tuple[np.ndarray, np.ndarray]:
     return fitted.sharpness_ * fitted.coef_.T, fitted.sharpness_ * fitted.intercept_
 
 
-LINEAR: dict[str, Callable[[Any], tuple[np.ndarray, np.ndarray]]] = {"ridge": _ridge_map, "logistic": _logistic_map}
+LOGITS: dict[str, Callable[[Any], tuple[np.ndarray, np.ndarray]]] = {"kernel": _ridge_map, "ridge": _ridge_map, "logistic": _logistic_map}
 """Probe that can be saved -> weight and bias of its logits, given the fitted probe."""

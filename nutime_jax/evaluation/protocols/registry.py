@@ -16,7 +16,7 @@ from nutime_jax.evaluation.protocols.fewshot import fewshot_metrics
 from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewshot_metrics
 from nutime_jax.evaluation.protocols.probes import PROBES, probe_metrics
 
-UNSEEDED_PROBES = ("ridge", "logistic", "knn", "1nn")
+UNSEEDED_PROBES = ("kernel", "ridge", "logistic", "knn", "1nn")
 """Probes without randomness: other seeds would repeat the result."""
 
 
