@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar on a terminal, lines of text elsewhere."""
+"""Progress of long loops: a bar in a terminal or a notebook, lines of text elsewhere."""
 
 import sys
 import time
@@ -14,11 +14,16 @@ LINE_FORMAT = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remain
 OPEN_LINE_FORMAT = "{desc}: {n_fmt}{unit} [{elapsed}, {rate_fmt}{postfix}]"
 
 
+def shows_bars() -> bool:
+    """Return whether standard error is a terminal, or the output of a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
 class ProgressBar(tqdm):
     """A bar of tqdm whose output in a file is one line with the time per `line_seconds`, without carriage returns."""
 
     def __init__(self, *args, line_seconds: float = LINE_SECONDS, **options):
-        self.on_terminal, self._message_written = sys.stderr.isatty(), False
+        self.on_terminal, self._message_written = shows_bars(), False
         if not self.on_terminal:
             # Throughput and remaining time are by what was done since the last line: the first includes compilation.
             options = {"mininterval": line_seconds, "maxinterval": line_seconds, "smoothing": 1} | options
@@ -65,6 +70,6 @@ def track(items: Iterable[T], *, total: int, desc: str, unit: str, shown: bool |
         desc, unit: texts of the bar.
         shown: whether to show the bar; None shows it in a terminal or a notebook, if the loop takes DELAY_SECONDS.
     """
-    visible = sys.stderr.isatty() or "ipykernel" in sys.modules if shown is None else shown
+    visible = shows_bars() if shown is None else shown
     delay = DELAY_SECONDS if shown is None else 0
     yield from ProgressBar(items, total=total, desc=desc, unit=unit, leave=False, delay=delay, disable=not visible)

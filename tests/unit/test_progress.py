@@ -25,6 +25,12 @@ def test_a_log_has_lines(capfd):
     assert re.fullmatch(rf"{time} sweep: 100% 2/2 \[.* cells/s, GunPoint\]", last)
 
 
+def test_a_notebook_has_a_bar(capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    assert list(ProgressBar(range(2), desc="sweep")) == [0, 1]
+    assert "\rsweep: 100%|" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("options", [{"disable": True}, {"disable": None}])
 def test_a_hidden_bar_prints_nothing(capfd, options):
     assert list(ProgressBar(range(3), **options)) == [0, 1, 2]
