@@ -112,7 +112,7 @@ def _forward_kernel(sizes: _Sizes, words: Any, qkv: Any, out: Any, *stacks: Any)
     for first_head, (queries, *others) in _rows(sizes):
         k, v = (_stack(qkv[:, :, part], stack, sizes) for part, stack in zip(others, stacks, strict=True))
         weights = _weights(qkv[:, :, queries], k, sizes) * _dropout_factors(words, first_head, sizes)
-        out[:, :, queries] = _matmul(weights.astype(v.dtype), v, 2, 1).astype(out.dtype)
+        out[:, :, queries] = _matmul("sqk,skl->sql", weights.astype(v.dtype), v).astype(out.dtype)
 
 
 def _backward_kernel(sizes: _Sizes, words: Any, qkv: Any, gradient: Any, out: Any, *stacks: Any) -> None:
@@ -123,13 +123,13 @@ def _backward_kernel(sizes: _Sizes, words: Any, qkv: Any, gradient: Any, out: An
         k, v = (_stack(array, stack, sizes) for array, stack in zip(others, stacks, strict=True))
         weights, factors = _weights(q, k, sizes), _dropout_factors(words, first_head, sizes)
         mixed_gradient = gradient[:, :, parts[0]]
-        weights_gradient = _matmul(mixed_gradient, v, 2, 2) * factors
+        weights_gradient = _matmul("sql,skl->sqk", mixed_gradient, v) * factors
         centre = _per_head(weights_gradient * weights, jnp.sum, 0.0, sizes)
         scores_gradient = (weights * (weights_gradient - centre) / math.sqrt(sizes.head_dim)).astype(q.dtype)
         gradients = (
-            _matmul(scores_gradient, k, 2, 1),
-            _unstack(_matmul(scores_gradient, q, 1, 1), sizes),
-            _unstack(_matmul((weights * factors).astype(v.dtype), mixed_gradient, 1, 1), sizes),
+            _matmul("sqk,skl->sql", scores_gradient, k),
+            _unstack(_matmul("sqk,sql->skl", scores_gradient, q), sizes),
+            _unstack(_matmul("sqk,sql->skl", (weights * factors).astype(v.dtype), mixed_gradient), sizes),
         )
         for part, array in zip(parts, gradients, strict=True):
             out[:, :, part] = array.astype(out.dtype)
@@ -167,7 +167,7 @@ def _unstack(array: Array, sizes: _Sizes) -> Array:
 
 def _weights(q: Array, k: Array, sizes: _Sizes) -> Array:
     """Return the softmax of the scores of each head, (series, tokens, 128): a head has `head_dim` lanes, the first are its tokens."""
-    scores = _matmul(q, k, 2, 2) / math.sqrt(sizes.head_dim)
+    scores = _matmul("sql,skl->sqk", q, k) / math.sqrt(sizes.head_dim)
     _, key = _head_and_key(scores.shape, sizes)
     scores = jnp.where(key < sizes.tokens, scores, -jnp.inf)
     exponentials = jnp.exp(scores - _per_head(scores, jnp.max, -jnp.inf, sizes))
@@ -214,6 +214,6 @@ def _head_and_key(shape: tuple[int, ...], sizes: _Sizes) -> tuple[Array, Array]:
     return lane >> (sizes.head_dim.bit_length() - 1), lane & (sizes.head_dim - 1)
 
 
-def _matmul(a: Array, b: Array, axis_a: int, axis_b: int) -> Array:
-    """Contract two axes of each series, with float32 sums."""
-    return jax.lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((0,), (0,))), preferred_element_type=jnp.float32)
+def _matmul(formula: str, a: Array, b: Array) -> Array:
+    """Return an einsum with float32 sums; its axes are series, queries, keys of all heads of a row, and lanes."""
+    return jnp.einsum(formula, a, b, preferred_element_type=jnp.float32)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from nutime_jax.config import PretrainConfig
 from nutime_jax.distributed.chips import Chip, Topology
-from nutime_jax.plan.hlo import Collective
+from nutime_jax.plan.hlo import BETWEEN_SLICES, Collective
 from nutime_jax.plan.step_cost import UPDATE_BYTES, StepCost, step_cost
 from nutime_jax.training.flops import matmul_seconds
 from nutime_jax.training.input_pipeline import CorpusSize
@@ -86,9 +86,9 @@ def communication_seconds(collectives: Sequence[Collective], chip: Chip, *, link
     """
     seconds = 0.0
     for collective in collectives:
-        inside = min(collective.group, slice_size)
+        inside = 1 if collective.kind.endswith(BETWEEN_SLICES) else min(collective.group, slice_size)
         outside = -(-collective.group // inside)
-        passes = ALL_REDUCE_PASSES if collective.kind == "all-reduce" else 1
+        passes = ALL_REDUCE_PASSES if collective.kind.startswith("all-reduce") else 1
         sent = passes * collective.times * collective.size
         seconds += sent * (inside - 1) / inside / links + sent / inside * (outside - 1) / outside / chip.network
         seconds += passes * collective.times * collective.launches * _latency(inside, outside, chip)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 ELEMENT_BYTES = {"pred": 1, "s4": 1, "u4": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 ELEMENT_BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+BETWEEN_SLICES = " between slices"
+"""Suffix of the kind of a collective over the network, to which each chip sends its part. Within slices there are others."""
 CONTROL_FLOW = ("while", "conditional", "call")
 WITHOUT_TRAFFIC = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", *CONTROL_FLOW}
 """Operations that access no memory themselves."""
@@ -62,9 +64,9 @@ class Instruction(NamedTuple):
 class Collective(NamedTuple):
     """An array that devices communicate.
 
-    kind: one of COLLECTIVES. size: bytes of the result per device. group: number of participating devices.
+    kind: one of COLLECTIVES, or with BETWEEN_SLICES. size: bytes of the result per device. group: number of participating devices.
     times: executions per step. origin: `op_name` of the operation in the JAX program.
-    launches: whether it is the first array of its instruction; the others are sent with it.
+    launches: whether it is the first array of its instruction, or of several that are sent over the network; the others go with it.
     """
 
     kind: str
@@ -185,6 +187,8 @@ def _tuple_origins(instructions: list[Instruction]) -> dict[tuple[str, int], str
 
 def _collectives(instruction: Instruction, times: float, origins: dict[tuple[str, int], str]) -> list[Collective]:
     kind = instruction.operation.removesuffix("-start")
+    if kind == "recv":
+        return _between_slices(instruction, times)
     if kind not in COLLECTIVES:
         return []
     sizes = [array.size for array in parse_arrays(instruction.shape)]
@@ -192,6 +196,18 @@ def _collectives(instruction: Instruction, times: float, origins: dict[tuple[str
         sizes = sizes[1:2]  # (operand, result, …)
     group, name = _group_size(instruction.rest), instruction.name
     return [Collective(kind, size, group, times, origins.get((name, i), instruction.origin), i == 0) for i, size in enumerate(sizes)]
+
+
+def _between_slices(instruction: Instruction, times: float) -> list[Collective]:
+    """Return the reduction between slices that a transfer of the host is part of; it is started with others or alone."""
+    kind = instruction.attribute(r'_xla_megascale_transfer_type="(\w+)"')
+    if kind is None:
+        return []
+    slices = instruction.attribute(r'_xla_megascale_target="\{([^}]*)\}') or ""
+    started = "AGGREGATE_STATUS_DEFER" not in instruction.rest
+    size = parse_arrays(instruction.shape)[0].size
+    name = kind.lower().replace("_", "-") + BETWEEN_SLICES
+    return [Collective(name, size, slices.count(",") + 1, times, instruction.origin, started)]
 
 
 def _group_size(rest: str) -> int:

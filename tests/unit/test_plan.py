@@ -16,8 +16,8 @@ from nutime_jax.distributed.chips import CHIPS, parse_topology
 from nutime_jax.distributed.mesh import batch_sharding, make_mesh, replicated_sharding
 from nutime_jax.errors import InputError
 from nutime_jax.plan import step_cost as step_costs
-from nutime_jax.plan.estimate import estimate_step, make_plan, predict_scaling, render_plan, sum_collectives
-from nutime_jax.plan.hlo import Array, Collective, analyse_hlo, parse_arrays
+from nutime_jax.plan.estimate import communication_seconds, estimate_step, make_plan, predict_scaling, render_plan, sum_collectives
+from nutime_jax.plan.hlo import BETWEEN_SLICES, Array, Collective, analyse_hlo, parse_arrays
 from nutime_jax.plan.step_cost import UPDATE_BYTES, StepCost
 from nutime_jax.training.flops import count_matmuls
 from nutime_jax.training.input_pipeline import CorpusSize, abstract_batch, make_input_pipeline
@@ -28,6 +28,7 @@ COMPILER = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason
 CYCLES = 10_556
 """Cycles per series, see `test_cycles_of_the_encoder_do_not_grow`."""
 
+ENTRY = "ENTRY %main (e: f32[8,128]) -> f32[8,128] {"
 PROGRAM = """HloModule jit_step
 
 %add (a: f32[], b: f32[]) -> f32[] {
@@ -101,6 +102,19 @@ def test_loops_of_unknown_length_are_counted():
     counts = analyse_hlo(PROGRAM.replace("constant(3)", "parameter(0)"))
     assert (counts.unknown_loops, counts.cycles) == (1, 50)
     assert analyse_hlo(PROGRAM.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"5"}}')).cycles == 5 * 50
+
+
+def test_reductions_between_slices_are_transfers_of_the_host_over_the_network():
+    """XLA sends the part of each chip through its host, several arrays at once."""
+    target = '_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"'
+    part = "%part{} = (f32[1000]{{0}}, u32[], token[]) recv(%zero), frontend_attributes={{{}}}, backend_config={{AGGREGATE_STATUS_{}}}"
+    parts = [part.format(i, target, status) for i, status in enumerate(("DEFER", "ISSUE"))]
+    host = "%other = (f32[9]{0}, u32[], token[]) recv(%zero), is_host_transfer=true"
+    counts = analyse_hlo(PROGRAM.replace(ENTRY, "\n  ".join([ENTRY, *parts, host])))
+    found = [collective for collective in counts.collectives if collective.kind.endswith(BETWEEN_SLICES)]
+    assert found == [Collective("all-reduce between slices", 4000, 2, 1, "", launches=started) for started in (False, True)]
+    chip = parse_topology("2*v5e:2x2").chip
+    assert communication_seconds(found, chip, links=1.0, slice_size=4) == pytest.approx(2 * 4000 / chip.network + 2 * chip.network_hop)
 
 
 def test_arrays_have_the_bytes_of_their_elements():
