@@ -87,7 +87,7 @@ def _occlusion_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plot_occlusion(args: argparse.Namespace):
     """Plot which windows of a series decided: how much the probability of the predicted class drops without each."""
-    from nutime_jax.evaluation.occlusion import occlude
+    from nutime_jax.evaluation.explanations import occlude
     from nutime_jax.finetuning.saved import load_classifier
     from nutime_jax.report.plots import plot_occlusion
 
@@ -104,7 +104,7 @@ def _attention_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _plot_attention(args: argparse.Namespace):
     """Plot how much the CLS token attends to each window of a series, by block, averaged over heads."""
-    from nutime_jax.evaluation.attention import attention_maps
+    from nutime_jax.evaluation.explanations import attention_maps
     from nutime_jax.loading import load_encoder
     from nutime_jax.report.plots import plot_attention
 

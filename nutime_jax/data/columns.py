@@ -9,6 +9,7 @@ import numpy as np
 
 from nutime_jax.data.series import MISSING, SWAPPED_MARKS
 from nutime_jax.errors import InputError
+from nutime_jax.options import nearest
 
 LABELS = ("label", "class", "target", "y")
 IDS = ("id", "series_id", "unique_id", "item_id", "case_id", "sample_id")
@@ -114,7 +115,7 @@ def named_column(source: object, names: Sequence[str], name: str) -> int:
     matches = [column for column, other in enumerate(names) if other.strip() == name.strip()]
     if len(matches) != 1:
         reason = "no column" if not matches else f"{len(matches)} columns"
-        raise InputError(f"{source} has {reason} {name!r}; choose one of {', '.join(names[:20])}")
+        raise InputError(f"{source} has {reason} {name!r}{nearest(name, names)}; choose one of {', '.join(names[:20])}")
     return matches[0]
 
 

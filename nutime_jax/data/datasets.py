@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nutime_jax.data.columns import BY_NAME, Columns
+from nutime_jax.data.columns import BY_NAME, NAMING, Columns
 from nutime_jax.data.formats import READERS, array_names, file_suffix, read_file
 from nutime_jax.data.series import Cases, clean_series, is_missing
 from nutime_jax.errors import InputError, missing_extra
@@ -66,7 +66,7 @@ class DatasetFiles:
             raise InputError(f"{where} has real numbers as labels; a classification needs classes: text, whole numbers or booleans")
         labelled = [] if cases.labels is None else np.flatnonzero(cases.labels != "")
         if not len(labelled):
-            raise InputError(f"{where} has no labels; add a column `label`, or name it")
+            raise InputError(f"{where} has no labels; add a column `label`, or name it ({NAMING})")
         if len(labelled) < len(cases.labels):
             log.warning("%d of %d cases of %s have no label, and are skipped", len(cases.labels) - len(labelled), len(cases.labels), where)
         ids = None if cases.ids is None else cases.ids[labelled]

@@ -57,6 +57,8 @@ def read_series(X: Any, *, columns: Columns = BY_NAME) -> SeriesInput:
     Raises:
         InputError: X has another form, is empty, or has a case that is not a series or has other channels.
     """
+    if not isinstance(columns, Columns):
+        raise InputTypeError(f"columns is {columns!r}; pass Columns, as in Columns(label={str(columns)!r})")
     if isinstance(X, (str, os.PathLike)):
         cases = read_path(X, columns=columns)
         return SeriesInput(cases.series, cases.labels, cases.ids)

@@ -213,7 +213,7 @@ class Attention(nn.Module):
         q, k, v = Linear(3 * inner, use_bias=False, dtype=self.dtype, name="qkv")(x, matmul=project)
 
         def drop_weights(weights: Array) -> Array:
-            if self.is_mutable_collection("intermediates"):  # see `evaluation.attention`
+            if self.is_mutable_collection("intermediates"):  # see `evaluation.explanations`
                 self.sow("intermediates", "weights", weights.reshape(-1, self.num_heads, *weights.shape[-2:]))
             return dropout(weights, train=train)
 

@@ -11,11 +11,9 @@ from nutime_jax.config import ObjectiveConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.network import NuTimeEncoder
-from nutime_jax.objectives.byol import byol_loss
-from nutime_jax.objectives.info_nce import info_nce_loss
+from nutime_jax.objectives.byol import byol_loss, simsiam_loss
+from nutime_jax.objectives.contrastive import info_nce_loss, moco_loss
 from nutime_jax.objectives.masked import build_masked_network, masked_loss
-from nutime_jax.objectives.moco import moco_loss
-from nutime_jax.objectives.simsiam import simsiam_loss
 
 
 class Objective(NamedTuple):

@@ -1,4 +1,7 @@
-"""BYOL: loss, momentum schedule and moving average of the target network (Grill et al., 2020; paper section 3.4)."""
+"""BYOL: loss, momentum schedule and moving average of the target network (Grill et al., 2020; paper section 3.4).
+
+SimSiam is BYOL without a target network (Chen & He, 2021, "Exploring simple Siamese representation learning").
+"""
 
 from typing import TypeVar
 
@@ -26,6 +29,19 @@ def byol_loss(predictions: Float[Array, "batch 2 dim"], targets: Float[Array, "b
     """
     targets = jax.lax.stop_gradient(normalise(targets))
     return 2 * jnp.square(normalise(predictions) - targets[:, ::-1]).mean()
+
+
+def simsiam_loss(predictions: Float[Array, "batch 2 dim"], targets: Float[Array, "batch 2 dim"]) -> Float[Array, ""]:
+    """Return minus the cosine of each view's prediction with the other view's projection, averaged over views and series (SimSiam).
+
+    From -1 to 1, as in the paper (half of either direction). It equals dim / 4 times `byol_loss`, minus 1.
+
+    Args:
+        predictions: predictor outputs, shape (batch, views, dim).
+        targets: projections of the same network, same shape; no gradient flows into them, which prevents collapse.
+    """
+    targets = jax.lax.stop_gradient(normalise(targets))
+    return -(normalise(predictions) * targets[:, ::-1]).sum(-1).mean()
 
 
 def momentum_schedule(step: Int[Array, ""] | int, *, steps: int, base: float) -> Float[Array, ""]:

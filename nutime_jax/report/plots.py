@@ -16,8 +16,7 @@ from nutime_jax.data.datasets import Cases
 from nutime_jax.data.inspection import sort_labels
 from nutime_jax.data.series import centre_to_float32, pad_series
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.attention import AttentionMaps
-from nutime_jax.evaluation.occlusion import Occlusion
+from nutime_jax.evaluation.explanations import AttentionMaps, Occlusion
 from nutime_jax.report.style import COLOURS, INK, LINES, legend_above, line_style, log_scale, marker_style, plain, styled
 
 if TYPE_CHECKING:

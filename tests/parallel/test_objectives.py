@@ -10,8 +10,7 @@ import pytest
 
 from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import batch_sharding, make_mesh
-from nutime_jax.objectives.info_nce import info_nce_loss
-from nutime_jax.objectives.moco import moco_loss
+from nutime_jax.objectives.contrastive import info_nce_loss, moco_loss
 from nutime_jax.plan.hlo import parse_arrays
 from nutime_jax.training.loop import pretrain
 

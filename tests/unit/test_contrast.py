@@ -9,7 +9,7 @@ from nutime_jax.config import load_config
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
 from nutime_jax.objectives import OBJECTIVES, make_objective
-from nutime_jax.objectives.info_nce import info_nce_loss
+from nutime_jax.objectives.contrastive import info_nce_loss
 from nutime_jax.training.loop import pretrain
 from nutime_jax.training.program import build_program
 from tests import reference

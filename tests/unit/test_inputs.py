@@ -20,7 +20,7 @@ from nutime_jax.data.columns import Columns
 from nutime_jax.data.datasets import find_datasets
 from nutime_jax.data.inputs import read_series
 from nutime_jax.data.tables import regular_steps
-from nutime_jax.errors import InputError
+from nutime_jax.errors import InputError, InputTypeError
 from nutime_jax.estimators import NuTimeAnomalyDetector, NuTimeClassifier, NuTimeClusterer, NuTimeTransformer
 from nutime_jax.finetuning.channels import ChannelMap
 from nutime_jax.finetuning.classifier import FineTunedClassifier
@@ -329,8 +329,10 @@ def test_columns_can_be_named():
     series, labels, ids, _ = read_series(frame, columns=named)
     np.testing.assert_array_equal(np.stack(series), TWO[:, 1:])
     assert labels.tolist() == ids.tolist() == [f"s{i}" for i in range(CASES)]
-    with pytest.raises(InputError, match="X has no column 'pumps'; choose one of pump"):
+    with pytest.raises(InputError, match="X has no column 'pumps', did you mean 'pump'\\?; choose one of pump"):
         read_series(frame, columns=Columns(id="pumps"))
+    with pytest.raises(InputTypeError, match=r"columns is 'pump'; pass Columns, as in Columns\(label='pump'\)"):
+        read_series(frame, columns="pump")
     with pytest.raises(InputError, match="only tables have columns"):
         read_series(ONE, columns=named)
 

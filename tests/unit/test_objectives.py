@@ -21,9 +21,9 @@ from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, untrained_encoder
 from nutime_jax.models.network import build_encoder
 from nutime_jax.objectives import OBJECTIVES, build_network, make_objective, masked
+from nutime_jax.objectives.byol import simsiam_loss
+from nutime_jax.objectives.contrastive import moco_loss
 from nutime_jax.objectives.masked import masked_loss, window_targets
-from nutime_jax.objectives.moco import moco_loss
-from nutime_jax.objectives.simsiam import simsiam_loss
 from nutime_jax.training.checkpoints import CheckpointManager
 from nutime_jax.training.loop import _check_same_run, check_config
 from nutime_jax.training.program import learning_rate, make_optimizer

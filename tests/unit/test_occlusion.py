@@ -8,8 +8,7 @@ from scipy.special import softmax
 
 from nutime_jax.embedding import resize_series
 from nutime_jax.errors import InputError
-from nutime_jax.evaluation.attention import attention_maps
-from nutime_jax.evaluation.occlusion import occlude
+from nutime_jax.evaluation.explanations import attention_maps, occlude
 from nutime_jax.report.plots import plot_attention, plot_occlusion
 from tests.encoders import smoke_encoder
 
