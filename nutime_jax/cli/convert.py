@@ -4,6 +4,7 @@
     nutime convert checkpoint.safetensors encoders/official --config=release.json --network=target
     nutime convert encoders/official official.pth
     nutime convert runs/quickstart byol.pth
+    nutime convert hf://user/plant plant.safetensors
 
 A file (.pth, .safetensors or .npz) becomes a folder that every command accepts as an encoder. The command prints what it
 found, and for a BYOL checkpoint whether its target network ever moved. Sizes follow from the arrays; settings that leave no

@@ -4,9 +4,10 @@
     nutime embed --encoder=runs/quickstart --data=readings.parquet --out=features.parquet --channels=concat
     nutime embed --encoder=nutime-small --data=corpora --out=features.npy
 
-Input files are those of training. Parquet (wide; long with the rows of a series in sequence), .npz and .npy files and
-corpora of `nutime data build` are read in blocks, and features are written as they are computed: memory does not grow with
-the number of series. Ids and labels are copied, except to .npy, which contains only features:
+Input is any file of series: a table (.csv, .parquet), .npz, .ts and others (docs/data.md). Parquet (wide; long with the rows
+of a series in sequence), .npz and .npy files and corpora of `nutime data build` are read in blocks, and features are written
+as they are computed: memory does not grow with the number of series. Ids and labels are copied, except to .npy, which
+contains only features:
 
     .npz              features (cases, features) float32, and labels and ids if present
     .csv, .parquet    one row per case: id, label, f0, f1, ...

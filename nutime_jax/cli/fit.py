@@ -3,7 +3,7 @@
     nutime fit --encoder=nutime-small --dataset=labelled.csv --out=models/labelled
     nutime fit --encoder=runs/quickstart --dataset=GunPoint --out=models/gunpoint --strategy=full --ensemble_size=5
 
---strategy=probe (default) fits a linear classifier on frozen features; head trains a head on the frozen encoder, full trains
+--strategy=probe (default) fits a classifier on frozen features; head trains a head on the frozen encoder, full trains
 encoder and head. Cases held out from the train split choose penalty, epoch and learning rate. A test split, if present, is
 scored once, at the end. `nutime predict --model=FOLDER` applies the classifier to a file. With --selection=test the test
 split chooses epoch and learning rate, as in the paper: the printed accuracy is then not an estimate.

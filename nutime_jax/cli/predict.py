@@ -3,8 +3,8 @@
     nutime predict --model=models/gunpoint --data=new.csv --out=labels.csv
     nutime predict --model=models/gunpoint --data=GunPoint --split=test --out=labels.csv --proba
 
-Input files are those of training: .npz, .ts, UCR .tsv, or .csv with one series per line. The output has one line per case,
-in input order: its id, or its index from 0 in a file without ids, its label, and with --proba the probability of every class.
+Input is any file of series: a table (.csv, .parquet), .npz, .ts and others (docs/data.md). The output has one line per case, in
+input order: its id, or its index from 0 in a file without ids, its label, and with --proba the probability of every class.
 """
 
 import argparse
