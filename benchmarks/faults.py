@@ -9,6 +9,8 @@ kills      SIGKILL at random moments of a single-process run, while it starts, t
 sigterms   SIGTERM to a random process of three, while a fresh and a resumed run start, compile, train and save: all have to stop
            after the same step with status 75, and the run to end with the same bits
 peers      a process of three that never comes, or is killed while it starts: the others must end with a sentence
+slices     SIGKILL and SIGTERM to a random process of two slices of two processes, in every phase: the run has to end with the bits
+           of an undisturbed one, and the losses of one process
 topology   the same seed and global batch on 4 processes of 2 devices and on 1 of 1, and a run that goes on on others
 damage     the newest checkpoint corrupted in every way, full or read-only disks: the last intact one is used
            and named, or the run stops with one error line; no intact checkpoint is deleted
@@ -111,11 +113,10 @@ def drill_kills(folder: Path, *, kills: int, steps: int, draw: random.Random) ->
             pod.wait(timeout=60)
             writing = any((folder / "killed" / "checkpoints").glob("*.orbax-checkpoint-tmp"))
             moments["writing a checkpoint" if writing else "starting" if newest(folder / "killed") == before else "training"] += 1
-        last = newest(folder / "killed")
         assert_ended(pod.start().wait(timeout=900), [0], pod)
         resumed = f"resuming from {folder / 'killed' / 'checkpoints'}" in pod.output(0)
     identical = same_bits(folder / "killed", folder / "calm")
-    return {"tried": kills, "moments": dict(moments), "last_resumed_at": last, "resumed": resumed, "identical": identical}
+    return {"tried": kills, "moments": dict(moments), "resumed": resumed, "identical": identical}
 
 
 MOMENTS = ("start", "compilation", "training", "saving")
@@ -199,11 +200,64 @@ def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Rando
     return {"tried": signals, "right": right, "statuses": dict(sorted(statuses.items())), "identical": same}
 
 
+SLICES = """
+import sys
+from nutime_jax.cli.main import main
+from nutime_jax.distributed import mesh
+
+def by_slice(devices):
+    slices = [[device for device in devices if device.process_index // 2 == index] for index in (0, 1)]
+    return [slice for slice in slices if slice]
+
+mesh._by_slice = by_slice
+sys.exit(main())
+"""
+"""Program of a process whose devices are in slices of two processes; those of CPUs are in none."""
+
+
+def drill_slices(folder: Path, *, kills: int, sigterms: int, first: int, draw: random.Random) -> dict:
+    """Send SIGKILLs, then SIGTERMs, to a random process of two slices of two, in phase `first` and the following in turn."""
+    # The published width of the projections, as in `drill_topology`.
+    saves = ("run.checkpoint_every=4", "run.max_to_keep=2", "run.log_every=1", "data.synthetic_fraction=1")
+    overrides = (f"steps={40 + 12 * (kills + sigterms)}", "batch_size=16", "model.depth=1", "objective.output_dim=256", *saves)
+    with Pod(pretrain_command(folder / "alone", *overrides), processes=1, devices=1, logs=folder / "logs") as pod:
+        assert_ended(pod.start().wait(timeout=900), [0], pod)
+
+    def sliced(name: str) -> Pod:
+        arguments = pretrain_command(folder / name, *overrides, "parallel.fsdp=2")[len(NUTIME) :]
+        return Pod([sys.executable, "-c", SLICES, *arguments], processes=4, devices=1, logs=folder / "logs")
+
+    with sliced("calm") as pod:
+        start_s, compile_s = Started(pod.start(), folder / "calm", 0).durations()
+        assert_ended(pod.wait(timeout=1800), [0] * 4, pod)
+    statuses: Counter[str] = Counter()
+    with sliced("struck") as pod:
+        for number, signum in enumerate([signal.SIGKILL] * kills + [signal.SIGTERM] * sigterms):
+            pod.grace = 15 if signum == signal.SIGKILL else 60
+            run = Started(pod.start(), folder / "struck", max(newest(folder / "struck"), 0))
+            run.wait_for(MOMENTS[(first + number) % len(MOMENTS)], start_s=start_s, compile_s=compile_s, draw=draw)
+            phase = run.phase()
+            if not pod.alive():
+                raise RuntimeError(f"The run finished after {number} signals. Give it more steps.")
+            pod.kill(draw.randrange(4), signum=signum)
+            ended = pod.wait(timeout=900)
+            right = signum == signal.SIGKILL or ended == [PREEMPTED] * 4
+            statuses[f"{signum.name}, {phase}" + ("" if right else f": {' '.join(map(str, ended))}")] += 1
+            print(number, signum.name, phase, ended, flush=True)
+        assert_ended(pod.start().wait(timeout=1800), [0] * 4, pod)
+    apart = difference(losses(folder / "struck"), losses(folder / "alone"))
+    outcome = {"tried": kills + sigterms, "preempted": sum(statuses[f"SIGTERM, {moment}"] for moment in MOMENTS)}
+    outcome |= {"identical": same_bits(folder / "struck", folder / "calm"), "relative_difference_to_one_process": apart}
+    return {**outcome, "statuses": dict(sorted(statuses.items()))}
+
+
 def added(before: Any, now: Any) -> Any:
-    """Return the sum of two results: numbers are added, outcomes must hold in both."""
+    """Return the sum of two results: counts are added, of figures the larger is taken, outcomes must hold in both."""
     if isinstance(now, dict):
         return {key: added(before[key], now[key]) if key in before and key in now else (before | now)[key] for key in before | now}
-    return before and now if isinstance(now, bool) else before + now
+    if isinstance(now, bool):
+        return before and now
+    return max(before, now) if isinstance(now, float) else before + now
 
 
 def drill_peers(folder: Path, *, draw: random.Random) -> dict:
@@ -445,22 +499,28 @@ def assert_ended(statuses: Sequence[int], wanted: Sequence[int], pod: Pod) -> No
         raise RuntimeError(f"A run ended with {statuses}. The log of one process ends with\n{pod.tail(pod.failed[0])}")
 
 
+TESTS = ("kills", "sigterms", "slices", "peers", "topology", "damage", "disks", "hang")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tests", default="kills,sigterms,peers,topology,damage,disks,hang", help="separated by commas (default: all)")
+    parser.add_argument("--tests", default=",".join(TESTS), help="separated by commas (default: all)")
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs (default: 50)")
     parser.add_argument("--sigterms", type=int, default=40, help="SIGTERMs (default: 40)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
-    parser.add_argument("--add", default="", help="tests whose figures are added to those in --out: sigterms (default: none)")
+    parser.add_argument("--slice_signals", default="10,4", help="SIGKILLs and SIGTERMs to two slices (default: 10,4)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments; slices begin with this phase (default: 0)")
+    parser.add_argument("--add", default="", help="tests whose figures are added to those in --out: kills,sigterms,slices (default: none)")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON; results of tests that are not run are kept")
     args = parser.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # not an installed version
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     draw = random.Random(args.seed)
+    slice_kills, slice_sigterms = map(int, args.slice_signals.split(","))
     tests = {
         "kills": lambda folder: drill_kills(folder, kills=args.kills, steps=60 + 12 * args.kills, draw=draw),
         "sigterms": lambda folder: drill_sigterms(folder, signals=args.sigterms, steps=150 + 10 * args.sigterms, draw=draw),
+        "slices": lambda folder: drill_slices(folder, kills=slice_kills, sigterms=slice_sigterms, first=args.seed, draw=draw),
         "peers": lambda folder: drill_peers(folder, draw=draw),
         "topology": drill_topology,
         "damage": drill_damage,
@@ -474,7 +534,7 @@ def main() -> None:
             began = time.monotonic()
             folder = Path(scratch) / name
             folder.mkdir()
-            figures = tests[name](folder) | {"seconds": round(time.monotonic() - began)}
+            figures = tests[name](folder) | {"seconds": round(time.monotonic() - began), "portions": {machine()["commit"]: 1}}
             results[name] = added(results[name], figures) if name in results and name in args.add.split(",") else figures
             print(name, json.dumps(results[name], indent=1), flush=True)
     results["machine"] = machine("jax", "orbax-checkpoint")

@@ -3,23 +3,26 @@
 Tables are wide: one row per series. Labels and ids are copied; the order of rows is that of the engine.
 """
 
-import logging
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nutime_jax.data.features import arrow_table, column_names
 from nutime_jax.data.inputs import read_series
-from nutime_jax.errors import InputError, extra
+from nutime_jax.errors import InputError, extra, first_line
 
 if TYPE_CHECKING:
     import pandas
 
     from nutime_jax.encoder import Encoder
 
-log = logging.getLogger(__name__)
+
+MAX_PART_ROWS, PARTS_PER_WORKER = 16_384, 16
+"""A worker reads, embeds and writes row groups in one piece until they have so many rows, or the worker has so many pieces."""
 
 
 def distributed_embed(
@@ -36,43 +39,41 @@ def distributed_embed(
 ) -> None:
     """Embed the series of Parquet files on a Ray cluster, and write Parquet files of features.
 
-    Each worker is an actor that loads the encoder once. A lost worker is replaced, and its batch is computed again. Connect with
-    `ray.init(address)` before the call; otherwise a local cluster is started.
+    Each worker is an actor that loads the encoder once. It reads consecutive row groups of a file, and writes one file for them.
+    A lost worker is replaced, and its row groups are embedded again. Connect with `ray.init(address)` before the call; otherwise
+    a local cluster is started.
 
     Args:
         encoder: name of a shipped encoder, or path of an encoder, workdir or checkpoint that all nodes can read.
-        source: file or folder of wide Parquet tables, also in a bucket.
-        out: folder of the features: columns id and label if present, and f0, f1, ….
+        source: file or folder of wide Parquet tables: a path that all nodes can read, or gs://… or s3://….
+        out: folder of the features, absent or empty: columns id and label if present, and f0, f1, …. Names of files follow the
+            order of the source.
         workers: number of actors.
-        cpus_per_worker, gpus_per_worker: resources of each actor. One CPU of the cluster has to remain for reading and writing.
+        cpus_per_worker, gpus_per_worker: resources of each actor, which computes in as many threads.
         rows_per_batch: series per batch.
         setting: named setting of the encoder, "fast" or "accurate"; None is its default.
         options: options of `Encoder.embed`, such as `layer` and `channels`, but not channels="none".
 
     Raises:
-        InputError: Ray is not installed, or a row is not a series.
+        InputError: Ray is not installed, `source` has no Parquet file, `out` has files, or a row is not a series.
     """
     with extra("ray"):
         import ray
         import ray.data
 
+    parts = _list_parts(source, workers=workers)
+    _make_empty_folder(out)
     if not ray.is_initialized():
         ray.init()
-    cpus = ray.cluster_resources().get("CPU", 0)
-    if workers * cpus_per_worker > cpus - 1:
-        problem = f"{workers} workers of {cpus_per_worker:g} CPUs leave none of the {cpus:g} CPUs of the cluster to read and write with"
-        log.warning("%s: it waits for more; choose fewer workers or a smaller cpus_per_worker", problem)
-    frames = ray.data.read_parquet(source)
-    features = frames.map_batches(  # Ray replaces lost actors
+    done = ray.data.from_items(parts, override_num_blocks=len(parts)).map(  # Ray replaces lost actors
         _RayActor,
         fn_constructor_args=(os.fspath(encoder), setting, options),
-        batch_format="pandas",
-        batch_size=rows_per_batch,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        fn_constructor_kwargs={"source": source, "out": out, "cpus": cpus_per_worker, "rows_per_batch": rows_per_batch},
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
         num_cpus=cpus_per_worker,
         num_gpus=gpus_per_worker,
     )
-    features.write_parquet(out, use_dictionary=False)
+    done.materialize()
 
 
 def embed_frames(
@@ -95,11 +96,13 @@ def embed_frames(
 
 
 class _EmbedActor:
-    """A callable that loads an encoder once and embeds frames."""
+    """A callable that loads an encoder once and embeds frames. The process is its own: compiled functions are found again on disk."""
 
     def __init__(self, encoder: str | os.PathLike, setting: str | None, options: dict[str, Any]):
+        from nutime_jax.compilation_cache import enable_compilation_cache
         from nutime_jax.loading import load_encoder
 
+        enable_compilation_cache()
         self._encoder, self._options = load_encoder(encoder, setting=setting), options
 
     def columns(self, frame: "pandas.DataFrame") -> dict[str, np.ndarray]:
@@ -115,11 +118,92 @@ class _EmbedActor:
         return pandas.DataFrame(self.columns(frame))
 
 
-class _RayActor(_EmbedActor):
-    """The same with Arrow tables as results: pandas takes as long for thousands of columns as the encoder."""
+class _RayActor:
+    """A callable that embeds a part of a file and writes a file. Only names go through Ray's object store."""
 
-    def __call__(self, frame: "pandas.DataFrame") -> Any:
-        return arrow_table(self.columns(frame))
+    def __init__(
+        self, encoder: str, setting: str | None, options: dict[str, Any], *, source: str, out: str, cpus: float, rows_per_batch: int
+    ):
+        os.environ["NPROC"] = str(max(1, int(cpus)))  # threads of XLA, which otherwise has one per CPU of the machine
+        self._embed = _EmbedActor(encoder, setting, options)
+        self._source, self._out, self._rows = source, out, rows_per_batch
+
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        import pyarrow.parquet
+
+        (inputs, _), (outputs, folder) = _file_system(self._source), _file_system(self._out)
+        pending, writer = f"{folder}/.{part['name']}", None
+        with inputs.open_input_file(part["path"]) as source, outputs.open_output_stream(pending) as sink, contextlib.ExitStack() as stack:
+            file = pyarrow.parquet.ParquetFile(source, page_checksum_verification=True)
+            for batch in file.iter_batches(self._rows, row_groups=[int(group) for group in part["groups"]]):
+                table = arrow_table(self._embed.columns(batch.to_pandas(ignore_metadata=True)))
+                if writer is None:
+                    writer = stack.enter_context(pyarrow.parquet.ParquetWriter(sink, table.schema, use_dictionary=False))
+                writer.write_table(table)
+        outputs.move(pending, f"{folder}/{part['name']}")
+        return {"name": part["name"]}
+
+
+def _list_parts(source: str, *, workers: int) -> list[dict[str, Any]]:
+    """Return file, row groups and name of the output of each part, in order."""
+    with extra("data"):
+        import pyarrow
+        import pyarrow.fs
+        import pyarrow.parquet
+
+    files, path = _file_system(source)
+    info = files.get_file_info(path)
+    if info.type == pyarrow.fs.FileType.Directory:
+        found = files.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
+        paths = sorted(entry.path for entry in found if entry.is_file and entry.path.endswith(".parquet"))
+    else:
+        paths = [path] if info.is_file else []
+
+    def group_rows(path: str) -> list[int]:
+        try:
+            with files.open_input_file(path) as file:
+                metadata = pyarrow.parquet.read_metadata(file)
+                return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"{path} cannot be read as .parquet ({first_line(error)}); write it again") from error
+
+    with ThreadPoolExecutor(16) as pool:
+        rows = dict(zip(paths, pool.map(group_rows, paths), strict=True))
+    least = min(MAX_PART_ROWS, sum(map(sum, rows.values())) // (PARTS_PER_WORKER * workers))
+    parts = [(path, part) for path in paths for part in _join_groups(rows[path], least)]
+    if not parts:
+        raise InputError(f"{source} has no Parquet file with rows; pass a file, or a folder of files that end in .parquet")
+    return [{"path": path, "groups": part, "name": f"{i:06d}.parquet"} for i, (path, part) in enumerate(parts)]
+
+
+def _join_groups(rows: Sequence[int], least: int) -> Iterator[list[int]]:
+    """Yield the indices of consecutive row groups with `least` rows or more; the last may have fewer, and none is empty."""
+    part: list[int] = []
+    for group, count in enumerate(rows):
+        part += [group] if count else []
+        if part and (group == len(rows) - 1 or sum(rows[i] for i in part) >= least):
+            yield part
+            part = []
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    """Return the file system of Arrow and the path of a local path or an address such as gs://BUCKET/FOLDER."""
+    with extra("data"):
+        import pyarrow.fs
+
+    if "://" in address:
+        return pyarrow.fs.FileSystem.from_uri(address)
+    return pyarrow.fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(address))
+
+
+def _make_empty_folder(out: str) -> None:
+    """Create the folder of the output. Files there would be mixed with the new ones."""
+    import pyarrow.fs
+
+    files, folder = _file_system(out)
+    files.create_dir(folder)
+    if files.get_file_info(pyarrow.fs.FileSelector(folder)):
+        raise InputError(f"{out} has files; choose another folder, or empty it")
 
 
 def embed_frame(encoder: "Encoder | str | os.PathLike", X: Any, **options: Any) -> "pandas.DataFrame":
