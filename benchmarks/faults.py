@@ -47,6 +47,8 @@ from launch.simulate_pod import Pod
 PREEMPTED, HUNG = 75, 4
 FIELDS = ("step", "params", "variables", "target_params", "target_variables", "opt_state")
 NUTIME = (sys.executable, "-m", "nutime_jax.cli.main")
+UNOPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+"""Environment of runs whose processes all compile, on few cores."""
 QUIET = ("--config.evaluation.sources=", "--config.run.probe_every=0")
 """Options that turn off the final table and the probes."""
 
@@ -172,7 +174,7 @@ def drill_sigterms(folder: Path, *, signals: int, steps: int, draw: random.Rando
     """Send SIGTERM to one process of three, of a fresh and of a resumed run in turn: all must save the same step and exit with 75."""
     saves = ("run.checkpoint_every=20", "run.max_to_keep=2", "run.log_every=1")
     overrides = (f"steps={steps}", "batch_size=24", "model.depth=1", f"data.dir={folder / 'data'}", *saves)
-    layout = {"processes": 3, "devices": 1, "logs": folder / "logs", "grace": 60}
+    layout = {"processes": 3, "devices": 1, "logs": folder / "logs", "grace": 60, "environment": UNOPTIMISED}
     with Pod(pretrain_command(folder / "calm", *overrides), **layout) as pod:
         start_s, compile_s = Started(pod.start(), folder / "calm", 0).durations()
         assert_ended(pod.wait(timeout=1800), [0, 0, 0], pod)
@@ -220,12 +222,13 @@ def drill_slices(folder: Path, *, kills: int, sigterms: int, first: int, draw: r
     # The published width of the projections, as in `drill_topology`.
     saves = ("run.checkpoint_every=4", "run.max_to_keep=2", "run.log_every=1", "data.synthetic_fraction=1")
     overrides = (f"steps={40 + 12 * (kills + sigterms)}", "batch_size=16", "model.depth=1", "objective.output_dim=256", *saves)
-    with Pod(pretrain_command(folder / "alone", *overrides), processes=1, devices=1, logs=folder / "logs") as pod:
+    layout = {"devices": 1, "logs": folder / "logs", "environment": UNOPTIMISED}
+    with Pod(pretrain_command(folder / "alone", *overrides), processes=1, **layout) as pod:
         assert_ended(pod.start().wait(timeout=900), [0], pod)
 
     def sliced(name: str) -> Pod:
         arguments = pretrain_command(folder / name, *overrides, "parallel.fsdp=2")[len(NUTIME) :]
-        return Pod([sys.executable, "-c", SLICES, *arguments], processes=4, devices=1, logs=folder / "logs")
+        return Pod([sys.executable, "-c", SLICES, *arguments], processes=4, **layout)
 
     with sliced("calm") as pod:
         start_s, compile_s = Started(pod.start(), folder / "calm", 0).durations()
