@@ -10,7 +10,7 @@ sigterms   SIGTERM to a random process of three, while a fresh and a resumed run
            after the same step with status 75, and the run to end with the same bits
 peers      a process of three that never comes, or is killed while it starts: the others must end with a sentence
 slices     SIGKILL and SIGTERM to a random process of two slices of two processes, in every phase: the run has to end with the bits
-           of an undisturbed one, and the losses of one process
+           of an undisturbed one (slice_losses: whose losses are those of one process)
 topology   the same seed and global batch on 4 processes of 2 devices and on 1 of 1, and a run that goes on on others
 damage     the newest checkpoint corrupted in every way, full or read-only disks: the last intact one is used
            and named, or the run stops with one error line; no intact checkpoint is deleted
@@ -217,24 +217,21 @@ sys.exit(main())
 """Program of a process whose devices are in slices of two processes; those of CPUs are in none."""
 
 
+def sliced_pod(workdir: Path, *overrides: str, **layout: Any) -> Pod:
+    """Return a pod of two slices of two processes, which shards parameters within a slice."""
+    arguments = pretrain_command(workdir, *overrides, "parallel.fsdp=2")[len(NUTIME) :]
+    return Pod([sys.executable, "-c", SLICES, *arguments], processes=4, devices=1, logs=workdir.parent / "logs", **layout)
+
+
 def drill_slices(folder: Path, *, kills: int, sigterms: int, first: int, draw: random.Random) -> dict:
     """Send SIGKILLs, then SIGTERMs, to a random process of two slices of two, in phase `first` and the following in turn."""
-    # The published width of the projections, as in `drill_topology`.
     saves = ("run.checkpoint_every=4", "run.max_to_keep=2", "run.log_every=1", "data.synthetic_fraction=1")
     overrides = (f"steps={40 + 12 * (kills + sigterms)}", "batch_size=16", "model.depth=1", "objective.output_dim=256", *saves)
-    layout = {"devices": 1, "logs": folder / "logs", "environment": UNOPTIMISED}
-    with Pod(pretrain_command(folder / "alone", *overrides), processes=1, **layout) as pod:
-        assert_ended(pod.start().wait(timeout=900), [0], pod)
-
-    def sliced(name: str) -> Pod:
-        arguments = pretrain_command(folder / name, *overrides, "parallel.fsdp=2")[len(NUTIME) :]
-        return Pod([sys.executable, "-c", SLICES, *arguments], processes=4, **layout)
-
-    with sliced("calm") as pod:
+    with sliced_pod(folder / "calm", *overrides, environment=UNOPTIMISED) as pod:
         start_s, compile_s = Started(pod.start(), folder / "calm", 0).durations()
         assert_ended(pod.wait(timeout=1800), [0] * 4, pod)
     statuses: Counter[str] = Counter()
-    with sliced("struck") as pod:
+    with sliced_pod(folder / "struck", *overrides, environment=UNOPTIMISED) as pod:
         for number, signum in enumerate([signal.SIGKILL] * kills + [signal.SIGTERM] * sigterms):
             pod.grace = 15 if signum == signal.SIGKILL else 60
             run = Started(pod.start(), folder / "struck", max(newest(folder / "struck"), 0))
@@ -248,10 +245,20 @@ def drill_slices(folder: Path, *, kills: int, sigterms: int, first: int, draw: r
             statuses[f"{signum.name}, {phase}" + ("" if right else f": {' '.join(map(str, ended))}")] += 1
             print(number, signum.name, phase, ended, flush=True)
         assert_ended(pod.start().wait(timeout=1800), [0] * 4, pod)
-    apart = difference(losses(folder / "struck"), losses(folder / "alone"))
-    outcome = {"tried": kills + sigterms, "preempted": sum(statuses[f"SIGTERM, {moment}"] for moment in MOMENTS)}
-    outcome |= {"identical": same_bits(folder / "struck", folder / "calm"), "relative_difference_to_one_process": apart}
-    return {**outcome, "statuses": dict(sorted(statuses.items()))}
+    preempted = sum(statuses[f"SIGTERM, {moment}"] for moment in MOMENTS)
+    identical = same_bits(folder / "struck", folder / "calm")
+    return {"tried": kills + sigterms, "preempted": preempted, "identical": identical, "statuses": dict(sorted(statuses.items()))}
+
+
+def drill_slice_losses(folder: Path) -> dict:
+    """Return the relative difference of the losses of two slices of two processes, and of one process."""
+    overrides = ("batch_size=16", "objective.output_dim=256", "model.depth=1", "steps=40", "run.log_every=1", "data.synthetic_fraction=1")
+    with Pod(pretrain_command(folder / "one", *overrides), processes=1, devices=1, logs=folder / "logs") as pod:
+        assert_ended(pod.start().wait(timeout=900), [0], pod)
+    with sliced_pod(folder / "slices", *overrides) as pod:
+        assert_ended(pod.start().wait(timeout=1800), [0] * 4, pod)
+    one, slices = losses(folder / "one"), losses(folder / "slices")
+    return {f"relative_difference_{steps}_steps": difference(slices[:steps], one[:steps]) for steps in (20, 40)}
 
 
 def added(before: Any, now: Any) -> Any:
@@ -502,7 +509,7 @@ def assert_ended(statuses: Sequence[int], wanted: Sequence[int], pod: Pod) -> No
         raise RuntimeError(f"A run ended with {statuses}. The log of one process ends with\n{pod.tail(pod.failed[0])}")
 
 
-TESTS = ("kills", "sigterms", "slices", "peers", "topology", "damage", "disks", "hang")
+TESTS = ("kills", "sigterms", "slices", "slice_losses", "peers", "topology", "damage", "disks", "hang")
 
 
 def main() -> None:
@@ -524,6 +531,7 @@ def main() -> None:
         "kills": lambda folder: drill_kills(folder, kills=args.kills, steps=60 + 12 * args.kills, draw=draw),
         "sigterms": lambda folder: drill_sigterms(folder, signals=args.sigterms, steps=150 + 10 * args.sigterms, draw=draw),
         "slices": lambda folder: drill_slices(folder, kills=slice_kills, sigterms=slice_sigterms, first=args.seed, draw=draw),
+        "slice_losses": drill_slice_losses,
         "peers": lambda folder: drill_peers(folder, draw=draw),
         "topology": drill_topology,
         "damage": drill_damage,

@@ -3,26 +3,21 @@
 Tables are wide: one row per series. Labels and ids are copied; the order of rows is that of the engine.
 """
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nutime_jax.data.features import arrow_table, column_names
+from nutime_jax.data.features import column_names
 from nutime_jax.data.inputs import read_series
-from nutime_jax.errors import InputError, extra, first_line
+from nutime_jax.data.parts import list_parts, make_empty_folder, map_part
+from nutime_jax.errors import InputError, extra
 
 if TYPE_CHECKING:
     import pandas
 
     from nutime_jax.encoder import Encoder
-
-
-MAX_PART_ROWS, PARTS_PER_WORKER = 16_384, 16
-"""A worker reads, embeds and writes row groups in one piece until they have so many rows, or the worker has so many pieces."""
 
 
 def distributed_embed(
@@ -61,8 +56,8 @@ def distributed_embed(
         import ray
         import ray.data
 
-    parts = _list_parts(source, workers=workers)
-    _make_empty_folder(out)
+    parts = list_parts(source, workers=workers)
+    make_empty_folder(out)
     if not ray.is_initialized():
         ray.init()
     done = ray.data.from_items(parts, override_num_blocks=len(parts)).map(  # Ray replaces lost actors
@@ -125,85 +120,12 @@ class _RayActor:
         self, encoder: str, setting: str | None, options: dict[str, Any], *, source: str, out: str, cpus: float, rows_per_batch: int
     ):
         os.environ["NPROC"] = str(max(1, int(cpus)))  # threads of XLA, which otherwise has one per CPU of the machine
-        self._embed = _EmbedActor(encoder, setting, options)
-        self._source, self._out, self._rows = source, out, rows_per_batch
+        self._actor = _EmbedActor(encoder, setting, options)
+        self._places = {"source": source, "out": out, "rows_per_batch": rows_per_batch}
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        import pyarrow.parquet
-
-        (inputs, _), (outputs, folder) = _file_system(self._source), _file_system(self._out)
-        pending, writer = f"{folder}/.{part['name']}", None
-        with inputs.open_input_file(part["path"]) as source, outputs.open_output_stream(pending) as sink, contextlib.ExitStack() as stack:
-            file = pyarrow.parquet.ParquetFile(source, page_checksum_verification=True)
-            for batch in file.iter_batches(self._rows, row_groups=[int(group) for group in part["groups"]]):
-                table = arrow_table(self._embed.columns(batch.to_pandas(ignore_metadata=True)))
-                if writer is None:
-                    writer = stack.enter_context(pyarrow.parquet.ParquetWriter(sink, table.schema, use_dictionary=False))
-                writer.write_table(table)
-        outputs.move(pending, f"{folder}/{part['name']}")
+        map_part(self._actor.columns, part, **self._places)
         return {"name": part["name"]}
-
-
-def _list_parts(source: str, *, workers: int) -> list[dict[str, Any]]:
-    """Return file, row groups and name of the output of each part, in order."""
-    with extra("data"):
-        import pyarrow
-        import pyarrow.fs
-        import pyarrow.parquet
-
-    files, path = _file_system(source)
-    info = files.get_file_info(path)
-    if info.type == pyarrow.fs.FileType.Directory:
-        found = files.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
-        paths = sorted(entry.path for entry in found if entry.is_file and entry.path.endswith(".parquet"))
-    else:
-        paths = [path] if info.is_file else []
-
-    def group_rows(path: str) -> list[int]:
-        try:
-            with files.open_input_file(path) as file:
-                metadata = pyarrow.parquet.read_metadata(file)
-                return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{path} cannot be read as .parquet ({first_line(error)}); write it again") from error
-
-    with ThreadPoolExecutor(16) as pool:
-        rows = dict(zip(paths, pool.map(group_rows, paths), strict=True))
-    least = min(MAX_PART_ROWS, sum(map(sum, rows.values())) // (PARTS_PER_WORKER * workers))
-    parts = [(path, part) for path in paths for part in _join_groups(rows[path], least)]
-    if not parts:
-        raise InputError(f"{source} has no Parquet file with rows; pass a file, or a folder of files that end in .parquet")
-    return [{"path": path, "groups": part, "name": f"{i:06d}.parquet"} for i, (path, part) in enumerate(parts)]
-
-
-def _join_groups(rows: Sequence[int], least: int) -> Iterator[list[int]]:
-    """Yield the indices of consecutive row groups with `least` rows or more; the last may have fewer, and none is empty."""
-    part: list[int] = []
-    for group, count in enumerate(rows):
-        part += [group] if count else []
-        if part and (group == len(rows) - 1 or sum(rows[i] for i in part) >= least):
-            yield part
-            part = []
-
-
-def _file_system(address: str) -> tuple[Any, str]:
-    """Return the file system of Arrow and the path of a local path or an address such as gs://BUCKET/FOLDER."""
-    with extra("data"):
-        import pyarrow.fs
-
-    if "://" in address:
-        return pyarrow.fs.FileSystem.from_uri(address)
-    return pyarrow.fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(address))
-
-
-def _make_empty_folder(out: str) -> None:
-    """Create the folder of the output. Files there would be mixed with the new ones."""
-    import pyarrow.fs
-
-    files, folder = _file_system(out)
-    files.create_dir(folder)
-    if files.get_file_info(pyarrow.fs.FileSelector(folder)):
-        raise InputError(f"{out} has files; choose another folder, or empty it")
 
 
 def embed_frame(encoder: "Encoder | str | os.PathLike", X: Any, **options: Any) -> "pandas.DataFrame":

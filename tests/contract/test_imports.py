@@ -118,9 +118,9 @@ def test_the_package_does_not_use_studies():
     assert [path for path, _ in modules() for target in imports(path) if target.split(".")[0] == "studies"] == []
 
 
-def test_only_commands_change_the_compilation_cache():
+def test_only_commands_and_workers_change_the_compilation_cache():
     users = {room(name) for path, name in modules() for target in imports(path) if target.startswith("nutime_jax.compilation_cache")}
-    assert users == {"cli"}
+    assert users == {"cli", "cluster"}
 
 
 def test_configs_import_nothing_of_the_package():

@@ -12,8 +12,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from nutime_jax.cluster import _list_parts, _make_empty_folder, distributed_embed, embed_frames
+from nutime_jax.cluster import distributed_embed, embed_frames
 from nutime_jax.config import load_config
+from nutime_jax.data.parts import list_parts, make_empty_folder
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, untrained_encoder
 
@@ -49,16 +50,16 @@ def test_frames_of_other_forms_are_rejected(encoder):
 
 
 def test_parts_are_row_groups_in_order_and_outputs_are_not_mixed(tmp_path, monkeypatch):
-    monkeypatch.setattr("nutime_jax.cluster.MAX_PART_ROWS", 100)
+    monkeypatch.setattr("nutime_jax.data.parts.MAX_PART_ROWS", 100)
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "notes.txt").write_text("mine")
     _, frame = make_frame(250)
     frame.to_parquet(tmp_path / "in" / "b.parquet", row_group_size=60)
     frame[:0].to_parquet(tmp_path / "in" / "c.parquet")
     frame[:30].to_parquet(tmp_path / "in" / "deep" / "d.parquet")
-    assert len(_list_parts(str(tmp_path / "in"), workers=4)) == 6  # small ones, so that all have something to do
-    monkeypatch.setattr("nutime_jax.cluster.PARTS_PER_WORKER", 1)
-    parts = [(Path(part["path"]).name, part["groups"], part["name"]) for part in _list_parts(str(tmp_path / "in"), workers=1)]
+    assert len(list_parts(str(tmp_path / "in"), workers=4)) == 6  # small ones, so that all have something to do
+    monkeypatch.setattr("nutime_jax.data.parts.PARTS_PER_WORKER", 1)
+    parts = [(Path(part["path"]).name, part["groups"], part["name"]) for part in list_parts(str(tmp_path / "in"), workers=1)]
     assert parts == [
         ("b.parquet", [0, 1], "000000.parquet"),
         ("b.parquet", [2, 3], "000001.parquet"),
@@ -66,12 +67,12 @@ def test_parts_are_row_groups_in_order_and_outputs_are_not_mixed(tmp_path, monke
         ("d.parquet", [0], "000003.parquet"),
     ]
     with pytest.raises(InputError, match="in has files; choose another folder, or empty it"):
-        _make_empty_folder(str(tmp_path / "in"))
+        make_empty_folder(str(tmp_path / "in"))
     with pytest.raises(InputError, match="none has no Parquet file"):
-        _list_parts(str(tmp_path / "none"), workers=1)
+        list_parts(str(tmp_path / "none"), workers=1)
     (tmp_path / "in" / "b.parquet").write_bytes(b"PAR1" * 20)
     with pytest.raises(InputError, match=r"b.parquet cannot be read as .parquet \(.*\); write it again"):
-        _list_parts(str(tmp_path / "in"), workers=1)
+        list_parts(str(tmp_path / "in"), workers=1)
 
 
 @pytest.mark.slow
