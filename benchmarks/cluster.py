@@ -48,7 +48,7 @@ spark.read.parquet(sys.argv[2]).mapInPandas(partial(embed_frames, encoder=sys.ar
 
 
 class Usage(NamedTuple):
-    """Seconds, CPU seconds of all processes, and peak resident memory of the processes that embed, in GiB."""
+    """Seconds, CPU seconds of all processes, and peak memory (RSS) of the processes that embed, in GiB."""
 
     seconds: float
     cpu_seconds: float
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="nutime-small", help="(default: nutime-small)")
     parser.add_argument("--series", type=int, default=20_000, help="number of series (default: 20000)")
     parser.add_argument("--rounds", type=int, default=3, help="number of pairs (default: 3)")
-    parser.add_argument("--kill_after", type=float, default=0, help="kill a worker after so many seconds; 0 is never (default: 0)")
+    parser.add_argument("--kill_after", type=float, default=0, help="kill a worker after N seconds; 0 is never (default: 0)")
     parser.add_argument("--first_file", action="store_true", help="the one process embeds the first file only")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON; results of other runs are kept")
     args = parser.parse_args()

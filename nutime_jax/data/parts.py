@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 MAX_PART_ROWS, PARTS_PER_WORKER = 16_384, 16
-"""A part has row groups of so many rows in all, or of fewer, so that each worker has so many parts."""
+"""A part is as many row groups as have this number of rows; fewer, if workers would otherwise have less than this number of parts."""
 
 
 def list_parts(source: str, *, workers: int) -> list[dict[str, Any]]:
