@@ -1,6 +1,8 @@
 """Batches of a corpus, loaded by Grain: padded series, or their indices."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +14,8 @@ with extra("train"):
     import grain
 
 Batch = dict[str, np.ndarray]
+READ_SERIES = 2048
+"""Series per read, of several steps at once: a read of 64 records takes as much CPU time as 200 more in the same read (measured)."""
 
 
 def class_sampling_probs(corpus: Corpus, *, alpha: float, weights: Sequence[float] = ()) -> np.ndarray:
@@ -99,10 +103,13 @@ def iterate_batches(
         load: (corpus, record indices) -> batch, `load_padded` or `load_indices`.
     """
     rows = np.arange(batch_size) if rows is None else rows
+    count = max(1, READ_SERIES // len(rows))
 
-    def read(step: int) -> Batch:
-        indices = sample_record_indices(corpus.class_sizes, class_probs, seed=seed, step=step, batch_size=batch_size)
-        return load(corpus, indices[rows])
+    def read(first: int) -> list[Batch]:
+        steps = range(first, min(first + count, stop))
+        sample = partial(sample_record_indices, corpus.class_sizes, class_probs, seed=seed, batch_size=batch_size)
+        batches = load(corpus, np.concatenate([sample(step=step)[rows] for step in steps]))
+        return [{name: array[i * len(rows) : (i + 1) * len(rows)] for name, array in batches.items()} for i in range(len(steps))]
 
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    return iter(grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    return itertools.chain.from_iterable(grain.MapDataset.range(start, stop, count).map(read).to_iter_dataset(options))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nutime_jax.config import DataConfig
+from nutime_jax.data import loader
 from nutime_jax.data.corpus import _features, _record_values, open_corpus
 from nutime_jax.data.device_corpus import load_device_corpus
 from nutime_jax.data.loader import class_sampling_probs, iterate_batches, load_indices, load_padded, sample_record_indices, source_shares
@@ -72,7 +73,9 @@ def read(corpus, shares, **options):
     return list(iterate_batches(corpus, shares, batch_size=8, seed=3, **options))
 
 
-def test_a_batch_depends_on_its_step_alone(corpus, shares):
+@pytest.mark.parametrize("series", [8, 33, 2048])  # read of 1, 4 and all steps at once
+def test_a_batch_depends_on_its_step_alone(corpus, shares, series, monkeypatch):
+    monkeypatch.setattr(loader, "READ_SERIES", series)
     whole, tail = read(corpus, shares, start=0, stop=6), read(corpus, shares, start=4, stop=6)
     assert len(whole) == 6
     assert whole[0]["series"].shape == (8, 1460)
