@@ -111,7 +111,10 @@ def _split(task: Task, folds: int) -> tuple[list[Cases], list[CaseSplit]]:
     count = len(task.train.series)
     if not folds:
         return [task.train, task.test], [CaseSplit("default", np.arange(count), count + np.arange(len(task.test.series)))]
-    codes, sizes = np.unique(task.train.labels, return_inverse=True, return_counts=True)[1:]
+    names, codes, sizes = np.unique(task.train.labels, return_inverse=True, return_counts=True)
+    if len(names) == 2 and sizes.min() == 1:
+        alone = names[sizes.argmin()]
+        raise InputError(f"class {str(alone)!r} of {task.name} has 1 case, and each of two classes needs 2 for folds; add cases")
     if not 2 <= folds <= sizes.max():
         raise InputError(f"folds is {folds}, and the largest class of {task.name} has {sizes.max()} cases; choose 2 to {sizes.max()} folds")
     fold_of = stratified_folds(codes, folds=folds)

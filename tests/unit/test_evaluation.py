@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -105,6 +107,9 @@ def test_folds_score_every_training_case_once():
     assert np.mean([row.value for row in rows]) == found.correct["e"].mean()
     with pytest.raises(InputError, match="folds is 9, and the largest class of levels has 8 cases"):
         compare({"e": make_stub()}, task, folds=9)
+    alone = replace(cases(0), labels=np.array(["up"] * 15 + ["down"]))
+    with pytest.raises(InputError, match="class 'down' of levels has 1 case, and each of two classes needs 2 for folds"):
+        compare({"e": make_stub()}, Task("levels", alone, None), folds=4)
 
 
 def test_the_difference_of_two_methods_has_two_standard_errors():
