@@ -25,7 +25,7 @@ WIDE_RATIO = 10
 """Channels per time point from which axes are probably swapped."""
 FORMS = "pass an array (cases, [channels,] time), a list of arrays ([channels,] time), a table or an iterator of cases"
 CHANNEL_DIMS = ("channel", "channels", "variable", "sensor", "feature")
-TIME_DIMS = (*TIMES, "timepoint", "timepoints", "step", "timestep")
+TIME_DIMS = (*TIMES, "timepoint", "timepoints")
 
 
 class SeriesInput(NamedTuple):

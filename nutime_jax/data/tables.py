@@ -58,17 +58,19 @@ def _read_lists(table: FrameTable, columns: list[int]) -> list[np.ndarray]:
     for column in columns:
         if not holds_lists(table, column):
             name = table.names[column]
-            raise InputError(f"{table.source} has lists of numbers beside the column {name!r}; remove it, or call it `label`")
+            raise InputError(f"{table.source} has lists of numbers beside the column {name!r}; remove it, or name it ({NAMING})")
     return [_list_channels(table, columns, row) for row in range(len(table.frame))]
 
 
 def _without_texts(table: FrameTable, roles: Roles) -> Roles:
-    """Return the roles without columns of texts alone that are not numbered as the others are: they describe the series."""
-    odd = _odd_columns(table, roles)
-    texts = [column for column in odd if len(table.frame) and parse_numbers(table.frame.iloc[:, column])[1].all()]
+    """Return the roles without columns of texts or dates that are not numbered as the others are: they describe the series."""
+    columns = {column: table.frame.iloc[:, column] for column in _odd_columns(table, roles)}
+    texts = [i for i, cells in columns.items() if len(cells) and cells.dtype.kind in "OMm" and np.isnan(parse_numbers(cells)[0]).all()]
     if texts and not table.first:
         names = ", ".join(table.names[column] for column in texts)
-        log.warning("column %s of %s has texts, and is ignored; if it is the label or the id, name it (%s)", names, table.source, NAMING)
+        log.warning(
+            "column %s of %s has no numbers, and is ignored; if it is the label or the id, name it (%s)", names, table.source, NAMING
+        )
     return replace(roles, values=[column for column in roles.values if column not in texts])
 
 

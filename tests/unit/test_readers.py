@@ -291,7 +291,11 @@ def test_bad_text_is_rejected_by_file_and_place(tmp_path, name, text, message):
         ("1,0.5,1.5\n2,1.5,0.5\n1,2.5,0.1\n", (3, 1, 3), "the first column of {} has whole numbers that repeat"),
         ("0.5,1.5,1\n1.5,0.5,2\n2.5,0.1,1\n", (3, 1, 3), "the last column of {} has whole numbers that repeat"),
         ("state,t0,t1\n1,0.5,1.5\n2,1.5,0.5\n", (2, 1, 3), "column state of {} is read as values, as t0 is; if it is the label or the id"),
-        ("state,t0,t1\non,0.5,1.5\noff,1.5,0.5\n", (2, 1, 2), "column state of {} has texts, and is ignored; if it is the label or the id"),
+        (
+            "state,t0,t1\non,0.5,1.5\noff,1.5,0.5\n",
+            (2, 1, 2),
+            "column state of {} has no numbers, and is ignored; if it is the label",
+        ),
         ("label,x_0,y_0,x_1,y_1\na,1,3,2,4\nb,1,3,2,5\n", (2, 2, 2), "columns x_0 …, y_0 … of {} are read as 2 channels of 2 time points"),
         ("id,round,value\n1,1,5\n1,2,6\n", (2, 1, 2), "id 1 of {} is in several rows, each read as a series"),
         (
