@@ -1,4 +1,4 @@
-"""A run of two processes whose workdir is in a bucket; one is killed while it writes, and the run is resumed."""
+"""A run whose workdir is in a bucket: killed while it writes a checkpoint, and resumed."""
 
 import json
 import signal
@@ -16,16 +16,6 @@ FIELDS = ("params", "variables", "target_params", "target_variables", "opt_state
 
 
 STEPS, EVERY = 24, 3
-LAYOUT = {"processes": 2, "devices": 1, "environment": {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}}
-
-
-@pytest.fixture(scope="module")
-def on_disk(tmp_path_factory):
-    """The workdir of the same run, undisturbed and on this machine."""
-    folder = tmp_path_factory.mktemp("disk")
-    with Pod(["nutime", *arguments(folder / "run", folder / "data")], logs=folder / "logs", **LAYOUT) as pod:
-        assert pod.start().wait(timeout=400) == [0, 0], pod.tail(0)
-    return folder / "run"
 
 
 def arguments(workdir, data):
@@ -41,21 +31,31 @@ def is_writing(workdir):
     return bool(complete) and any(name.isdecimal() and name not in complete for name in list_names(folder))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_run_goes_on_as_one_on_this_machine(bucket, on_disk, tmp_path, killed):
-    workdir = resolve_path(f"{bucket}/run-{killed}")
-    with Pod(["nutime", *arguments(workdir, on_disk.parent / "data")], logs=tmp_path / "logs", **LAYOUT) as pod:
+@pytest.mark.parametrize(
+    ("processes", "killed"),
+    [
+        pytest.param(1, 0, marks=pytest.mark.slow),
+        pytest.param(2, 0, marks=pytest.mark.thorough),
+        pytest.param(2, 1, marks=pytest.mark.thorough),
+    ],
+)
+def test_a_killed_run_goes_on_as_one_on_this_machine(bucket, tmp_path, processes, killed):
+    workdir, data = resolve_path(f"{bucket}/run-{processes}-{killed}"), tmp_path / "data"
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    layout = {"processes": processes, "devices": 1, "logs": tmp_path / "logs", "environment": cache}
+    with Pod(["nutime", *arguments(tmp_path / "run", data)], **layout) as pod:
+        assert pod.start().wait(timeout=400) == [0] * processes, pod.tail(0)
+    with Pod(["nutime", *arguments(workdir, data)], **layout) as pod:
         assert pod.start().wait_until(lambda: is_writing(workdir), timeout=400), pod.tail(0)
         pod.kill(killed)
         assert pod.wait(timeout=400)[killed] == -signal.SIGKILL, pod.tail(0)
         assert EVERY <= int(latest_checkpoint(workdir / "checkpoints").name) < STEPS
-        assert pod.start().wait(timeout=400) == [0, 0], pod.tail(0)
+        assert pod.start().wait(timeout=400) == [0] * processes, pod.tail(0)
         assert "resuming from gs://" in pod.output(0)
-    here, there = (latest_checkpoint(folder / "checkpoints") for folder in (on_disk, workdir))
+    here, there = (latest_checkpoint(folder / "checkpoints") for folder in (tmp_path / "run", workdir))
     assert here.name == there.name == f"{STEPS:08d}"
     jax.tree.map(np.testing.assert_array_equal, read_arrays(there, FIELDS), read_arrays(here, FIELDS))
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_bytes().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     series = [np.sin(np.arange(90) / 9)]
-    np.testing.assert_array_equal(load_encoder(str(workdir)).embed(series), load_encoder(on_disk).embed(series))
+    np.testing.assert_array_equal(load_encoder(str(workdir)).embed(series), load_encoder(tmp_path / "run").embed(series))
