@@ -334,7 +334,12 @@ class TuningSettings(Section):
     pooling: str = option(
         "encoder", "Pooling of the tokens before the head: encoder (its default), or others; paper: cls.", choices=("encoder", *POOLINGS)
     )
-    channels: str = option("fusion", "Channels are fused, or encoded alone and averaged.", choices=("fusion", "independent"))
+    channels: str = option(
+        "fusion",
+        "Channels are fused, or encoded alone and averaged (independent) or concatenated (concat).",
+        choices=("fusion", "independent", "concat"),
+    )
+    differences: bool = option(False, "Whether first differences are encoded as further channels; use channels=concat.")
     max_channels: int = option(32, "Maximum number of channels; datasets with more are reduced.", low=1)
     reduction: str = option("variance", "Reduction of channels: largest variance, or principal components.", choices=("variance", "pca"))
     epochs: int = option(60, "Maximum number of passes over the training cases. The learning rate decays to 0.", low=1)
@@ -358,6 +363,8 @@ class TuningSettings(Section):
     def _check(self) -> None:
         if self.crop_ratio[0] > self.crop_ratio[1]:
             raise InputError(f"{self._prefix}crop_ratio is {self.crop_ratio}; choose a minimum that is not above the maximum")
+        if self.differences and self.channels == "fusion":
+            raise InputError(f"{self._prefix}differences is true and {self._prefix}channels is 'fusion'; choose concat or independent")
 
     def with_min_updates(self, cases: int) -> "TuningSettings":
         """Return the settings with as many epochs as `min_updates` needs with this number of training cases."""

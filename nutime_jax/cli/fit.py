@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier in it is replaced")
     parser.add_argument("--strategy", default="probe", help="probe, head or full (default: probe)")
     parser.add_argument("--probe", help="kernel, ridge or logistic (default: kernel)")
-    parser.add_argument("--channels", help="of a probe concat (default) or mean; of a network fusion (default) or independent")
+    parser.add_argument("--channels", help="of a probe concat (default) or mean; of a network fusion (default), independent or concat")
     parser.add_argument("--seed", type=int, help="seed of new weights, validation cases, order and crops (default: 0)")
     for name, option in TUNED.items():
         switch = {"action": "store_const", "const": "true"} if option.kind is bool else {"metavar": name.upper()}

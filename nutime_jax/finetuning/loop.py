@@ -199,7 +199,7 @@ def _prepare(
     train: Cases, test: Cases | None, seeds: tuple[int, ...], settings: TuningSettings, only: Sequence[np.ndarray] | None
 ) -> _Prepared:
     """Copy the training cases to the device, followed by the test cases if these validate."""
-    channels = fit_channels(train.series, limit=settings.max_channels, reduction=settings.reduction)
+    channels = fit_channels(train.series, limit=settings.max_channels, reduction=settings.reduction, differences=settings.differences)
     classes, codes = np.unique(np.asarray(train.labels, str), return_inverse=True)
     series, labels = [channels.apply(case, name="a case") for case in train.series], [codes]
     if test is not None:

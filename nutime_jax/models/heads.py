@@ -36,8 +36,8 @@ class Classifier(nn.Module):
     """Encoder with a linear head: (batch, channels, time) -> logits (batch, classes).
 
     norm: normalisation of the features before the head: "none" (paper default), "batch" or "layer".
-    channels: "fusion" (one token per window for all channels) or "independent" (channels are encoded separately and their
-        features averaged).
+    channels: "fusion" (one token per window for all channels), "independent" (channels are encoded separately and their
+        features averaged) or "concat" (encoded separately, features concatenated).
     pooling: see `pooling.pool_tokens`; "cls" is the paper default.
     frozen: whether the encoder runs without dropout in training.
     """
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
     encoder: NuTimeEncoder
     classes: int
     norm: Literal["none", "batch", "layer"] = "none"
-    channels: Literal["fusion", "independent"] = "fusion"
+    channels: Literal["fusion", "independent", "concat"] = "fusion"
     pooling: str = "cls"
     frozen: bool = False
 
@@ -78,11 +78,12 @@ class Classifier(nn.Module):
     ) -> Float[Array, "batch features"]:
         """Return one feature vector per case, before the head and its norm."""
         batch, channels, time = x.shape
-        if self.channels == "independent":
+        if self.channels != "fusion":
             x = x.reshape(batch * channels, 1, time)
             offset = None if offset is None else offset.reshape(batch * channels, 1)
         features = _encode(self.encoder, x, offset, train=train and not self.frozen, pooling=self.pooling)
-        return features.reshape(batch, -1, features.shape[-1]).mean(1)
+        features = features.reshape(batch, -1, features.shape[-1])
+        return features.reshape(batch, -1) if self.channels == "concat" else features.mean(1)
 
 
 class Outputs(NamedTuple):

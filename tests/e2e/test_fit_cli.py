@@ -1,6 +1,7 @@
 """Fitting and prediction as a user meets them: two commands, files in between."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ import pytest
 from nutime_jax.cli.main import main
 from nutime_jax.config import to_dict
 from nutime_jax.data.datasets import find_datasets
+from nutime_jax.errors import InputError
 from nutime_jax.estimators import NuTimeClassifier
+from nutime_jax.finetuning.saved import load_classifier
 from nutime_jax.training.checkpoints import CheckpointManager
 from tests.encoders import smoke_encoder
 
@@ -128,6 +131,10 @@ def test_a_probe_is_fitted_saved_and_applied_to_a_file_with_ids(capfd, workdir, 
     given = [f"--model={tmp_path / 'model'}", f"--data={tmp_path / 'mine_TRAIN.csv'}", "--split=test", f"--out={tmp_path / 'l.csv'}"]
     assert say(capfd, "predict", *given)[0] == 0
     rows = read_csv(tmp_path / "l.csv")
+    saved = load_classifier(tmp_path / "model")
+    dataclasses.replace(saved, mean=saved.mean[1:]).save(tmp_path / "short")
+    with pytest.raises(InputError, match="does not describe a classifier"):
+        load_classifier(tmp_path / "short")
     assert [row["id"] for row in rows] == ids
     expected = NuTimeClassifier(smoke_encoder(), probe=probe).fit(train.series, labels)
     assert [row["label"] for row in rows] == expected.predict(test.series).tolist()

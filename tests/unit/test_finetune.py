@@ -322,13 +322,25 @@ def test_two_channels(encoder, channels):
 def test_many_channels_become_few(encoder, tmp_path, reduction):
     loud = np.array([0.1, 5.0, 1.0, 7.0], np.float32)[:, None]
     train, test = (Cases([loud * case for case in toy(seed, channels=4).series], toy(seed).labels) for seed in (0, 1))
-    settings = change(max_channels=2, reduction=reduction, epochs=10)
+    differences = {"channels": "concat", "differences": True} if reduction == "pca" else {}
+    settings = change(max_channels=2, reduction=reduction, epochs=10, **differences)
     classifier = fine_tune(encoder, train, settings=settings)
-    assert classifier.channels.channels == 2
+    assert classifier.channels.channels == (4 if differences else 2)
+    features = classifier.members["params/head/kernel"].shape[1]
+    assert features == encoder.config.model.width * (4 if differences else 1)
     assert classifier.channels.kept == ((1, 3) if reduction == "variance" else ())
     classifier.save(tmp_path / "model")
     expected = classifier.predict_proba(test.series)
     np.testing.assert_array_equal(load_classifier(tmp_path / "model").predict_proba(test.series), expected)
+
+
+def test_first_differences_are_further_channels():
+    cases = [np.array([[1.0, 4, 2], [0, 0, 5]], np.float32), np.array([[3.0], [7]], np.float32)]
+    fitted = fit_channels(cases, limit=2, reduction="variance", differences=True)
+    np.testing.assert_array_equal(fitted.apply(cases[0], name="a case")[2:], [[3, 3, -2], [0, 0, 5]])
+    np.testing.assert_array_equal(fitted.apply(cases[1], name="a case"), [[3], [7], [0], [0]])
+    with pytest.raises(InputError, match="differences is true and channels is 'fusion'; choose concat or independent"):
+        change(differences=True)
 
 
 def test_components_are_those_of_the_standardised_channels():
