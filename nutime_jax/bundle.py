@@ -25,8 +25,6 @@ from nutime_jax.storage import read_regular
 CONFIG, WEIGHTS, CARD, PROGRAM = "config.json", "weights.safetensors", "card.md", "program.jax"
 MAX_FILE_BYTES = {CONFIG: 1 << 24, WEIGHTS: 1 << 32, CARD: 1 << 20, PROGRAM: 1 << 32}
 """Maximum size of each file that is read, in bytes: hundreds of times the usual size."""
-LEGACY_KIND = "classifier"
-"""Kind of a bundle without the field `kind`: classifiers were the first bundles."""
 
 
 class Bundle(NamedTuple):
@@ -114,7 +112,7 @@ def load_bundle(folder: str | os.PathLike, *, kind: str, schema: int, writer: st
         raise mismatch(f"its {CONFIG} has another format")
     if about["digest"] != _with_digest(about)["digest"]:
         raise InputError(corrupt)
-    if (actual := about.get("kind", LEGACY_KIND)) != kind:
+    if (actual := about.get("kind")) != kind:
         raise mismatch(f"its kind is {actual!r}")
     if about["schema"] != schema:
         raise InputError(f"{folder} has schema {about['schema']}, this version reads {schema}; use the version that wrote it")
@@ -175,7 +173,7 @@ def _may_be_replaced(folder: Path, kind: str) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     known = names <= MAX_FILE_BYTES.keys() and isinstance(about, dict) and "digest" in about
-    return known and about.get("kind", LEGACY_KIND) == kind
+    return known and about.get("kind") == kind
 
 
 def _read(folder: Path, name: str) -> bytes:
