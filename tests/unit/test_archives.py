@@ -111,7 +111,7 @@ def pickled(path):
     [
         ("a.csv", "1,2\n3,four\n", "line 2, column 2: 'four' is not a number"),
         ("a.csv", "", "is empty"),
-        ("a.csv", "1,2\n,\n", "case 1 of .*a.csv"),
+        ("a.csv", "1,2\n,\n3,4\n", "case 1 of .*a.csv"),
         ("a.npz", "no zip", "cannot be read as .npz"),
         ("a.npz", pickled, "cannot be read as .npz"),
         ("a.npz", lambda path: np.savez(path, values=[1]), "no array X_train; its arrays are: values"),
