@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.estimators import TUNED, measure, nearest_neighbour, resized, score
-from benchmarks.records import machine, write_results
+from benchmarks.records import machine, replace_tables, write_results
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "expect.json", ROOT / "docs" / "expect.md"
-BEGIN, END = "<!-- made by python -m benchmarks.expect -->", "<!-- end -->"
 METHODS = ("encoder", "minirocket", "raw")
 SHOTS, TASKS = 5, 20
 MAX_EXPONENT = 3
@@ -168,12 +167,6 @@ def _cell(values: dict[str, float], method: str) -> str:
     return f"**{text}**" if text == f"{max(values.values()):.1f}" else text
 
 
-def write_page(text: str, page: Path) -> None:
-    """Write the tables between the markers of the page."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="nutime-small", help="a shipped encoder, a workdir or a checkpoint (default: nutime-small)")
@@ -189,7 +182,7 @@ def main() -> None:
     results = {"sets": sets, "means": means, "details": details, "encoder": args.encoder, "machine": about}
     write_results(results, args.out)
     if str(args.page) != "none":
-        write_page(render(results), args.page)
+        replace_tables(render(results), args.page, maker="benchmarks.expect")
 
 
 if __name__ == "__main__":
