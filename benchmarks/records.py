@@ -22,11 +22,22 @@ def machine(*packages: str) -> dict[str, object]:
 
 def replace_tables(text: str, page: Path, *, maker: str) -> None:
     """Write tables into a page, between the marker of the script `maker` and the next end marker."""
+    before, _, after = split_page(page, maker=maker)
+    page.write_text(f"{before}\n\n{text}\n\n{after}")
+
+
+def split_page(page: Path, *, maker: str) -> tuple[str, str, str]:
+    """Return a page up to the marker of the script `maker`, the tables after it, and the page from the next end marker.
+
+    Raises:
+        ValueError: the page has no such marker.
+    """
     begin, end = f"<!-- made by python -m {maker} -->", "<!-- end -->"
     before, marker, rest = page.read_text().partition(begin)
     if not marker:
         raise ValueError(f"{page} has no marker {begin}")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+    tables, _, after = rest.partition(end)
+    return before + begin, tables, end + after
 
 
 def write_results(results: dict, out: Path | None) -> None:

@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 from scipy.io import savemat
 
-from benchmarks.expect import BEGIN, END, RESULTS, render
+from benchmarks.expect import RESULTS, render
+from benchmarks.records import split_page
 from docs import make_api, make_configuration, make_settings
 from nutime_jax.cli.main import COMMANDS, _parse, main
 from nutime_jax.config import load_config
@@ -241,5 +242,5 @@ def test_what_the_page_says_in_words_is_so(results):
 
 
 def test_what_to_expect_shows_the_figures(results):
-    shown = (DOCS / "expect.md").read_text().partition(BEGIN)[2].partition(END)[0]
+    shown = split_page(DOCS / "expect.md", maker="benchmarks.expect")[1]
     assert shown.strip() == render(results), "run python -m benchmarks.expect"
