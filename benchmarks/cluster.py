@@ -40,7 +40,8 @@ import numpy as np
 from pyspark.sql import SparkSession
 from nutime_jax import load_encoder
 from nutime_jax.cluster import embed_frames
-spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+spark = builder.config("spark.driver.memory", "4g").config("spark.hadoop.parquet.enable.dictionary", "false").getOrCreate()
 width = load_encoder(sys.argv[1]).embed(np.zeros((1, 512), np.float32)).shape[1]
 schema = "id string, " + ", ".join(f"f{i} float" for i in range(width))
 spark.read.parquet(sys.argv[2]).mapInPandas(partial(embed_frames, encoder=sys.argv[1]), schema).write.parquet(sys.argv[3])
