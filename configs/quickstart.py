@@ -3,7 +3,8 @@
     nutime pretrain --config=quickstart --workdir=runs/quickstart
 
 Hardware and time: two CPU cores, 7 minutes, 1.4 GB. Score: 80.3 % (seeds 0, 1, 2: 78.9, 80.2, 81.9), mean test accuracy of
-a ridge classifier on the eight bundled datasets; the untrained baseline scores 74.7 %.
+a linear ridge classifier on the eight bundled datasets; the untrained baseline scores 74.7 %, and 76.3 % with the kernel ridge
+classifier of the table that the command prints.
 
 Selected by cross-validation within the *train* splits of the bundled datasets, one run each: batch size (128 and 64 scored
 above 256 at the same number of series), crop ratio (0.5 to 1 above 0.8 to 1 and 0.3 to 1), momentum (0.99 above 0.996).
