@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nutime_jax.finetuning.probe import RadialKernel
+from nutime_jax.finetuning.probe import GaussianKernel
 
 PENALTIES = tuple(np.logspace(-3, 3, 10).tolist())
 KERNEL_PENALTIES = tuple(np.logspace(-6, -1, 11).tolist())
@@ -46,7 +46,7 @@ class LeaveOneOutRidge(ClassifierMixin, BaseEstimator):
         return self
 
     def _fit_map(self, X: np.ndarray, y: np.ndarray) -> None:
-        """Fit inputs that are validated, and mapped."""
+        """Fit classes, penalty, weights and sharpness."""
         self.classes_, codes = np.unique(y, return_inverse=True)
         targets = np.where(codes[:, None] == np.arange(len(self.classes_)), 1.0, -1.0)
         ridge = RidgeCV(list(self.penalties), scoring="neg_mean_squared_error", store_cv_results=True).fit(X, targets)
@@ -78,7 +78,7 @@ class LeaveOneOutRidge(ClassifierMixin, BaseEstimator):
 
 
 class LeaveOneOutKernelRidge(LeaveOneOutRidge):
-    """Ridge classifier with a Gaussian kernel of standardised features; see `RadialKernel`.
+    """Ridge classifier with a Gaussian kernel of standardised features; see `GaussianKernel`.
 
     Up to 2,000 cases it is exact. With more, 2,000 of them are centres (the Nyström approximation).
 
@@ -89,7 +89,7 @@ class LeaveOneOutKernelRidge(LeaveOneOutRidge):
         super().__init__(penalties)
 
     def _fit_map(self, X: np.ndarray, y: np.ndarray) -> None:
-        self.kernel_ = RadialKernel.fit(X)
+        self.kernel_ = GaussianKernel.fit(X)
         gram = self.kernel_(self.kernel_.centres.astype(np.float64))
         values, vectors = np.linalg.eigh(gram)
         kept = values > 1e-10 * values[-1]

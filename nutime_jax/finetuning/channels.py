@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nutime_jax.data.series import clean_series
+from nutime_jax.data.series import clean_series, difference
 from nutime_jax.errors import InputError
 
 
@@ -50,8 +50,8 @@ class ChannelMap:
 
 def _differences(case: np.ndarray) -> np.ndarray:
     """Return first differences at the length of the case: the first one is repeated; a single time point has 0."""
-    steps = np.diff(case, axis=1) if case.shape[1] > 1 else np.zeros_like(case)
-    return np.concatenate([steps[:, :1], steps], axis=1)[:, : case.shape[1]]
+    steps = np.stack([difference(channel) for channel in case])
+    return np.pad(steps, ((0, 0), (case.shape[1] - steps.shape[1], 0)), mode="edge")
 
 
 def fit_channels(series: Sequence[np.ndarray], *, limit: int, reduction: str, differences: bool = False) -> ChannelMap:

@@ -21,16 +21,15 @@ KIND, SCHEMA = "classifier", 1
 PREFIX = "encoder/"
 """Prefix of the arrays of the encoder in a bundle."""
 ARRAYS = ("mean", "scale", "weight", "bias")
-
-
+"""Arrays of a probe in a bundle, also the names of its fields."""
 CLIP = 2.0
-"""Bound of standardised features in a radial kernel: rare large values would decide all distances."""
+"""Bound of standardised features in a Gaussian kernel: rare large values would decide all distances."""
 MAX_CENTRES = 2000
-"""Most centres of a radial kernel: the solution takes their number to the third power."""
+"""Most centres of a Gaussian kernel: the solution takes their number to the third power."""
 
 
 @dataclasses.dataclass(frozen=True)
-class RadialKernel:
+class GaussianKernel:
     """Gaussian kernel exp(-d² / (2 width²)) of standardised features, clipped to -2 and 2; d is the Euclidean distance to a centre.
 
     centres: float32 (centres, features), clipped. width: root of the median squared distance between centres.
@@ -40,7 +39,7 @@ class RadialKernel:
     width: float
 
     @classmethod
-    def fit(cls, X: np.ndarray) -> "RadialKernel":
+    def fit(cls, X: np.ndarray) -> "GaussianKernel":
         """Return the kernel with all cases as centres, or 2,000 random ones of more."""
         if len(X) > MAX_CENTRES:
             X = X[np.sort(np.random.default_rng(0).permutation(len(X))[:MAX_CENTRES])]
@@ -80,7 +79,7 @@ class ProbeClassifier:
     scale: np.ndarray
     weight: np.ndarray
     bias: np.ndarray
-    kernel: RadialKernel | None = None
+    kernel: GaussianKernel | None = None
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label, (cases,)."""
@@ -131,7 +130,7 @@ def probe_from_bundle(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> P
     classifier = ProbeClassifier(
         encoder=Encoder(from_dict(PretrainConfig, about["encoder"]), unflatten_dict(variables, sep="/")),
         classes_=np.asarray(about["classes"]),
-        kernel=None if about["kernel"] is None else RadialKernel(arrays["centres"], float(about["kernel"]["width"])),
+        kernel=None if about["kernel"] is None else GaussianKernel(arrays["centres"], float(about["kernel"]["width"])),
         **{name: arrays[name] for name in ARRAYS},
         **about["probe"],
     )

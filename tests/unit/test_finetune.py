@@ -339,6 +339,7 @@ def test_first_differences_are_further_channels():
     fitted = fit_channels(cases, limit=2, reduction="variance", differences=True)
     np.testing.assert_array_equal(fitted.apply(cases[0], name="a case")[2:], [[3, 3, -2], [0, 0, 5]])
     np.testing.assert_array_equal(fitted.apply(cases[1], name="a case"), [[3], [7], [0], [0]])
+    assert np.isfinite(fitted.apply(np.array([[3e38, -3e38], [0, 1]], np.float32), name="a case")).all()
     with pytest.raises(InputError, match="differences is true and channels is 'fusion'; choose concat or independent"):
         change(differences=True)
 
