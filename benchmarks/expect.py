@@ -137,7 +137,7 @@ def render(results: dict) -> str:
 
 
 ROWS = {
-    "fewshot": f"accuracy: ridge on {SHOTS} cases per class, {TASKS} draws",
+    "fewshot": f"accuracy: ridge with a Gaussian kernel on {SHOTS} cases per class, {TASKS} draws",
     "scales": f"accuracy: classifier, every case times its own 10^-{MAX_EXPONENT} to 10^{MAX_EXPONENT}",
     "offset": f"accuracy: classifier, {OFFSET:,.0f} added to every value, in float64",
     "centred": "accuracy: the same, after taking the mean of every channel off",

@@ -1,9 +1,9 @@
-"""Few-shot accuracy: a ridge classifier trained on five cases per class, on features of an encoder, of its untrained baseline and of
-aeon's MiniRocket, and on raw series.
+"""Few-shot accuracy: ridge with a Gaussian kernel, and linear ridge, trained on five cases per class, on features of an encoder, of its
+untrained baseline and of aeon's MiniRocket, and on raw series.
 
     python -m benchmarks.fewshot --encoder=nutime-small --sources=bundled
 
-Default splits; equal samples and classifier for all. Datasets with fewer training cases per class than shots are skipped and listed.
+Default splits; equal samples and classifiers for all. Datasets with fewer training cases per class than shots are skipped and listed.
 MiniRocket is fitted to all training series, without labels, resized to one length.
 """
 
@@ -41,7 +41,11 @@ def measure(encoder: str, sources: list[str], *, shots: int, tasks: int) -> tupl
         }
         splits["minirocket"] = [FeatureSet(np.asarray(rocket.transform(x)), y) for x, y in ((train, train_labels), (test, test_labels))]
         splits["raw"] = [FeatureSet(x.reshape(len(x), -1), y) for x, y in ((train, train_labels), (test, test_labels))]
-        results[files.name] = {name: 100 * fewshot_metrics(*pair, shots=shots, tasks=tasks)["accuracy"] for name, pair in splits.items()}
+        results[files.name] = {
+            f"{name}, {head}": 100 * fewshot_metrics(*pair, shots=shots, tasks=tasks, head=head)["accuracy"]
+            for name, pair in splits.items()
+            for head in ("kernel", "ridge")
+        }
         print(files.name, {name: round(value, 1) for name, value in results[files.name].items()}, flush=True)
     return results, left_out
 

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist, pdist
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
+from sklearn.preprocessing import KernelCenterer
 
 from nutime_jax.errors import InputError
 from nutime_jax.evaluation.features import FeatureSet
@@ -24,8 +27,19 @@ def scaled(train, test, places):
     return (support - mean) / std, (test.features - mean) / std, train.labels[places.ravel()]
 
 
+def kernel_scores(support, targets, cases):
+    """Scores of scikit-learn's kernel ridge with the centred Gaussian kernel of clipped features."""
+    support, cases = (np.clip(x, -2, 2) for x in (support, cases))
+    width = np.median(pdist(support, "sqeuclidean"))
+    kernel, rows = (np.exp(-cdist(x, support, "sqeuclidean") / (2 * width)) for x in (support, cases))
+    centring = KernelCenterer().fit(kernel)
+    gram, level = centring.transform(kernel), targets.mean(0)
+    model = KernelRidge(alpha=fewshot.KERNEL_PENALTY * np.trace(gram) / len(gram), kernel="precomputed").fit(gram, targets - level)
+    return model.predict(centring.transform(rows)) + level
+
+
 @pytest.mark.parametrize(("features", "shots", "classes"), [(8, 5, 3), (8, 1, 2), (40, 5, 5), (4, 10, 3)])
-@pytest.mark.parametrize("head", ["centroid", "ridge"])
+@pytest.mark.parametrize("head", ["kernel", "ridge", "centroid"])
 def test_tasks_are_those_of_one_fit_after_the_other(head, features, shots, classes):
     """Every task against scikit-learn in float64; float32 may flip one test case in a hundred."""
     train, test = (blobs(s, features=features, classes=classes, cases=90) for s in (0, 1))
@@ -36,6 +50,8 @@ def test_tasks_are_those_of_one_fit_after_the_other(head, features, shots, class
         if head == "centroid":
             centroids = np.stack([support[labels == name].mean(0) for name in names])
             predicted = names[((cases[:, None] - centroids) ** 2).sum(-1).argmin(1)]
+        elif head == "kernel":
+            predicted = names[kernel_scores(support, (labels[:, None] == names).astype(float), cases).argmax(1)]
         else:
             model = Ridge(fewshot.PENALTY * features).fit(support, (labels[:, None] == names).astype(float))
             predicted = names[model.predict(cases).argmax(1)]
@@ -60,7 +76,7 @@ def test_draws_are_even():
     assert np.abs(counts - 200).max() < 50
 
 
-@pytest.mark.parametrize("head", ["centroid", "ridge"])
+@pytest.mark.parametrize("head", ["kernel", "ridge", "centroid"])
 def test_metrics_are_those_of_the_tasks(head):
     train, test = blobs(0, spread=0.3), blobs(1, spread=0.3)
     accuracies = task_accuracies(train, test, tasks=10, head=head)
@@ -72,13 +88,13 @@ def test_metrics_are_those_of_the_tasks(head):
     assert fewshot_metrics(train, test, tasks=1, head=head)["std"] == 0
 
 
-@pytest.mark.parametrize("head", ["centroid", "ridge"])
+@pytest.mark.parametrize("head", ["kernel", "ridge", "centroid"])
 def test_constant_features_tell_nothing(head):
     train, test = (FeatureSet(np.full((60, 4), 0.1, np.float32), blobs(s).labels) for s in (0, 1))
     np.testing.assert_allclose(task_accuracies(train, test, tasks=3, head=head), 1 / 3)
 
 
-@pytest.mark.parametrize("head", ["centroid", "ridge"])
+@pytest.mark.parametrize("head", ["kernel", "ridge", "centroid"])
 def test_classes_may_be_missing_from_either_split(head):
     train, test = blobs(0, spread=0.1, features=3), blobs(1, spread=0.1, features=3)
     unknown = FeatureSet(test.features, np.where(test.labels == "class 1", "aardvark", test.labels))
