@@ -293,7 +293,8 @@ class PretrainConfig(Section):
     )
     encoder_microbatch_size: int = option(
         0,
-        "Minimum number of views encoded at a time, rematerialised. Saves memory. 0: 32 on CPU, full batch elsewhere.",
+        "Minimum number of views encoded at a time, rematerialised. Saves memory. 0: 32 on CPU, full batch on GPU; on TPU, 256 per chip "
+        "without rematerialisation.",
         low=0,
         resume=True,
     )

@@ -17,8 +17,8 @@ from nutime_jax.core.resample import resize_batch
 from nutime_jax.core.windows import average_over_offsets, make_offset_views, window_offset_starts
 from nutime_jax.data.series import centre_to_float32, difference, split_long_series
 from nutime_jax.distributed.backend import use_backend
-from nutime_jax.distributed.mesh import batch_sharding, default_microbatch_size, make_local_mesh, replicated_sharding
-from nutime_jax.models.microbatches import map_microbatches
+from nutime_jax.distributed.mesh import batch_sharding, make_local_mesh, replicated_sharding
+from nutime_jax.models.microbatches import Microbatches, default_microbatches, map_microbatches
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import Output, without_stem
 
@@ -109,9 +109,9 @@ def _iter_outputs(extraction: Extraction, output: Output, segments: Iterator[np.
     last_start = window_offset_starts(offsets, network.config.window_stride)[-1]
     with use_backend():
         mesh, variables = extraction.weights.get()
-    microbatch = default_microbatch_size(mesh)
-    encode = partial(_encode, network=network, microbatch_size=microbatch, num_window_offsets=offsets)
-    most = min(batch_size, mesh.size * (microbatch or batch_size))  # rows of a program
+    microbatches = default_microbatches(mesh.devices.flat[0].platform, mesh.size)
+    encode = partial(_encode, network=network, microbatches=microbatches, num_window_offsets=offsets)
+    most = min(batch_size, mesh.size * (microbatches.min_rows or batch_size))  # rows of a program
     pending: list[_Started] = []
     while batch := list(islice(segments, batch_size)):
         started = []
@@ -215,7 +215,7 @@ def _padded_rows(rows: int, batch_size: int, devices: int) -> int:
     return -(-padded // devices) * devices
 
 
-@partial(jax.jit, static_argnames=("output", "microbatch_size", "network", "num_window_offsets"))
+@partial(jax.jit, static_argnames=("output", "microbatches", "network", "num_window_offsets"))
 def _encode(
     variables: Any,
     views: jax.Array,
@@ -223,7 +223,7 @@ def _encode(
     *,
     output: Output,
     network: NuTimeEncoder,
-    microbatch_size: int | None,
+    microbatches: Microbatches,
     num_window_offsets: int = 1,
 ) -> jax.Array:
     """Return the output of each view (batch, …), averaged over window offsets."""
@@ -232,7 +232,7 @@ def _encode(
         return output(module(views[:, None], offsets[:, None], num_output_tokens=output.num_output_tokens))
 
     def apply_in_microbatches(module: NuTimeEncoder, views: jax.Array, offsets: jax.Array) -> jax.Array:
-        return map_microbatches(apply, module, views, offsets, microbatch_size=microbatch_size)
+        return map_microbatches(apply, module, views, offsets, microbatches=microbatches)
 
     views = make_offset_views(views, num_window_offsets, network.config.window_stride)
     offsets = jnp.repeat(offsets, num_window_offsets, axis=0)

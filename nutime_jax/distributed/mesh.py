@@ -63,12 +63,6 @@ def _by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
     return [[device for device, i in zip(devices, indices, strict=True) if i == index] for index in sorted(set(indices))]
 
 
-def default_microbatch_size(mesh: Mesh) -> int | None:
-    """Return the microbatch size of the encoder: 32 on CPU, whose caches hold the activations of 32 series (measured,
-    benchmarks/NOTES.md), and None, the full batch, on accelerators."""
-    return 32 if mesh.devices.flat[0].platform == "cpu" else None
-
-
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding with a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())

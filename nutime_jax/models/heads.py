@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nutime_jax.models.layers import BatchNorm, LayerNorm, Linear, at_least_float32
-from nutime_jax.models.microbatches import COLLECTIONS, map_microbatches
+from nutime_jax.models.microbatches import COLLECTIONS, FULL_BATCH, Microbatches, map_microbatches
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.models.pooling import pool_tokens, required_output_tokens
 
@@ -108,7 +108,7 @@ class SiameseNetwork(nn.Module):
     hidden_dim, output_dim: widths of projector and predictor.
     predicts: whether a predictor follows the projector.
     pooling: input of the projector, see `pooling.pool_tokens`; "cls" is the paper default.
-    microbatch_size: minimum number of views that the encoder processes together, see `microbatches.map_microbatches`.
+    microbatches: how the encoder divides the views, see `microbatches.map_microbatches`.
     """
 
     encoder: NuTimeEncoder
@@ -116,7 +116,7 @@ class SiameseNetwork(nn.Module):
     output_dim: int
     predicts: bool = True
     pooling: str = "cls"
-    microbatch_size: int | None = None
+    microbatches: Microbatches = FULL_BATCH
 
     def setup(self):
         self.projector = MLPHead(self.hidden_dim, self.output_dim, self.encoder.dtype)
@@ -150,7 +150,7 @@ class SiameseNetwork(nn.Module):
         offset = None if offset is None else jnp.repeat(offset, count, axis=0)
         encode = partial(_encode, train=train, pooling=self.pooling)
         views = views.reshape(-1, channels, time)
-        features = map_microbatches(encode, self.encoder, views, offset, microbatch_size=self.microbatch_size)
+        features = map_microbatches(encode, self.encoder, views, offset, microbatches=self.microbatches)
         return self.projector(features.reshape(batch, count, -1), train=train)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from nutime_jax.config import ModelConfig
 from nutime_jax.core.windows import cut_windows, dense_windows, first_difference, normalise_windows
 from nutime_jax.models.layers import LayerNorm, Linear, gelu
-from nutime_jax.models.microbatches import map_microbatches
+from nutime_jax.models.microbatches import Microbatches, map_microbatches
 from nutime_jax.models.scalar_encoders import build_scalar_encoder
 
 CPU_ROWS = 16
@@ -30,7 +30,7 @@ class DenseShape(nn.Module):
 
     def __call__(self, x: Float[Array, "batch channels time"]) -> Float[Array, "batch channels windows width"]:
         rows = CPU_ROWS if self.platform == "cpu" else len(x)
-        return map_microbatches(DenseShape._embed, self, x, microbatch_size=rows)
+        return map_microbatches(DenseShape._embed, self, x, microbatches=Microbatches(rows))
 
     def _embed(self, x: Float[Array, "batch channels time"]) -> Float[Array, "batch channels windows width"]:
         config = self.config

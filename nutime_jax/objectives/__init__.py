@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from nutime_jax.config import ObjectiveConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import SiameseNetwork
+from nutime_jax.models.microbatches import FULL_BATCH, Microbatches
 from nutime_jax.models.network import NuTimeEncoder
 from nutime_jax.objectives.byol import byol_loss, simsiam_loss
 from nutime_jax.objectives.contrastive import info_nce_loss, moco_loss
@@ -23,7 +24,7 @@ class Objective(NamedTuple):
     predictor: whether a predictor follows the projector; without it the projections are the predictions.
     target: whether a target network, a moving average of the online network, computes the targets. Otherwise the online
         network does.
-    network: (encoder, microbatch_size=) -> network whose outputs are `Outputs`; None is `SiameseNetwork`.
+    network: (encoder, microbatches=) -> network whose outputs are `Outputs`; None is `SiameseNetwork`.
     contrastive: whether the loss compares the series of a batch. Such a batch cannot be divided by gradient accumulation.
     """
 
@@ -73,23 +74,23 @@ def make_objective(config: ObjectiveConfig) -> Objective:
     return OBJECTIVES[config.kind](config)
 
 
-def build_network(encoder: NuTimeEncoder, config: ObjectiveConfig, *, microbatch_size: int | None = None) -> nn.Module:
+def build_network(encoder: NuTimeEncoder, config: ObjectiveConfig, *, microbatches: Microbatches = FULL_BATCH) -> nn.Module:
     """Return the network that pretraining optimises: the encoder and what the objective adds to it.
 
     Args:
-        microbatch_size: minimum number of views that the encoder processes at a time; None is the full batch.
+        microbatches: how the encoder divides the views; see `models.microbatches.Microbatches`.
 
     Raises:
         InputError: the objective is not registered, or does not fit the encoder.
     """
     objective = make_objective(config)
     if objective.network is not None:
-        return objective.network(encoder, microbatch_size=microbatch_size)
+        return objective.network(encoder, microbatches=microbatches)
     return SiameseNetwork(
         encoder,
         hidden_dim=config.hidden_dim,
         output_dim=config.output_dim,
         predicts=objective.predictor,
         pooling=config.pooling,
-        microbatch_size=microbatch_size,
+        microbatches=microbatches,
     )

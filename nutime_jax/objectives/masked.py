@@ -11,7 +11,7 @@ from nutime_jax.core.windows import Windows, normalise_windows
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import Outputs
 from nutime_jax.models.layers import Linear
-from nutime_jax.models.microbatches import map_microbatches
+from nutime_jax.models.microbatches import FULL_BATCH, Microbatches, map_microbatches
 from nutime_jax.models.network import NuTimeEncoder
 
 
@@ -45,13 +45,13 @@ class MaskedNetwork(nn.Module):
     Vector and head are not part of the encoder.
 
     mask_ratio, mask_type: masked windows, see `core.masking`.
-    microbatch_size: see `models.microbatches.map_microbatches`.
+    microbatches: see `models.microbatches.map_microbatches`.
     """
 
     encoder: NuTimeEncoder
     mask_ratio: float
     mask_type: str
-    microbatch_size: int | None = None
+    microbatches: Microbatches = FULL_BATCH
 
     @nn.compact
     def __call__(
@@ -84,14 +84,14 @@ class MaskedNetwork(nn.Module):
         def encode(encoder, x, offset, mask):
             return encoder(x, offset, train=train, masked=mask, mask_embedding=mask_token).normalised[:, 1:]
 
-        tokens = map_microbatches(encode, self.encoder, series, offset, mask, microbatch_size=self.microbatch_size)
+        tokens = map_microbatches(encode, self.encoder, series, offset, mask, microbatches=self.microbatches)
         indices = masked_indices(mask, count_masked(windows, self.mask_ratio))
         outputs = Linear(channels * (window + 2), name="head")(_take(tokens, indices))
         predictions = outputs.reshape(batch, count, -1, channels, window + 2)
         return Outputs(tokens.mean(1).reshape(batch, count, -1), predictions, _take(targets, indices).reshape(predictions.shape))
 
 
-def build_masked_network(encoder: NuTimeEncoder, *, mask_ratio: float, mask_type: str, microbatch_size: int | None = None) -> MaskedNetwork:
+def build_masked_network(encoder: NuTimeEncoder, *, mask_ratio: float, mask_type: str, microbatches: Microbatches) -> MaskedNetwork:
     """Return the network of masked-window reconstruction.
 
     Raises:
@@ -108,7 +108,7 @@ def build_masked_network(encoder: NuTimeEncoder, *, mask_ratio: float, mask_type
             "objective.kind is 'masked', and overlapping windows would reveal masked values; "
             "set model.stride and model.dense_stride to 0 and model.extra_window_sizes to ()"
         )
-    return MaskedNetwork(encoder, mask_ratio, mask_type, microbatch_size=microbatch_size)
+    return MaskedNetwork(encoder, mask_ratio, mask_type, microbatches=microbatches)
 
 
 def _take(x: Float[Array, "batch windows *rest"], indices: Int[Array, "batch masked"]) -> Float[Array, "batch masked *rest"]:

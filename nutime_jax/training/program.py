@@ -10,8 +10,9 @@ from jax.sharding import Mesh, NamedSharding
 
 from nutime_jax.config import OptimConfig, PretrainConfig
 from nutime_jax.core.views import Views
-from nutime_jax.distributed.mesh import batch_sharding, check_divisible, default_microbatch_size, infer_shardings, replicated_sharding
+from nutime_jax.distributed.mesh import batch_sharding, check_divisible, infer_shardings, replicated_sharding
 from nutime_jax.errors import extra
+from nutime_jax.models.microbatches import FULL_BATCH, Microbatches, default_microbatches
 from nutime_jax.models.network import build_encoder
 from nutime_jax.objectives import build_network, make_objective
 from nutime_jax.objectives.byol import momentum_schedule
@@ -48,8 +49,6 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
         InputError: the batch is not divisible over the mesh, or a section does not fit another.
     """
     check_divisible(config.batch_size, mesh, parts=config.grad_accum_steps)
-    # Rematerialised blocks need no microbatches by default.
-    default = default_microbatch_size(mesh) if config.remat == "none" else None
     encoder = build_encoder(
         config.model,
         remat=config.remat,
@@ -57,11 +56,7 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
         dtype=config.model.dtype,
         kernel_mesh=mesh if config.attention == "fused" else None,
     )
-    network = build_network(
-        encoder,
-        config.objective,
-        microbatch_size=config.encoder_microbatch_size or default,
-    )
+    network = build_network(encoder, config.objective, microbatches=_microbatches(config, mesh.devices.flat[0].platform, mesh.size))
     objective, optimizer = make_objective(config.objective), make_optimizer(config.optim, steps=config.steps)
     init = partial(init_state, network, optimizer, seed=config.seed, length=config.length, target=objective.target)
     step = make_train_step(
@@ -85,6 +80,18 @@ def build_program(config: PretrainConfig, *, mesh: Mesh, views: Sequence[MakeVie
         init=jax.jit(init, out_shardings=shardings),
         step=jax.jit(train_step, out_shardings=(shardings, replicated_sharding(mesh)), donate_argnums=0),
     )
+
+
+def _microbatches(config: PretrainConfig, platform: str, devices: int) -> Microbatches:
+    """Return the configured microbatches, or the default of the devices.
+
+    There is none for blocks that already recompute, nor for the attention kernel, which needs no memory for the scores of a batch.
+    """
+    if config.encoder_microbatch_size:
+        return Microbatches(config.encoder_microbatch_size)
+    default = default_microbatches(platform, devices)
+    needless = (default.recompute and config.remat != "none") or config.attention == "fused"
+    return FULL_BATCH if needless else default
 
 
 def _shard_rows(views: MakeViews, sharding: NamedSharding, key: jax.Array, batch: Any) -> Views:

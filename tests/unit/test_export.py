@@ -17,6 +17,7 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.export import LOADING, export_encoder, export_program, load_exported, read_card
 from nutime_jax.loading import load_encoder, untrained_encoder
+from nutime_jax.models.microbatches import FULL_BATCH
 from nutime_jax.models.pooling import PooledOutput
 from tests.encoders import smoke_encoder
 
@@ -58,7 +59,7 @@ def features(encoder, batch):
     views = resize_batch([values[:length] for values, length in zip(series, lengths, strict=True)], size, rows=len(series))
     with jax.default_matmul_precision("highest"):
         return np.asarray(
-            _encode(variables, views, offsets, output=PooledOutput(None, "cls+mean"), network=encoder.network, microbatch_size=None)
+            _encode(variables, views, offsets, output=PooledOutput(None, "cls+mean"), network=encoder.network, microbatches=FULL_BATCH)
         )
 
 

@@ -8,8 +8,9 @@ import pytest
 from nutime_jax.config import PretrainConfig, load_config, options
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
+from nutime_jax.models.microbatches import FULL_BATCH, Microbatches
 from nutime_jax.models.network import REMAT
-from nutime_jax.training.program import build_program
+from nutime_jax.training.program import _microbatches, build_program
 from nutime_jax.training.step import accumulate_gradients
 
 
@@ -79,3 +80,25 @@ def test_accumulation_moves_running_statistics_by_the_mean_over_the_parts(whole)
     assert abs(float(metrics["loss"]) / float(whole[1]["loss"]) - 1) > 1e-4  # batches of 4 are normalised by other statistics
     ours, theirs = (one.variables["batch_stats"]["projector"]["norm"]["mean"] for one in (state, whole[0]))
     np.testing.assert_allclose(ours, theirs, atol=1e-6)  # the mean of means is the mean
+
+
+@pytest.mark.parametrize("recompute", [True, False])
+def test_a_step_in_microbatches_is_the_step(monkeypatch, whole, recompute):
+    """32 views on two devices, in two microbatches; BatchNorm of the heads sees the full batch."""
+    monkeypatch.setattr("nutime_jax.training.program.default_microbatches", lambda platform, devices: Microbatches(8 * devices, recompute))
+    state, metrics = after_one_step("model.dropout=0.0")
+    np.testing.assert_allclose(metrics["loss"], whole[1]["loss"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], whole[1]["grad_norm"], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.variables["batch_stats"], whole[0].variables["batch_stats"]
+    )
+
+
+def test_microbatches_of_a_tpu_are_256_views_per_chip():
+    def microbatches(platform, *overrides):
+        return _microbatches(load_config("smoke", list(overrides)), platform, 4)
+
+    assert microbatches("tpu") == microbatches("tpu", "remat=full") == Microbatches(1024, recompute=False)
+    assert microbatches("cpu") == Microbatches(32)
+    assert microbatches("tpu", "encoder_microbatch_size=8") == Microbatches(8)
+    assert {microbatches("gpu"), microbatches("cpu", "remat=full"), microbatches("tpu", "attention=fused")} == {FULL_BATCH}

@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from functools import partial
@@ -12,7 +13,7 @@ from nutime_jax.config import ModelConfig
 from nutime_jax.errors import InputError
 from nutime_jax.models.heads import SiameseNetwork
 from nutime_jax.models.layers import KERNELS, Attention, BatchNorm, Linear, ResidualBlock, gelu, multiply, with_mean
-from nutime_jax.models.microbatches import map_microbatches
+from nutime_jax.models.microbatches import FULL_BATCH, Microbatches, map_microbatches
 from nutime_jax.models.network import Encoding, NuTimeEncoder, check_input_lengths, check_num_window_offsets
 from nutime_jax.models.pooling import pool_tokens
 from nutime_jax.models.positions import sinusoidal_positions
@@ -225,14 +226,14 @@ def microbatched(network, variables, encode, *arrays):
         sizes.append(len(arrays[0]))
         return encode(network, *arrays)
 
-    def loss(params, rows):
-        method = lambda network: map_microbatches(counted, network, *arrays, microbatch_size=rows)  # noqa: E731
+    def loss(params, microbatches):
+        method = lambda network: map_microbatches(counted, network, *arrays, microbatches=microbatches)  # noqa: E731
         features = network.apply({**variables, "params": params}, method=method)
         return jnp.sin(3 * features).sum(), features
 
-    def compute(rows):
+    def compute(microbatches):
         sizes.clear()
-        (_, features), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)(variables["params"], rows)
+        (_, features), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)(variables["params"], microbatches)
         return features, gradient, set(sizes)
 
     return compute
@@ -246,28 +247,30 @@ def test_a_batch_in_chunks_is_the_batch():
     """18 rows: their features, and the gradient by the weights, whatever goes through at a time."""
     network, x = Linear(4), jax.random.normal(jax.random.key(4), (18, 6))
     compute = microbatched(network, network.init(jax.random.key(0), x), lambda network, x: jnp.tanh(network(x)), x)
-    expected, whole, _ = compute(None)
-    for rows, count in ((None, 1), (20, 1), (8, 2), (6, 3), (5, 3), (1, 18)):
-        features, gradient, sizes = compute(rows)
+    expected, whole, _ = compute(FULL_BATCH)
+    for (rows, count), recompute in itertools.product(((None, 1), (20, 1), (8, 2), (6, 3), (5, 3), (1, 18)), (True, False)):
+        features, gradient, sizes = compute(Microbatches(rows, recompute))
         assert sizes == {18 // count}
         np.testing.assert_allclose(features, expected, atol=3e-6)
         assert_close_gradients(gradient, whole)
 
 
-def test_an_encoder_in_chunks_is_the_encoder():
+@pytest.mark.parametrize("recompute", [True, False])
+def test_an_encoder_in_chunks_is_the_encoder(recompute):
     network, x = NuTimeEncoder(ModelConfig(**SHALLOW)), jax.random.normal(jax.random.key(4), (18, 1, 64))
     variables = draw(network, (1, 1, 64))
     compute = microbatched(network, variables, lambda network, x, offset: pool_tokens(network(x, offset)), x, jnp.zeros((18, 1)))
-    (features, gradient, sizes), (expected, whole, _) = compute(6), compute(None)
+    (features, gradient, sizes), (expected, whole, _) = compute(Microbatches(6, recompute)), compute(FULL_BATCH)
     assert sizes == {6}
     np.testing.assert_allclose(features, expected, atol=3e-6)
     assert_close_gradients(gradient, whole)
 
 
-def test_dropout_differs_from_chunk_to_chunk():
+@pytest.mark.parametrize("recompute", [True, False])
+def test_dropout_differs_from_chunk_to_chunk(recompute):
     network, x = NuTimeEncoder(ModelConfig(**SHALLOW, dropout=0.5)), jnp.zeros((4, 1, 64))
     encode = lambda network, x: pool_tokens(network(x, train=True))  # noqa: E731
-    chunked = lambda network: map_microbatches(encode, network, x, microbatch_size=1)  # noqa: E731
+    chunked = lambda network: map_microbatches(encode, network, x, microbatches=Microbatches(1, recompute))  # noqa: E731
     variables = draw(network, (1, 1, 64))
     features = jax.jit(lambda key: network.apply(variables, method=chunked, rngs={"dropout": key}))(jax.random.key(0))
     assert len(np.unique(np.asarray(features), axis=0)) == 4

@@ -19,6 +19,7 @@ from nutime_jax.core.windows import Windows, normalise_windows
 from nutime_jax.distributed.mesh import make_mesh
 from nutime_jax.errors import InputError
 from nutime_jax.loading import load_encoder, untrained_encoder
+from nutime_jax.models.microbatches import Microbatches
 from nutime_jax.models.network import build_encoder
 from nutime_jax.objectives import OBJECTIVES, build_network, make_objective, masked
 from nutime_jax.objectives.byol import simsiam_loss
@@ -311,7 +312,7 @@ def test_chunks_do_not_change_a_masked_network():
     variables = jax.jit(build_network(build_encoder(config.model), config.objective).init)(jax.random.key(0), views)
 
     def loss(params, rows):
-        network = build_network(build_encoder(config.model), config.objective, microbatch_size=rows)
+        network = build_network(build_encoder(config.model), config.objective, microbatches=Microbatches(rows))
         outputs = network.apply({**variables, "params": params}, views, train=True, rngs={"dropout": jax.random.key(5)})
         return masked_loss(outputs.predictions, outputs.targets)
 
