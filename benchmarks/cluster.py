@@ -107,7 +107,7 @@ def write_series(folder: Path, count: int) -> list[Path]:
 
 
 def embed_on_engine(engine: str, encoder: str, source: Path, out: Path, *, kill_after: float) -> Usage:
-    names = {"ray": ("ray::", "MapWorker"), "spark": ("pyspark.daemon", "pyspark/daemon")}[engine]
+    names = {"ray": ("MapWorker",), "spark": ("pyspark.daemon", "pyspark/daemon")}[engine]
 
     def is_worker(process: psutil.Process) -> bool:
         line = " ".join(process.cmdline())
@@ -128,11 +128,16 @@ def embed_in_one_process(encoder: str, paths: Sequence[Path], folder: Path) -> U
 
 
 def difference(ours: Path, theirs: Path, count: int) -> float:
-    """Return the largest difference of the features of equal ids; all ids have to be there, once."""
-    frames = [pd.concat(pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))) for folder in (ours, theirs)]
-    a, b = (frame.set_index("id").sort_index() for frame in frames)
-    if len(a) != count or not a.index.is_unique or not a.index.equals(b.index):
-        raise RuntimeError(f"{len(a)} features of {a.index.nunique()} of {count} series")
+    """Return the largest difference of the features of ids that both have; ours has to have `count` ids, each once."""
+    b = pd.concat(pd.read_parquet(path) for path in sorted(theirs.glob("*.parquet"))).set_index("id").sort_index()
+    ids, parts = [], []
+    for path in ours.glob("*.parquet"):
+        frame = pd.read_parquet(path).set_index("id")
+        ids += frame.index.tolist()
+        parts.append(frame[frame.index.isin(b.index)])
+    a = pd.concat(parts).sort_index()
+    if not len(ids) == len(set(ids)) == count or not a.index.equals(b.index):
+        raise RuntimeError(f"{len(ids)} features of {len(set(ids))} of {count} series")
     return float(np.abs(a.to_numpy() - b.to_numpy()).max())
 
 
@@ -146,7 +151,7 @@ def measure(engine: str, encoder: str, *, series: int, rounds: int, kill_after: 
             usage = embed_on_engine(engine, encoder, folder / "in", ours, kill_after=kill_after)
             pairs.append((usage, embed_in_one_process(encoder, paths if alone else paths[:1], one)))
             print(pairs[-1], flush=True)
-        apart = difference(ours, one, series) if alone else None
+        apart = difference(ours, one, series)
     rows = [min(series, ROWS_PER_FILE) if not alone else series for _ in pairs]
     medians = {f"{engine}_{name}": statistics.median(getattr(usage, name) for usage, _ in pairs) for name in Usage._fields[:3]}
     medians |= {f"one_process_{name}": statistics.median(getattr(usage, name) for _, usage in pairs) for name in Usage._fields[:3]}

@@ -116,7 +116,7 @@ class CheckpointManager:
         finally:
             with contextlib.suppress(*storage.access_errors(self.directory)):  # raised by `wait`
                 self._orbax.close()
-        self._quiet.close()  # not after an error: threads of Orbax report it late
+        self._quiet.close()
 
     def restore(self, path: Path, target: Any) -> Any:
         """Return the state of a verified checkpoint with the shapes and shardings of `target` (abstract or concrete)."""
@@ -135,6 +135,7 @@ class CheckpointManager:
         try:
             yield
         except storage.access_errors(self.directory) as error:
+            self._quiet.pop_all()  # threads of Orbax report the error late
             if is_collective_error(error):  # another process has ended
                 raise
             self._orbax.reload()
@@ -146,16 +147,16 @@ class CheckpointManager:
 @contextlib.contextmanager
 def _without_reports() -> Iterator[None]:
     """Silence Orbax, which logs the errors that it raises, and raises one without content for each write that was pending."""
-    absl, drop, previous = logging.getLogger("absl"), lambda record: False, sys.excepthook
+    absl, drop, previous = logging.getLogger("absl"), lambda record: False, sys.unraisablehook
 
-    def report(kind: type, error: BaseException, trace: Any) -> None:
-        if str(error) != "Event loop is closed":
-            sys.__excepthook__(kind, error, trace)
+    def report(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
 
     absl.addFilter(drop)
-    sys.excepthook = report
+    sys.unraisablehook = report
     yield
-    sys.excepthook = previous
+    sys.unraisablehook = previous
     absl.removeFilter(drop)
 
 

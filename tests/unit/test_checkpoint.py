@@ -1,5 +1,7 @@
 import os
 import shutil
+import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +179,20 @@ def test_what_goes_wrong_behind_is_told_and_the_last_good_one_stays(store, monke
         with pytest.raises(ValueError, match="Gloo") as error:
             store.save(STATE, step=18, metadata={})
         assert error.value is lost
+
+
+def test_what_orbax_reports_after_a_failed_write_stays_silent(tmp_path, monkeypatch):
+    """Threads of Orbax report each pending write when the manager is closed, or later."""
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    store = CheckpointManager(tmp_path)
+    monkeypatch.setattr(store._orbax, "save", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(InputError, match="Cannot write checkpoint 12"):
+        store.save(STATE, step=12, metadata={})
+    store.close()
+    for text in ("Event loop is closed", "another error"):
+        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
+    assert [str(one.exc_value) for one in reported] == ["another error"]
 
 
 def test_another_schema_is_rejected_and_no_older_checkpoint_taken_instead(store, monkeypatch):
