@@ -11,13 +11,17 @@ COLLECTIONS = ("params", "constants")
 """Collections of the variables of an encoder."""
 
 
+MAX_PARTS = 4
+"""Most microbatches without recomputation: the time to compile grows with their number."""
+
+
 class Microbatches(NamedTuple):
     """Division of a batch.
 
     min_rows: minimum number of rows of a microbatch, over all devices. All have equal size, so a batch of a prime number of rows
         is one microbatch. None is the full batch.
     recompute: whether the backward pass computes a microbatch again, and saves only its inputs. Otherwise it saves all
-        intermediate values, and every microbatch is a part of the program of its own.
+        intermediate values, and every microbatch is a part of the program of its own; there are at most `MAX_PARTS`.
     """
 
     min_rows: int | None = None
@@ -47,7 +51,7 @@ def map_microbatches(fn: Callable[..., Any], module: nn.Module, *arrays: Any, mi
         module: Flax module, passed to `fn`.
         arrays: trees of arrays (batch, …), or None.
     """
-    count = 1 if microbatches.min_rows is None else _num_microbatches(len(arrays[0]), microbatches.min_rows)
+    count = _num_microbatches(len(arrays[0]), microbatches)
     if count == 1:
         return fn(module, *arrays)
     parts = _split(arrays, count)
@@ -64,9 +68,12 @@ def map_microbatches(fn: Callable[..., Any], module: nn.Module, *arrays: Any, mi
     return _merge(outputs)
 
 
-def _num_microbatches(batch: int, min_rows: int) -> int:
-    """Return the largest divisor of the batch size for which microbatches have `min_rows` rows or more."""
-    return max(count for count in range(1, max(batch // min_rows, 1) + 1) if batch % count == 0)
+def _num_microbatches(batch: int, microbatches: Microbatches) -> int:
+    """Return the largest divisor of the batch size for which microbatches have `min_rows` rows or more, and are not too many."""
+    most = batch // (microbatches.min_rows or batch)
+    if not microbatches.recompute:
+        most = min(most, MAX_PARTS)
+    return max(count for count in range(1, max(most, 1) + 1) if batch % count == 0)
 
 
 def _split(tree: Any, count: int) -> Any:

@@ -120,20 +120,20 @@ class KernelHead(NamedTuple):
     """Linear scores of the Gaussian kernel of features and centres.
 
     mean, scale: (features,), of the features. centres: (centres, features), standardised and clipped.
-    width: of the kernel, squared. weights: (centres, classes). bias: (classes,).
+    squared_width: of the kernel. weights: (centres, classes). bias: (classes,).
     """
 
     mean: Float[Array, " features"]
     scale: Float[Array, " features"]
     centres: Float[Array, "centres features"]
-    width: Float[Array, ""]
+    squared_width: Float[Array, ""]
     weights: Float[Array, "centres classes"]
     bias: Float[Array, " classes"]
 
     def scores(self, features: Float[Array, "cases features"]) -> Float[Array, "classes cases"]:
         """Return the score of each class; that of a padded class is -inf."""
         clipped = jnp.clip((features - self.mean[None]) * self.scale[None], -CLIP, CLIP)
-        kernel = jnp.exp(_squared_distances(self.centres, clipped) / (-2 * self.width))
+        kernel = jnp.exp(_squared_distances(self.centres, clipped) / (-2 * self.squared_width))
         return self.weights.T @ kernel + self.bias[:, None]
 
 
@@ -207,9 +207,9 @@ def _fit_kernel(support: Float[Array, "classes shots features"], known: Bool[Arr
     valid = jnp.repeat(known, shots)
     squared = _squared_distances(centres, centres)
     pairs = jnp.triu(valid[:, None] & valid[None], 1)
-    width = jnp.nanmedian(jnp.where(pairs, squared, jnp.nan))
-    width = jnp.where(width > 0, width, 1)  # not above 0: half of the cases are equal, or there is one
-    kernel = jnp.exp(squared / (-2 * width))
+    median = jnp.nanmedian(jnp.where(pairs, squared, jnp.nan))
+    squared_width = jnp.where(median > 0, median, 1)  # not above 0: half of the cases are equal, or there is one
+    kernel = jnp.exp(squared / (-2 * squared_width))
     share = valid / valid.sum()
     centring = jnp.diag(valid.astype(kernel.dtype)) - valid[:, None] * share[None]
     gram = centring @ kernel @ centring
@@ -218,7 +218,7 @@ def _fit_kernel(support: Float[Array, "classes shots features"], known: Bool[Arr
     targets, level = _centred_targets(known, shots)
     penalised = gram / jnp.where(differ, size, 1) + KERNEL_PENALTY * jnp.eye(len(gram))
     weights = jax.scipy.linalg.solve(penalised, targets, assume_a="pos") * jnp.where(differ, 1 / size, 0)
-    return KernelHead(mean, scale, centres, width, weights, jnp.where(known, level - share @ kernel @ weights, -jnp.inf))
+    return KernelHead(mean, scale, centres, squared_width, weights, jnp.where(known, level - share @ kernel @ weights, -jnp.inf))
 
 
 HEADS = {"kernel": _fit_kernel, "ridge": _fit_ridge, "centroid": _fit_centroid}
