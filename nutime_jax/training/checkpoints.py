@@ -10,6 +10,7 @@ Orbax marks it as complete after these files: on disk by its name, in a bucket b
 after a flipped byte: the manifest tells whether a checkpoint is intact.
 """
 
+import _thread
 import contextlib
 import functools
 import itertools
@@ -18,6 +19,7 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -146,11 +148,17 @@ class CheckpointManager:
 
 @contextlib.contextmanager
 def _without_reports() -> Iterator[None]:
-    """Silence Orbax, which logs the errors that it raises, and raises one without content for each write that was pending."""
+    """Silence Orbax, which logs the errors that it raises, and raises one without content for each write that was pending.
+
+    Python drops exceptions of threads and callbacks after a report. An interrupt among them, which came while JAX's callback of the
+    garbage collector ran, is sent again.
+    """
     absl, drop, previous = logging.getLogger("absl"), lambda record: False, sys.unraisablehook
 
     def report(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(0.1, _thread.interrupt_main).start()
+        elif str(unraisable.exc_value) != "Event loop is closed":
             previous(unraisable)
 
     absl.addFilter(drop)

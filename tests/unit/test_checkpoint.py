@@ -1,6 +1,9 @@
+import gc
 import os
 import shutil
+import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import jax
@@ -191,8 +194,25 @@ def test_what_orbax_reports_after_a_failed_write_stays_silent(tmp_path, monkeypa
         store.save(STATE, step=12, metadata={})
     store.close()
     for text in ("Event loop is closed", "another error"):
-        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
+        sys.unraisablehook(SimpleNamespace(exc_type=RuntimeError, exc_value=RuntimeError(text)))
     assert [str(one.exc_value) for one in reported] == ["another error"]
+
+
+def test_an_interrupt_during_garbage_collection_is_not_lost(store):
+    callback = lambda phase, info: signal.raise_signal(signal.SIGINT) if phase == "stop" else None  # noqa: E731
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _collect_and_wait(callback)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _collect_and_wait(callback):
+    gc.callbacks.append(callback)
+    gc.collect()  # drops the exception
+    gc.callbacks.remove(callback)
+    time.sleep(60)
 
 
 def test_another_schema_is_rejected_and_no_older_checkpoint_taken_instead(store, monkeypatch):
