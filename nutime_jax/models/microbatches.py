@@ -21,7 +21,7 @@ class Microbatches(NamedTuple):
     min_rows: minimum number of rows of a microbatch, over all devices. All have equal size, so a batch of a prime number of rows
         is one microbatch. None is the full batch.
     recompute: whether the backward pass computes a microbatch again, and saves only its inputs. Otherwise it saves all
-        intermediate values, and every microbatch is a part of the program of its own; there are at most `MAX_PARTS`.
+        intermediate values, each microbatch is compiled separately, and there are at most `MAX_PARTS`.
     """
 
     min_rows: int | None = None
@@ -69,7 +69,7 @@ def map_microbatches(fn: Callable[..., Any], module: nn.Module, *arrays: Any, mi
 
 
 def _num_microbatches(batch: int, microbatches: Microbatches) -> int:
-    """Return the largest divisor of the batch size for which microbatches have `min_rows` rows or more, and are not too many."""
+    """Return the largest divisor of the batch size that leaves microbatches `min_rows` rows, up to `MAX_PARTS` without recomputation."""
     most = batch // (microbatches.min_rows or batch)
     if not microbatches.recompute:
         most = min(most, MAX_PARTS)

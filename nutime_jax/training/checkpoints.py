@@ -150,8 +150,7 @@ class CheckpointManager:
 def _without_reports() -> Iterator[None]:
     """Silence Orbax, which logs the errors that it raises, and raises one without content for each write that was pending.
 
-    Python drops exceptions of threads and callbacks after a report. An interrupt among them, which came while JAX's callback of the
-    garbage collector ran, is sent again.
+    Python also drops an interrupt (Ctrl-C) that comes while JAX's callback of the garbage collector runs. It is sent again.
     """
     absl, drop, previous = logging.getLogger("absl"), lambda record: False, sys.unraisablehook
 
