@@ -386,7 +386,7 @@ class TuningSettings(Section):
 
 @dataclass(frozen=True)
 class FinetuneConfig(TuningSettings, prefix="finetune"):
-    """Choices of the protocols finetune and fewshot_finetune, those of `nutime fit`."""
+    """Choices of the protocols finetune, average and fewshot_finetune, those of `nutime fit`."""
 
 
 @dataclass(frozen=True)
@@ -407,7 +407,7 @@ class SweepConfig(Section):
     )
     protocols: tuple[str, ...] = option(
         ("kernel", "ridge", "knn"),
-        "kernel, ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly, finetune, fewshot_finetune or registered.",
+        "kernel, ridge, logistic, knn, 1nn, forest, fewshot, clustering, anomaly, finetune, average, fewshot_finetune or registered.",
     )
     layers: tuple[str, ...] = option(("last",), "Layers: numbers from 0 (the embedding), last (normalised), or all.")
     poolings: tuple[str, ...] = option(

@@ -4,9 +4,10 @@
     nutime fit --encoder=runs/quickstart --dataset=GunPoint --out=models/gunpoint --strategy=full --ensemble_size=5
 
 --strategy=probe (default) fits a classifier on frozen features; head trains a head on the frozen encoder, full trains
-encoder and head. Cases held out from the train split choose penalty, epoch and learning rate. A test split, if present, is
-scored once, at the end. `nutime predict --model=FOLDER` applies the classifier to a file. With --selection=test the test
-split chooses epoch and learning rate, as in the paper: the printed accuracy is then not an estimate.
+encoder and head, average does full and a probe, and averages their probabilities. Cases held out from the train split choose
+penalty, epoch and learning rate. A test split, if present, is scored once, at the end. `nutime predict --model=FOLDER` applies
+the classifier to a file. With --selection=test the test split chooses epoch and learning rate, as in the paper: the printed
+accuracy is then not an estimate.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from nutime_jax.config import TuningSettings, override
 from nutime_jax.errors import InputError
 from nutime_jax.options import format_value, nearest, options
 
-STRATEGIES = ("probe", "head", "full")
+STRATEGIES = ("probe", "head", "full", "average")
 OF_FEATURES = {"pooling": "pooling", "num_window_offsets": "window_offsets"}
 """Fields of fine-tuning whose flags choose features of any strategy."""
 TUNED = {name: option for name, option in options(TuningSettings).items() if name not in ("strategy", "channels", *OF_FEATURES)}
@@ -28,19 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser)
     add_columns(parser)
     parser.add_argument("--out", required=True, type=user_path, help="folder of the classifier; an older classifier in it is replaced")
-    parser.add_argument("--strategy", default="probe", help="probe, head or full (default: probe)")
+    parser.add_argument("--strategy", default="probe", help="probe, head, full or average (default: probe)")
     parser.add_argument("--probe", help="kernel, ridge or logistic (default: kernel)")
     parser.add_argument("--channels", help="of a probe concat (default) or mean; of a network fusion (default), independent or concat")
     parser.add_argument("--seed", type=int, help="seed of new weights, validation cases, order and crops (default: 0)")
     for name, option in TUNED.items():
         switch = {"action": "store_const", "const": "true"} if option.kind is bool else {"metavar": name.upper()}
-        help_text = f"head, full: {option.meaning.rstrip('.')}; {option.accepted} (default: {format_value(option.default)})"
+        help_text = f"head, full, average: {option.meaning.rstrip('.')}; {option.accepted} (default: {format_value(option.default)})"
         parser.add_argument(f"--{name}", help=help_text.replace("%", "%%"), **switch)
 
 
 def run(args: argparse.Namespace) -> None:
     from nutime_jax.bundle import check_output_dir
-    from nutime_jax.finetuning.probe import KIND
+    from nutime_jax.finetuning.base import KIND
 
     if args.strategy not in STRATEGIES:
         raise InputError(f"--strategy is {args.strategy!r}{nearest(args.strategy, STRATEGIES)}; choose one of {', '.join(STRATEGIES)}")
@@ -66,33 +67,45 @@ def _settings(args: argparse.Namespace) -> TuningSettings | None:
     given = {name: getattr(args, name) for name in (*TUNED, "seed") if getattr(args, name) is not None}
     if args.strategy == "probe":
         for name in given:
-            raise InputError(f"--{name} is for --strategy=head or full, and the strategy is probe; add one of them, or remove --{name}")
+            raise InputError(f"--{name} is for --strategy=head, full or average, and the strategy is probe; add one, or remove --{name}")
         return None
     for name in ("probe", "layer"):
-        if getattr(args, name) is not None:
-            raise InputError(f"--{name} is for --strategy=probe, and the strategy is {args.strategy}; remove it")
+        if getattr(args, name) is not None and args.strategy != "average":
+            raise InputError(f"--{name} is for --strategy=probe or average, and the strategy is {args.strategy}; remove it")
     given.pop("seed", None)
     given |= {name: getattr(args, flag) for name, flag in OF_FEATURES.items() if getattr(args, flag) is not None}
-    given |= {"strategy": args.strategy, **({} if args.channels is None else {"channels": args.channels})}
+    given |= {"strategy": "head" if args.strategy == "head" else "full", **({} if args.channels is None else {"channels": args.channels})}
     return override(TuningSettings(), *(f"{name}={text}" for name, text in given.items()))
 
 
 def _fit_probe(args: argparse.Namespace, encoder, train, name: str):
     from nutime_jax.evaluation.protocols.probes import fit_probe
 
-    probe, options = args.probe or "kernel", {"layer": args.layer, "pooling": args.pooling, "channels": args.channels or "concat"}
-    classifier = fit_probe(encoder, train, probe=probe, **options)
-    print(f"{name}: {probe} probe on {len(classifier.mean):,} features of {len(train.series)} cases")
+    classifier = fit_probe(encoder, train, channels=args.channels or "concat", **_probe_options(args))
+    _print_probe(args, name, classifier, train)
     return classifier
 
 
+def _probe_options(args: argparse.Namespace) -> dict:
+    return {"probe": args.probe or "kernel", "layer": args.layer, "pooling": args.pooling}
+
+
+def _print_probe(args: argparse.Namespace, name: str, probe, train) -> None:
+    print(f"{name}: {args.probe or 'kernel'} probe on {len(probe.mean):,} features of {len(train.series)} cases")
+
+
 def _fine_tune(args: argparse.Namespace, encoder, train, test, settings: TuningSettings, name: str):
+    from nutime_jax.evaluation.protocols.finetune import fit_average
     from nutime_jax.finetuning.loop import fine_tune
 
+    average = args.strategy == "average"
+    fit, options = (fit_average, _probe_options(args)) if average else (fine_tune, {})
     validation = test if settings.selection == "test" else None
     with _ProgressBar(settings.epochs, label=name) as bar:
-        classifier = fine_tune(encoder, train, settings=settings, seed=args.seed or 0, test=validation, progress=bar)
+        classifier = fit(encoder, train, settings=settings, seed=args.seed or 0, test=validation, progress=bar, **options)
     print(f"\n{_summary(name, classifier.training)}")
+    if average:
+        _print_probe(args, name, classifier.probe, train)
     return classifier
 
 

@@ -1,4 +1,4 @@
-"""Classifier of series: a probe on frozen features, or a fine-tuned encoder and head."""
+"""Classifier of series: a probe on frozen features, a fine-tuned encoder and head, or the average of both."""
 
 import os
 from collections.abc import Callable
@@ -16,15 +16,16 @@ from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
 from nutime_jax.estimators.base import SeriesEstimator, check_choice, check_fraction, open_encoder, sample_seed
 from nutime_jax.evaluation.protocols.probes import PROBES, make_probe
+from nutime_jax.finetuning.base import SeriesClassifier
 
-STRATEGIES = ("probe", "head", "full")
+STRATEGIES = ("probe", "head", "full", "average")
 
 
 def _has_method(method: str) -> Callable[["NuTimeClassifier"], bool]:
     """Return a check whether the classifier that is fitted, or would be, has a method."""
 
     def check(self: "NuTimeClassifier") -> bool:
-        if hasattr(self, "classifier_") or self.strategy in ("head", "full"):
+        if hasattr(self, "classifier_") or self.strategy != "probe":
             return method == "predict_proba"
         if hasattr(self, "probe_"):
             return hasattr(self.probe_[-1], method)
@@ -39,7 +40,8 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
     Args:
         encoder: name of a shipped encoder, path of a workdir or checkpoint, or an `Encoder`.
         strategy: "probe" fits a simple classifier on frozen features; "head" trains a head on the CLS token of the frozen
-            encoder, "full" trains both (see `finetuning`). A validation fraction chooses epoch and learning rate.
+            encoder, "full" trains both (see `finetuning`). A validation fraction chooses epoch and learning rate. "average"
+            averages the probabilities of "full" and of a probe.
         probe: see `evaluation.protocols.probes.make_probe`; hyperparameters are chosen within the training cases.
         layer, pooling, channels, batch_size: features of the probe; see `NuTimeTransformer`.
         epochs: maximum of "head" and "full".
@@ -56,7 +58,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
     Attributes:
         classes_: labels, sorted, in the type of y.
         probe_: fitted pipeline of a probe, on class indices.
-        classifier_: `FineTunedClassifier` of "head" and "full", on class indices as text.
+        classifier_: `FineTunedClassifier` of "head" and "full" or `AveragedClassifier`, on class indices as text.
     """
 
     _fitted_attribute = "classes_"
@@ -102,11 +104,7 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
             with threadpool_limits(1):  # as in the evaluation of probes
                 self.probe_ = make_probe(self.probe).fit(features, codes)
         else:
-            settings, seed = self._settings(), sample_seed(self.random_state)
-            labels = np.char.zfill(codes.astype(str), len(str(len(classes))))  # as text, in the order of the numbers
-            from nutime_jax.finetuning.loop import fine_tune  # needs the extra `train`
-
-            self.classifier_ = fine_tune(open_encoder(self.encoder), Cases(cases, labels), settings=settings, seed=seed)
+            self.classifier_ = self._fine_tune(cases, codes)
         self.classes_ = classes
         return self
 
@@ -129,6 +127,17 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         cases = self._validate_series(X)
         return self.probe_.decision_function(self._embed(cases))
 
+    def _fine_tune(self, cases: list[np.ndarray], codes: np.ndarray) -> SeriesClassifier:
+        from nutime_jax.evaluation.protocols.finetune import fit_average  # needs the extra `train`
+        from nutime_jax.finetuning.loop import fine_tune
+
+        encoder, settings, seed = open_encoder(self.encoder), self._settings(), sample_seed(self.random_state)
+        train = Cases(cases, np.char.zfill(codes.astype(str), len(str(codes.max() + 1))))  # as text, in the order of the numbers
+        if self.strategy != "average":
+            return fine_tune(encoder, train, settings=settings, seed=seed)
+        probe = {name: getattr(self, name) for name in ("probe", "layer", "pooling", "channels")}
+        return fit_average(encoder, train, settings=settings, seed=seed, **probe)
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_choice("strategy", self.strategy, STRATEGIES)
@@ -138,8 +147,9 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
 
     def _settings(self) -> TuningSettings:
         check_fraction("validation_fraction", self.validation_fraction)
-        names = ("strategy", "learning_rates", "epochs", "patience", "ensemble_size")
-        return TuningSettings(validation_fraction=self.validation_fraction, **{name: getattr(self, name) for name in names})
+        names = ("learning_rates", "epochs", "patience", "ensemble_size", "validation_fraction")
+        strategy = "head" if self.strategy == "head" else "full"
+        return TuningSettings(strategy=strategy, **{name: getattr(self, name) for name in names})
 
 
 def encode_labels(y: Any, cases: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,23 +1,20 @@
-"""Fine-tuned classifiers: encoder and head, saved as a bundle with checksums, without pickle."""
+"""Fine-tuned classifiers: encoder and head."""
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nutime_jax.bundle import save_bundle
 from nutime_jax.config import PretrainConfig, TuningSettings, to_dict
 from nutime_jax.data.inputs import clean_cases
 from nutime_jax.distributed.backend import use_backend
 from nutime_jax.encoder import normalise_case
+from nutime_jax.finetuning.base import Contents, SeriesClassifier
 from nutime_jax.finetuning.channels import ChannelMap
 from nutime_jax.finetuning.ensemble import Network, predict_cases
 from nutime_jax.finetuning.packed import LEAST_CASES, LEAST_CLASSES, LEAST_POINTS, pack_cases, round_up
-from nutime_jax.finetuning.probe import KIND, SCHEMA
 from nutime_jax.models.heads import Classifier
 from nutime_jax.models.network import build_encoder
 
@@ -51,7 +48,7 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True)
-class FineTunedClassifier:
+class FineTunedClassifier(SeriesClassifier):
     """Classifier of series of any length and scale.
 
     config: configuration of the encoder; see `encoder.Encoder`.
@@ -67,10 +64,6 @@ class FineTunedClassifier:
     members: dict[str, np.ndarray]
     shared: dict[str, np.ndarray]
     training: TrainingRecord
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label of each case; see `predict_proba`."""
-        return self.classes_[self.predict_proba(X).argmax(1)]
 
     @use_backend()
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -104,10 +97,6 @@ class FineTunedClassifier:
         """Return a classifier with one member of the ensemble."""
         return dataclasses.replace(self, members={name: leaf[member : member + 1] for name, leaf in self.members.items()})
 
-    def accuracy(self, X: Sequence[np.ndarray], labels: np.ndarray) -> float:
-        """Return the fraction of cases with the correct label."""
-        return float(np.mean(self.predict(X) == np.asarray(labels, str)))
-
     @property
     def network(self) -> Classifier:
         """Flax module, with outputs padded as in its compiled functions."""
@@ -123,12 +112,8 @@ class FineTunedClassifier:
         statistics = {name: leaf for name, leaf in arrays.items() if name.startswith("batch_stats/")}
         return Network({name: leaf for name, leaf in arrays.items() if name not in statistics}, statistics)
 
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write the classifier atomically. An older classifier in the folder is replaced.
-
-        Raises:
-            InputError: the folder cannot be written, or contains anything else.
-        """
+    def contents(self) -> Contents:
+        """Return configuration, settings, classes and channels, and the arrays of all members."""
         about = {
             "encoder": to_dict(self.config, encoder=True),
             "settings": dataclasses.asdict(self.settings),
@@ -137,7 +122,7 @@ class FineTunedClassifier:
             "training": dataclasses.asdict(self.training),
         }
         arrays = {f"{kind}/{name}": leaf for kind in ("members", "shared") for name, leaf in getattr(self, kind).items()}
-        return save_bundle(folder, about, arrays, kind=KIND, schema=SCHEMA)
+        return Contents(about, arrays)
 
 
 def build_classifier(config: PretrainConfig, settings: TuningSettings, *, classes: int) -> Classifier:

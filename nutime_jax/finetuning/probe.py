@@ -1,8 +1,6 @@
-"""Classifiers of a frozen encoder and a probe, saved as a bundle with checksums, without pickle."""
+"""Classifiers of a frozen encoder and a probe."""
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,14 +8,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from scipy.special import softmax
 
-from nutime_jax.bundle import save_bundle
 from nutime_jax.config import PretrainConfig, from_dict, to_dict
 from nutime_jax.data.inputs import clean_cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.errors import InputError
+from nutime_jax.finetuning.base import Contents, SeriesClassifier
 
-KIND, SCHEMA = "classifier", 1
-"""Kind and schema of the bundles of all classifiers."""
 PREFIX = "encoder/"
 """Prefix of the arrays of the encoder in a bundle."""
 ARRAYS = ("mean", "scale", "weight", "bias")
@@ -60,7 +56,7 @@ def _squared_distances(X: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class ProbeClassifier:
+class ProbeClassifier(SeriesClassifier):
     """Classifier of series: a map of frozen features to the logits of the classes.
 
     encoder: the encoder. options: layer, pooling and channels, as arguments of `Encoder.embed`.
@@ -81,10 +77,6 @@ class ProbeClassifier:
     bias: np.ndarray
     kernel: GaussianKernel | None = None
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable label, (cases,)."""
-        return self.classes_[self._logits(X).argmax(1)]
-
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float64 (cases, classes).
 
@@ -93,10 +85,6 @@ class ProbeClassifier:
         """
         return softmax(self._logits(X), axis=1)
 
-    def accuracy(self, X: Any, labels: np.ndarray) -> float:
-        """Return the fraction of cases with the correct label."""
-        return float(np.mean(self.predict(X) == np.asarray(labels, str)))
-
     def _logits(self, X: Any) -> np.ndarray:
         cases = clean_cases(X)
         if len(cases[0]) != self.num_channels:
@@ -104,12 +92,8 @@ class ProbeClassifier:
         features = (self.encoder.embed(cases, **self.options).astype(np.float64) - self.mean) / self.scale
         return (self.kernel(features) if self.kernel else features) @ self.weight + self.bias
 
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write classifier and encoder atomically. An older classifier in the folder is replaced.
-
-        Raises:
-            InputError: the folder cannot be written, or contains anything else.
-        """
+    def contents(self) -> Contents:
+        """Return the encoder with its configuration, and the arrays of the probe."""
         about = {
             "encoder": to_dict(self.encoder.config, encoder=True),
             "probe": {"options": self.options, "num_channels": self.num_channels},
@@ -121,11 +105,11 @@ class ProbeClassifier:
         arrays |= {name: getattr(self, name) for name in ARRAYS}
         if self.kernel:
             arrays["centres"] = self.kernel.centres
-        return save_bundle(folder, about, arrays, kind=KIND, schema=SCHEMA)
+        return Contents(about, arrays)
 
 
 def probe_from_bundle(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> ProbeClassifier:
-    """Return the classifier of a bundle that `ProbeClassifier.save` wrote."""
+    """Return the classifier of `ProbeClassifier.contents`."""
     variables = {name.removeprefix(PREFIX): leaf for name, leaf in arrays.items() if name.startswith(PREFIX)}
     classifier = ProbeClassifier(
         encoder=Encoder(from_dict(PretrainConfig, about["encoder"]), unflatten_dict(variables, sep="/")),

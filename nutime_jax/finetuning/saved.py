@@ -1,4 +1,4 @@
-"""Saved classifiers of `nutime fit`: fine-tuned networks and probes."""
+"""Saved classifiers of `nutime fit`: fine-tuned networks, probes, and averages of both."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,16 @@ from flax.traverse_util import flatten_dict
 from nutime_jax.bundle import load_bundle
 from nutime_jax.config import PretrainConfig, TuningSettings, from_dict
 from nutime_jax.errors import InputError
-from nutime_jax.finetuning.probe import KIND, SCHEMA, ProbeClassifier, probe_from_bundle
+from nutime_jax.finetuning.base import KIND, SCHEMA, SeriesClassifier
+from nutime_jax.finetuning.probe import probe_from_bundle
 
 if TYPE_CHECKING:
+    from nutime_jax.finetuning.averaged import AveragedClassifier
     from nutime_jax.finetuning.channels import ChannelMap
     from nutime_jax.finetuning.classifier import FineTunedClassifier
 
 
-def load_classifier(folder: str | os.PathLike) -> "FineTunedClassifier | ProbeClassifier":
+def load_classifier(folder: str | os.PathLike) -> SeriesClassifier:
     """Load a classifier that `save` or `nutime fit` wrote.
 
     Raises:
@@ -27,13 +29,33 @@ def load_classifier(folder: str | os.PathLike) -> "FineTunedClassifier | ProbeCl
     """
     about, arrays, _ = load_bundle(folder, kind=KIND, schema=SCHEMA, writer="`nutime fit`")
     try:
-        classifier = probe_from_bundle(about, arrays) if "probe" in about else _fine_tuned_from_bundle(about, arrays)
+        classifier = _from_bundle(about, arrays)
         _check_classes(classifier.classes_)
         return classifier
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, flax.errors.FlaxError) as error:  # a bundle of something else
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder} is corrupt: its config.json does not describe a classifier ({error}). Use another copy.") from error
+
+
+def _from_bundle(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> SeriesClassifier:
+    if "tuned" in about:
+        return _averaged_from_bundle(about, arrays)
+    return probe_from_bundle(about, arrays) if "probe" in about else _fine_tuned_from_bundle(about, arrays)
+
+
+def _averaged_from_bundle(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> "AveragedClassifier":
+    from nutime_jax.finetuning.averaged import PARTS, AveragedClassifier  # needs the extra `train`
+
+    parts = {part: {} for part in PARTS}
+    for name, leaf in arrays.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = leaf
+    tuned = _fine_tuned_from_bundle(about["tuned"], parts["tuned"])
+    classifier = AveragedClassifier(tuned, probe_from_bundle(about["probe"], parts["probe"]))
+    if not np.array_equal(tuned.classes_, classifier.probe.classes_):
+        raise ValueError("its two classifiers have different classes")
+    return classifier
 
 
 def _fine_tuned_from_bundle(about: dict[str, Any], leaves: dict[str, np.ndarray]) -> "FineTunedClassifier":

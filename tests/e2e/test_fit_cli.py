@@ -60,6 +60,15 @@ def test_fine_tuning_tells_validation_and_test_apart(capfd, workdir, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "weights.safetensors"]
 
 
+def test_a_network_and_a_probe_are_averaged(capfd, workdir, tmp_path):
+    given = [f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK, "--strategy=average", "--probe=ridge"]
+    status, text, _ = say(capfd, "fit", *given)
+    assert status == 0
+    assert "GunPoint: 40 cases trained in 2 epochs" in text
+    assert "GunPoint: ridge probe on 16 features of 50 cases\ntest accuracy " in text
+    assert say(capfd, "predict", f"--model={tmp_path / 'model'}", "--data=GunPoint", "--split=test", f"--out={tmp_path / 'l.csv'}")[0] == 0
+
+
 @pytest.mark.slow
 def test_the_published_protocol_is_called_what_it_is(capfd, workdir, tmp_path):
     arguments = ["fit", f"--encoder={workdir}", "--dataset=GunPoint", f"--out={tmp_path / 'model'}", *QUICK]
@@ -93,9 +102,9 @@ def test_predict_labels_a_file(capfd, model, tmp_path):
         (["--dataset=bundled"], "--dataset=bundled contains 8 datasets (ACSF1, ArrowHead, BasicMotions, …); choose one of them"),
         (["--dataset={tmp}/bare.csv"], "bare.csv (train) has no labels"),
         (["--dataset={tmp}/lone.tsv", "--selection=test"], "validates on the test split"),
-        (["--strategy=half"], "strategy is 'half'; choose one of probe, head, full"),
-        (["--strategy=probe"], "--head_norm is for --strategy=head or full, and the strategy is probe"),
-        (["--probe=ridge"], "--probe is for --strategy=probe, and the strategy is full; remove it"),
+        (["--strategy=half"], "strategy is 'half'; choose one of probe, head, full, average"),
+        (["--strategy=probe"], "--head_norm is for --strategy=head, full or average, and the strategy is probe"),
+        (["--probe=ridge"], "--probe is for --strategy=probe or average, and the strategy is full; remove it"),
         (["--epochs=0"], "epochs is 0; choose an integer of 1 or more"),
         (
             ["--learning_rates=1e-3,fast"],

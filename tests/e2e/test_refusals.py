@@ -125,8 +125,8 @@ MISTAKES = [
         "has no labels; add a column `label`, or name it",
     ),
     ("evaluate --encoder=nutime-small --dataset=GunPoint --out={tmp}/old.csv", "old.csv exists; choose another --out, or add --overwrite"),
-    (f"{FIT} --strategy=tune", "--strategy is 'tune'; choose one of probe, head, full"),
-    (f"{FIT} --epochs=5", "--epochs is for --strategy=head or full, and the strategy is probe"),
+    (f"{FIT} --strategy=tune", "--strategy is 'tune'; choose one of probe, head, full, average"),
+    (f"{FIT} --epochs=5", "--epochs is for --strategy=head, full or average, and the strategy is probe"),
     (f"{FIT} --probe=svm", "probe 'svm' cannot be saved; choose one of kernel, ridge, logistic"),
     ("predict --model={tmp}/nowhere --data={tmp}/x.csv --out={tmp}/l.csv", "is not a bundle of kind 'classifier'"),
     # configurations and runs

@@ -55,6 +55,7 @@ KINDS = {
     "embedder": NuTimeTransformer(REAL),
     "head": NuTimeClassifier(REAL, strategy="head", **TUNED),
     "full": NuTimeClassifier(REAL, strategy="full", **TUNED),
+    "average": NuTimeClassifier(REAL, strategy="average", **TUNED),
 }
 
 
@@ -288,11 +289,17 @@ def test_settings_reach_the_training(trainings):
 
 
 def test_fine_tuning_offers_probabilities(fitted):
-    for name in ("head", "full"):
+    for name in ("head", "full", "average"):
         assert hasattr(fitted[name], "predict_proba")
         assert not hasattr(fitted[name], "decision_function")
         np.testing.assert_allclose(fitted[name].predict_proba(X).sum(1), 1, atol=1e-6)
         np.testing.assert_array_equal(fitted[name].predict_proba(X).argmax(1), fitted[name].predict(X))
+
+
+def test_the_average_is_that_of_network_and_probe(fitted):
+    parts = [fitted["full"], NuTimeClassifier(REAL).fit(X, CODES)]
+    expected = np.mean([one.predict_proba(X) for one in parts], axis=0)
+    np.testing.assert_allclose(fitted["average"].predict_proba(X), expected, atol=2e-5)
 
 
 def test_a_fit_forgets_the_one_before():
@@ -430,8 +437,8 @@ OPTIONS = {
         ({"encoder": 3}, "encoder is of type int; pass the name of a shipped encoder, a path, or an Encoder"),
         ({"encoder": None}, "encoder is of type NoneType; pass the name"),
         ({"encoder": "/nowhere/at/all"}, "/nowhere/at/all"),
-        ({"strategy": "tune"}, "strategy 'tune' is unknown; choose one of probe, head, full"),
-        ({"strategy": ["head"]}, "strategy ['head'] is unknown; choose one of probe, head, full"),
+        ({"strategy": "tune"}, "strategy 'tune' is unknown; choose one of probe, head, full, average"),
+        ({"strategy": ["head"]}, "strategy ['head'] is unknown; choose one of probe, head, full, average"),
         ({"probe": "svm"}, "probe 'svm' is unknown; choose one of kernel, ridge, logistic, knn, 1nn, forest"),
         ({"probe": LogisticRegression()}, "probe LogisticRegression() is unknown; choose one of"),
         ({"layer": 7}, "layer 7 does not exist; choose 0 to 1, or None"),

@@ -11,7 +11,8 @@ from nutime_jax.data.datasets import Cases
 from nutime_jax.errors import DivergenceError, InputError
 from nutime_jax.evaluation.features import Task
 from nutime_jax.evaluation.protocols.fewshot import draw_tasks
-from nutime_jax.evaluation.protocols.finetune import fine_tune_task, tuned_fewshot_metrics
+from nutime_jax.evaluation.protocols.finetune import fine_tune_task, fit_average, tuned_fewshot_metrics
+from nutime_jax.evaluation.protocols.probes import fit_probe
 from nutime_jax.finetuning import packed
 from nutime_jax.finetuning.channels import fit_channels
 from nutime_jax.finetuning.ensemble import layer_factor, learning_rate_schedule, make_optimizer, run_epoch
@@ -245,6 +246,35 @@ def test_test_cases_choose_nothing(encoder):
     assert honest.rows[0].value == other.rows[0].value
     changed = "head_norm=none pooling=cls epochs=4 batch_size=8 learning_rates=0.001,0.01 patience=0 num_window_offsets=1"
     assert honest.rows[1].setting == f"strategy=full {changed}"
+
+
+@pytest.fixture(scope="module")
+def averaged(encoder):
+    return fit_average(encoder, toy(), settings=QUICK, probe="ridge", layer=0)
+
+
+def test_an_average_has_the_mean_of_the_probabilities(encoder, averaged, tmp_path):
+    test = toy(1)
+    tuned, probe = fine_tune(encoder, toy(), settings=QUICK), fit_probe(encoder, toy(), probe="ridge", layer=0)
+    expected = (tuned.predict_proba(test.series) + probe.predict_proba(test.series)) / 2
+    np.testing.assert_array_equal(averaged.predict_proba(test.series), expected)
+    loaded = load_classifier(averaged.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.predict_proba(test.series), expected)
+    assert loaded.training == averaged.training
+
+
+def test_an_average_of_other_classes_is_rejected(averaged, tmp_path):
+    probe = dataclasses.replace(averaged.probe, classes_=np.array(["class a", "class z"]))
+    dataclasses.replace(averaged, probe=probe).save(tmp_path / "model")
+    with pytest.raises(InputError, match=r"is corrupt: its config\.json does not describe a classifier"):
+        load_classifier(tmp_path / "model")
+
+
+def test_an_averaged_task_scores_the_average(encoder):
+    test = toy(1)
+    rows = fine_tune_task(encoder, Task("toy", toy(), test), settings=QUICK, average=True).rows
+    assert [(row.metric, row.protocol) for row in rows] == [("validation_accuracy", "average"), ("accuracy", "average")]
+    assert rows[1].value == fit_average(encoder, toy(), settings=QUICK).accuracy(test.series, test.labels)
 
 
 def test_the_published_selection_is_marked(encoder):

@@ -1,16 +1,19 @@
-"""Fine-tuning protocols: one train split, or few-shot tasks, trained together as members of an ensemble."""
+"""Fine-tuning protocols: one train split, alone or averaged with a probe, or few-shot tasks, trained together as an ensemble."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nutime_jax.config import TuningSettings
+from nutime_jax.data.datasets import Cases
 from nutime_jax.encoder import Encoder
 from nutime_jax.evaluation.features import Task
 from nutime_jax.evaluation.protocols.fewshot import draw_tasks
+from nutime_jax.evaluation.protocols.probes import fit_probe
 from nutime_jax.evaluation.results import Result
+from nutime_jax.finetuning.averaged import AveragedClassifier
 from nutime_jax.finetuning.classifier import FineTunedClassifier
 from nutime_jax.finetuning.ensemble import EpochReport
 from nutime_jax.finetuning.loop import DEFAULTS, fine_tune
@@ -22,8 +25,31 @@ CHUNK = 10
 class FineTunedTask(NamedTuple):
     """A fine-tuned classifier, and its results: on the validation cases, if any, and on the test split."""
 
-    classifier: FineTunedClassifier
+    classifier: FineTunedClassifier | AveragedClassifier
     rows: list[Result]
+
+
+def fit_average(
+    encoder: Encoder,
+    train: Cases,
+    *,
+    settings: TuningSettings = DEFAULTS,
+    seed: int = 0,
+    test: Cases | None = None,
+    progress: Callable[[int, EpochReport], None] | None = None,
+    **probe: Any,
+) -> AveragedClassifier:
+    """Fit a network and a probe on frozen features of the same cases, whose probabilities are averaged.
+
+    Args:
+        settings, seed, test, progress: of the network, see `fine_tune`.
+        probe: of the probe, see `fit_probe`.
+
+    Raises:
+        InputError, DivergenceError: see `fit_probe` and `fine_tune`.
+    """
+    fitted = fit_probe(encoder, train, **probe)
+    return AveragedClassifier(fine_tune(encoder, train, settings=settings, seed=seed, test=test, progress=progress), fitted)
 
 
 def fine_tune_task(
@@ -33,19 +59,23 @@ def fine_tune_task(
     settings: TuningSettings = DEFAULTS,
     seed: int = 0,
     method: str = "pretrained",
+    average: bool = False,
     progress: Callable[[int, EpochReport], None] | None = None,
 ) -> FineTunedTask:
     """Fine-tune on the train split of a dataset, then score its test split once; see `fine_tune`.
 
+    With `average` the test accuracy is that of `fit_average`.
+
     With settings.selection "test" the results have selection "test".
     """
     test = task.test if settings.selection == "test" else None
-    classifier = fine_tune(encoder, task.train, settings=settings, seed=seed, test=test, progress=progress)
+    fit = fit_average if average else fine_tune
+    classifier = fit(encoder, task.train, settings=settings, seed=seed, test=test, progress=progress)
     training = classifier.training
     fields = {
         "method": method,
         "dataset": task.name,
-        "protocol": "finetune",
+        "protocol": "average" if average else "finetune",
         "setting": settings.describe(),
         "seed": seed,
         "selection": training.selection,

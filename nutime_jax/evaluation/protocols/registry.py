@@ -109,7 +109,7 @@ def _plan_finetune(name: str, config: SweepConfig, specs: Sequence[FeatureSpec])
     settings = config.finetune
 
     def compute(dataset: EncodedDataset, seed: int) -> dict[str, float]:
-        fine_tuned = fine_tune_task(dataset.encoder, dataset.task, settings=settings, seed=seed)
+        fine_tuned = fine_tune_task(dataset.encoder, dataset.task, settings=settings, seed=seed, average=name == "average")
         return {row.metric: row.value for row in fine_tuned.rows}
 
     return [ProtocolRun(name, settings.describe(), compute, selection=settings.selection)]
@@ -138,6 +138,7 @@ PROTOCOLS: dict[str, PlanRuns] = {
     "clustering": on_features(_clustering, seeded=True),
     "anomaly": on_features(anomaly_metrics),
     "finetune": _plan_finetune,
+    "average": _plan_finetune,
 }
 """Name -> protocol. The probes of `probes.PROBES` are protocols by their own names."""
 
