@@ -357,6 +357,9 @@ class TuningSettings(Section):
     crop_ratio: tuple[float, float] = option((0.8, 1.0), "Minimum and maximum crop, as a fraction of the series.", above=0, high=1)
     selection: str = option("train", "Split that selects epoch and rate; test is biased, as in the paper.", choices=("train", "test"))
     validation_fraction: float = option(0.2, "Fraction of each class of the train split that is held out for validation.", low=0, below=1)
+    min_validation_cases: int = option(
+        30, "Minimum number of validation cases; with fewer, all cases train for all epochs with the middle learning rate.", low=1
+    )
     patience: int = option(20, "Epochs without improvement before a network stops; 0 is never.", low=0)
     num_window_offsets: int = option(0, "Number of window offsets over which probabilities are averaged; 0: of the encoder.", low=0)
     refit: bool = option(False, "Whether networks are trained again on all cases with the selected learning rate and epoch.")
@@ -373,6 +376,10 @@ class TuningSettings(Section):
         factor = max(1.0, self.min_updates / updates)
         grown = {name: math.ceil(getattr(self, name) * factor) for name in ("epochs", "patience")}
         return dataclasses.replace(self, **grown)
+
+    def with_middle_rate(self) -> "TuningSettings":
+        """Return the settings with the middle learning rate alone."""
+        return dataclasses.replace(self, learning_rates=self.learning_rates[len(self.learning_rates) // 2 :][:1])
 
     def describe(self) -> str:
         """Return the strategy and the values that differ from the defaults, the setting of a row of results."""

@@ -48,7 +48,8 @@ class NuTimeClassifier(ClassifierMixin, SeriesEstimator):
         patience: epochs without improvement after which training stops; 0 is never.
         learning_rates: peak learning rates of "head" and "full", trained in one batch.
         ensemble_size: networks of "head" and "full" whose probabilities are averaged.
-        validation_fraction: fraction of each class that chooses epoch and learning rate of "head" and "full".
+        validation_fraction: fraction of each class that chooses epoch and learning rate of "head" and "full"; if these are fewer
+            than 30 cases, all cases train for all epochs with the middle learning rate.
         random_state: seed of "head" and "full": new weights, validation cases, order, crops, dropout. Probes do not use it.
 
     Other options of fine-tuning have the defaults of `TuningSettings`. Sample weights are not supported. "head" and "full"

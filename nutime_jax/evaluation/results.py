@@ -33,7 +33,7 @@ class Result:
 
     method: name of an encoder ("pretrained", "untrained") or of a baseline ("minirocket").
     dataset: name of the dataset.
-    protocol: "kernel", "ridge", "logistic", "knn", "forest", "finetune", "fewshot", "clustering", "anomaly", "point_anomaly", "baseline".
+    protocol: name of a probe, of a protocol of `registry.PROTOCOLS`, "point_anomaly" or "baseline".
     setting: all other choices as text: "layer=3 pooling=cls+mean scaler=standard", "shots=5".
     seed: of the encoder, fold or fine-tuning; 0 if the result is deterministic.
     metric: "accuracy", "f1", "nmi", …

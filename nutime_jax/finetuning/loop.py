@@ -73,7 +73,7 @@ def fine_tune(
 
     Every member of the ensemble (seed, seed + 1, …) holds out its own validation cases from each class, trains with every
     learning rate, and keeps the epoch and the rate with the best validation accuracy, then loss. Classes of a single case
-    train. If no class has a case to hold out, all epochs run with the middle learning rate, with a warning.
+    train. With fewer than settings.min_validation_cases to hold out, all cases train for all epochs with the middle learning rate.
 
     Args:
         train: the train split.
@@ -95,9 +95,9 @@ def fine_tune(
     seeds = tuple(range(seed, seed + settings.ensemble_size))
     prepared = _prepare(train, test, seeds, settings, only)
     validated = prepared.splits.valid_count > 0
-    if not validated and only is None:
-        rate = settings.learning_rates[len(settings.learning_rates) // 2]
-        log.warning("no case can be held out for validation: all %d epochs run with learning rate %g", settings.epochs, rate)
+    if not validated:
+        settings = settings.with_middle_rate()
+        log.info("no validation: all cases train for %d epochs with learning rate %g", settings.epochs, *settings.learning_rates)
     network = build_classifier(encoder.config, settings, classes=len(prepared.classes))
     check_num_window_offsets(settings.num_window_offsets, network.encoder)
     long = settings.with_min_updates(int(prepared.splits.train_count))
@@ -213,6 +213,8 @@ def _prepare(
         pairs = [np.split(every, [len(codes)])] * len(seeds)
     else:
         pairs = [stratified_validation_split(codes, fraction=settings.validation_fraction, seed=seed) for seed in seeds]
+        if len(pairs[0][1]) < settings.min_validation_cases:
+            pairs = [(every, every[:0])] * len(seeds)
     return _Prepared(channels, classes, packed, _pad_splits(pairs, capacity=len(packed.labels)))
 
 
@@ -269,12 +271,9 @@ def _train(
 
 
 def _choose_rates(report: EpochReport, *, validated: bool) -> list[int]:
-    """Return per member the index of the learning rate with the best validation; of the middle rate without validation."""
-    if validated:
-        tables = zip(report.best.accuracy, report.best.loss, strict=True)
-        chosen = [int(np.lexsort((losses, -accuracies))[0]) for accuracies, losses in tables]
-    else:
-        chosen = [report.best.loss.shape[1] // 2] * len(report.best.loss)
+    """Return per member the index of the learning rate with the best validation; without validation there is one rate."""
+    tables = zip(report.best.accuracy, report.best.loss, strict=True)
+    chosen = [int(np.lexsort((losses, -accuracies))[0]) if validated else 0 for accuracies, losses in tables]
     if 0 in _pick(report.best_epoch, chosen, int) or not (validated or np.isfinite(_pick(report.loss, chosen, float)).all()):
         raise DivergenceError("The loss was not finite in any epoch; choose lower learning rates.")
     return chosen

@@ -18,6 +18,7 @@ from tests.encoders import smoke_encoder
 
 # Of the sizes of tests/unit/test_finetune.py, whose programs then serve here too.
 QUICK = ["--strategy=full", "--pooling=cls", "--epochs=2", "--learning_rates=1e-3,1e-2", "--batch_size=8", "--head_norm=none"]
+QUICK += ["--min_validation_cases=1"]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from tests.encoders import smoke_encoder
 
 # The paper's features; tests/e2e/test_settings.py has the default, those of the encoder.
 PAPER = {"pooling": "cls", "num_window_offsets": 1}
-QUICK = TuningSettings(head_norm="none", epochs=4, batch_size=8, learning_rates=(1e-3, 1e-2), patience=0, **PAPER)
+SIZES = {"head_norm": "none", "epochs": 4, "batch_size": 8, "learning_rates": (1e-3, 1e-2), "patience": 0}
+QUICK = TuningSettings(min_validation_cases=1, **SIZES, **PAPER)
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +245,9 @@ def test_test_cases_choose_nothing(encoder):
     assert [row.metric for row in honest.rows] == ["validation_accuracy", "accuracy"]
     assert {row.selection for row in honest.rows} == {"train"}
     assert honest.rows[0].value == other.rows[0].value
-    changed = "head_norm=none pooling=cls epochs=4 batch_size=8 learning_rates=0.001,0.01 patience=0 num_window_offsets=1"
+    changed = (
+        "head_norm=none pooling=cls epochs=4 batch_size=8 learning_rates=0.001,0.01 min_validation_cases=1 patience=0 num_window_offsets=1"
+    )
     assert honest.rows[1].setting == f"strategy=full {changed}"
 
 
@@ -309,9 +312,10 @@ def test_validation_takes_of_every_class_and_leaves_some(share):
     assert other.tolist() != valid.tolist()
 
 
-def test_one_case_a_class_is_trained_to_the_end_and_said(encoder, caplog):
-    classifier = fine_tune(encoder, toy(each=1), settings=change(patience=1))
-    assert "no case can be held out for validation: all 4 epochs run with learning rate 0.01" in caplog.text
+@pytest.mark.parametrize(("each", "least"), [(1, 1), (8, 5)])
+def test_few_cases_all_train_to_the_end(encoder, each, least):
+    classifier = fine_tune(encoder, toy(each=each), settings=change(patience=1, min_validation_cases=least))
+    assert (classifier.training.train_cases, classifier.training.validation_cases) == (2 * each, 0)
     assert classifier.training.best_epochs == (4,)
     assert classifier.training.learning_rates == (1e-2,)
     assert np.isnan(classifier.training.accuracy)

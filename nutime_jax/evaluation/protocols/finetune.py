@@ -106,12 +106,11 @@ def tuned_fewshot_metrics(
         InputError: a class has fewer training cases than shots.
     """
     places = draw_tasks(task.train.labels, shots=shots, tasks=tasks, seed=seed).reshape(tasks, -1)
-    rate = (settings.learning_rates[len(settings.learning_rates) // 2],)
     accuracies = []
     for first in range(0, tasks, CHUNK):
         chunk = places[first : first + CHUNK]
-        one_rate = dataclasses.replace(settings, learning_rates=rate, ensemble_size=len(chunk), selection="train")
-        classifier = fine_tune(encoder, task.train, settings=one_rate, seed=seed + first, only=chunk)
+        ensemble = dataclasses.replace(settings, ensemble_size=len(chunk), selection="train")
+        classifier = fine_tune(encoder, task.train, settings=ensemble, seed=seed + first, only=chunk)
         accuracies += [classifier.single(i).accuracy(task.test.series, task.test.labels) for i in range(len(chunk))]
     std = float(np.std(accuracies, ddof=1)) if tasks > 1 else 0.0
     return {"accuracy": float(np.mean(accuracies)), "std": std, "stderr": std / tasks**0.5}
