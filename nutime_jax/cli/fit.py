@@ -5,9 +5,9 @@
 
 --strategy=probe (default) fits a classifier on frozen features; head trains a head on the frozen encoder, full trains
 encoder and head, average does full and a probe, and averages their probabilities. Cases held out from the train split choose
-penalty, epoch and learning rate. A test split, if present, is scored once, at the end. `nutime predict --model=FOLDER` applies
-the classifier to a file. With --selection=test the test split chooses epoch and learning rate, as in the paper: the printed
-accuracy is then not an estimate.
+penalty, epoch and learning rate; few cases all train, for all epochs. A test split, if present, is scored once, at the end.
+`nutime predict --model=FOLDER` applies the classifier to a file. With --selection=test the test split chooses epoch and learning
+rate, as in the paper: the printed accuracy is then not an estimate.
 """
 
 import argparse
