@@ -294,12 +294,14 @@ def _attend_groups(q: Array, k: Array, v: Array, dropout: Callable[[Array], Arra
 
     A head reads its own lanes: the others are zero in its queries, and are not taken from its mixed values.
     """
-    lanes = q.shape[-1]
+    lanes, dtype = q.shape[-1], v.dtype
+    # With bfloat16 operands, XLA for TPUs does not fuse the sums of the softmax: 20.2 instead of 15.8 ms per step.
+    q, k, v = (x.astype(at_least_float32(x)) for x in (q, k, v))
     own = (np.arange(lanes) // head_dim == np.arange(lanes // head_dim)[:, None])[None, None, :, None]
     q = jnp.where(own, q[:, :, None], 0)
-    scores = jnp.einsum("bghql,bgkl->bghqk", q, k, preferred_element_type=at_least_float32(q)) / math.sqrt(head_dim)
-    mixed = jnp.einsum("bghqk,bgkl->bghql", dropout(jax.nn.softmax(scores)).astype(v.dtype), v)
-    return jnp.where(own, mixed, 0).sum(2)
+    scores = jnp.einsum("bghql,bgkl->bghqk", q, k) / math.sqrt(head_dim)
+    mixed = jnp.einsum("bghqk,bgkl->bghql", dropout(jax.nn.softmax(scores)), v)
+    return jnp.where(own, mixed, 0).sum(2).astype(dtype)
 
 
 class MLP(nn.Module):
