@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.estimators import resized
+from benchmarks.expect import resized
 from benchmarks.records import machine, write_results
 
 
