@@ -15,7 +15,7 @@ PARTS = ("tuned", "probe")
 
 @dataclass(frozen=True)
 class AveragedClassifier(SeriesClassifier):
-    """Mean of the probabilities of two classifiers that were fitted on the same cases."""
+    """`SeriesClassifier` with the mean of the probabilities of two, which were fitted on the same cases."""
 
     tuned: FineTunedClassifier
     probe: ProbeClassifier

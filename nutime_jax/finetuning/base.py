@@ -21,7 +21,7 @@ class Contents(NamedTuple):
 
 
 class SeriesClassifier(abc.ABC):
-    """A fitted classifier of series.
+    """A fitted classifier of series, of `fit_probe`, `fine_tune`, `fit_average` or `load_classifier`.
 
     classes_: labels as text, sorted, in the order of the columns of `predict_proba`.
     """

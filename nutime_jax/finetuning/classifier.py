@@ -49,7 +49,7 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class FineTunedClassifier(SeriesClassifier):
-    """Classifier of series of any length and scale.
+    """`SeriesClassifier` of fine-tuned networks, for series of any length and scale.
 
     config: configuration of the encoder; see `encoder.Encoder`.
     classes_: labels as text, sorted, in the order of the columns of `predict_proba`.

@@ -57,7 +57,7 @@ def _squared_distances(X: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class ProbeClassifier(SeriesClassifier):
-    """Classifier of series: a map of frozen features to the logits of the classes.
+    """`SeriesClassifier` that maps frozen features to the logits of the classes.
 
     encoder: the encoder. options: layer, pooling and channels, as arguments of `Encoder.embed`.
     classes_: labels as text, sorted.
