@@ -124,7 +124,7 @@ def _summary(name: str, training) -> str:
     cases = f"{name}: {training.train_cases} cases trained in {training.epochs} epochs and {training.seconds:.0f} s"
     selected = ", ".join(f"{rate:g} at epoch {epoch}" for rate, epoch in zip(training.learning_rates, training.best_epochs, strict=True))
     if not training.accuracies:
-        return f"{cases}, without validation: too few cases\nlearning rate {selected}"
+        return f"{cases}, without validation: fewer than --min_validation_cases to hold out\nlearning rate {selected}"
     if training.selection == "test":
         return f"{cases}\nselected: learning rate {selected}"
     accuracy = f"validation accuracy {100 * training.accuracy:.1f} % of {training.validation_cases} cases"

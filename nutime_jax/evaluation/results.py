@@ -23,7 +23,7 @@ T = TypeVar("T")
 FAILURES = "failures.csv"
 """Name of the file of failed cells in a results folder."""
 
-VERSION = 4
+VERSION = 5
 """Raise it when cells would have other results: cached cells are then computed again."""
 
 
