@@ -146,6 +146,7 @@ class _ProgressBar:
         self._bar.close()
 
     def __call__(self, epoch: int, report) -> None:
-        best = max(0.0, float(report.best.accuracy.max(axis=1).mean()))
-        self._bar.set_postfix_str(f"loss {float(report.loss.min()):.3f} best {100 * best:.1f} %", refresh=False)
+        best = float(report.best.accuracy.max(axis=1).mean())
+        accuracy = f" best {100 * best:.1f} %" if best > 0 else ""  # nothing without validation
+        self._bar.set_postfix_str(f"loss {float(report.loss.min()):.3f}{accuracy}", refresh=False)
         self._bar.update()
