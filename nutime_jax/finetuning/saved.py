@@ -47,10 +47,7 @@ def _from_bundle(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Series
 def _averaged_from_bundle(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> "AveragedClassifier":
     from nutime_jax.finetuning.averaged import PARTS, AveragedClassifier  # needs the extra `train`
 
-    parts = {part: {} for part in PARTS}
-    for name, leaf in arrays.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = leaf
+    parts = _group_by_prefix(arrays, PARTS)
     tuned = _fine_tuned_from_bundle(about["tuned"], parts["tuned"])
     classifier = AveragedClassifier(tuned, probe_from_bundle(about["probe"], parts["probe"]))
     if not np.array_equal(tuned.classes_, classifier.probe.classes_):
@@ -58,25 +55,30 @@ def _averaged_from_bundle(about: dict[str, Any], arrays: dict[str, np.ndarray]) 
     return classifier
 
 
-def _fine_tuned_from_bundle(about: dict[str, Any], leaves: dict[str, np.ndarray]) -> "FineTunedClassifier":
+def _fine_tuned_from_bundle(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> "FineTunedClassifier":
     from nutime_jax.finetuning.channels import ChannelMap
     from nutime_jax.finetuning.classifier import FineTunedClassifier, TrainingRecord  # needs the extra `train`
 
-    arrays: dict[str, dict] = {"members": {}, "shared": {}}
-    for name, leaf in leaves.items():
-        kind, _, rest = name.partition("/")
-        arrays[kind][rest] = leaf
     classifier = FineTunedClassifier(
         config=from_dict(PretrainConfig, about["encoder"]),
         settings=TuningSettings(**about["settings"]),
         classes_=np.asarray(about["classes"]),
         channels=ChannelMap(**{name: _tuples(value) for name, value in about["channels"].items()}),
         training=TrainingRecord(**{name: _tuples(value) for name, value in about["training"].items()}),
-        **arrays,
+        **_group_by_prefix(arrays, ("members", "shared")),
     )
     _check_channels(classifier.channels)
     _check_shapes(classifier)
     return classifier
+
+
+def _group_by_prefix(arrays: dict[str, np.ndarray], prefixes: tuple[str, ...]) -> dict[str, dict[str, np.ndarray]]:
+    """Return prefix -> arrays by the rest of their names, "prefix/rest". Raise KeyError for other prefixes."""
+    groups: dict[str, dict] = {prefix: {} for prefix in prefixes}
+    for name, leaf in arrays.items():
+        prefix, _, rest = name.partition("/")
+        groups[prefix][rest] = leaf
+    return groups
 
 
 def _check_classes(classes: np.ndarray) -> None:

@@ -64,9 +64,7 @@ def fine_tune_task(
 ) -> FineTunedTask:
     """Fine-tune on the train split of a dataset, then score its test split once; see `fine_tune`.
 
-    With `average` the test accuracy is that of `fit_average`.
-
-    With settings.selection "test" the results have selection "test".
+    With `average` the test accuracy is that of `fit_average`. With settings.selection "test" the results have selection "test".
     """
     test = task.test if settings.selection == "test" else None
     fit = fit_average if average else fine_tune
